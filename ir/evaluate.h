@@ -1,0 +1,41 @@
+// Reference evaluation: every value as doubles, row-major, one element at a time; obviously right.
+#ifndef CHERRY_IR_EVALUATE_H
+#define CHERRY_IR_EVALUATE_H
+
+#include "ir/graph.h"
+
+typedef struct Tensor {
+    const Type *type;  // extents are those of this run: bounded dimensions carry their actual extent
+    double *data;      // type_count(type) elements
+} Tensor;
+
+// What an op's evaluate sees. Results are allocated, typed and zero.
+typedef struct Evaluation {
+    Arena *arena;
+    const Graph *graph;
+    const Node *node;
+    const Tensor *const *operands;
+    Tensor *const *results;
+} Evaluation;
+
+// Runs a graph. `inputs` in the order of graph->inputs; `outputs` gets one tensor per output, in
+// `arena`. Calls and stacks are run through their graphs. Bounded dimensions take their extent from
+// the scalar input of that name. Accumulating ops copy: the inputs are never changed.
+bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs);
+
+Tensor tensor_create(Arena *arena, const Type *type);
+
+// Walks all index tuples of `type`, the last dimension fastest.
+typedef struct Odometer {
+    const Type *type;
+    int64_t at[RANK_MAX];
+    int64_t position;  // linear index
+} Odometer;
+
+void odometer_start(Odometer *odometer, const Type *type);
+bool odometer_next(Odometer *odometer);  // false after the last tuple
+// Linear index into a tensor of type `type` for the dimensions that it shares by name with `odometer`;
+// dimensions that the odometer lacks count as index 0.
+int64_t odometer_offset(const Odometer *odometer, const Type *type);
+
+#endif
