@@ -58,6 +58,6 @@ bool element_parse(const char *text, Element *element);
 
 // "f32[batch=8, time<=256:length, embed=512]" (a bounded dimension prints capacity and scalar).
 const char *type_text(Ir *ir, const Type *type);
-const char *dimension_text(Ir *ir, const Dimension *dimension);  // "time<=256:length"
+const char *type_dimension_text(Ir *ir, const Dimension *dimension);  // "time<=256:length"
 
 #endif
