@@ -170,7 +170,7 @@ uint32_t nest_builder_stage_value(NestBuilder *builder, uint32_t stage) {
 
 static uint32_t add_stage(NestBuilder *builder, Stage stage) {
     Nest *nest = builder->nest;
-    if (nest->stage_count == STAGE_MAX) INTERNAL_ERROR("nest %s: more than %d stages", nest->name, STAGE_MAX);
+    if (nest->stage_count == STAGE_LIMIT) INTERNAL_ERROR("nest %s: more than %d stages", nest->name, STAGE_LIMIT);
     stage.element = nest->formulas.items[stage.formula].element;
     stage.place = nest->place;
     nest->stages[nest->stage_count] = stage;

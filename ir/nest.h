@@ -16,6 +16,7 @@
 #ifndef CHERRY_IR_NEST_H
 #define CHERRY_IR_NEST_H
 
+#include "base/vector.h"
 #include "ir/primitive.h"
 
 enum { LOOP_MAX = 12, NEST_OPERAND_MAX = 32, STAGE_LIMIT = 24 };

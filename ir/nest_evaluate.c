@@ -8,7 +8,7 @@ typedef struct Run {
     const Nest *nest;
     double *const *buffers;
     int64_t extent[LOOP_MAX], at[LOOP_MAX];
-    double stage_value[STAGE_MAX];
+    double stage_value[STAGE_LIMIT];
     double *value;     // per formula
     uint64_t *stamp;   // iteration in which `value` was computed
     uint64_t iteration;

@@ -1,7 +1,7 @@
 // The text form of a nest. Formulas that are used more than once get a name; the others are written
 // where they are used.
 //
-//   nest "rms_norm" {
+//   nest rms_norm {
 //     outer batch=8, time=256
 //     inner embed=512
 //     parallel batch, time
@@ -17,8 +17,9 @@
 // holds the extent.
 #include "ir/nest.h"
 
-#include <math.h>
 #include <string.h>
+
+#include "ir/text.h"
 
 typedef struct Printer {
     const Nest *nest;
@@ -44,7 +45,11 @@ static void count_uses(Printer *printer, uint32_t id) {
             count_uses(printer, formula->arguments[a]);
 }
 
-// "2*batch + time + 3"; "0" when nothing is left. Returns whether something was printed before.
+static const char *loop_name(const Printer *printer, int loop) {
+    return text_name(printer->nest->ir->arena, printer->nest->loops[loop].dimension.name);
+}
+
+// "2*batch + time + 3". `bare_zero`: prints "0" when there is nothing else.
 static void print_affine(Printer *printer, const Affine *affine, bool bare_zero) {
     bool first = true;
     for (int loop = 0; loop < printer->nest->loop_count; loop++) {
@@ -52,7 +57,7 @@ static void print_affine(Printer *printer, const Affine *affine, bool bare_zero)
         if (!scale) continue;
         if (!first) fprintf(printer->stream, " + ");
         if (scale != 1) fprintf(printer->stream, "%lld*", (long long)scale);
-        fprintf(printer->stream, "%s", printer->nest->loops[loop].dimension.name);
+        fprintf(printer->stream, "%s", loop_name(printer, loop));
         first = false;
     }
     if (affine->offset || (first && bare_zero))
@@ -80,19 +85,13 @@ static void print_access(Printer *printer, uint32_t operand, const Index *index)
     fprintf(printer->stream, "]");
 }
 
-static void print_number(Printer *printer, double number) {
-    if (isnan(number)) fprintf(printer->stream, "nan");
-    else if (isinf(number)) fprintf(printer->stream, number < 0 ? "-inf" : "inf");
-    else fprintf(printer->stream, "%.17g", number);
-}
-
 // The formula itself, not the name it may have.
 static void print_body(Printer *printer, uint32_t id) {
     const Formula *formula = &printer->nest->formulas.items[id];
     switch (formula->kind) {
     case FORMULA_CONSTANT:
-        print_number(printer, formula->number);
-        fprintf(printer->stream, ":%s", element_name(formula->element));
+        fprintf(printer->stream, "%s:%s", text_number(printer->nest->ir->arena, formula->number),
+                element_name(formula->element));
         return;
     case FORMULA_LOOP:
         fprintf(printer->stream, "index(");
@@ -139,7 +138,7 @@ static void print_loop_names(Printer *printer, uint32_t mask) {
     const char *separator = "";
     for (int loop = 0; loop < printer->nest->loop_count; loop++) {
         if (!(mask >> loop & 1)) continue;
-        fprintf(printer->stream, "%s%s", separator, printer->nest->loops[loop].dimension.name);
+        fprintf(printer->stream, "%s%s", separator, loop_name(printer, loop));
         separator = ", ";
     }
 }
@@ -150,12 +149,12 @@ static void print_loops(Printer *printer, const char *label, int begin, int end)
     for (int i = begin; i < end; i++) {
         const Loop *loop = &printer->nest->loops[i];
         if (i > begin) fprintf(printer->stream, ", ");
-        fprintf(printer->stream, "%s", loop->dimension.name);
+        fprintf(printer->stream, "%s", loop_name(printer, i));
         if (loop->bound_operand == UINT32_MAX)
             fprintf(printer->stream, "=%lld", (long long)loop->dimension.extent);
         else
             fprintf(printer->stream, "<=%lld:%s@%u", (long long)loop->dimension.extent,
-                    loop->dimension.bound, loop->bound_operand);
+                    text_name(printer->nest->ir->arena, loop->dimension.bound), loop->bound_operand);
     }
     fprintf(printer->stream, "\n");
 }
@@ -204,7 +203,7 @@ void nest_print(const Nest *nest, FILE *stream) {
             count_index(&printer, stage->operand, stage->index);
         count_uses(&printer, stage->formula);
     }
-    fprintf(stream, "nest \"%s\" {\n", nest->name);
+    fprintf(stream, "nest %s {\n", text_name(nest->ir->arena, nest->name));
     print_loops(&printer, "outer", 0, nest->outer_count);
     print_loops(&printer, "inner", nest->outer_count, nest->loop_count);
     if (nest->parallel) {

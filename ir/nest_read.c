@@ -2,9 +2,10 @@
 #include "ir/nest.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "ir/text.h"
 
 typedef struct Reader {
     Ir *ir;
@@ -51,18 +52,20 @@ static void expect(Reader *reader, const char *text) {
         fail(reader, "E0401", arena_format(reader->ir->arena, "expected `%s` in a loop nest", text));
 }
 
-// An interned word: a name of a loop, an element, a primitive. "" after an error.
+// An interned word, bare or in quotes: a name, an element, a primitive. "" after an error.
 static const char *word(Reader *reader) {
     skip_space(reader);
+    bool quoted = *reader->cursor == '"';
+    const char *start = reader->cursor + quoted;
     size_t length = 0;
-    while (isalnum((unsigned char)reader->cursor[length]) || reader->cursor[length] == '_' ||
-           reader->cursor[length] == '.')
-        length++;
-    if (!length || reader->failed) fail(reader, "E0401", "expected a name in a loop nest");
+    if (quoted) length = strcspn(start, "\"\n");
+    else if (text_starts_name(*start))
+        do length++;
+        while (text_continues_name(start[length], start[length + 1]));
+    if (!length || (quoted && start[length] != '"')) fail(reader, "E0401", "expected a name in a loop nest");
     if (reader->failed) return "";
-    const char *name = names_intern_length(reader->ir->names, reader->cursor, length);
-    reader->cursor += length;
-    return name;
+    reader->cursor = start + length + quoted;
+    return names_intern_length(reader->ir->names, start, length);
 }
 
 static int64_t integer(Reader *reader) {
@@ -256,7 +259,7 @@ static void read_operand(Reader *reader) {
 static void read_stage(Reader *reader) {
     Nest *nest = reader->nest;
     Stage stage = {.place = here(reader)};
-    if (nest->stage_count == STAGE_MAX) fail(reader, "E0401", "too many stages");
+    if (nest->stage_count == STAGE_LIMIT) fail(reader, "E0401", "too many stages");
     if (integer(reader) != nest->stage_count) fail(reader, "E0401", "stages are not in order");
     expect(reader, ":");
     if (accept(reader, "sum")) stage.kind = STAGE_SUM;
@@ -284,21 +287,12 @@ static void read_let(Reader *reader) {
     vector_push(reader->ir->arena, &reader->lets, formula);
 }
 
-static const char *read_title(Reader *reader) {
-    expect(reader, "nest");
-    expect(reader, "\"");
-    size_t length = reader->failed ? 0 : strcspn(reader->cursor, "\"\n");
-    const char *name = names_intern_length(reader->ir->names, reader->cursor, length);
-    reader->cursor += length;
-    expect(reader, "\"");
-    return name;
-}
-
 Nest *nest_read(Ir *ir, const char *file, const char *text) {
     Reader reader = {.ir = ir, .file = file, .cursor = text, .line_start = text, .line = 1};
     skip_space(&reader);
     Place place = here(&reader);
-    Nest *nest = reader.nest = nest_create(ir, read_title(&reader), place);
+    expect(&reader, "nest");
+    Nest *nest = reader.nest = nest_create(ir, word(&reader), place);
     expect(&reader, "{");
     while (!reader.failed && !accept(&reader, "}")) {
         if (accept(&reader, "outer")) {

@@ -132,7 +132,7 @@ bool nest_verify(Ir *ir, const Nest *nest) {
     Check check = {ir, nest};
     if (nest->loop_count > LOOP_MAX || nest->outer_count > nest->loop_count || nest->outer_count < 0)
         return BROKEN(&check, "%d loops, %d of them outer", nest->loop_count, nest->outer_count);
-    if (nest->operand_count > NEST_OPERAND_MAX || nest->stage_count > STAGE_MAX)
+    if (nest->operand_count > NEST_OPERAND_MAX || nest->stage_count > STAGE_LIMIT)
         return BROKEN(&check, "%d operands, %d stages", nest->operand_count, nest->stage_count);
     if (nest->stage_count == 0) return BROKEN(&check, "no stage");
     for (int i = 0; i < nest->loop_count; i++) {

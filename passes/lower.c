@@ -201,11 +201,11 @@ static bool lower_call(Lower *lower) {
     const Node *node = lower->lowering.node;
     const char *kernel = attribute_text(node, ATTRIBUTE_kernel);
     if (!kernel || !lower->has_kernel || !lower->has_kernel(kernel))
-        return report_error(lower->program->ir->diagnostics, node->place, "E0501",
+        return report_error(lower->program->ir->diagnostics, node->place, "E0520",
                             "a call that is not inlined, with no kernel for it here");
     uint32_t count = node->operand_count + node->result_count;
     if (count > NEST_OPERAND_MAX)
-        return report_error(lower->program->ir->diagnostics, node->place, "E0502",
+        return report_error(lower->program->ir->diagnostics, node->place, "E0521",
                             "kernel %s has more than %d operands and results", kernel, NEST_OPERAND_MAX);
     NamedKernel *named = ARENA_NEW(lower->program->ir->arena, NamedKernel);
     Launch launch = {.operand_count = (int)count, .workspace = UINT32_MAX, .place = node->place,
@@ -237,7 +237,7 @@ static bool lower_op(Lower *lower) {
     const OpDefinition *definition = op_table[node->op];
     if (node->op == OP_call) return lower_call(lower);
     if (!definition->lower)
-        return report_error(lower->program->ir->diagnostics, node->place, "E0503", "%s cannot be lowered: %s",
+        return report_error(lower->program->ir->diagnostics, node->place, "E0522", "%s cannot be lowered: %s",
                             op_name(node->op), definition->no_lowering);
     return definition->lower(&lower->lowering);
 }
@@ -260,8 +260,8 @@ static bool lower_node(Lower *lower, uint32_t id) {
         uint32_t slot = lowering->slots[id] + r;
         const View *view = &lowering->views[slot];
         if (!view->type) INTERNAL_ERROR("%s set no view of result %u", op_name(node->op), r);
-        int32_t *until = busy(lower, view->buffer);  // a view's readers are counted with its operand's
-        if (!may_be_view(node->op) || *until < lower->last_use[slot]) *until = lower->last_use[slot];
+        int32_t *until = busy(lower, view->buffer);  // consumed: the old value has no reader left
+        if (consumes_first(node->op) || *until < lower->last_use[slot]) *until = lower->last_use[slot];
     }
     return true;
 }
