@@ -18,7 +18,7 @@
 
 #include "ir/primitive.h"
 
-enum { LOOP_MAX = 12, NEST_OPERAND_MAX = 32, STAGE_MAX = 24 };
+enum { LOOP_MAX = 12, NEST_OPERAND_MAX = 32, STAGE_LIMIT = 24 };
 
 // offset + sum over loops of scale[loop] * loop index
 typedef struct Affine {
@@ -97,7 +97,7 @@ typedef struct Nest {
     NestOperand operands[NEST_OPERAND_MAX];
     VECTOR(Formula) formulas;  // hash-consed, arguments before users
     int stage_count;
-    Stage stages[STAGE_MAX];
+    Stage stages[STAGE_LIMIT];
     Place place;         // of the node that gave the nest its main work
 } Nest;
 
