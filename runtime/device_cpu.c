@@ -22,7 +22,6 @@ typedef struct Phase {
     uint32_t launch;
     int first_thread;      // that gets the first share: spreads phases with few tasks over the threads
     bool barrier_before;
-    bool follows_phase;    // a later phase of the same launch
 } Phase;
 
 struct Executor {
@@ -208,7 +207,7 @@ static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
         Phase *phase = &executor->phases[executor->phase_count++];
         *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspace = workspace,
-                         .tasks = compiled->tasks[i], .launch = index, .follows_phase = i > 0};
+                         .tasks = compiled->tasks[i], .launch = index};
         schedule(executor, epoch, phase, ranges, range_count);
     }
 }
