@@ -87,10 +87,6 @@ static uint32_t result_limit(const Node *node) {
 
 static bool run_shape_rule(Graph *graph, Node *node) {
     Ir *ir = graph->ir;
-    const OpDefinition *definition = op_table[node->op];
-    if (definition->operands >= 0 && node->operand_count != (uint32_t)definition->operands)
-        return report_error(ir->diagnostics, node->place, "E0290", "%s takes %d operands, %u are given",
-                            op_name(node->op), definition->operands, node->operand_count);
     const Type **operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
     Place *places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
     for (uint32_t i = 0; i < node->operand_count; i++) {
@@ -102,7 +98,7 @@ static bool run_shape_rule(Graph *graph, Node *node) {
     Shape shape = {.ir = ir, .op = node->op, .operands = operands, .operand_places = places,
                    .operand_count = node->operand_count, .node = node, .results = results,
                    .result_limit = limit};
-    if (!definition->shape(&shape)) return false;
+    if (!op_table[node->op]->shape(&shape)) return false;
     CHECK(shape.result_count <= limit);
     for (uint32_t i = 0; i < shape.result_count; i++)
         if (!results[i])
