@@ -15,17 +15,12 @@ const OpDefinition *const op_table[OP_COUNT] = {
 
 static const char *operand_label(const Shape *shape, uint32_t operand) {
     switch (shape->op) {
-        case OP_select:
-            return (const char *[]){"condition", "value where true", "value where false"}[operand];
-        case OP_gather:
-            return operand == 0 ? "table" : "indices";
-        case OP_scatter:
-        case OP_scatter_add:
-            return (const char *[]){"accumulator", "indices", "values"}[operand];
-        case OP_accumulate:
-            return operand == 0 ? "accumulator" : "value";
-        default:
-            break;
+    case OP_select: return (const char *[]){"condition", "value where true", "value where false"}[operand];
+    case OP_gather: return operand == 0 ? "table" : "indices";
+    case OP_scatter:
+    case OP_scatter_add: return (const char *[]){"accumulator", "indices", "values"}[operand];
+    case OP_accumulate: return operand == 0 ? "accumulator" : "value";
+    default: break;
     }
     if (shape->operand_count == 1) return "operand";
     if (shape->operand_count == 2) return operand == 0 ? "left operand" : "right operand";

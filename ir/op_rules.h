@@ -65,6 +65,23 @@ Attribute attribute_of_text(AttributeKey key, const char *text);
 Attribute attribute_of_names(AttributeKey key, const char *const *names, uint32_t count);
 Attribute attribute_of_dimensions(AttributeKey key, const Dimension *dimensions, uint32_t count);
 
+// ---- Evaluation: a walk is the type whose index tuples an odometer visits. ----
+
+// For all tuples of `type`, none where an extent is 0.
+#define ODOMETER_EACH(odometer, type_)                                                  \
+    for (odometer_start(&(odometer), (type_)); (odometer).position < type_count(type_); \
+         odometer_next(&(odometer)))
+
+// How far a row-major operand moves when dimension i of `walk` moves by one; 0 where it has no such
+// name, and for the name `except`. Writes RANK_MAX strides.
+void walk_strides(const Type *walk, const Type *operand, const char *except, int64_t *strides);
+int64_t walk_stride(const Type *type, const char *name);  // of one dimension of a row-major tensor
+static inline int64_t walk_offset(const Odometer *odometer, const int64_t *strides) {
+    int64_t offset = 0;
+    for (int i = 0; i < odometer->type->rank; i++) offset += odometer->at[i] * strides[i];
+    return offset;
+}
+
 // ---- Behaviour along a dimension. ----
 Along along_pointwise(const Graph *graph, const Node *node, const char *name);
 Along along_impossible(const Graph *graph, const Node *node, const char *name);

@@ -16,8 +16,38 @@ static bool dot_shape(Shape *shape) {
     return shape_result(shape, a->element == ELEMENT_BF16 ? ELEMENT_F32 : a->element, &list);
 }
 
+// The dimensions that are summed, in a's order.
+static Type summed_type(const Type *a, const Attribute *over) {
+    Type type = {.element = a->element};
+    for (int i = 0; i < a->rank; i++)
+        if (name_among(a->dimensions[i].name, over->names, over->count))
+            type.dimensions[type.rank++] = a->dimensions[i];
+    return type;
+}
+
+static void dot_evaluate(const Evaluation *evaluation) {
+    const Tensor *a = evaluation->operands[0], *b = evaluation->operands[1];
+    Tensor *result = evaluation->results[0];
+    Type summed = summed_type(a->type, attribute_find(evaluation->node, ATTRIBUTE_over));
+    int64_t outer_a[RANK_MAX], outer_b[RANK_MAX], inner_a[RANK_MAX], inner_b[RANK_MAX];
+    walk_strides(result->type, a->type, NULL, outer_a);
+    walk_strides(result->type, b->type, NULL, outer_b);
+    walk_strides(&summed, a->type, NULL, inner_a);
+    walk_strides(&summed, b->type, NULL, inner_b);
+    Odometer outer, inner;
+    ODOMETER_EACH(outer, result->type) {
+        const double *from_a = a->data + walk_offset(&outer, outer_a);
+        const double *from_b = b->data + walk_offset(&outer, outer_b);
+        double sum = 0;
+        ODOMETER_EACH(inner, &summed)
+        sum += from_a[walk_offset(&inner, inner_a)] * from_b[walk_offset(&inner, inner_b)];
+        result->data[outer.position] = sum;
+    }
+}
+
 const OpDefinition op_dot = {
     OP_ROW(dot),
     .shape = dot_shape,
+    .evaluate = dot_evaluate,
     .along = along_except_over,
 };

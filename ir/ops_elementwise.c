@@ -8,22 +8,16 @@
 
 static const char *verb(Op op) {
     switch (op) {
-        case OP_sub:
-            return "subtract";
-        case OP_mul:
-            return "multiply";
-        case OP_div:
-            return "divide";
-        case OP_lt:
-        case OP_le:
-        case OP_eq:
-        case OP_ne:
-            return "compare";
-        case OP_add:
-        case OP_select:
-            return op_name(op);
-        default:
-            return "combine";
+    case OP_sub: return "subtract";
+    case OP_mul: return "multiply";
+    case OP_div: return "divide";
+    case OP_lt:
+    case OP_le:
+    case OP_eq:
+    case OP_ne: return "compare";
+    case OP_add:
+    case OP_select: return op_name(op);
+    default: return "combine";
     }
 }
 
@@ -76,18 +70,17 @@ static bool report_names(Shape *shape) {
 // Which operand's element decides, and whether all elements fit together.
 static bool elements_fit(Shape *shape) {
     switch (shape->op) {
-        case OP_select:
-            if (shape_type(shape, 0)->element != ELEMENT_BOOL)
-                return shape_error(shape, "E0254", "select: the condition is a bool, found %s",
-                                   element_name(shape_type(shape, 0)->element));
-            return shape_same_elements(shape, 1, 2);
-        case OP_shl:
-        case OP_shr:
-            if (element_is_integer(shape_type(shape, 1)->element)) return true;
-            return shape_error(shape, "E0254", "%s: the distance is an integer, found %s", op_name(shape->op),
-                               element_name(shape_type(shape, 1)->element));
-        default:
-            return shape->operand_count < 2 || shape_same_elements(shape, 0, 1);
+    case OP_select:
+        if (shape_type(shape, 0)->element != ELEMENT_BOOL)
+            return shape_error(shape, "E0254", "select: the condition is a bool, found %s",
+                               element_name(shape_type(shape, 0)->element));
+        return shape_same_elements(shape, 1, 2);
+    case OP_shl:
+    case OP_shr:
+        if (element_is_integer(shape_type(shape, 1)->element)) return true;
+        return shape_error(shape, "E0254", "%s: the distance is an integer, found %s", op_name(shape->op),
+                           element_name(shape_type(shape, 1)->element));
+    default: return shape->operand_count < 2 || shape_same_elements(shape, 0, 1);
     }
 }
 
@@ -111,14 +104,39 @@ static bool elementwise_shape(Shape *shape) {
     return shape_result_type(shape, type_with_element(shape->ir, type, element));
 }
 
+// ---- Evaluation ----
+
+static void elementwise_evaluate(const Evaluation *evaluation) {
+    const OpDefinition *definition = op_table[evaluation->node->op];
+    Tensor *result = evaluation->results[0];
+    uint32_t count = evaluation->node->operand_count;
+    int64_t strides[3][RANK_MAX];
+    for (uint32_t i = 0; i < count; i++)
+        walk_strides(result->type, evaluation->operands[i]->type, NULL, strides[i]);
+    Element element = evaluation->operands[count - 1]->type->element;
+    if (evaluation->node->op == OP_cast) element = result->type->element;
+    if (evaluation->node->op == OP_shl || evaluation->node->op == OP_shr) element = result->type->element;
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        double arguments[3];
+        for (uint32_t i = 0; i < count; i++)
+            arguments[i] = evaluation->operands[i]->data[walk_offset(&odometer, strides[i])];
+        result->data[odometer.position] = primitive_evaluate(definition->primitive, element, arguments);
+    }
+}
+
+// ---- Definitions ----
+
 static const char is_bool[] = "its result is a bool";
 static const char is_integer[] = "integers and bools do not vary smoothly";
 
-#define ELEMENTWISE(op, ...)                                                                            \
-    const OpDefinition op_##op = {                                                                      \
-        OP_ROW(op),  .primitive = PRIMITIVE_##op, .shape = elementwise_shape, .along = along_pointwise, \
-        __VA_ARGS__,                                                                                    \
-    };
+#define ELEMENTWISE(op, ...)                                        \
+    const OpDefinition op_##op = {OP_ROW(op),                       \
+                                  .primitive = PRIMITIVE_##op,      \
+                                  .shape = elementwise_shape,       \
+                                  .evaluate = elementwise_evaluate, \
+                                  .along = along_pointwise,         \
+                                  __VA_ARGS__};
 
 ELEMENTWISE(add, .gradient = NULL)
 ELEMENTWISE(sub, .gradient = NULL)

@@ -1,6 +1,8 @@
 // Indexing and accumulation: gather, scatter_add, scatter, accumulate.
 // In gather and the scatters the dimension `along` of the table is replaced by the dimensions of the
 // indices, so the indices may themselves have a dimension of that name (top_k's do).
+#include <string.h>
+
 #include "ir/op_rules.h"
 
 // ---- Shape ----
@@ -80,6 +82,80 @@ static bool accumulate_shape(Shape *shape) {
     return shape_result_type(shape, acc);
 }
 
+// ---- Evaluation ----
+
+// The index that was read from `indices`; whoever fed it had to check it.
+static int64_t checked_index(const Evaluation *evaluation, double index, const char *along) {
+    const Type *table = evaluation->operands[0]->type;
+    int64_t extent = table->dimensions[type_find(table, along)].extent;
+    if (!(index >= 0 && index < (double)extent))
+        INTERNAL_ERROR("%s: index %g of %s = %lld", op_name(evaluation->node->op), index, along,
+                       (long long)extent);
+    return (int64_t)index;
+}
+
+static void gather_evaluate(const Evaluation *evaluation) {
+    const Tensor *table = evaluation->operands[0], *indices = evaluation->operands[1];
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t table_strides[RANK_MAX], index_strides[RANK_MAX], step = walk_stride(table->type, along);
+    walk_strides(result->type, table->type, along, table_strides);
+    walk_strides(result->type, indices->type, NULL, index_strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        double index = indices->data[walk_offset(&odometer, index_strides)];
+        int64_t offset = walk_offset(&odometer, table_strides);
+        result->data[odometer.position] =
+            table->data[offset + checked_index(evaluation, index, along) * step];
+    }
+}
+
+static void copy_accumulator(const Evaluation *evaluation) {
+    Tensor *result = evaluation->results[0];
+    memcpy(result->data, evaluation->operands[0]->data, sizeof(double) * (size_t)type_count(result->type));
+}
+
+static void scatter_evaluate(const Evaluation *evaluation) {
+    const Tensor *indices = evaluation->operands[1], *values = evaluation->operands[2];
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    bool adds = evaluation->node->op == OP_scatter_add;
+    copy_accumulator(evaluation);
+    // Positions ascend in the order of the indices, whatever the memory order of the values.
+    Type walk = *indices->type;
+    for (int i = 0; i < values->type->rank; i++)
+        if (type_find(indices->type, values->type->dimensions[i].name) < 0)
+            walk.dimensions[walk.rank++] = values->type->dimensions[i];
+    int64_t result_strides[RANK_MAX], index_strides[RANK_MAX], value_strides[RANK_MAX];
+    int64_t step = walk_stride(result->type, along);
+    walk_strides(&walk, result->type, along, result_strides);
+    walk_strides(&walk, indices->type, NULL, index_strides);
+    walk_strides(&walk, values->type, NULL, value_strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, &walk) {
+        double index = indices->data[walk_offset(&odometer, index_strides)];
+        int64_t at = checked_index(evaluation, index, along);
+        double value = values->data[walk_offset(&odometer, value_strides)];
+        double *to = &result->data[walk_offset(&odometer, result_strides) + at * step];
+        *to = adds ? *to + value : value;
+    }
+}
+
+static void accumulate_evaluate(const Evaluation *evaluation) {
+    const Tensor *value = evaluation->operands[1];
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t at = attribute_integer(evaluation->node, ATTRIBUTE_at, 0);
+    int index = along ? type_find(result->type, along) : -1;
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, value->type, NULL, strides);
+    copy_accumulator(evaluation);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type)
+    if (index < 0 || odometer.at[index] == at)
+        result->data[odometer.position] += value->data[walk_offset(&odometer, strides)];
+}
+
 // ---- Along ----
 
 // Every position of the result must come from its own position of the values: not where the indices
@@ -95,23 +171,27 @@ static Along scatter_along(const Graph *graph, const Node *node, const char *nam
 const OpDefinition op_gather = {
     OP_ROW(gather),
     .shape = gather_shape,
+    .evaluate = gather_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_scatter_add = {
     OP_ROW(scatter_add),
     .shape = scatter_shape,
+    .evaluate = scatter_evaluate,
     .along = scatter_along,
 };
 
 const OpDefinition op_scatter = {
     OP_ROW(scatter),
     .shape = scatter_shape,
+    .evaluate = scatter_evaluate,
     .along = scatter_along,
 };
 
 const OpDefinition op_accumulate = {
     OP_ROW(accumulate),
     .shape = accumulate_shape,
+    .evaluate = accumulate_evaluate,
     .along = along_except_along,
 };

@@ -1,4 +1,6 @@
 // Shape ops: the same elements under other names, in another order, or a part of them.
+#include <string.h>
+
 #include "ir/op_rules.h"
 
 // ---- Shape ----
@@ -198,6 +200,91 @@ static bool concat_shape(Shape *shape) {
     return shape_result(shape, first->element, &list);
 }
 
+// ---- Evaluation ----
+
+// rename, split: the same elements in the same order.
+static void copy_evaluate(const Evaluation *evaluation) {
+    Tensor *result = evaluation->results[0];
+    memcpy(result->data, evaluation->operands[0]->data, sizeof(double) * (size_t)type_count(result->type));
+}
+
+// transpose, broadcast: every element by the names of its dimensions.
+static void by_name_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, NULL, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type)
+    result->data[odometer.position] = operand->data[walk_offset(&odometer, strides)];
+}
+
+static void merge_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    const Attribute *from = attribute_find(evaluation->node, ATTRIBUTE_from);
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int merged = type_find(result->type, along);
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, along, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        int64_t rest = odometer.at[merged], offset = walk_offset(&odometer, strides);
+        for (uint32_t i = from->count; i-- > 0;) {  // the last name varies fastest
+            int64_t extent = operand->type->dimensions[type_find(operand->type, from->names[i])].extent;
+            offset += rest % extent * walk_stride(operand->type, from->names[i]);
+            rest /= extent;
+        }
+        result->data[odometer.position] = operand->data[offset];
+    }
+}
+
+// Where index `at` of the result comes from along the one dimension that the op changes; -1: zero.
+static int64_t source_index(const Node *node, int64_t at, int64_t extent) {
+    switch (node->op) {
+    case OP_slice: return at + attribute_integer(node, ATTRIBUTE_start, 0);
+    case OP_pick: return attribute_integer(node, ATTRIBUTE_at, 0);
+    case OP_reverse: return extent - 1 - at;
+    case OP_shift: at -= attribute_integer(node, ATTRIBUTE_by, 0); break;
+    case OP_pad: at -= attribute_integer(node, ATTRIBUTE_start, 0); break;
+    default: INTERNAL_ERROR("%s has no source index", op_name(node->op));
+    }
+    return at >= 0 && at < extent ? at : -1;
+}
+
+static void along_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t extent = operand->type->dimensions[type_find(operand->type, along)].extent;
+    int64_t step = walk_stride(operand->type, along);
+    int index = type_find(result->type, along);  // -1: pick
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, along, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        int64_t source = source_index(evaluation->node, index < 0 ? 0 : odometer.at[index], extent);
+        if (source < 0) continue;  // results start as zeros
+        result->data[odometer.position] = operand->data[walk_offset(&odometer, strides) + source * step];
+    }
+}
+
+static void concat_evaluate(const Evaluation *evaluation) {
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t start = 0;
+    for (uint32_t i = 0; i < evaluation->node->operand_count; i++) {
+        const Tensor *operand = evaluation->operands[i];
+        int64_t strides[RANK_MAX];
+        walk_strides(operand->type, result->type, NULL, strides);
+        double *to = result->data + start * walk_stride(result->type, along);
+        Odometer odometer;
+        ODOMETER_EACH(odometer, operand->type)
+        to[walk_offset(&odometer, strides)] = operand->data[odometer.position];
+        start += operand->type->dimensions[type_find(operand->type, along)].extent;
+    }
+}
+
 // ---- Along ----
 
 // Under its new name the dimension holds all positions, so the earlier ones must be kept.
@@ -225,65 +312,76 @@ static Along shift_along(const Graph *graph, const Node *node, const char *name)
 const OpDefinition op_rename = {
     OP_ROW(rename),
     .shape = rename_shape,
+    .evaluate = copy_evaluate,
     .along = rename_along,
 };
 
 const OpDefinition op_split = {
     OP_ROW(split),
     .shape = split_shape,
+    .evaluate = copy_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_merge = {
     OP_ROW(merge),
     .shape = merge_shape,
+    .evaluate = merge_evaluate,
     .along = merge_along,
 };
 
 const OpDefinition op_transpose = {
     OP_ROW(transpose),
     .shape = transpose_shape,
+    .evaluate = by_name_evaluate,
     .along = along_pointwise,
 };
 
 const OpDefinition op_broadcast = {
     OP_ROW(broadcast),
     .shape = broadcast_shape,
+    .evaluate = by_name_evaluate,
     .along = along_pointwise,
 };
 
 const OpDefinition op_slice = {
     OP_ROW(slice),
     .shape = slice_shape,
+    .evaluate = along_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_pick = {
     OP_ROW(pick),
     .shape = pick_shape,
+    .evaluate = along_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_reverse = {
     OP_ROW(reverse),
     .shape = reverse_shape,
+    .evaluate = along_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_shift = {
     OP_ROW(shift),
     .shape = shift_shape,
+    .evaluate = along_evaluate,
     .along = shift_along,
 };
 
 const OpDefinition op_pad = {
     OP_ROW(pad),
     .shape = pad_shape,
+    .evaluate = along_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_concat = {
     OP_ROW(concat),
     .shape = concat_shape,
+    .evaluate = concat_evaluate,
     .along = along_except_along,
 };
