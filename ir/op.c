@@ -206,6 +206,34 @@ Attribute attribute_of_dimensions(AttributeKey key, const Dimension *dimensions,
     return (Attribute){.key = key, .count = count, .dimensions = dimensions};
 }
 
+// ---- Gradients ----
+
+Value gradient_constant(const Gradient *gradient, Value like, double number) {
+    if (value_is_none(like)) return like;
+    Element element = graph_type(gradient->graph, like)->element;
+    return build_constant(gradient->graph, element, number, gradient->node->place);
+}
+
+Value gradient_zeros(const Gradient *gradient, const Type *type) {
+    Value zero = build_constant(gradient->graph, type->element, 0, gradient->node->place);
+    return build_expand(gradient->graph, zero, type, gradient->node->place);
+}
+
+bool gradient_set(Gradient *gradient, uint32_t operand, Value value) {
+    gradient->operand_cotangents[operand] = value;
+    return !value_is_none(value);
+}
+
+bool gradient_none(Gradient *gradient) {
+    for (uint32_t i = 0; i < gradient->node->operand_count; i++) gradient->operand_cotangents[i] = VALUE_NONE;
+    return true;
+}
+
+bool gradient_pass(Gradient *gradient) {
+    gradient_none(gradient);
+    return gradient_set(gradient, 0, gradient->cotangents[0]);
+}
+
 // ---- Along ----
 
 Along along_pointwise(const Graph *graph, const Node *node, const char *name) {

@@ -82,6 +82,51 @@ static bool accumulate_shape(Shape *shape) {
     return shape_result_type(shape, acc);
 }
 
+// ---- Gradients ----
+
+static Value gather_cotangent(const Gradient *gradient) {
+    return build_gather(gradient->graph, gradient->cotangents[0], gradient_operand(gradient, 1),
+                        attribute_text(gradient->node, ATTRIBUTE_along), gradient->node->place);
+}
+
+// An accumulation onto zeros: the pass turns it into one onto the gradient where the table is a parameter.
+static bool gather_gradient(Gradient *gradient) {
+    gradient->operand_cotangents[1] = VALUE_NONE;
+    Value zeros = gradient_zeros(gradient, gradient_type(gradient, 0));
+    return gradient_set(
+        gradient, 0,
+        build_scatter_add(gradient->graph, zeros, gradient_operand(gradient, 1), gradient->cotangents[0],
+                          attribute_text(gradient->node, ATTRIBUTE_along), gradient->node->place));
+}
+
+static bool scatter_add_gradient(Gradient *gradient) {
+    gradient->operand_cotangents[1] = VALUE_NONE;
+    return gradient_set(gradient, 0, gradient->cotangents[0]) &&
+           gradient_set(gradient, 2, gather_cotangent(gradient));
+}
+
+// The accumulator's cotangent is zero where values were written: scatter makes that mask out of ones.
+static bool scatter_gradient(Gradient *gradient) {
+    gradient->operand_cotangents[1] = VALUE_NONE;
+    const Type *type = gradient_type(gradient, 0);
+    Place place = gradient->node->place;
+    Value one = gradient_constant(gradient, gradient->cotangents[0], 1);
+    Value ones = build_expand(gradient->graph, one, type, place);
+    Value zeros = gradient_zeros(gradient, gradient_type(gradient, 2));
+    Value operands[3] = {ones, gradient_operand(gradient, 1), zeros};
+    Value mask = graph_copy_node(gradient->graph, gradient->node, operands);
+    return gradient_set(gradient, 0, gradient_binary(gradient, OP_mul, gradient->cotangents[0], mask)) &&
+           gradient_set(gradient, 2, gather_cotangent(gradient));
+}
+
+static bool accumulate_gradient(Gradient *gradient) {
+    Value d = gradient->cotangents[0];
+    const char *along = attribute_text(gradient->node, ATTRIBUTE_along);
+    int64_t at = attribute_integer(gradient->node, ATTRIBUTE_at, 0);
+    Value part = along ? build_pick(gradient->graph, d, along, at, gradient->node->place) : d;
+    return gradient_set(gradient, 0, d) && gradient_set(gradient, 1, part);
+}
+
 // ---- Evaluation ----
 
 // The index that was read from `indices`; whoever fed it had to check it.
@@ -171,20 +216,20 @@ static Along scatter_along(const Graph *graph, const Node *node, const char *nam
 const OpDefinition op_gather = {
     OP_ROW(gather),
     .shape = gather_shape,
+    .gradient = gather_gradient,
     .evaluate = gather_evaluate,
     .along = along_except_along,
 };
 
 const OpDefinition op_scatter_add = {
-    OP_ROW(scatter_add),
-    .shape = scatter_shape,
-    .evaluate = scatter_evaluate,
-    .along = scatter_along,
+    OP_ROW(scatter_add),          .shape = scatter_shape, .gradient = scatter_add_gradient,
+    .evaluate = scatter_evaluate, .along = scatter_along,
 };
 
 const OpDefinition op_scatter = {
     OP_ROW(scatter),
     .shape = scatter_shape,
+    .gradient = scatter_gradient,
     .evaluate = scatter_evaluate,
     .along = scatter_along,
 };
@@ -192,6 +237,7 @@ const OpDefinition op_scatter = {
 const OpDefinition op_accumulate = {
     OP_ROW(accumulate),
     .shape = accumulate_shape,
+    .gradient = accumulate_gradient,
     .evaluate = accumulate_evaluate,
     .along = along_except_along,
 };

@@ -35,6 +35,32 @@ static bool top_k_shape(Shape *shape) {
     return shape_result(shape, type->element, &list) && shape_result(shape, ELEMENT_I32, &list);
 }
 
+// ---- Gradients ----
+
+// Equal maxima share the cotangent equally.
+static bool max_over_gradient(Gradient *gradient) {
+    Graph *graph = gradient->graph;
+    Place place = gradient->node->place;
+    const Attribute *over = attribute_find(gradient->node, ATTRIBUTE_over);
+    Value d = gradient->cotangents[0], a = gradient_operand(gradient, 0);
+    Value is_maximum = gradient_binary(gradient, OP_eq, a, gradient->self);
+    Value ones = build_cast(graph, is_maximum, graph_type(graph, a)->element, place);
+    Value count = build_reduce(graph, OP_sum, ones, over->names, over->count, place);
+    Value share = gradient_binary(gradient, OP_div, d, count);
+    return gradient_set(gradient, 0,
+                        build_select(graph, is_maximum, share, gradient_constant(gradient, d, 0), place));
+}
+
+static bool top_k_gradient(Gradient *gradient) {
+    if (value_is_none(gradient->cotangents[0])) return gradient_none(gradient);
+    Value zeros = gradient_zeros(gradient, gradient_type(gradient, 0));
+    Value indices = {gradient->self.node, 1};
+    const char *along = attribute_text(gradient->node, ATTRIBUTE_along);
+    return gradient_set(gradient, 0,
+                        build_scatter_add(gradient->graph, zeros, indices, gradient->cotangents[0], along,
+                                          gradient->node->place));
+}
+
 // ---- Evaluation ----
 
 // The maximum of nothing.
@@ -100,6 +126,7 @@ static void top_k_evaluate(const Evaluation *evaluation) {
 const OpDefinition op_sum = {
     OP_ROW(sum),
     .shape = reduce_shape,
+    .gradient = gradient_pass,
     .evaluate = reduce_evaluate,
     .along = along_except_over,
 };
@@ -107,6 +134,7 @@ const OpDefinition op_sum = {
 const OpDefinition op_max_over = {
     OP_ROW(max_over),
     .shape = reduce_shape,
+    .gradient = max_over_gradient,
     .evaluate = reduce_evaluate,
     .along = along_except_over,
 };
@@ -114,6 +142,7 @@ const OpDefinition op_max_over = {
 const OpDefinition op_top_k = {
     OP_ROW(top_k),
     .shape = top_k_shape,
+    .gradient = top_k_gradient,
     .evaluate = top_k_evaluate,
     .along = along_except_along,
 };

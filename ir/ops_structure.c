@@ -195,9 +195,8 @@ static Along stack_along(const Graph *graph, const Node *node, const char *name)
 // ---- Definitions ----
 
 const OpDefinition op_stop_gradient = {
-    OP_ROW(stop_gradient),
-    .shape = stop_gradient_shape,
-    .evaluate = stop_gradient_evaluate,
+    OP_ROW(stop_gradient),     .shape = stop_gradient_shape,
+    .gradient = gradient_none, .evaluate = stop_gradient_evaluate,
     .along = along_pointwise,
 };
 
