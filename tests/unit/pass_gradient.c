@@ -156,7 +156,6 @@ static void random_sites_are_extended(void **state) {
         if (graph_node(flat, id)->op == OP_random) sites[count++] = attribute_text(graph_node(flat, id), ATTRIBUTE_site);
     assert_string_equal(sites[0], "trunk.dropout.0.0");
     assert_string_equal(sites[3], "trunk.dropout.0.1");
-    test_same(graph, flat, 5, 1e-12);
 }
 
 static bool has_error(const Ir *ir, const char *code) {
