@@ -16,6 +16,7 @@
 #ifndef CHERRY_IR_NEST_H
 #define CHERRY_IR_NEST_H
 
+#include "base/vector.h"
 #include "ir/primitive.h"
 
 enum { LOOP_MAX = 12, NEST_OPERAND_MAX = 32, STAGE_LIMIT = 24 };
@@ -107,7 +108,18 @@ uint64_t nest_hash(const Nest *nest);                // structure without name a
 bool nest_equal(const Nest *a, const Nest *b);
 bool nest_verify(Ir *ir, const Nest *nest);          // reports what is broken
 
-// The loops of a contraction by the part they play. A loop over which both loads and the result move
+// Drops formulas that no stage uses and renumbers the others in the order of their first use, so that
+// nests that were built in different ways but say the same compare equal.
+void nest_compact(Nest *nest);
+// Sets `parallel`: the outer loops that keep every write of their iterations apart.
+void nest_mark_parallel(Nest *nest);
+// Loops on which a formula, or the place that an index names, depends.
+uint32_t nest_formula_loops(const Nest *nest, uint32_t formula);
+uint32_t nest_index_loops(const Nest *nest, const NestOperand *operand, const Index *index);
+
+// A contraction: stage 0 is a sum of mul(a, b), where a and b are loads, ungathered, perhaps under casts;
+// all other stages write and run no inner loops; all outer loops are parallel; there is at least one row
+// and one column loop. Its loops by the part they play: a loop over which both loads and the result move
 // is a batch loop; in the result and one load: row (a) or column (b); in both loads only: reduced.
 typedef struct Contraction {
     uint32_t stage;                      // the sum (always 0)
@@ -125,5 +137,6 @@ void nest_evaluate(const Nest *nest, double *const *buffers);
 
 // Text form: nest_print(nest_read(text)) gives the same bytes.
 void nest_print(const Nest *nest, FILE *stream);
+Nest *nest_read(Ir *ir, const char *file, const char *text);  // NULL after reporting an error
 
 #endif

@@ -33,7 +33,12 @@ typedef struct Type {
     Dimension dimensions[RANK_MAX];  // entries at `rank` and above are zero
 } Type;
 
-// Interns a type. Names must be distinct (internal error else); extents must multiply to < 2^47.
+// The table behind type_make; made once, by ir_create.
+TypeTable *type_table_create(Arena *arena);
+
+// Interns a type. Names must be distinct and rank at most RANK_MAX (internal error else). NULL, without
+// a message, where an extent is below 1 or the extents multiply to 2^47 or more: a shape rule may store
+// that NULL as its result, graph_add then reports it.
 const Type *type_make(Ir *ir, Element element, int rank, const Dimension *dimensions);
 const Type *type_scalar(Ir *ir, Element element);
 const Type *type_with_element(Ir *ir, const Type *type, Element element);
@@ -53,5 +58,6 @@ bool element_parse(const char *text, Element *element);
 
 // "f32[batch=8, time<=256:length, embed=512]" (a bounded dimension prints capacity and scalar).
 const char *type_text(Ir *ir, const Type *type);
+const char *type_dimension_text(Ir *ir, const Dimension *dimension);  // "time<=256:length"
 
 #endif

@@ -1,0 +1,176 @@
+// Graphs: adding nodes with hash-consing, inputs and outputs.
+#include "ir/graph.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "ir/attributes.h"
+#include "ir/op.h"
+
+typedef struct Slot {
+    uint64_t hash;
+    uint32_t node_plus_one;  // 0: empty
+} Slot;
+
+struct GraphTable {
+    Slot *slots;
+    size_t count, capacity;  // capacity is a power of two
+};
+
+Graph *graph_create(Ir *ir, const char *name) {
+    Graph *graph = ARENA_NEW(ir->arena, Graph);
+    graph->ir = ir;
+    graph->name = names_intern(ir->names, name);
+    graph->table = ARENA_NEW(ir->arena, struct GraphTable);
+    graph->table->capacity = 64;
+    graph->table->slots = ARENA_ARRAY(ir->arena, Slot, graph->table->capacity);
+    return graph;
+}
+
+// ---- hash-consing: a node is its op, operands and attributes; result types follow from them ----
+
+static uint64_t node_hash(const Node *node) {
+    uint64_t hash = hash_word(HASH_START, (uint64_t)node->op << 32 | node->operand_count);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        hash = hash_word(hash, (uint64_t)node->operands[i].node << 32 | node->operands[i].result);
+    return attributes_hash(hash, node->attributes);
+}
+
+static bool node_same(const Node *a, const Node *b) {
+    if (a->op != b->op || a->operand_count != b->operand_count) return false;
+    for (uint32_t i = 0; i < a->operand_count; i++)
+        if (!value_same(a->operands[i], b->operands[i])) return false;
+    return attributes_same(a->attributes, b->attributes);
+}
+
+// The slot of the equal node, or the empty slot where it belongs.
+static Slot *table_find(const Graph *graph, const Node *node, uint64_t hash) {
+    const struct GraphTable *table = graph->table;
+    size_t at = hash & (table->capacity - 1);
+    for (; table->slots[at].node_plus_one; at = (at + 1) & (table->capacity - 1)) {
+        const Slot *slot = &table->slots[at];
+        if (slot->hash == hash && node_same(graph_node(graph, slot->node_plus_one - 1), node)) break;
+    }
+    return &table->slots[at];
+}
+
+static void table_grow(Graph *graph) {
+    struct GraphTable *table = graph->table;
+    Slot *old = table->slots;
+    size_t old_capacity = table->capacity;
+    table->capacity *= 2;
+    table->slots = ARENA_ARRAY(graph->ir->arena, Slot, table->capacity);
+    for (size_t i = 0; i < old_capacity; i++) {
+        if (!old[i].node_plus_one) continue;
+        size_t at = old[i].hash & (table->capacity - 1);
+        while (table->slots[at].node_plus_one) at = (at + 1) & (table->capacity - 1);
+        table->slots[at] = old[i];
+    }
+}
+
+static void table_insert(Graph *graph, const Node *node, uint64_t hash, uint32_t id) {
+    if (graph->table->count * 2 >= graph->table->capacity) table_grow(graph);
+    *table_find(graph, node, hash) = (Slot){hash, id + 1};
+    graph->table->count++;
+}
+
+// ---- adding ----
+
+// How many results the shape rule may write.
+static uint32_t result_limit(const Node *node) {
+    int declared = op_table[node->op]->results;
+    if (declared >= 0) return (uint32_t)declared;
+    const Graph *callee = attribute_graph(node, ATTRIBUTE_function);
+    uint32_t outputs = callee ? (uint32_t)callee->outputs.count : 0;
+    return outputs > node->operand_count ? outputs : node->operand_count;
+}
+
+static bool run_shape_rule(Graph *graph, Node *node) {
+    Ir *ir = graph->ir;
+    const Type **operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
+    Place *places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
+    for (uint32_t i = 0; i < node->operand_count; i++) {
+        operands[i] = graph_type(graph, node->operands[i]);
+        places[i] = graph_node(graph, node->operands[i].node)->place;
+    }
+    uint32_t limit = result_limit(node);
+    const Type **results = ARENA_ARRAY(ir->arena, const Type *, limit);
+    Shape shape = {.ir = ir, .op = node->op, .operands = operands, .operand_places = places,
+                   .operand_count = node->operand_count, .node = node, .results = results,
+                   .result_limit = limit};
+    if (!op_table[node->op]->shape(&shape)) return false;
+    CHECK(shape.result_count <= limit);
+    for (uint32_t i = 0; i < shape.result_count; i++)
+        if (!results[i])
+            return report_error(ir->diagnostics, node->place, "E0291",
+                                "result %u of %s would have an extent below 1 or more than 2^47 elements", i,
+                                op_name(node->op));
+    node->types = results;
+    node->result_count = shape.result_count;
+    return true;
+}
+
+static uint32_t push_node(Graph *graph, const Node *node) {
+    CHECK(graph->nodes.count < UINT32_MAX - 1);
+    vector_push(graph->ir->arena, &graph->nodes, *node);
+    return (uint32_t)graph->nodes.count - 1;
+}
+
+Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_count,
+                const Attribute *attributes, uint32_t attribute_count, Place place) {
+    CHECK((unsigned)op < OP_COUNT && op != OP_input);
+    for (uint32_t i = 0; i < operand_count; i++) {
+        if (value_is_none(operands[i])) return VALUE_NONE;  // its error is reported already
+        CHECK(operands[i].node < graph->nodes.count);
+        CHECK(operands[i].result < graph_node(graph, operands[i].node)->result_count);
+    }
+    Attribute sorted[ATTRIBUTE_COUNT];
+    attributes_sort(attributes, attribute_count, sorted);
+    Node node = {.op = op, .operand_count = operand_count, .operands = operands,
+                 .attributes = {sorted, attribute_count}, .place = place};
+    uint64_t hash = node_hash(&node);
+    const Slot *slot = table_find(graph, &node, hash);
+    if (slot->node_plus_one) return (Value){slot->node_plus_one - 1, 0};
+
+    Value *copies = ARENA_ARRAY(graph->ir->arena, Value, operand_count);
+    for (uint32_t i = 0; i < operand_count; i++) copies[i] = operands[i];
+    node.operands = copies;
+    node.attributes = attributes_copy(graph->ir, node.attributes);
+    if (!run_shape_rule(graph, &node)) return VALUE_NONE;
+    uint32_t id = push_node(graph, &node);
+    table_insert(graph, &node, hash, id);
+    return (Value){id, 0};
+}
+
+Value graph_add_input(Graph *graph, const char *name, Role role, const Type *type, Place place) {
+    CHECK(type && (unsigned)role < ROLE_COUNT);
+    const Type **types = ARENA_ARRAY(graph->ir->arena, const Type *, 1);
+    types[0] = type;
+    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name}, {.key = ATTRIBUTE_role, .integer = role}};
+    Node node = {.op = OP_input, .result_count = 1, .types = types, .place = place,
+                 .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2})};
+    uint32_t id = push_node(graph, &node);
+    vector_push(graph->ir->arena, &graph->inputs, id);
+    return (Value){id, 0};
+}
+
+void graph_add_output(Graph *graph, const char *name, Value value, Value replaces) {
+    vector_push(graph->ir->arena, &graph->outputs,
+                ((Output){names_intern(graph->ir->names, name), value, replaces}));
+}
+
+Value graph_find_input(const Graph *graph, const char *name, Role role) {
+    for (size_t i = 0; i < graph->inputs.count; i++) {
+        const Node *node = graph_node(graph, graph->inputs.items[i]);
+        if (attribute_integer(node, ATTRIBUTE_role, -1) == (int64_t)role &&
+            strcmp(attribute_text(node, ATTRIBUTE_name), name) == 0)
+            return (Value){graph->inputs.items[i], 0};
+    }
+    return VALUE_NONE;
+}
+
+const Output *graph_find_output(const Graph *graph, const char *name) {
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        if (strcmp(graph->outputs.items[i].name, name) == 0) return &graph->outputs.items[i];
+    return NULL;
+}
