@@ -17,7 +17,9 @@ CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef *paramet
     CpuHelper helper = {.function = LLVMGetNamedFunction(unit->module, name)};
     if (helper.function) return helper;
     LLVMTypeRef type = LLVMFunctionType(unit->void_type, parameters, count, false);
-    helper.function = cpu_internal_function(unit, name, type);
+    helper.function = LLVMAddFunction(unit->module, name, type);
+    LLVMSetLinkage(helper.function, LLVMInternalLinkage);
+    cpu_function_attributes(unit, helper.function);
     helper.before = LLVMGetInsertBlock(unit->builder);
     helper.fresh = true;
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(unit->context, helper.function, "entry");
