@@ -70,6 +70,14 @@ static uint32_t count_repeats(const EntryItem *items, uint32_t count, uint32_t a
     return 1 + matched / period;
 }
 
+// (2..4 1)*2 may as well be (1..4)*2 one entry later: the start with the lowest layer reads best.
+static uint32_t best_rotation(const EntryItem *items, uint32_t count, uint32_t at, uint32_t period, uint32_t repeats) {
+    uint32_t best = at;
+    for (uint32_t i = at + 1; i < at + period; i++)
+        if (items[i].layer < items[best].layer && count_repeats(items, count, i, period) >= repeats) best = i;
+    return best;
+}
+
 const char *entries_text(Arena *arena, const StackEntry *entries, uint32_t count) {
     EntryItem *items = ARENA_ARRAY(arena, EntryItem, count);
     int32_t layers = 0;
@@ -92,6 +100,7 @@ const char *entries_text(Arena *arena, const StackEntry *entries, uint32_t count
             i++;
             continue;
         }
+        i = best_rotation(items, count, i, best, best_repeats);
         push_ranges(arena, &pieces, items, pending, i);
         Pieces group = {0};
         push_ranges(arena, &group, items, i, i + best);
