@@ -161,7 +161,7 @@ static void pack_block_a(const Emission *e) {
 static LLVMValueRef split_number(Emission *e, LLVMValueRef number, int from, int to) {
     const CpuContraction *plan = e->plan;
     for (int i = to - 1; i >= from; i--) {
-        int loop = plan->outer[i];
+        uint8_t loop = plan->outer[i];
         LLVMValueRef index, extent = cpu_i64(e->unit, plan->nest->loops[loop].dimension.extent);
         cpu_divide(e->unit, number, extent, &number, &index);
         e->frame->loop[loop] = index;
@@ -173,7 +173,7 @@ static LLVMValueRef split_number(Emission *e, LLVMValueRef number, int from, int
 static LLVMValueRef within_bounds(const Emission *e) {
     LLVMValueRef all = NULL;
     for (int i = 0; i < e->plan->outer_count; i++) {
-        int loop = e->plan->outer[i];
+        uint8_t loop = e->plan->outer[i];
         if (e->plan->nest->loops[loop].bound_operand == UINT32_MAX || !e->frame->loop[loop]) continue;
         LLVMValueRef extent = cpu_extent(e->body, e->plan->nest, loop);
         LLVMValueRef inside = compare(e->unit, LLVMIntSLT, e->frame->loop[loop], extent);
@@ -191,7 +191,7 @@ static LLVMValueRef b_number(const Emission *e) {
     const CpuContraction *plan = e->plan;
     LLVMValueRef number = cpu_i64(e->unit, 0);
     for (int i = 0; i < plan->outer_count; i++) {
-        int loop = plan->outer[i];
+        uint8_t loop = plan->outer[i];
         if (!stride_of(plan, plan->load_b, loop)) continue;
         number = scaled(e->unit, number, plan->nest->loops[loop].dimension.extent);
         number = add(e->unit, number, e->frame->loop[loop]);

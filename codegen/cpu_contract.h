@@ -60,8 +60,10 @@ typedef struct CpuContraction {
     uint32_t load_a, load_b;  // formulas; columns are the loop along which results are vectors
     int row, column, k;       // loops, -1 where there is none (extent 1)
     // All other outer loops, iterated by tasks: first those that move A, then those that move only B.
-    int outer_count, outer_a_count, outer[LOOP_MAX];
-    int segment_count, segments[LOOP_MAX];  // all other reduced loops, outermost first
+    int outer_count, outer_a_count;
+    uint8_t outer[LOOP_MAX];
+    int segment_count;
+    uint8_t segments[LOOP_MAX];             // all other reduced loops, outermost first
     int64_t rows, columns, depth;           // at capacity; depth: of all reduced loops together
     int64_t segment_depth;                  // of loop k alone
     Element element_a, element_b;           // in memory

@@ -68,11 +68,11 @@ static void choose_loops(CpuContraction *plan) {
     for (int only_b = 0; only_b < 2; only_b++) {
         for (int loop = 0; loop < nest->outer_count; loop++)
             if (loop != plan->row && loop != plan->column && (moves_a >> loop & 1) == !only_b)
-                plan->outer[plan->outer_count++] = loop;
+                plan->outer[plan->outer_count++] = (uint8_t)loop;
         if (!only_b) plan->outer_a_count = plan->outer_count;
     }
     for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
-        if ((nest->stages[0].inner >> loop & 1) && loop != plan->k) plan->segments[plan->segment_count++] = loop;
+        if ((nest->stages[0].inner >> loop & 1) && loop != plan->k) plan->segments[plan->segment_count++] = (uint8_t)loop;
 }
 
 // Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
