@@ -1,0 +1,44 @@
+// The CPU back end: kernels of programs become machine code in memory, through LLVM.
+// Nothing of LLVM shows here; built with -DCHERRY_LLVM=OFF, codegen/none.c answers these calls with E0601.
+#ifndef CHERRY_CODEGEN_CPU_H
+#define CHERRY_CODEGEN_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "ir/program.h"
+
+typedef struct CpuOptions {
+    const char *cpu;           // NULL: this machine. "x86-64-v3", "znver5", ...; a name that starts with
+                               // "aarch64" compiles for the other machine (printing and objects only)
+    int threads;               // compile threads; 0: one a processor
+    bool cache;                // keep object code on disk
+    const char *cache_folder;  // NULL: $XDG_CACHE_HOME/cherry or ~/.cache/cherry
+    bool sanitize;             // AddressSanitizer inside the generated code
+} CpuOptions;
+
+// Owns the machine code of the programs that were compiled together.
+typedef struct CpuCode CpuCode;
+
+// Compiles every kernel of every program (equal kernels once) and fills kernel.cpu. NULL after errors.
+CpuCode *cpu_compile(Ir *ir, Program *const *programs, size_t count, const CpuOptions *options);
+void cpu_code_destroy(CpuCode *code);
+
+typedef struct CpuStatistics {
+    size_t kernels, distinct, cached;  // over all programs; after merging equal ones; found on disk
+    double seconds;                    // of cpu_compile
+    size_t object_bytes;
+} CpuStatistics;
+CpuStatistics cpu_code_statistics(const CpuCode *code);
+
+// Whether a composite's `kernel` clause of this name has generated code here.
+bool cpu_has_kernel(const char *name);
+
+// The generated code of a program, each kernel headed by the source lines that it came from.
+bool cpu_print(Ir *ir, const Program *program, const CpuOptions *options, bool assembly, FILE *stream);
+
+// Peak of multiply-adds in registers, all threads together, in FLOP/s; 0 after an error.
+double cpu_measure_peak(Ir *ir, int threads, const CpuOptions *options);
+
+#endif

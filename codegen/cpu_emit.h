@@ -1,0 +1,255 @@
+// Emission interface inside the CPU back end: what generates code (cpu_nest.c, cpu_contract.c,
+// cpu_attention.c) and what it generates with. The only header of this project that shows llvm-c.
+//
+// Values in registers: bool is i1, i32 and i64 are themselves, bf16 is a float that holds a bf16 number,
+// f32 and f64 are themselves. A value is a scalar (the same for all lanes: uniform) or a vector of
+// `lanes` elements. All floating-point operations are exact as written: no fast-math flag is ever set and
+// multiply-add is written as cpu_fma, so a value depends on its operands alone, never on its neighbours.
+#ifndef CHERRY_CODEGEN_CPU_EMIT_H
+#define CHERRY_CODEGEN_CPU_EMIT_H
+
+#include <llvm-c/Core.h>
+#include <llvm-c/TargetMachine.h>
+
+#include "ir/program.h"
+
+// ---- The machine ----
+
+typedef struct CpuTarget {
+    const char *triple, *name, *features;  // as LLVM spells them
+    int vector_bits;                       // of the widest vector: 512, 256, 128
+    int lanes;                             // f32 lanes of the widest vector
+    int registers;                         // vector registers: 32 or 16
+    bool avx2, avx512, avx512_bf16, neon;
+    bool masks;       // masked loads and stores with a run-time mask are single instructions
+    bool native;      // the code can run here
+} CpuTarget;
+
+// ---- A module under construction; one compile thread owns it ----
+
+typedef struct CpuUnit {
+    Arena *arena;              // of this thread: names and diagnostics of Ir must not be touched
+    const CpuTarget *target;
+    bool sanitize;
+    LLVMContextRef context;
+    LLVMModuleRef module;
+    LLVMBuilderRef builder;
+    LLVMTargetMachineRef machine;
+    LLVMTypeRef void_type, i1, i8, i16, i32, i64, f32, f64, pointer;
+    LLVMTypeRef function_type;  // of CpuFunction
+    struct CpuDebug *debug;     // line information, or NULL
+    // What went wrong, for E0602: set by cpu_fail.
+    const char *failure;
+    Place failure_place;
+} CpuUnit;
+
+// Notes a failure (the first one stays) and returns false.
+__attribute__((format(printf, 3, 4))) bool cpu_fail(CpuUnit *unit, Place place, const char *format, ...);
+
+// ---- Types and constants ----
+
+LLVMTypeRef cpu_vector_of(LLVMTypeRef type, int lanes);  // `type` itself where lanes is 1
+LLVMTypeRef cpu_register_type(CpuUnit *unit, Element element, int lanes);
+LLVMTypeRef cpu_memory_type(CpuUnit *unit, Element element, int lanes);  // bool: i8, bf16: i16
+int cpu_lanes(LLVMValueRef value);  // 1 for a scalar
+LLVMValueRef cpu_i32(CpuUnit *unit, int64_t value);
+LLVMValueRef cpu_i64(CpuUnit *unit, int64_t value);
+// A number of the register type of `element`; lanes > 1 splats it.
+LLVMValueRef cpu_number(CpuUnit *unit, Element element, double value, int lanes);
+// A number of the same type as `like`.
+LLVMValueRef cpu_number_like(LLVMValueRef like, double value);
+LLVMValueRef cpu_zero(LLVMTypeRef type);
+LLVMValueRef cpu_splat(CpuUnit *unit, LLVMValueRef value, int lanes);  // vectors pass through
+LLVMValueRef cpu_iota(CpuUnit *unit, LLVMTypeRef integer, int lanes, int64_t scale);  // 0, scale, 2 scale, ..
+// Lanes [0, count) set; `count` is an i64 and may be a constant (then so is the mask).
+LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count);
+
+// ---- Arithmetic ----
+
+// Calls an overloaded or plain LLVM intrinsic: cpu_intrinsic(unit, "llvm.fma", &type, 1, arguments, 3).
+LLVMValueRef cpu_intrinsic(CpuUnit *unit, const char *name, const LLVMTypeRef *overloads, unsigned overload_count,
+                           const LLVMValueRef *arguments, unsigned argument_count);
+LLVMValueRef cpu_fma(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef c);  // a * b + c, rounded once
+LLVMValueRef cpu_select(CpuUnit *unit, LLVMValueRef condition, LLVMValueRef a, LLVMValueRef b);
+// Lane i of the result is lane from[i] of the concatenation of a and b (b NULL: undefined).
+LLVMValueRef cpu_shuffle(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, const int *from, int count);
+// Lanes folded by halves: (0 + n/2), (1 + n/2 + 1), ... The order depends on the lane count alone.
+LLVMValueRef cpu_horizontal_sum(CpuUnit *unit, LLVMValueRef vector);
+LLVMValueRef cpu_horizontal_max(CpuUnit *unit, LLVMValueRef vector);
+LLVMValueRef cpu_max(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // floats or signed integers
+LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to the nearest bf16, as f32
+LLVMValueRef cpu_convert(CpuUnit *unit, LLVMValueRef value, Element from, Element to);  // primitive `cast`
+
+// cpu_math.c: inline polynomials on scalars and vectors of f32 and f64 of any width.
+LLVMValueRef cpu_exp(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_log(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_sin(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_cos(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_tanh(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_erf(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_sqrt(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_rsqrt(CpuUnit *unit, LLVMValueRef x);
+
+// One scalar primitive; `element` as in primitive_evaluate, `from` the element of argument 0 (for casts).
+LLVMValueRef cpu_primitive(CpuUnit *unit, Primitive primitive, Element element, Element from,
+                           const LLVMValueRef *arguments);
+
+// ---- Memory. Alignment is that of one element. ----
+
+LLVMValueRef cpu_at(CpuUnit *unit, LLVMValueRef pointer, Element element, LLVMValueRef index);  // elements
+LLVMValueRef cpu_at_bytes(CpuUnit *unit, LLVMValueRef pointer, LLVMValueRef bytes);
+// `lanes` consecutive elements in register form. mask NULL: all; lanes that are off read as zero.
+LLVMValueRef cpu_load(CpuUnit *unit, Element element, LLVMValueRef pointer, int lanes, LLVMValueRef mask);
+void cpu_store(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef value, LLVMValueRef mask);
+// Element `index[lane]` from `pointer` for every lane; `index` is a vector of i32 or i64.
+LLVMValueRef cpu_gather(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef index,
+                        LLVMValueRef mask);
+void cpu_scatter(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef index,
+                 LLVMValueRef value, LLVMValueRef mask);
+void cpu_prefetch(CpuUnit *unit, LLVMValueRef pointer, bool write);
+
+// ---- Control flow ----
+
+enum { CPU_CARRY_MAX = 64 };
+
+// for (index = begin; index < end; index += step) with values carried from iteration to iteration.
+typedef struct CpuLoop {
+    LLVMValueRef index;                   // i64, inside the loop
+    LLVMValueRef carried[CPU_CARRY_MAX];  // inside: values on entry of the iteration; after end: final ones
+    int carry_count;
+    LLVMValueRef begin, end, initial[CPU_CARRY_MAX];
+    int64_t step;
+    LLVMBasicBlockRef before, body, after;
+    bool guarded;                         // may run no iteration
+} CpuLoop;
+
+void cpu_loop_begin(CpuUnit *unit, CpuLoop *loop, LLVMValueRef begin, LLVMValueRef end, int64_t step,
+                    const LLVMValueRef *initial, int carry_count);
+void cpu_loop_end(CpuUnit *unit, CpuLoop *loop, const LLVMValueRef *next);
+
+typedef struct CpuIf {
+    LLVMBasicBlockRef otherwise, after;
+    bool has_else;
+} CpuIf;
+
+void cpu_if_begin(CpuUnit *unit, CpuIf *branch, LLVMValueRef condition);
+void cpu_if_else(CpuUnit *unit, CpuIf *branch);
+void cpu_if_end(CpuUnit *unit, CpuIf *branch);
+
+// Unsigned quotient and remainder of a task number; extents are i64 constants or values.
+void cpu_divide(CpuUnit *unit, LLVMValueRef value, LLVMValueRef by, LLVMValueRef *quotient,
+                LLVMValueRef *remainder);
+LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // i64, signed; folds constants
+
+// ---- A function under construction ----
+
+typedef struct CpuBody {
+    CpuUnit *unit;
+    LLVMValueRef function;
+    LLVMValueRef workspace, scratch, begin, end;  // arguments: tasks [begin, end)
+    LLVMValueRef operand[NEST_OPERAND_MAX];       // base pointers, loaded in the entry block
+    LLVMBasicBlockRef entry;
+} CpuBody;
+
+// The function of phase `phase` of `kernel`; positions the builder in its entry block, behind the loads
+// of the operand pointers.
+CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase);
+void cpu_body_end(CpuBody *body);  // returns
+// What every function of a module needs, helper functions included.
+void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
+// The symbol of a phase: "cherry_<hash>_<phase>".
+const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
+// A stack slot in the entry block.
+LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type);
+void cpu_set_place(CpuUnit *unit, Place place);  // source line of the instructions that follow
+
+// ---- Nests ----
+
+// The same nest, brought to a form that is easier to generate from:
+// - loops of static extent 1 are gone; neighbouring loops that every access walks as one are one loop;
+// - operand dimension 0 has stride 1 and takes the whole affine part of every access; one further
+//   dimension for each dimension that some access gathers (affine part 0), with its stride.
+// Formula and stage numbers and operands stay. nest_contraction may be asked about the result.
+const Nest *cpu_normalise(Arena *arena, const Nest *nest);
+
+// Its Ir is a shadow that has only an arena, so that nest_formula_loops and the like may be called.
+const Nest *cpu_normalise(Arena *arena, const Nest *nest);
+
+// Elements from iteration to iteration of one loop, for an access of a normalised nest.
+static inline int64_t cpu_stride(const Index *index, int loop) { return index[0].affine.scale[loop]; }
+
+// Whether a load of a normalised nest may lie outside of its operand, unless a `select` guards it.
+static inline bool cpu_load_may_miss(const Formula *load) { return load->number != 0; }
+
+enum { CPU_STAGE_LIMIT = sizeof(((Nest *)0)->stages) / sizeof(Stage) };
+
+// What the formulas of a nest depend on, one entry each.
+typedef struct CpuAnalysis {
+    uint32_t *loops;     // loops, those of gathered indices included; a stage value has none
+    uint32_t *stages;    // results of reduction stages
+    bool *may_miss;      // contains a load that needs its guard
+    uint32_t *operands;  // operands that are loaded
+} CpuAnalysis;
+const CpuAnalysis *cpu_analyse(Arena *arena, const Nest *nest);
+
+// Emission of formulas. A frame fixes where in the iteration space one stands: the index of every loop,
+// and one loop that runs over `lanes` consecutive iterations at once (its index is that of lane 0).
+// Values are computed once per frame; a frame finds the values of its parents, which must have been
+// computed in blocks that dominate it: all of them where the vector loop stands at the same index, else
+// the uniform ones. Make a frame for each block of straight-line code, and its child inside a loop.
+typedef struct CpuFrame {
+    CpuBody *body;
+    const Nest *nest;                 // normalised
+    const CpuAnalysis *analysis;
+    const struct CpuFrame *parent;
+    const struct CpuFrame *also;      // a second parent, or NULL
+    LLVMValueRef loop[LOOP_MAX];      // i64 scalars; NULL: outside of that loop
+    int vector_loop;                  // -1: none, everything is scalar
+    int lanes;
+    LLVMValueRef mask;                // <lanes x i1> or NULL: lanes that exist
+    LLVMValueRef guard;               // i1, scalar or vector, or NULL: where loads that may miss are made
+    LLVMValueRef stage[CPU_STAGE_LIMIT];  // results of reduction stages: scalars or vectors
+    LLVMValueRef *values;             // by formula, NULL: not yet computed
+    struct CpuBase *bases;            // addresses so far
+} CpuFrame;
+
+CpuFrame *cpu_frame(CpuBody *body, const Nest *nest);                     // no loops, scalar
+CpuFrame *cpu_frame_inside(const CpuFrame *parent);                       // same place, fresh values
+CpuFrame *cpu_frame_vector(const CpuFrame *parent, int loop, int lanes);  // loop[loop] is set by the caller
+
+LLVMValueRef cpu_formula(CpuFrame *frame, uint32_t formula);         // scalar where uniform
+LLVMValueRef cpu_formula_vector(CpuFrame *frame, uint32_t formula);  // always `lanes` lanes
+// Computes ahead, in the frame, what does not depend on the loops that the frame is still outside of.
+// Loads of operands in `written` stay where they are.
+void cpu_frame_hoist(CpuFrame *frame, uint32_t formula, uint32_t written);
+void cpu_frame_hoist_address(CpuFrame *frame, uint32_t operand, const Index *index);
+// Pointer to an access at lane 0. Parts gathered along the vector loop are left out.
+LLVMValueRef cpu_address(CpuFrame *frame, uint32_t operand, const Index *index);
+// operand[index] = value, or += for STAGE_ADD, as the stage says; value in register form.
+void cpu_store_stage(CpuFrame *frame, const Stage *stage, LLVMValueRef value);
+// Epilogue: runs stages [first, count) where they have no inner loops, at the place of the frame.
+// frame->stage[] must hold the results that they use.
+void cpu_emit_stages(CpuFrame *frame, int first);
+// The extent of a loop as i64: a constant, or for a bounded loop the value at run time.
+LLVMValueRef cpu_extent(CpuBody *body, const Nest *nest, int loop);
+
+// ---- Generators ----
+// cpu_generators.def has a row for every special generator; nests that none takes go to cpu_nest_emit.
+// A generator fills phase_count, tasks, scratch_bytes and workspace_bytes of `out` and emits
+// the phases' functions; false after cpu_fail. The rows of the table expand to
+//   bool <name>_supports(const CpuTarget *target, const Nest *nest);
+//   bool <name>_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
+bool cpu_nest_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
+
+#define CPU_NEST_GENERATOR(name)                                         \
+    bool name##_supports(const CpuTarget *target, const Nest *nest);     \
+    bool name##_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
+#define CPU_NAMED_GENERATOR(kernel_name, function) \
+    bool function(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
+#include "codegen/cpu_generators.def"
+#undef CPU_NEST_GENERATOR
+#undef CPU_NAMED_GENERATOR
+
+bool cpu_emit_kernel(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);  // chooses the generator
+
+#endif

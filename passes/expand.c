@@ -1,0 +1,186 @@
+// expand-stacks: depth becomes nodes.
+//
+//   before: x1 = stack(x, trunk.wq) {body=Block, carried=1, entries=[0..1]}
+//   after:  w0 = pick(trunk.wq) {along=layer, at=0};  the nodes of Block over x, w0
+//           w1 = pick(trunk.wq) {along=layer, at=1};  the nodes of Block over that, w1
+//
+// Requires: nothing. Leaves: no stack; no call that is plain (neither kernel nor gradient clause).
+// Random sites are extended by ".layer.iteration", so that each layer and each iteration draws its own
+// numbers. Nodes of an entry that asks for recomputation carry its number as `region`.
+//
+// expand-calls: composites whose kernel the back end lacks become their meaning, before lowering.
+#include "passes/rewrite.h"
+
+typedef struct Expansion {
+    bool keeps_kernels;       // calls with a kernel stay even where the back end lacks it
+    bool keeps_gradients;     // calls with a gradient clause and no kernel stay
+    bool keeps_supported;     // calls whose kernel the back end has stay
+    bool expands_stacks;
+    bool recomputes_all;
+    const char *suffix;       // of random sites: ".layer.iteration" of each enclosing entry
+    int64_t region;           // 0: none
+    int64_t *next_region;
+} Expansion;
+
+static bool expand_node(Rewrite *rewrite, uint32_t id);
+
+static bool keeps_call(const Rewrite *rewrite, const Node *node) {
+    const Expansion *expansion = rewrite->data;
+    const char *kernel = attribute_text(node, ATTRIBUTE_kernel);
+    if (kernel && (expansion->keeps_kernels ||
+                   (expansion->keeps_supported && pass_has_kernel(rewrite->context, kernel))))
+        return true;
+    return !kernel && expansion->keeps_gradients && attribute_graph(node, ATTRIBUTE_gradient);
+}
+
+static bool draws_random(const Graph *graph) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        if (node->op == OP_random) return true;
+        for (uint32_t i = 0; i < node->attributes.count; i++)
+            if (attribute_kind(node->attributes.items[i].key) == KIND_GRAPH &&
+                draws_random(node->attributes.items[i].graph))
+                return true;
+    }
+    return false;
+}
+
+static bool copy_with_region(Rewrite *rewrite, uint32_t id, const Attribute *attribute) {
+    const Expansion *expansion = rewrite->data;
+    const Node *node = graph_node(rewrite->from, id);
+    if (!expansion->region || node->operand_count == 0) return rewrite_copy(rewrite, id, attribute);
+    Attribute region = {.key = ATTRIBUTE_region, .integer = expansion->region};
+    if (!attribute) return rewrite_copy(rewrite, id, &region);
+    // Two attributes to set: copy the node by hand.
+    VECTOR(Attribute) attributes = {0};
+    Arena *arena = rewrite->to->ir->arena;
+    for (uint32_t i = 0; i < node->attributes.count; i++) {
+        AttributeKey key = node->attributes.items[i].key;
+        if (key != attribute->key && key != ATTRIBUTE_region)
+            vector_push(arena, &attributes, node->attributes.items[i]);
+    }
+    vector_push(arena, &attributes, *attribute);
+    vector_push(arena, &attributes, region);
+    Value value = graph_add(rewrite->to, node->op, rewrite_operands(rewrite, node), node->operand_count,
+                            attributes.items, (uint32_t)attributes.count, node->place);
+    if (value_is_none(value)) return rewrite_fail(rewrite);
+    for (uint32_t i = 0; i < node->result_count; i++)
+        rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
+    return true;
+}
+
+// A composite that stays, inside an entry: the random sites of its meaning are extended as well.
+static bool copy_call(Rewrite *rewrite, uint32_t id) {
+    const Expansion *expansion = rewrite->data;
+    Graph *function = attribute_graph(graph_node(rewrite->from, id), ATTRIBUTE_function);
+    if (!*expansion->suffix || !draws_random(function)) return copy_with_region(rewrite, id, NULL);
+    Expansion inner = *expansion;
+    inner.region = 0;
+    const char *name = names_format(rewrite->to->ir->names, "%s%s", function->name, expansion->suffix);
+    Graph *sited = rewrite_graph(rewrite->context, function, name, expand_node, &inner);
+    if (!sited) return rewrite_fail(rewrite);
+    Attribute attribute = {.key = ATTRIBUTE_function, .graph = sited};
+    return copy_with_region(rewrite, id, &attribute);
+}
+
+static bool expand_call(Rewrite *rewrite, uint32_t id) {
+    const Node *node = graph_node(rewrite->from, id);
+    if (keeps_call(rewrite, node)) return copy_call(rewrite, id);
+    Value *results = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count);
+    Graph *function = attribute_graph(node, ATTRIBUTE_function);
+    if (!rewrite_splice(rewrite, function, rewrite_operands(rewrite, node), results)) return true;
+    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, results[i]);
+    return true;
+}
+
+// The operand as one entry sees it: a stacked parameter's layer, or a row of the per-iteration ones,
+// whose leading dimension the body's input lacks.
+static Value entry_operand(Graph *graph, Value value, const Type *wanted, const StackEntry *entry, Place place) {
+    const Type *type = graph_type(graph, value);
+    if (type->rank == wanted->rank) return value;
+    const Dimension *first = &type->dimensions[0];
+    bool by_layer = first->name == names_intern(graph->ir->names, "layer");
+    int64_t at = by_layer ? entry->layer : entry->row;
+    if (at < 0 || at >= first->extent) {
+        report_error(graph->ir->diagnostics, place, "E0506",
+                     "an entry of this stack asks for index %lld of %s, which has %lld", (long long)at,
+                     first->name, (long long)first->extent);
+        return VALUE_NONE;
+    }
+    value = build_pick(graph, value, first->name, at, place);
+    return value_is_none(value) ? value : entry_operand(graph, value, wanted, entry, place);
+}
+
+static bool expand_entry(Rewrite *rewrite, const Node *node, const StackEntry *entry, Value *carried,
+                         const Value *operands) {
+    const Expansion *outer = rewrite->data;
+    Graph *to = rewrite->to;
+    const Graph *body = attribute_graph(node, ATTRIBUTE_body);
+    uint32_t carried_count = node->result_count;
+    Value *arguments = ARENA_ARRAY(to->ir->arena, Value, node->operand_count + 1);
+    for (uint32_t i = 0; i < node->operand_count; i++) {
+        const Type *wanted = graph_node(body, body->inputs.items[i])->types[0];
+        Value value = i < carried_count ? carried[i] : operands[i];
+        if (i < carried_count && entry->stop_gradient)
+            value = build_unary(to, OP_stop_gradient, value, node->place);
+        arguments[i] = entry_operand(to, value, wanted, entry, node->place);
+        if (value_is_none(arguments[i])) return false;
+    }
+    Expansion inner = *outer;
+    inner.suffix = names_format(to->ir->names, "%s.%d.%d", outer->suffix, entry->layer, entry->iteration);
+    if (entry->recompute || outer->recomputes_all) inner.region = ++*outer->next_region;
+    Rewrite entry_rewrite = *rewrite;
+    entry_rewrite.data = &inner;
+    return rewrite_splice(&entry_rewrite, body, arguments, carried);
+}
+
+static bool expand_stack(Rewrite *rewrite, uint32_t id) {
+    const Node *node = graph_node(rewrite->from, id);
+    const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
+    const Value *operands = rewrite_operands(rewrite, node);
+    Value *carried = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count + 1);
+    for (uint32_t i = 0; i < node->result_count; i++) carried[i] = operands[i];
+    for (uint32_t i = 0; i < entries->count; i++)
+        if (!expand_entry(rewrite, node, &entries->entries[i], carried, operands))
+            return rewrite_fail(rewrite);
+    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, carried[i]);
+    return true;
+}
+
+static bool expand_random(Rewrite *rewrite, uint32_t id) {
+    const Expansion *expansion = rewrite->data;
+    if (!*expansion->suffix) return copy_with_region(rewrite, id, NULL);
+    const char *site = attribute_text(graph_node(rewrite->from, id), ATTRIBUTE_site);
+    Attribute attribute = {.key = ATTRIBUTE_site,
+                           .text = names_format(rewrite->to->ir->names, "%s%s", site ? site : "",
+                                                expansion->suffix)};
+    return copy_with_region(rewrite, id, &attribute);
+}
+
+static bool expand_node(Rewrite *rewrite, uint32_t id) {
+    const Expansion *expansion = rewrite->data;
+    switch (graph_node(rewrite->from, id)->op) {
+    case OP_stack: return expansion->expands_stacks ? expand_stack(rewrite, id) : false;
+    case OP_call: return expand_call(rewrite, id);
+    case OP_random: return expand_random(rewrite, id);
+    default: return copy_with_region(rewrite, id, NULL);
+    }
+}
+
+Graph *expand_stacks(PassContext *context, const Graph *graph) {
+    int calls = pass_choice(context, "calls", "plain unsupported all");
+    int recompute = pass_choice(context, "recompute", "entries all");
+    if (calls < 0 || recompute < 0) return NULL;
+    int64_t next_region = 0;
+    Expansion expansion = {.keeps_kernels = calls == 0, .keeps_gradients = calls == 0,
+                           .keeps_supported = calls < 2, .expands_stacks = true,
+                           .recomputes_all = recompute == 1, .suffix = "", .next_region = &next_region};
+    return rewrite_graph(context, graph, graph->name, expand_node, &expansion);
+}
+
+Graph *expand_calls(PassContext *context, const Graph *graph) {
+    int calls = pass_choice(context, "calls", "unsupported all");
+    if (calls < 0) return NULL;
+    Expansion expansion = {.keeps_supported = calls == 0, .suffix = ""};
+    return rewrite_graph(context, graph, graph->name, expand_node, &expansion);
+}

@@ -1,0 +1,120 @@
+// Rewriting a graph node by node: the frame of most passes.
+#include "passes/rewrite.h"
+
+bool *graph_live_nodes(const Graph *graph) {
+    bool *live = ARENA_ARRAY(graph->ir->arena, bool, graph->nodes.count);
+    for (size_t i = 0; i < graph->outputs.count; i++) live[graph->outputs.items[i].value.node] = true;
+    for (size_t id = graph->nodes.count; id-- > 0;) {
+        if (!live[id]) continue;
+        const Node *node = graph_node(graph, (uint32_t)id);
+        for (uint32_t i = 0; i < node->operand_count; i++) live[node->operands[i].node] = true;
+    }
+    return live;
+}
+
+static void start(Rewrite *rewrite, const Graph *from) {
+    Arena *arena = from->ir->arena;
+    rewrite->from = from;
+    rewrite->slots = ARENA_ARRAY(arena, uint32_t, from->nodes.count);
+    uint32_t slot = 0;
+    for (uint32_t id = 0; id < from->nodes.count; id++) {
+        rewrite->slots[id] = slot;
+        slot += graph_node(from, id)->result_count;
+    }
+    rewrite->map = ARENA_ARRAY(arena, Value, slot);
+    for (uint32_t i = 0; i < slot; i++) rewrite->map[i] = VALUE_NONE;
+}
+
+Rewrite *rewrite_begin(PassContext *context, const Graph *from, const char *name, RewriteNode node,
+                       void *data) {
+    Rewrite *rewrite = ARENA_NEW(context->ir->arena, Rewrite);
+    *rewrite = (Rewrite){.context = context, .node = node, .data = data};
+    rewrite->to = graph_create(context->ir, name);
+    start(rewrite, from);
+    return rewrite;
+}
+
+Value rewrite_value(const Rewrite *rewrite, Value old) {
+    return value_is_none(old) ? old : rewrite->map[rewrite->slots[old.node] + old.result];
+}
+
+void rewrite_set(Rewrite *rewrite, Value old, Value value) {
+    if (value_is_none(value)) rewrite->failed = true;
+    rewrite->map[rewrite->slots[old.node] + old.result] = value;
+}
+
+bool rewrite_fail(Rewrite *rewrite) {
+    rewrite->failed = true;
+    return true;
+}
+
+Value *rewrite_operands(const Rewrite *rewrite, const Node *node) {
+    Value *operands = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->operand_count + 1);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        operands[i] = rewrite_value(rewrite, node->operands[i]);
+    return operands;
+}
+
+bool rewrite_copy(Rewrite *rewrite, uint32_t id, const Attribute *attribute) {
+    const Node *node = graph_node(rewrite->from, id);
+    Value value;
+    if (node->op == OP_input) {
+        value = graph_add_input(rewrite->to, attribute_text(node, ATTRIBUTE_name),
+                                (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT),
+                                node->types[0], node->place);
+    } else {
+        const Value *operands = rewrite_operands(rewrite, node);
+        value = attribute ? graph_copy_node_with(rewrite->to, node, operands, *attribute)
+                          : graph_copy_node(rewrite->to, node, operands);
+    }
+    if (value_is_none(value)) return rewrite_fail(rewrite);
+    for (uint32_t i = 0; i < node->result_count; i++)
+        rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
+    return true;
+}
+
+bool rewrite_inputs(Rewrite *rewrite) {
+    for (size_t i = 0; i < rewrite->from->inputs.count; i++) {
+        uint32_t id = rewrite->from->inputs.items[i];
+        if (value_is_none(rewrite_value(rewrite, (Value){id, 0}))) rewrite_copy(rewrite, id, NULL);
+    }
+    return !rewrite->failed;
+}
+
+bool rewrite_nodes(Rewrite *rewrite) {
+    const bool *live = graph_live_nodes(rewrite->from);
+    for (uint32_t id = 0; id < rewrite->from->nodes.count && !rewrite->failed; id++) {
+        const Node *node = graph_node(rewrite->from, id);
+        if (node->op == OP_input || !live[id]) continue;
+        if (node->result_count && !value_is_none(rewrite_value(rewrite, (Value){id, 0}))) continue;
+        if (!rewrite->node || !rewrite->node(rewrite, id)) rewrite_copy(rewrite, id, NULL);
+    }
+    return !rewrite->failed;
+}
+
+void rewrite_outputs(Rewrite *rewrite) {
+    for (size_t i = 0; i < rewrite->from->outputs.count; i++) {
+        const Output *output = &rewrite->from->outputs.items[i];
+        graph_add_output(rewrite->to, output->name, rewrite_value(rewrite, output->value),
+                         rewrite_value(rewrite, output->replaces));
+    }
+}
+
+Graph *rewrite_graph(PassContext *context, const Graph *from, const char *name, RewriteNode node,
+                     void *data) {
+    Rewrite *rewrite = rewrite_begin(context, from, name, node, data);
+    if (!rewrite_inputs(rewrite) || !rewrite_nodes(rewrite)) return NULL;
+    rewrite_outputs(rewrite);
+    return rewrite->to;
+}
+
+bool rewrite_splice(Rewrite *rewrite, const Graph *callee, const Value *arguments, Value *results) {
+    Rewrite inner = *rewrite;
+    start(&inner, callee);
+    for (size_t i = 0; i < callee->inputs.count; i++)
+        rewrite_set(&inner, (Value){callee->inputs.items[i], 0}, arguments[i]);
+    if (inner.failed || !rewrite_nodes(&inner)) return !rewrite_fail(rewrite);
+    for (size_t i = 0; i < callee->outputs.count; i++)
+        results[i] = rewrite_value(&inner, callee->outputs.items[i].value);
+    return true;
+}
