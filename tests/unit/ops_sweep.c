@@ -178,17 +178,19 @@ static size_t operand_input(const Graph *graph, uint32_t number, Value self) {
     INTERNAL_ERROR("no input is operand %u", number);
 }
 
+// `found` NULL: the rule says that it is zero.
 static void check_operand(const Sweep *sweep, uint32_t operand, const Tensor *found,
                           const Tensor *cotangents) {
     Value self = sweep->graph->outputs.items[0].value;
     Tensor *input = &sweep->inputs[operand_input(sweep->graph, operand, self)];
-    assert_true(type_count(found->type) == type_count(input->type));
+    assert_true(!found || type_count(found->type) == type_count(input->type));
     for (int64_t i = 0; i < type_count(input->type); i++) {
-        if ((sweep->op_case->flags & CASE_EXTREME) && !isfinite(found->data[i]))
+        double gradient = found ? found->data[i] : 0;
+        if ((sweep->op_case->flags & CASE_EXTREME) && !isfinite(gradient))
             fail_msg("gradient of operand %u is not finite at %lld", operand, (long long)i);
         if (sweep->op_case->flags & CASE_NO_DIFFERENCES) continue;
         double expected = central_difference(sweep, &input->data[i], cotangents);
-        assert_close("gradient of operand", operand, i, found->data[i], expected, 1e-5, 1e-8);
+        assert_close("gradient of operand", operand, i, gradient, expected, 1e-5, 1e-8);
     }
 }
 
