@@ -31,17 +31,17 @@ static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
     return is_float(a) ? LLVMBuildFAdd(unit->builder, a, b, "") : LLVMBuildAdd(unit->builder, a, b, "");
 }
 
-// Keeps x where neither is larger and where one is not a number, as the machine's maximum does.
+// a < b ? b : a, which is one instruction and what primitive_evaluate says of NaN.
 LLVMValueRef cpu_max(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    LLVMValueRef larger = is_float(a) ? LLVMBuildFCmp(unit->builder, LLVMRealOGT, a, b, "")
-                                      : LLVMBuildICmp(unit->builder, LLVMIntSGT, a, b, "");
-    return cpu_select(unit, larger, a, b);
+    LLVMValueRef smaller = is_float(a) ? LLVMBuildFCmp(unit->builder, LLVMRealOLT, a, b, "")
+                                       : LLVMBuildICmp(unit->builder, LLVMIntSLT, a, b, "");
+    return cpu_select(unit, smaller, b, a);
 }
 
 static LLVMValueRef cpu_min(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    LLVMValueRef smaller = is_float(a) ? LLVMBuildFCmp(unit->builder, LLVMRealOLT, a, b, "")
-                                       : LLVMBuildICmp(unit->builder, LLVMIntSLT, a, b, "");
-    return cpu_select(unit, smaller, a, b);
+    LLVMValueRef smaller = is_float(a) ? LLVMBuildFCmp(unit->builder, LLVMRealOLT, b, a, "")
+                                       : LLVMBuildICmp(unit->builder, LLVMIntSLT, b, a, "");
+    return cpu_select(unit, smaller, b, a);
 }
 
 static LLVMValueRef fold(CpuUnit *unit, LLVMValueRef vector,
@@ -128,16 +128,13 @@ static LLVMValueRef integer_divide(CpuUnit *unit, LLVMValueRef x, LLVMValueRef y
     return cpu_select(unit, by_zero, zero, quotient);
 }
 
-// Distances outside of [0, width) shift everything out.
+// Distances are taken modulo the width.
 static LLVMValueRef shift(CpuUnit *unit, LLVMValueRef x, LLVMValueRef by, bool left) {
-    LLVMBuilderRef b = unit->builder;
     LLVMTypeRef type = LLVMTypeOf(x);
     if (LLVMGetTypeKind(type) == LLVMVectorTypeKind) type = LLVMGetElementType(type);
-    LLVMValueRef width = cpu_number_like(by, LLVMGetIntTypeWidth(type));
-    LLVMValueRef inside = LLVMBuildICmp(b, LLVMIntULT, by, width, "");
-    LLVMValueRef safe = cpu_select(unit, inside, by, cpu_zero(LLVMTypeOf(by)));
-    LLVMValueRef moved = left ? LLVMBuildShl(b, x, safe, "") : LLVMBuildLShr(b, x, safe, "");
-    return cpu_select(unit, inside, moved, cpu_zero(LLVMTypeOf(x)));
+    LLVMValueRef width = cpu_number_like(by, LLVMGetIntTypeWidth(type) - 1);
+    LLVMValueRef safe = LLVMBuildAnd(unit->builder, by, width, "");
+    return left ? LLVMBuildShl(unit->builder, x, safe, "") : LLVMBuildLShr(unit->builder, x, safe, "");
 }
 
 static LLVMValueRef compare(CpuUnit *unit, Primitive primitive, Element element, LLVMValueRef x,

@@ -103,6 +103,18 @@ static inline int64_t walk_offset(const Odometer *odometer, const int64_t *strid
     return offset;
 }
 
+// ---- Lowering ----
+static inline const View *lower_operand(const Lowering *lowering, uint32_t operand) {
+    return lowering_view(lowering, lowering->node->operands[operand]);
+}
+// A nest named after the op with one outer loop for each dimension of `type`.
+NestBuilder lower_nest(Lowering *lowering, const Type *type);
+// Ends a nest that computes `formula` for each element of `view`.
+void lower_store(NestBuilder *builder, const View *view, uint32_t formula);
+// The part [start, start + count) of dimension `along`; one index of it, the dimension gone.
+View view_slice(Ir *ir, View view, const char *along, int64_t start, int64_t count);
+View view_pick(Ir *ir, View view, const char *along, int64_t at);
+
 // ---- Behaviour along a dimension. ----
 Along along_pointwise(const Graph *graph, const Node *node, const char *name);
 Along along_impossible(const Graph *graph, const Node *node, const char *name);

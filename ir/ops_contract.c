@@ -69,10 +69,35 @@ static bool dot_gradient(Gradient *gradient) {
            gradient_set(gradient, 1, build_cast(graph, db, type_b->element, place));
 }
 
+// Outer loops: the dimensions of the result; inner ones: what is summed. Products of bf16 are made and
+// summed in f32, which is how nest_contraction knows them. Over nothing it is an outer product.
+static bool dot_lower(Lowering *lowering) {
+    Element element = lowering->node->types[0]->element;
+    const Attribute *over = attribute_find(lowering->node, ATTRIBUTE_over);
+    const View *views[2] = {lower_operand(lowering, 0), lower_operand(lowering, 1)};
+    NestBuilder builder = lower_nest(lowering, lowering->node->types[0]);
+    Type summed = summed_type(views[0]->type, over);
+    for (int i = 0; i < summed.rank; i++) nest_builder_inner(&builder, summed.dimensions[i]);
+    uint32_t loads[2];
+    for (int i = 0; i < 2; i++) {
+        loads[i] = nest_builder_load(&builder, views[i]);
+        if (views[i]->type->element != element)
+            loads[i] = nest_builder_primitive(&builder, PRIMITIVE_cast, element, loads[i], FORMULA_NONE,
+                                              FORMULA_NONE);
+    }
+    uint32_t formula =
+        nest_builder_primitive(&builder, PRIMITIVE_mul, element, loads[0], loads[1], FORMULA_NONE);
+    if (summed.rank)
+        formula = nest_builder_stage_value(&builder, nest_builder_reduce(&builder, STAGE_SUM, formula));
+    lower_store(&builder, lowering_result(lowering, 0), formula);
+    return true;
+}
+
 const OpDefinition op_dot = {
     OP_ROW(dot),
     .shape = dot_shape,
     .gradient = dot_gradient,
     .evaluate = dot_evaluate,
+    .lower = dot_lower,
     .along = along_except_over,
 };

@@ -246,6 +246,21 @@ static bool cast_gradient(Gradient *gradient) {
                         build_cast(gradient->graph, gradient->cotangents[0], element, gradient->node->place));
 }
 
+// ---- Lowering: one nest over the dimensions of the result, which stores the primitive. ----
+
+static bool elementwise_lower(Lowering *lowering) {
+    const Node *node = lowering->node;
+    NestBuilder builder = lower_nest(lowering, node->types[0]);
+    uint32_t arguments[3] = {FORMULA_NONE, FORMULA_NONE, FORMULA_NONE};
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        arguments[i] = nest_builder_load(&builder, lower_operand(lowering, i));
+    uint32_t formula =
+        nest_builder_primitive(&builder, op_table[node->op]->primitive, node->types[0]->element, arguments[0],
+                               arguments[1], arguments[2]);
+    lower_store(&builder, lowering_result(lowering, 0), formula);
+    return true;
+}
+
 // ---- Definitions ----
 
 static const char is_bool[] = "its result is a bool";
@@ -256,6 +271,7 @@ static const char is_integer[] = "integers and bools do not vary smoothly";
                                   .primitive = PRIMITIVE_##op,      \
                                   .shape = elementwise_shape,       \
                                   .evaluate = elementwise_evaluate, \
+                                  .lower = elementwise_lower,       \
                                   .along = along_pointwise,         \
                                   __VA_ARGS__};
 

@@ -201,6 +201,46 @@ static void accumulate_evaluate(const Evaluation *evaluation) {
         result->data[odometer.position] += value->data[walk_offset(&odometer, strides)];
 }
 
+// ---- Lowering. The pass `lower` sees to it that accumulators may be changed in place. ----
+
+static bool gather_lower(Lowering *lowering) {
+    const char *along = attribute_text(lowering->node, ATTRIBUTE_along);
+    NestBuilder builder = lower_nest(lowering, lowering->node->types[0]);
+    uint32_t index = nest_builder_load(&builder, lower_operand(lowering, 1));
+    uint32_t formula = nest_builder_load_at(&builder, lower_operand(lowering, 0), along, index);
+    lower_store(&builder, lowering_result(lowering, 0), formula);
+    return true;
+}
+
+// Loops in the order of the indices first: additions that meet come in ascending order of position.
+static bool scatter_lower(Lowering *lowering) {
+    const Node *node = lowering->node;
+    const View *acc = lower_operand(lowering, 0), *indices = lower_operand(lowering, 1);
+    const View *values = lower_operand(lowering, 2);
+    NestBuilder builder = lower_nest(lowering, indices->type);
+    nest_builder_outer(&builder, values->type, NULL, 0);  // those that the indices lack
+    uint32_t index = nest_builder_load(&builder, indices);
+    uint32_t formula = nest_builder_load(&builder, values);
+    StageKind kind = node->op == OP_scatter_add ? STAGE_ADD : STAGE_STORE;
+    nest_builder_store(&builder, kind, acc, formula, attribute_text(node, ATTRIBUTE_along), index);
+    nest_builder_finish(&builder);
+    lowering_set_view(lowering, 0, *acc);
+    return true;
+}
+
+static bool accumulate_lower(Lowering *lowering) {
+    const View *acc = lower_operand(lowering, 0);
+    const char *along = attribute_text(lowering->node, ATTRIBUTE_along);
+    int64_t at = attribute_integer(lowering->node, ATTRIBUTE_at, 0);
+    View part = along ? view_pick(lowering->program->ir, *acc, along, at) : *acc;
+    NestBuilder builder = lower_nest(lowering, part.type);
+    uint32_t formula = nest_builder_load(&builder, lower_operand(lowering, 1));
+    nest_builder_store(&builder, STAGE_ADD, &part, formula, NULL, FORMULA_NONE);
+    nest_builder_finish(&builder);
+    lowering_set_view(lowering, 0, *acc);
+    return true;
+}
+
 // ---- Along ----
 
 // Every position of the result must come from its own position of the values: not where the indices
@@ -218,12 +258,17 @@ const OpDefinition op_gather = {
     .shape = gather_shape,
     .gradient = gather_gradient,
     .evaluate = gather_evaluate,
+    .lower = gather_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_scatter_add = {
-    OP_ROW(scatter_add),          .shape = scatter_shape, .gradient = scatter_add_gradient,
-    .evaluate = scatter_evaluate, .along = scatter_along,
+    OP_ROW(scatter_add),
+    .shape = scatter_shape,
+    .gradient = scatter_add_gradient,
+    .evaluate = scatter_evaluate,
+    .lower = scatter_lower,
+    .along = scatter_along,
 };
 
 const OpDefinition op_scatter = {
@@ -231,6 +276,7 @@ const OpDefinition op_scatter = {
     .shape = scatter_shape,
     .gradient = scatter_gradient,
     .evaluate = scatter_evaluate,
+    .lower = scatter_lower,
     .along = scatter_along,
 };
 
@@ -239,5 +285,6 @@ const OpDefinition op_accumulate = {
     .shape = accumulate_shape,
     .gradient = accumulate_gradient,
     .evaluate = accumulate_evaluate,
+    .lower = accumulate_lower,
     .along = along_except_along,
 };

@@ -1,4 +1,6 @@
 // Shape ops: the same elements under other names, in another order, or a part of them.
+#include "ir/ops_shape.h"
+
 #include <string.h>
 
 #include "ir/op_rules.h"
@@ -403,7 +405,11 @@ static Along shift_along(const Graph *graph, const Node *node, const char *name)
 // ---- Definitions ----
 
 const OpDefinition op_rename = {
-    OP_ROW(rename),        .shape = rename_shape, .gradient = rename_gradient, .evaluate = copy_evaluate,
+    OP_ROW(rename),
+    .shape = rename_shape,
+    .gradient = rename_gradient,
+    .evaluate = copy_evaluate,
+    .lower = rename_lower,
     .along = rename_along,
 };
 
@@ -412,11 +418,16 @@ const OpDefinition op_split = {
     .shape = split_shape,
     .gradient = split_gradient,
     .evaluate = copy_evaluate,
+    .lower = split_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_merge = {
-    OP_ROW(merge),        .shape = merge_shape, .gradient = merge_gradient, .evaluate = merge_evaluate,
+    OP_ROW(merge),
+    .shape = merge_shape,
+    .gradient = merge_gradient,
+    .evaluate = merge_evaluate,
+    .lower = merge_lower,
     .along = merge_along,
 };
 
@@ -425,12 +436,16 @@ const OpDefinition op_transpose = {
     .shape = transpose_shape,
     .gradient = transpose_gradient,
     .evaluate = by_name_evaluate,
+    .lower = by_name_lower,
     .along = along_pointwise,
 };
 
 const OpDefinition op_broadcast = {
-    OP_ROW(broadcast),         .shape = broadcast_shape,
-    .gradient = gradient_pass, .evaluate = by_name_evaluate,
+    OP_ROW(broadcast),
+    .shape = broadcast_shape,
+    .gradient = gradient_pass,
+    .evaluate = by_name_evaluate,
+    .lower = by_name_lower,
     .along = along_pointwise,
 };
 
@@ -439,6 +454,7 @@ const OpDefinition op_slice = {
     .shape = slice_shape,
     .gradient = slice_gradient,
     .evaluate = along_evaluate,
+    .lower = slice_lower,
     .along = along_except_along,
 };
 
@@ -447,6 +463,7 @@ const OpDefinition op_pick = {
     .shape = pick_shape,
     .gradient = pick_gradient,
     .evaluate = along_evaluate,
+    .lower = pick_lower,
     .along = along_except_along,
 };
 
@@ -455,11 +472,16 @@ const OpDefinition op_reverse = {
     .shape = reverse_shape,
     .gradient = reverse_gradient,
     .evaluate = along_evaluate,
+    .lower = reverse_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_shift = {
-    OP_ROW(shift),        .shape = shift_shape, .gradient = shift_gradient, .evaluate = along_evaluate,
+    OP_ROW(shift),
+    .shape = shift_shape,
+    .gradient = shift_gradient,
+    .evaluate = along_evaluate,
+    .lower = shift_lower,
     .along = shift_along,
 };
 
@@ -468,6 +490,7 @@ const OpDefinition op_pad = {
     .shape = pad_shape,
     .gradient = pad_gradient,
     .evaluate = along_evaluate,
+    .lower = pad_lower,
     .along = along_except_along,
 };
 
@@ -476,5 +499,6 @@ const OpDefinition op_concat = {
     .shape = concat_shape,
     .gradient = concat_gradient,
     .evaluate = concat_evaluate,
+    .lower = concat_lower,
     .along = along_except_along,
 };

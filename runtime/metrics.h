@@ -28,7 +28,8 @@ void metrics_close(MetricsFile *metrics);
 // What a progress line shows; a NAN is left out.
 typedef struct Progress {
     int64_t step, steps;
-    double loss, valid_loss, rate, gradient_norm;
+    double loss;               // always shown
+    double valid_loss, rate, gradient_norm;
     double tokens_per_second;
     double peak_share;         // of the machine's peak, 0 .. 1
     double seconds_left;

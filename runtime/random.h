@@ -6,6 +6,7 @@
 #ifndef CHERRY_RUNTIME_RANDOM_H
 #define CHERRY_RUNTIME_RANDOM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -71,7 +71,7 @@ const char *stored_text(Arena *arena, const StoredTensor *tensor);
 bool stored_convertible(StoredElement from, Element to);
 
 // Elements [first, first + count) as `to`, row-major. F16, BF16 and F32 to F64 are exact; to BF16 and
-// F32 rounds to nearest even; integers wrap.
+// F32 rounds to nearest even (F64 to BF16 by way of F32); integers wrap.
 void stored_convert(const StoredTensor *tensor, int64_t first, int64_t count, Element to, void *result);
 
 // A tensor to be written: `count` of `rank` dimensions from memory, row-major.
