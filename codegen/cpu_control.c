@@ -95,7 +95,7 @@ const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase) {
     return arena_format(unit->arena, "cherry_%016" PRIx64 "_%d", kernel->hash, phase);
 }
 
-static void set_attributes(CpuUnit *unit, LLVMValueRef function) {
+void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function) {
     unsigned whole = (unsigned)LLVMAttributeFunctionIndex;
     cpu_llvm_attribute(unit, function, whole, "nounwind");
     if (unit->sanitize) cpu_llvm_attribute(unit, function, whole, "sanitize_address");
@@ -110,7 +110,7 @@ CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase) {
     CpuBody *body = ARENA_NEW(unit->arena, CpuBody);
     body->unit = unit;
     body->function = LLVMAddFunction(unit->module, cpu_symbol(unit, kernel, phase), unit->function_type);
-    set_attributes(unit, body->function);
+    cpu_function_attributes(unit, body->function);
     body->entry = LLVMAppendBasicBlockInContext(unit->context, body->function, "");
     LLVMPositionBuilderAtEnd(unit->builder, body->entry);
     LLVMValueRef operands = LLVMGetParam(body->function, 0);

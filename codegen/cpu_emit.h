@@ -155,6 +155,8 @@ typedef struct CpuBody {
 // of the operand pointers.
 CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase);
 void cpu_body_end(CpuBody *body);  // returns
+// What every function of a module needs, helper functions included.
+void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
 // The symbol of a phase: "cherry_<hash>_<phase>".
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
 // A stack slot in the entry block.

@@ -11,6 +11,11 @@
 // For every iteration of the outer loops the stages run in order. A reduction stage folds its formula
 // over its own inner loops into one scalar, in ascending order of the inner loops *by a rule that
 // depends only on their extents*; a store or add stage writes its formula for each inner iteration.
+// A load sees what earlier stages of the same outer iteration stored, and what the same iteration of its
+// own stage has not stored yet. A back end may keep the value of a formula from stage to stage only where
+// no stage between wrote to an operand that the formula loads. Operands that share storage where one is
+// written are the same operand, except that plan-memory may put an operand that is only stored in the
+// place of one that is loaded, at the same index, by no stage after the first such store.
 // A contraction is a nest whose first stage sums a product of two loads; back ends recognise it
 // (nest_contraction) and use their fast path, with the remaining stages as its epilogue.
 #ifndef CHERRY_IR_NEST_H

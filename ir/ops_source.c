@@ -169,6 +169,63 @@ static void random_evaluate(const Evaluation *evaluation) {
     }
 }
 
+// ---- Lowering: constant and index are nests of one store, which `fuse` puts into their readers. ----
+
+static bool constant_lower(Lowering *lowering) {
+    const Type *type = lowering->node->types[0];
+    NestBuilder builder = lower_nest(lowering, type);
+    double number = attribute_number(lowering->node, ATTRIBUTE_value, 0);
+    lower_store(&builder, lowering_result(lowering, 0),
+                nest_builder_constant(&builder, type->element, number));
+    return true;
+}
+
+static bool index_lower(Lowering *lowering) {
+    const Type *type = lowering->node->types[0];
+    NestBuilder builder = lower_nest(lowering, type);
+    lower_store(&builder, lowering_result(lowering, 0),
+                nest_builder_loop(&builder, type->dimensions[0].name));
+    return true;
+}
+
+static uint32_t nest_lane_constant(void *context, Element element, double number) {
+    return nest_builder_constant(context, element, number);
+}
+
+static uint32_t nest_lane_apply(void *context, Primitive primitive, Element element, uint32_t a, uint32_t b) {
+    return nest_builder_primitive(context, primitive, element, a, b, FORMULA_NONE);
+}
+
+// The row-major index of the element, counted at capacity.
+static uint32_t position_formula(NestBuilder *builder, const Type *type, bool wide) {
+    Element element = wide ? ELEMENT_I64 : ELEMENT_I32;
+    uint32_t position = nest_builder_constant(builder, element, 0);
+    for (int i = 0; i < type->rank; i++) {
+        const char *name = type->dimensions[i].name;
+        uint32_t at = nest_builder_loop(builder, name);
+        uint32_t stride = nest_builder_constant(builder, element, (double)walk_stride(type, name));
+        if (wide)
+            at = nest_builder_primitive(builder, PRIMITIVE_cast, element, at, FORMULA_NONE, FORMULA_NONE);
+        at = nest_builder_primitive(builder, PRIMITIVE_mul, element, at, stride, FORMULA_NONE);
+        position =
+            i ? nest_builder_primitive(builder, PRIMITIVE_add, element, position, at, FORMULA_NONE) : at;
+    }
+    return position;
+}
+
+static bool random_lower(Lowering *lowering) {
+    const Type *type = lowering->node->types[0];
+    const View *result = lowering_result(lowering, 0);
+    NestBuilder builder = lower_nest(lowering, type);
+    Lanes lanes = {&builder, nest_lane_constant, nest_lane_apply};
+    bool wide = type_count(type) > INT32_MAX;
+    uint32_t seed = nest_builder_load(&builder, lower_operand(lowering, 0));
+    uint32_t position = position_formula(&builder, type, wide);
+    const char *site = attribute_text(lowering->node, ATTRIBUTE_site);
+    lower_store(&builder, result, random_formula(&lanes, seed, site, position, wide));
+    return true;
+}
+
 // ---- Along ----
 
 // The value depends on the absolute position, which `incremental` has to supply.
@@ -186,21 +243,33 @@ const OpDefinition op_input = {
     .shape = input_shape,
     .no_gradient = no_operands,
     .evaluate = input_evaluate,
+    .no_lowering = "the pass `lower` gives it a buffer",
     .along = along_pointwise,
 };
 
 const OpDefinition op_constant = {
-    OP_ROW(constant),           .shape = constant_shape,
-    .no_gradient = no_operands, .evaluate = constant_evaluate,
+    OP_ROW(constant),
+    .shape = constant_shape,
+    .no_gradient = no_operands,
+    .evaluate = constant_evaluate,
+    .lower = constant_lower,
     .along = along_pointwise,
 };
 
 const OpDefinition op_index = {
-    OP_ROW(index),           .shape = index_shape, .no_gradient = no_operands, .evaluate = index_evaluate,
+    OP_ROW(index),
+    .shape = index_shape,
+    .no_gradient = no_operands,
+    .evaluate = index_evaluate,
+    .lower = index_lower,
     .along = along_position,
 };
 
 const OpDefinition op_random = {
-    OP_ROW(random),          .shape = random_shape, .no_gradient = no_operands, .evaluate = random_evaluate,
+    OP_ROW(random),
+    .shape = random_shape,
+    .no_gradient = no_operands,
+    .evaluate = random_evaluate,
+    .lower = random_lower,
     .along = along_position,
 };

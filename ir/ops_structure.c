@@ -153,6 +153,13 @@ static void stack_evaluate(const Evaluation *evaluation) {
     for (int64_t j = 0; j < carried; j++) copy_tensor(evaluation->results[j], &inputs[j]);
 }
 
+// ---- Lowering ----
+
+static bool stop_gradient_lower(Lowering *lowering) {
+    lowering_set_view(lowering, 0, *lower_operand(lowering, 0));
+    return true;
+}
+
 // ---- Along ----
 
 static Along worse(Along a, Along b) { return a > b ? a : b; }
@@ -197,15 +204,17 @@ static Along stack_along(const Graph *graph, const Node *node, const char *name)
 const OpDefinition op_stop_gradient = {
     OP_ROW(stop_gradient),
     .shape = stop_gradient_shape,
+    .gradient = gradient_none,
     .evaluate = stop_gradient_evaluate,
+    .lower = stop_gradient_lower,
     .along = along_pointwise,
 };
 
 const OpDefinition op_call = {
     OP_ROW(call),
     .shape = call_shape,
-    .evaluate = call_evaluate,
     .no_gradient = "the pass `gradient` goes into it",
+    .evaluate = call_evaluate,
     .no_lowering = "the pass `lower` makes its kernel, or `expand` inlines it",
     .along = call_along,
 };
@@ -213,8 +222,8 @@ const OpDefinition op_call = {
 const OpDefinition op_stack = {
     OP_ROW(stack),
     .shape = stack_shape,
-    .evaluate = stack_evaluate,
     .no_gradient = "the pass `expand-stacks` comes first",
+    .evaluate = stack_evaluate,
     .no_lowering = "the pass `expand-stacks` comes first",
     .along = stack_along,
 };

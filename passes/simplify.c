@@ -4,8 +4,9 @@
 //   after:  %3 = rename(%1, time -> later)
 //
 // Requires: nothing. Leaves: the same values. A rule for floats may change the sign of a zero and nothing
-// else, with one exception: the sum of a value repeated n times becomes n times the value, which rounds
-// once instead of n times. So 0 * x stays (x may be infinite), and no sum changes its order.
+// else, with two exceptions that round less often: the sum of a value repeated n times becomes n times the
+// value, and ops of constants become one constant. So 0 * x stays (x may be infinite), and no sum changes
+// its order.
 // Rules look one node deep into operands that are already simplified; the pass repeats until none applies.
 // Views are in passes/simplify_views.c.
 #include "passes/simplify.h"
@@ -140,12 +141,14 @@ static Value cast_rule(const Match *match) {
 
 // ---- Constants and broadcasts in elementwise ops ----
 
-static bool rounded(Element element, double *number) {
+// A folded constant stays a double until code is generated: it is rounded once, where the ops that it
+// stands for would have rounded each result.
+static bool is_representable(Element element, double number) {
     switch (element) {
-    case ELEMENT_BOOL: case ELEMENT_F64: return isfinite(*number);
-    case ELEMENT_I32: return fabs(*number) <= 2147483647.0;
-    case ELEMENT_I64: return fabs(*number) < 9007199254740992.0;
-    case ELEMENT_F32: *number = (double)(float)*number; return isfinite(*number);
+    case ELEMENT_BOOL: case ELEMENT_F64: return isfinite(number);
+    case ELEMENT_I32: return fabs(number) <= 2147483647.0;
+    case ELEMENT_I64: return fabs(number) < 9007199254740992.0;
+    case ELEMENT_F32: return isfinite((double)(float)number);
     default: return false;  // bf16: left to the machine
     }
 }
@@ -160,7 +163,7 @@ static Value fold_rule(const Match *match) {
     Element element = result->element;
     if (primitive_is_comparison(primitive)) element = graph_type(match->graph, match->operands[0])->element;
     double number = primitive_evaluate(primitive, element, arguments);
-    if (!rounded(result->element, &number)) return VALUE_NONE;
+    if (!is_representable(result->element, number)) return VALUE_NONE;
     return fit(match, build_constant(match->graph, result->element, number, match->node->place));
 }
 
