@@ -38,6 +38,7 @@ typedef struct CpuUnit {
     LLVMTypeRef void_type, i1, i8, i16, i32, i64, f32, f64, pointer;
     LLVMTypeRef function_type;  // of CpuFunction
     struct CpuDebug *debug;     // line information, or NULL
+    uint64_t batch;             // of the kernels of this module: part of every symbol
     // What went wrong, for E0602: set by cpu_fail.
     const char *failure;
     Place failure_place;
@@ -155,7 +156,9 @@ typedef struct CpuBody {
 // of the operand pointers.
 CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase);
 void cpu_body_end(CpuBody *body);  // returns
-// The symbol of a phase: "cherry_<hash>_<phase>".
+// What every function of a module needs, helper functions included.
+void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
+// The symbol of a phase: "cherry_<kernel>_<batch>_<phase>".
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
 // A stack slot in the entry block.
 LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type);
@@ -170,30 +173,45 @@ void cpu_set_place(CpuUnit *unit, Place place);  // source line of the instructi
 // Formula and stage numbers and operands stay. nest_contraction may be asked about the result.
 const Nest *cpu_normalise(Arena *arena, const Nest *nest);
 
-// Address of an access of a normalised nest along one loop: elements from iteration to iteration.
+// Its Ir is a shadow that has only an arena, so that nest_formula_loops and the like may be called.
+const Nest *cpu_normalise(Arena *arena, const Nest *nest);
+
+// Elements from iteration to iteration of one loop, for an access of a normalised nest.
 static inline int64_t cpu_stride(const Index *index, int loop) { return index[0].affine.scale[loop]; }
 
-// The loops that a formula depends on, stages excluded / as seen through stages' results (outer loops).
-uint32_t cpu_formula_loops(const Nest *nest, uint32_t formula);
-uint32_t cpu_index_loops(const Nest *nest, const NestOperand *operand, const Index *index);
+// Whether a load of a normalised nest may lie outside of its operand, unless a `select` guards it.
+static inline bool cpu_load_may_miss(const Formula *load) { return load->number != 0; }
 
 enum { CPU_STAGE_LIMIT = sizeof(((Nest *)0)->stages) / sizeof(Stage) };
 
+// What the formulas of a nest depend on, one entry each.
+typedef struct CpuAnalysis {
+    uint32_t *loops;     // loops, those of gathered indices included; a stage value has none
+    uint32_t *stages;    // results of reduction stages
+    bool *may_miss;      // contains a load that needs its guard
+    uint32_t *operands;  // operands that are loaded
+} CpuAnalysis;
+const CpuAnalysis *cpu_analyse(Arena *arena, const Nest *nest);
+
 // Emission of formulas. A frame fixes where in the iteration space one stands: the index of every loop,
 // and one loop that runs over `lanes` consecutive iterations at once (its index is that of lane 0).
-// Values are computed once per frame; a frame finds values of its parent frames, which must have been
-// computed in blocks that dominate it. A frame whose vector_loop or its index differs from its parent's
-// takes over only uniform values.
+// Values are computed once per frame; a frame finds the values of its parents, which must have been
+// computed in blocks that dominate it: all of them where the vector loop stands at the same index, else
+// the uniform ones. Make a frame for each block of straight-line code, and its child inside a loop.
 typedef struct CpuFrame {
     CpuBody *body;
     const Nest *nest;                 // normalised
+    const CpuAnalysis *analysis;
     const struct CpuFrame *parent;
+    const struct CpuFrame *also;      // a second parent, or NULL
     LLVMValueRef loop[LOOP_MAX];      // i64 scalars; NULL: outside of that loop
     int vector_loop;                  // -1: none, everything is scalar
     int lanes;
     LLVMValueRef mask;                // <lanes x i1> or NULL: lanes that exist
-    LLVMValueRef stage[CPU_STAGE_LIMIT];  // results of reduction stages: scalars or vectors, register form
+    LLVMValueRef guard;               // i1, scalar or vector, or NULL: where loads that may miss are made
+    LLVMValueRef stage[CPU_STAGE_LIMIT];  // results of reduction stages: scalars or vectors
     LLVMValueRef *values;             // by formula, NULL: not yet computed
+    struct CpuBase *bases;            // addresses so far
 } CpuFrame;
 
 CpuFrame *cpu_frame(CpuBody *body, const Nest *nest);                     // no loops, scalar
@@ -202,8 +220,10 @@ CpuFrame *cpu_frame_vector(const CpuFrame *parent, int loop, int lanes);  // loo
 
 LLVMValueRef cpu_formula(CpuFrame *frame, uint32_t formula);         // scalar where uniform
 LLVMValueRef cpu_formula_vector(CpuFrame *frame, uint32_t formula);  // always `lanes` lanes
-// Computes ahead what is uniform in the loops that the frame is still outside of.
-void cpu_frame_hoist(CpuFrame *frame, uint32_t formula);
+// Computes ahead, in the frame, what does not depend on the loops that the frame is still outside of.
+// Loads of operands in `written` stay where they are.
+void cpu_frame_hoist(CpuFrame *frame, uint32_t formula, uint32_t written);
+void cpu_frame_hoist_address(CpuFrame *frame, uint32_t operand, const Index *index);
 // Pointer to an access at lane 0. Parts gathered along the vector loop are left out.
 LLVMValueRef cpu_address(CpuFrame *frame, uint32_t operand, const Index *index);
 // operand[index] = value, or += for STAGE_ADD, as the stage says; value in register form.

@@ -25,6 +25,11 @@ bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tens
 
 Tensor tensor_create(Arena *arena, const Type *type);
 
+// Copies between a tensor and memory in the layout of its type (row-major, elements of their own width;
+// bf16 is cut to its upper half, rounded to nearest even).
+void tensor_store(Tensor tensor, void *memory);
+void tensor_load(Tensor tensor, const void *memory);
+
 // Walks all index tuples of `type`, the last dimension fastest.
 typedef struct Odometer {
     const Type *type;

@@ -24,6 +24,8 @@ typedef struct Lowering {
     const uint32_t *slots;     // first slot of each node
 } Lowering;
 
+View view_row_major(uint32_t buffer, const Type *type);
+
 const View *lowering_view(const Lowering *lowering, Value value);
 void lowering_set_view(Lowering *lowering, uint32_t result, View view);
 
@@ -51,7 +53,9 @@ uint32_t nest_builder_loop(NestBuilder *builder, const char *name);
 uint32_t nest_builder_primitive(NestBuilder *builder, Primitive primitive, Element element, uint32_t a,
                                 uint32_t b, uint32_t c);
 uint32_t nest_builder_stage_value(NestBuilder *builder, uint32_t stage);
-uint32_t nest_builder_reduce(NestBuilder *builder, StageKind kind, uint32_t formula);  // all inner loops
+// A reduction over all inner loops so far; the number of its stage.
+uint32_t nest_builder_reduce(NestBuilder *builder, StageKind kind, uint32_t formula);
+// Writes `formula` at the loops that have the view's dimensions' names; runs the inner loops that it needs.
 void nest_builder_store(NestBuilder *builder, StageKind kind, const View *view, uint32_t formula,
                         const char *gathered_along, uint32_t gathered);
 // Finishes the nest and appends its launch to the program.

@@ -11,11 +11,17 @@
 // For every iteration of the outer loops the stages run in order. A reduction stage folds its formula
 // over its own inner loops into one scalar, in ascending order of the inner loops *by a rule that
 // depends only on their extents*; a store or add stage writes its formula for each inner iteration.
+// A load sees what earlier stages of the same outer iteration stored, and what the same iteration of its
+// own stage has not stored yet. A back end may keep the value of a formula from stage to stage only where
+// no stage between wrote to an operand that the formula loads. Operands that share storage where one is
+// written are the same operand, except that plan-memory may put an operand that is only stored in the
+// place of one that is loaded, at the same index, by no stage after the first such store.
 // A contraction is a nest whose first stage sums a product of two loads; back ends recognise it
 // (nest_contraction) and use their fast path, with the remaining stages as its epilogue.
 #ifndef CHERRY_IR_NEST_H
 #define CHERRY_IR_NEST_H
 
+#include "base/vector.h"
 #include "ir/primitive.h"
 
 enum { LOOP_MAX = 12, NEST_OPERAND_MAX = 32, STAGE_LIMIT = 24 };
@@ -107,7 +113,18 @@ uint64_t nest_hash(const Nest *nest);                // structure without name a
 bool nest_equal(const Nest *a, const Nest *b);
 bool nest_verify(Ir *ir, const Nest *nest);          // reports what is broken
 
-// The loops of a contraction by the part they play. A loop over which both loads and the result move
+// Drops formulas that no stage uses and renumbers the others in the order of their first use, so that
+// nests that were built in different ways but say the same compare equal.
+void nest_compact(Nest *nest);
+// Sets `parallel`: the outer loops that keep every write of their iterations apart.
+void nest_mark_parallel(Nest *nest);
+// Loops on which a formula, or the place that an index names, depends.
+uint32_t nest_formula_loops(const Nest *nest, uint32_t formula);
+uint32_t nest_index_loops(const Nest *nest, const NestOperand *operand, const Index *index);
+
+// A contraction: stage 0 is a sum of mul(a, b), where a and b are loads, ungathered, perhaps under casts;
+// all other stages write and run no inner loops; all outer loops are parallel; there is at least one row
+// and one column loop. Its loops by the part they play: a loop over which both loads and the result move
 // is a batch loop; in the result and one load: row (a) or column (b); in both loads only: reduced.
 typedef struct Contraction {
     uint32_t stage;                      // the sum (always 0)
@@ -125,5 +142,6 @@ void nest_evaluate(const Nest *nest, double *const *buffers);
 
 // Text form: nest_print(nest_read(text)) gives the same bytes.
 void nest_print(const Nest *nest, FILE *stream);
+Nest *nest_read(Ir *ir, const char *file, const char *text);  // NULL after reporting an error
 
 #endif

@@ -15,17 +15,12 @@ const OpDefinition *const op_table[OP_COUNT] = {
 
 static const char *operand_label(const Shape *shape, uint32_t operand) {
     switch (shape->op) {
-        case OP_select:
-            return (const char *[]){"condition", "value where true", "value where false"}[operand];
-        case OP_gather:
-            return operand == 0 ? "table" : "indices";
-        case OP_scatter:
-        case OP_scatter_add:
-            return (const char *[]){"accumulator", "indices", "values"}[operand];
-        case OP_accumulate:
-            return operand == 0 ? "accumulator" : "value";
-        default:
-            break;
+    case OP_select: return (const char *[]){"condition", "value where true", "value where false"}[operand];
+    case OP_gather: return operand == 0 ? "table" : "indices";
+    case OP_scatter:
+    case OP_scatter_add: return (const char *[]){"accumulator", "indices", "values"}[operand];
+    case OP_accumulate: return operand == 0 ? "accumulator" : "value";
+    default: break;
     }
     if (shape->operand_count == 1) return "operand";
     if (shape->operand_count == 2) return operand == 0 ? "left operand" : "right operand";
@@ -209,6 +204,70 @@ Attribute attribute_of_names(AttributeKey key, const char *const *names, uint32_
 
 Attribute attribute_of_dimensions(AttributeKey key, const Dimension *dimensions, uint32_t count) {
     return (Attribute){.key = key, .count = count, .dimensions = dimensions};
+}
+
+// ---- Gradients ----
+
+Value gradient_constant(const Gradient *gradient, Value like, double number) {
+    if (value_is_none(like)) return like;
+    Element element = graph_type(gradient->graph, like)->element;
+    return build_constant(gradient->graph, element, number, gradient->node->place);
+}
+
+Value gradient_zeros(const Gradient *gradient, const Type *type) {
+    Value zero = build_constant(gradient->graph, type->element, 0, gradient->node->place);
+    return build_expand(gradient->graph, zero, type, gradient->node->place);
+}
+
+bool gradient_set(Gradient *gradient, uint32_t operand, Value value) {
+    gradient->operand_cotangents[operand] = value;
+    return !value_is_none(value);
+}
+
+bool gradient_none(Gradient *gradient) {
+    for (uint32_t i = 0; i < gradient->node->operand_count; i++) gradient->operand_cotangents[i] = VALUE_NONE;
+    return true;
+}
+
+bool gradient_pass(Gradient *gradient) {
+    gradient_none(gradient);
+    return gradient_set(gradient, 0, gradient->cotangents[0]);
+}
+
+// ---- Lowering ----
+
+NestBuilder lower_nest(Lowering *lowering, const Type *type) {
+    NestBuilder builder = nest_builder(lowering, op_name(lowering->node->op));
+    nest_builder_outer(&builder, type, NULL, 0);
+    return builder;
+}
+
+void lower_store(NestBuilder *builder, const View *view, uint32_t formula) {
+    nest_builder_store(builder, STAGE_STORE, view, formula, NULL, FORMULA_NONE);
+    nest_builder_finish(builder);
+}
+
+View view_slice(Ir *ir, View view, const char *along, int64_t start, int64_t count) {
+    int index = type_find(view.type, along);
+    Type type = *view.type;
+    type.dimensions[index].extent = count;
+    view.offset += start * view.stride[index];
+    view.type = type_make(ir, type.element, type.rank, type.dimensions);
+    return view;
+}
+
+View view_pick(Ir *ir, View view, const char *along, int64_t at) {
+    int index = type_find(view.type, along);
+    Type type = *view.type;
+    view.offset += at * view.stride[index];
+    type.rank--;
+    for (int i = index; i < type.rank; i++) {
+        type.dimensions[i] = type.dimensions[i + 1];
+        view.stride[i] = view.stride[i + 1];
+    }
+    view.stride[type.rank] = 0;
+    view.type = type_make(ir, type.element, type.rank, type.dimensions);
+    return view;
 }
 
 // ---- Along ----

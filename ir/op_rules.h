@@ -65,6 +65,56 @@ Attribute attribute_of_text(AttributeKey key, const char *text);
 Attribute attribute_of_names(AttributeKey key, const char *const *names, uint32_t count);
 Attribute attribute_of_dimensions(AttributeKey key, const Dimension *dimensions, uint32_t count);
 
+// ---- Gradient rules: building at the place of the node. ----
+static inline Value gradient_operand(const Gradient *gradient, uint32_t operand) {
+    return gradient->node->operands[operand];
+}
+static inline const Type *gradient_type(const Gradient *gradient, uint32_t operand) {
+    return graph_type(gradient->graph, gradient->node->operands[operand]);
+}
+static inline Value gradient_unary(const Gradient *gradient, Op op, Value a) {
+    return build_unary(gradient->graph, op, a, gradient->node->place);
+}
+static inline Value gradient_binary(const Gradient *gradient, Op op, Value a, Value b) {
+    return build_binary(gradient->graph, op, a, b, gradient->node->place);
+}
+// A scalar with the element type of `like`, and a tensor of zeros.
+Value gradient_constant(const Gradient *gradient, Value like, double number);
+Value gradient_zeros(const Gradient *gradient, const Type *type);
+// The cotangent of one operand; false where building it failed.
+bool gradient_set(Gradient *gradient, uint32_t operand, Value value);
+bool gradient_none(Gradient *gradient);  // all operands' cotangents are zero
+bool gradient_pass(Gradient *gradient);  // the first operand's is that of the result
+
+// ---- Evaluation: a walk is the type whose index tuples an odometer visits. ----
+
+// For all tuples of `type`, none where an extent is 0.
+#define ODOMETER_EACH(odometer, type_)                                                  \
+    for (odometer_start(&(odometer), (type_)); (odometer).position < type_count(type_); \
+         odometer_next(&(odometer)))
+
+// How far a row-major operand moves when dimension i of `walk` moves by one; 0 where it has no such
+// name, and for the name `except`. Writes RANK_MAX strides.
+void walk_strides(const Type *walk, const Type *operand, const char *except, int64_t *strides);
+int64_t walk_stride(const Type *type, const char *name);  // of one dimension of a row-major tensor
+static inline int64_t walk_offset(const Odometer *odometer, const int64_t *strides) {
+    int64_t offset = 0;
+    for (int i = 0; i < odometer->type->rank; i++) offset += odometer->at[i] * strides[i];
+    return offset;
+}
+
+// ---- Lowering ----
+static inline const View *lower_operand(const Lowering *lowering, uint32_t operand) {
+    return lowering_view(lowering, lowering->node->operands[operand]);
+}
+// A nest named after the op with one outer loop for each dimension of `type`.
+NestBuilder lower_nest(Lowering *lowering, const Type *type);
+// Ends a nest that computes `formula` for each element of `view`.
+void lower_store(NestBuilder *builder, const View *view, uint32_t formula);
+// The part [start, start + count) of dimension `along`; one index of it, the dimension gone.
+View view_slice(Ir *ir, View view, const char *along, int64_t start, int64_t count);
+View view_pick(Ir *ir, View view, const char *along, int64_t at);
+
 // ---- Behaviour along a dimension. ----
 Along along_pointwise(const Graph *graph, const Node *node, const char *name);
 Along along_impossible(const Graph *graph, const Node *node, const char *name);

@@ -1,4 +1,8 @@
 // Shape ops: the same elements under other names, in another order, or a part of them.
+#include "ir/ops_shape.h"
+
+#include <string.h>
+
 #include "ir/op_rules.h"
 
 // ---- Shape ----
@@ -198,6 +202,184 @@ static bool concat_shape(Shape *shape) {
     return shape_result(shape, first->element, &list);
 }
 
+// ---- Gradients ----
+
+static const char *along_name(const Gradient *gradient) {
+    return attribute_text(gradient->node, ATTRIBUTE_along);
+}
+
+static Dimension along_dimension(const Gradient *gradient, uint32_t operand) {
+    const Type *type = gradient_type(gradient, operand);
+    return type->dimensions[type_find(type, along_name(gradient))];
+}
+
+static bool rename_gradient(Gradient *gradient) {
+    const Attribute *from = attribute_find(gradient->node, ATTRIBUTE_from);
+    const Attribute *to = attribute_find(gradient->node, ATTRIBUTE_to);
+    Attribute back[] = {attribute_of_names(ATTRIBUTE_from, to->names, to->count),
+                        attribute_of_names(ATTRIBUTE_to, from->names, from->count)};
+    return gradient_set(
+        gradient, 0,
+        graph_add(gradient->graph, OP_rename, gradient->cotangents, 1, back, 2, gradient->node->place));
+}
+
+static bool split_gradient(Gradient *gradient) {
+    const Attribute *into = attribute_find(gradient->node, ATTRIBUTE_into);
+    const char *parts[RANK_MAX];
+    for (uint32_t i = 0; i < into->count; i++) parts[i] = into->dimensions[i].name;
+    return gradient_set(gradient, 0,
+                        build_merge(gradient->graph, gradient->cotangents[0], parts, into->count,
+                                    along_name(gradient), gradient->node->place));
+}
+
+static bool merge_gradient(Gradient *gradient) {
+    const Attribute *from = attribute_find(gradient->node, ATTRIBUTE_from);
+    const Type *type = gradient_type(gradient, 0);
+    Dimension parts[RANK_MAX];
+    for (uint32_t i = 0; i < from->count; i++) parts[i] = type->dimensions[type_find(type, from->names[i])];
+    return gradient_set(gradient, 0,
+                        build_split(gradient->graph, gradient->cotangents[0], along_name(gradient), parts,
+                                    from->count, gradient->node->place));
+}
+
+static bool transpose_gradient(Gradient *gradient) {
+    const Type *type = gradient_type(gradient, 0);
+    return gradient_set(gradient, 0,
+                        build_expand(gradient->graph, gradient->cotangents[0], type, gradient->node->place));
+}
+
+static bool slice_gradient(Gradient *gradient) {
+    int64_t start = attribute_integer(gradient->node, ATTRIBUTE_start, 0);
+    return gradient_set(gradient, 0,
+                        build_pad(gradient->graph, gradient->cotangents[0], along_name(gradient), start,
+                                  along_dimension(gradient, 0).extent, gradient->node->place));
+}
+
+// An accumulation onto zeros: the pass turns it into one onto the gradient where x is a parameter.
+static bool pick_gradient(Gradient *gradient) {
+    Value zeros = gradient_zeros(gradient, gradient_type(gradient, 0));
+    int64_t at = attribute_integer(gradient->node, ATTRIBUTE_at, 0);
+    return gradient_set(gradient, 0,
+                        build_accumulate_at(gradient->graph, zeros, gradient->cotangents[0],
+                                            along_name(gradient), at, gradient->node->place));
+}
+
+static bool reverse_gradient(Gradient *gradient) {
+    return gradient_set(gradient, 0, graph_copy_node(gradient->graph, gradient->node, gradient->cotangents));
+}
+
+static bool shift_gradient(Gradient *gradient) {
+    int64_t by = attribute_integer(gradient->node, ATTRIBUTE_by, 0);
+    return gradient_set(gradient, 0,
+                        graph_copy_node_with(gradient->graph, gradient->node, gradient->cotangents,
+                                             attribute_of_integer(ATTRIBUTE_by, -by)));
+}
+
+static Value slice_cotangent(const Gradient *gradient, int64_t start, int64_t count) {
+    return build_slice(gradient->graph, gradient->cotangents[0], along_name(gradient), start, count,
+                       gradient->node->place);
+}
+
+static bool pad_gradient(Gradient *gradient) {
+    int64_t start = attribute_integer(gradient->node, ATTRIBUTE_start, 0);
+    return gradient_set(gradient, 0, slice_cotangent(gradient, start, along_dimension(gradient, 0).extent));
+}
+
+static bool concat_gradient(Gradient *gradient) {
+    int64_t start = 0;
+    for (uint32_t i = 0; i < gradient->node->operand_count; i++) {
+        int64_t count = along_dimension(gradient, i).extent;
+        if (!gradient_set(gradient, i, slice_cotangent(gradient, start, count))) return false;
+        start += count;
+    }
+    return true;
+}
+
+// ---- Evaluation ----
+
+// rename, split: the same elements in the same order.
+static void copy_evaluate(const Evaluation *evaluation) {
+    Tensor *result = evaluation->results[0];
+    memcpy(result->data, evaluation->operands[0]->data, sizeof(double) * (size_t)type_count(result->type));
+}
+
+// transpose, broadcast: every element by the names of its dimensions.
+static void by_name_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, NULL, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type)
+    result->data[odometer.position] = operand->data[walk_offset(&odometer, strides)];
+}
+
+static void merge_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    const Attribute *from = attribute_find(evaluation->node, ATTRIBUTE_from);
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int merged = type_find(result->type, along);
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, along, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        int64_t rest = odometer.at[merged], offset = walk_offset(&odometer, strides);
+        for (uint32_t i = from->count; i-- > 0;) {  // the last name varies fastest
+            int64_t extent = operand->type->dimensions[type_find(operand->type, from->names[i])].extent;
+            offset += rest % extent * walk_stride(operand->type, from->names[i]);
+            rest /= extent;
+        }
+        result->data[odometer.position] = operand->data[offset];
+    }
+}
+
+// Where index `at` of the result comes from along the one dimension that the op changes; -1: zero.
+static int64_t source_index(const Node *node, int64_t at, int64_t extent) {
+    switch (node->op) {
+    case OP_slice: return at + attribute_integer(node, ATTRIBUTE_start, 0);
+    case OP_pick: return attribute_integer(node, ATTRIBUTE_at, 0);
+    case OP_reverse: return extent - 1 - at;
+    case OP_shift: at -= attribute_integer(node, ATTRIBUTE_by, 0); break;
+    case OP_pad: at -= attribute_integer(node, ATTRIBUTE_start, 0); break;
+    default: INTERNAL_ERROR("%s has no source index", op_name(node->op));
+    }
+    return at >= 0 && at < extent ? at : -1;
+}
+
+static void along_evaluate(const Evaluation *evaluation) {
+    const Tensor *operand = evaluation->operands[0];
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t extent = operand->type->dimensions[type_find(operand->type, along)].extent;
+    int64_t step = walk_stride(operand->type, along);
+    int index = type_find(result->type, along);  // -1: pick
+    int64_t strides[RANK_MAX];
+    walk_strides(result->type, operand->type, along, strides);
+    Odometer odometer;
+    ODOMETER_EACH(odometer, result->type) {
+        int64_t source = source_index(evaluation->node, index < 0 ? 0 : odometer.at[index], extent);
+        if (source < 0) continue;  // results start as zeros
+        result->data[odometer.position] = operand->data[walk_offset(&odometer, strides) + source * step];
+    }
+}
+
+static void concat_evaluate(const Evaluation *evaluation) {
+    Tensor *result = evaluation->results[0];
+    const char *along = attribute_text(evaluation->node, ATTRIBUTE_along);
+    int64_t start = 0;
+    for (uint32_t i = 0; i < evaluation->node->operand_count; i++) {
+        const Tensor *operand = evaluation->operands[i];
+        int64_t strides[RANK_MAX];
+        walk_strides(operand->type, result->type, NULL, strides);
+        double *to = result->data + start * walk_stride(result->type, along);
+        Odometer odometer;
+        ODOMETER_EACH(odometer, operand->type)
+        to[walk_offset(&odometer, strides)] = operand->data[odometer.position];
+        start += operand->type->dimensions[type_find(operand->type, along)].extent;
+    }
+}
+
 // ---- Along ----
 
 // Under its new name the dimension holds all positions, so the earlier ones must be kept.
@@ -225,65 +407,98 @@ static Along shift_along(const Graph *graph, const Node *node, const char *name)
 const OpDefinition op_rename = {
     OP_ROW(rename),
     .shape = rename_shape,
+    .gradient = rename_gradient,
+    .evaluate = copy_evaluate,
+    .lower = rename_lower,
     .along = rename_along,
 };
 
 const OpDefinition op_split = {
     OP_ROW(split),
     .shape = split_shape,
+    .gradient = split_gradient,
+    .evaluate = copy_evaluate,
+    .lower = split_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_merge = {
     OP_ROW(merge),
     .shape = merge_shape,
+    .gradient = merge_gradient,
+    .evaluate = merge_evaluate,
+    .lower = merge_lower,
     .along = merge_along,
 };
 
 const OpDefinition op_transpose = {
     OP_ROW(transpose),
     .shape = transpose_shape,
+    .gradient = transpose_gradient,
+    .evaluate = by_name_evaluate,
+    .lower = by_name_lower,
     .along = along_pointwise,
 };
 
 const OpDefinition op_broadcast = {
     OP_ROW(broadcast),
     .shape = broadcast_shape,
+    .gradient = gradient_pass,
+    .evaluate = by_name_evaluate,
+    .lower = by_name_lower,
     .along = along_pointwise,
 };
 
 const OpDefinition op_slice = {
     OP_ROW(slice),
     .shape = slice_shape,
+    .gradient = slice_gradient,
+    .evaluate = along_evaluate,
+    .lower = slice_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_pick = {
     OP_ROW(pick),
     .shape = pick_shape,
+    .gradient = pick_gradient,
+    .evaluate = along_evaluate,
+    .lower = pick_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_reverse = {
     OP_ROW(reverse),
     .shape = reverse_shape,
+    .gradient = reverse_gradient,
+    .evaluate = along_evaluate,
+    .lower = reverse_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_shift = {
     OP_ROW(shift),
     .shape = shift_shape,
+    .gradient = shift_gradient,
+    .evaluate = along_evaluate,
+    .lower = shift_lower,
     .along = shift_along,
 };
 
 const OpDefinition op_pad = {
     OP_ROW(pad),
     .shape = pad_shape,
+    .gradient = pad_gradient,
+    .evaluate = along_evaluate,
+    .lower = pad_lower,
     .along = along_except_along,
 };
 
 const OpDefinition op_concat = {
     OP_ROW(concat),
     .shape = concat_shape,
+    .gradient = concat_gradient,
+    .evaluate = concat_evaluate,
+    .lower = concat_lower,
     .along = along_except_along,
 };

@@ -97,6 +97,69 @@ static bool stack_shape(Shape *shape) {
     return true;
 }
 
+// ---- Evaluation ----
+
+static void copy_tensor(Tensor *to, const Tensor *from) {
+    memcpy(to->data, from->data, sizeof(double) * (size_t)type_count(to->type));
+}
+
+static void stop_gradient_evaluate(const Evaluation *evaluation) {
+    copy_tensor(evaluation->results[0], evaluation->operands[0]);
+}
+
+// Runs a graph over the tensors; evaluate_graph has reported where it fails, and its caller sees that.
+static bool run_graph(const Evaluation *evaluation, const Graph *graph, const Tensor *inputs,
+                      Tensor *outputs) {
+    CHECK(graph->outputs.count == evaluation->node->result_count);
+    return evaluate_graph(evaluation->arena, graph, inputs, outputs);
+}
+
+static void call_evaluate(const Evaluation *evaluation) {
+    uint32_t operands = evaluation->node->operand_count, results = evaluation->node->result_count;
+    Tensor *inputs = ARENA_ARRAY(evaluation->arena, Tensor, operands + 1);
+    Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, results + 1);
+    for (uint32_t i = 0; i < operands; i++) inputs[i] = *evaluation->operands[i];
+    if (!run_graph(evaluation, attribute_graph(evaluation->node, ATTRIBUTE_function), inputs, outputs))
+        return;
+    for (uint32_t i = 0; i < results; i++) copy_tensor(evaluation->results[i], &outputs[i]);
+}
+
+// Index `at` of the first dimension, without copying.
+static Tensor front_slice(Arena *arena, const Tensor *stacked, int64_t at) {
+    Type *type = ARENA_NEW(arena, Type);
+    type->element = stacked->type->element;
+    type->rank = stacked->type->rank - 1;
+    for (int i = 0; i < type->rank; i++) type->dimensions[i] = stacked->type->dimensions[i + 1];
+    return (Tensor){type, stacked->data + at * type_count(type)};
+}
+
+static void stack_evaluate(const Evaluation *evaluation) {
+    const Node *node = evaluation->node;
+    const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
+    int64_t carried = attribute_integer(node, ATTRIBUTE_carried, 0);
+    int64_t first_stacked = carried + attribute_integer(node, ATTRIBUTE_invariant, 0);
+    Tensor *inputs = ARENA_ARRAY(evaluation->arena, Tensor, node->operand_count + 1);
+    for (int64_t i = 0; i < node->operand_count; i++) inputs[i] = *evaluation->operands[i];
+    for (uint32_t i = 0; i < entries->count; i++) {
+        for (int64_t j = first_stacked; j < node->operand_count; j++) {
+            const Tensor *stacked = evaluation->operands[j];
+            int32_t at = stack_entry_index(&entries->entries[i], &stacked->type->dimensions[0]);
+            inputs[j] = front_slice(evaluation->arena, stacked, at);
+        }
+        Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, carried);
+        if (!run_graph(evaluation, attribute_graph(node, ATTRIBUTE_body), inputs, outputs)) return;
+        for (int64_t j = 0; j < carried; j++) inputs[j] = outputs[j];
+    }
+    for (int64_t j = 0; j < carried; j++) copy_tensor(evaluation->results[j], &inputs[j]);
+}
+
+// ---- Lowering ----
+
+static bool stop_gradient_lower(Lowering *lowering) {
+    lowering_set_view(lowering, 0, *lower_operand(lowering, 0));
+    return true;
+}
+
 // ---- Along ----
 
 static Along worse(Along a, Along b) { return a > b ? a : b; }
@@ -141,6 +204,9 @@ static Along stack_along(const Graph *graph, const Node *node, const char *name)
 const OpDefinition op_stop_gradient = {
     OP_ROW(stop_gradient),
     .shape = stop_gradient_shape,
+    .gradient = gradient_none,
+    .evaluate = stop_gradient_evaluate,
+    .lower = stop_gradient_lower,
     .along = along_pointwise,
 };
 
@@ -148,6 +214,7 @@ const OpDefinition op_call = {
     OP_ROW(call),
     .shape = call_shape,
     .no_gradient = "the pass `gradient` goes into it",
+    .evaluate = call_evaluate,
     .no_lowering = "the pass `lower` makes its kernel, or `expand` inlines it",
     .along = call_along,
 };
@@ -156,6 +223,7 @@ const OpDefinition op_stack = {
     OP_ROW(stack),
     .shape = stack_shape,
     .no_gradient = "the pass `expand-stacks` comes first",
+    .evaluate = stack_evaluate,
     .no_lowering = "the pass `expand-stacks` comes first",
     .along = stack_along,
 };

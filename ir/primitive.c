@@ -24,48 +24,40 @@ bool primitive_is_comparison(Primitive primitive) { return primitives[primitive]
 bool primitive_accepts(Primitive primitive, Element element) {
     bool is_float = element_is_float(element), is_integer = element_is_integer(element);
     switch (primitive) {
-        case PRIMITIVE_add:
-        case PRIMITIVE_sub:
-        case PRIMITIVE_mul:
-        case PRIMITIVE_div:
-        case PRIMITIVE_max:
-        case PRIMITIVE_min:
-        case PRIMITIVE_neg:
-        case PRIMITIVE_abs:
-        case PRIMITIVE_lt:
-        case PRIMITIVE_le:
-            return is_float || is_integer;
-        case PRIMITIVE_rem:
-        case PRIMITIVE_shl:
-        case PRIMITIVE_shr:
-            return is_integer;
-        case PRIMITIVE_and:
-        case PRIMITIVE_or:
-        case PRIMITIVE_xor:
-            return !is_float;
-        case PRIMITIVE_not:
-            return element == ELEMENT_BOOL;
-        case PRIMITIVE_eq:
-        case PRIMITIVE_ne:
-        case PRIMITIVE_select:
-        case PRIMITIVE_cast:
-            return true;
-        default:
-            return is_float;
+    case PRIMITIVE_add:
+    case PRIMITIVE_sub:
+    case PRIMITIVE_mul:
+    case PRIMITIVE_div:
+    case PRIMITIVE_max:
+    case PRIMITIVE_min:
+    case PRIMITIVE_neg:
+    case PRIMITIVE_abs:
+    case PRIMITIVE_lt:
+    case PRIMITIVE_le: return is_float || is_integer;
+    case PRIMITIVE_rem:
+    case PRIMITIVE_shl:
+    case PRIMITIVE_shr: return is_integer;
+    case PRIMITIVE_and:
+    case PRIMITIVE_or:
+    case PRIMITIVE_xor: return !is_float;
+    case PRIMITIVE_not: return element == ELEMENT_BOOL;
+    case PRIMITIVE_eq:
+    case PRIMITIVE_ne:
+    case PRIMITIVE_select:
+    case PRIMITIVE_cast: return true;
+    default: return is_float;
     }
 }
 
 bool primitive_is_expensive(Primitive primitive) {
     switch (primitive) {
-        case PRIMITIVE_exp:
-        case PRIMITIVE_log:
-        case PRIMITIVE_sin:
-        case PRIMITIVE_cos:
-        case PRIMITIVE_tanh:
-        case PRIMITIVE_erf:
-            return true;
-        default:
-            return false;
+    case PRIMITIVE_exp:
+    case PRIMITIVE_log:
+    case PRIMITIVE_sin:
+    case PRIMITIVE_cos:
+    case PRIMITIVE_tanh:
+    case PRIMITIVE_erf: return true;
+    default: return false;
     }
 }
 
@@ -79,12 +71,9 @@ static int64_t to_integer(double value) {
 
 static int64_t wrap(Element element, uint64_t bits) {
     switch (element) {
-        case ELEMENT_BOOL:
-            return bits & 1;
-        case ELEMENT_I32:
-            return (int32_t)(uint32_t)bits;
-        default:
-            return (int64_t)bits;
+    case ELEMENT_BOOL: return bits & 1;
+    case ELEMENT_I32: return (int32_t)(uint32_t)bits;
+    default: return (int64_t)bits;
     }
 }
 
@@ -96,53 +85,22 @@ static double evaluate_integer(Primitive primitive, Element element, const doubl
     unsigned width = element == ELEMENT_I64 ? 64 : 32;  // shift distances are taken modulo the width
     bool negate = b == -1;                              // INT64_MIN / -1 would trap
     switch (primitive) {
-        case PRIMITIVE_add:
-            result = ua + ub;
-            break;
-        case PRIMITIVE_sub:
-            result = ua - ub;
-            break;
-        case PRIMITIVE_mul:
-            result = ua * ub;
-            break;
-        case PRIMITIVE_div:
-            result = b == 0 ? 0 : negate ? -ua : (uint64_t)(a / b);
-            break;
-        case PRIMITIVE_rem:
-            result = b == 0 || negate ? 0 : (uint64_t)(a % b);
-            break;
-        case PRIMITIVE_max:
-            result = a < b ? ub : ua;
-            break;
-        case PRIMITIVE_min:
-            result = b < a ? ub : ua;
-            break;
-        case PRIMITIVE_neg:
-            result = -ua;
-            break;
-        case PRIMITIVE_abs:
-            result = a < 0 ? -ua : ua;
-            break;
-        case PRIMITIVE_and:
-            result = ua & ub;
-            break;
-        case PRIMITIVE_or:
-            result = ua | ub;
-            break;
-        case PRIMITIVE_xor:
-            result = ua ^ ub;
-            break;
-        case PRIMITIVE_not:
-            result = !ua;
-            break;
-        case PRIMITIVE_shl:
-            result = ua << (ub % width);
-            break;
-        case PRIMITIVE_shr:
-            result = (width == 32 ? (uint32_t)ua : ua) >> (ub % width);
-            break;
-        default:
-            INTERNAL_ERROR("%s of %s", primitive_name(primitive), element_name(element));
+    case PRIMITIVE_add: result = ua + ub; break;
+    case PRIMITIVE_sub: result = ua - ub; break;
+    case PRIMITIVE_mul: result = ua * ub; break;
+    case PRIMITIVE_div: result = b == 0 ? 0 : negate ? -ua : (uint64_t)(a / b); break;
+    case PRIMITIVE_rem: result = b == 0 || negate ? 0 : (uint64_t)(a % b); break;
+    case PRIMITIVE_max: result = a < b ? ub : ua; break;
+    case PRIMITIVE_min: result = b < a ? ub : ua; break;
+    case PRIMITIVE_neg: result = -ua; break;
+    case PRIMITIVE_abs: result = a < 0 ? -ua : ua; break;
+    case PRIMITIVE_and: result = ua & ub; break;
+    case PRIMITIVE_or: result = ua | ub; break;
+    case PRIMITIVE_xor: result = ua ^ ub; break;
+    case PRIMITIVE_not: result = !ua; break;
+    case PRIMITIVE_shl: result = ua << (ub % width); break;
+    case PRIMITIVE_shr: result = (width == 32 ? (uint32_t)ua : ua) >> (ub % width); break;
+    default: INTERNAL_ERROR("%s of %s", primitive_name(primitive), element_name(element));
     }
     return (double)wrap(element, result);
 }
@@ -150,42 +108,24 @@ static double evaluate_integer(Primitive primitive, Element element, const doubl
 static double evaluate_float(Primitive primitive, const double *arguments) {
     double a = arguments[0], b = primitive_arguments(primitive) > 1 ? arguments[1] : 0;
     switch (primitive) {
-        case PRIMITIVE_add:
-            return a + b;
-        case PRIMITIVE_sub:
-            return a - b;
-        case PRIMITIVE_mul:
-            return a * b;
-        case PRIMITIVE_div:
-            return a / b;
-        case PRIMITIVE_max:
-            return a < b ? b : a;
-        case PRIMITIVE_min:
-            return b < a ? b : a;
-        case PRIMITIVE_neg:
-            return -a;
-        case PRIMITIVE_abs:
-            return fabs(a);
-        case PRIMITIVE_floor:
-            return floor(a);
-        case PRIMITIVE_exp:
-            return exp(a);
-        case PRIMITIVE_log:
-            return log(a);
-        case PRIMITIVE_sin:
-            return sin(a);
-        case PRIMITIVE_cos:
-            return cos(a);
-        case PRIMITIVE_tanh:
-            return tanh(a);
-        case PRIMITIVE_erf:
-            return erf(a);
-        case PRIMITIVE_sqrt:
-            return sqrt(a);
-        case PRIMITIVE_rsqrt:
-            return 1 / sqrt(a);
-        default:
-            INTERNAL_ERROR("%s of floats", primitive_name(primitive));
+    case PRIMITIVE_add: return a + b;
+    case PRIMITIVE_sub: return a - b;
+    case PRIMITIVE_mul: return a * b;
+    case PRIMITIVE_div: return a / b;
+    case PRIMITIVE_max: return a < b ? b : a;
+    case PRIMITIVE_min: return b < a ? b : a;
+    case PRIMITIVE_neg: return -a;
+    case PRIMITIVE_abs: return fabs(a);
+    case PRIMITIVE_floor: return floor(a);
+    case PRIMITIVE_exp: return exp(a);
+    case PRIMITIVE_log: return log(a);
+    case PRIMITIVE_sin: return sin(a);
+    case PRIMITIVE_cos: return cos(a);
+    case PRIMITIVE_tanh: return tanh(a);
+    case PRIMITIVE_erf: return erf(a);
+    case PRIMITIVE_sqrt: return sqrt(a);
+    case PRIMITIVE_rsqrt: return 1 / sqrt(a);
+    default: INTERNAL_ERROR("%s of floats", primitive_name(primitive));
     }
 }
 
@@ -199,20 +139,13 @@ static double evaluate_cast(Element element, double value) {
 
 double primitive_evaluate(Primitive primitive, Element element, const double *arguments) {
     switch (primitive) {
-        case PRIMITIVE_lt:
-            return arguments[0] < arguments[1];
-        case PRIMITIVE_le:
-            return arguments[0] <= arguments[1];
-        case PRIMITIVE_eq:
-            return arguments[0] == arguments[1];
-        case PRIMITIVE_ne:
-            return arguments[0] != arguments[1];
-        case PRIMITIVE_select:
-            return arguments[0] != 0 ? arguments[1] : arguments[2];
-        case PRIMITIVE_cast:
-            return evaluate_cast(element, arguments[0]);
-        default:
-            break;
+    case PRIMITIVE_lt: return arguments[0] < arguments[1];
+    case PRIMITIVE_le: return arguments[0] <= arguments[1];
+    case PRIMITIVE_eq: return arguments[0] == arguments[1];
+    case PRIMITIVE_ne: return arguments[0] != arguments[1];
+    case PRIMITIVE_select: return arguments[0] != 0 ? arguments[1] : arguments[2];
+    case PRIMITIVE_cast: return evaluate_cast(element, arguments[0]);
+    default: break;
     }
     if (element_is_float(element)) return evaluate_float(primitive, arguments);
     return evaluate_integer(primitive, element, arguments);

@@ -33,6 +33,7 @@ typedef struct NamedKernel {
     const Type *types[NEST_OPERAND_MAX];
     int64_t strides[NEST_OPERAND_MAX][RANK_MAX]; // elements
     int output_start;                           // operands from here on are written
+    const Graph *meaning;                       // what it computes, for the reference; NULL: not known
     Place place;
 } NamedKernel;
 
@@ -85,5 +86,15 @@ uint32_t program_add_named(Program *program, const NamedKernel *named);
 uint32_t program_find_buffer(const Program *program, const char *name, Role role);  // or UINT32_MAX
 void program_print(const Program *program, FILE *stream);
 bool program_verify(const Program *program);
+void program_drop_unused_kernels(Program *program);  // and renumbers the launches' kernels
+
+// Which operands a launch reads and writes: from its nest, or from output_start of its named kernel.
+bool launch_reads(const Program *program, const Launch *launch, int operand);
+bool launch_writes(const Program *program, const Launch *launch, int operand);
+
+// Runs a program on doubles, for tests. `storage[i]` holds the elements of buffer i; the caller fills
+// inputs and state and reads state and outputs. Entries of temporaries are NULL: where the program is
+// planned they share one arena as planned (an element of b bytes takes b doubles), else each its own.
+void program_evaluate(const Program *program, double *const *storage);
 
 #endif

@@ -20,6 +20,14 @@ bool text_is_bare(const char *name) {
     return true;
 }
 
+bool text_continues_path(char c) { return is_word(c) || (c && strchr("./-+", c)); }
+
+bool text_is_bare_path(const char *path) {
+    for (const char *c = path; *c; c++)
+        if (!text_continues_path(*c)) return false;
+    return *path != 0;
+}
+
 const char *text_name(Arena *arena, const char *name) {
     return text_is_bare(name) ? name : text_quote(arena, name);
 }

@@ -12,6 +12,10 @@ bool text_is_bare(const char *name);
 bool text_starts_name(char c);
 bool text_continues_name(char c, char next);
 
+// A path is bare where it has only letters, digits, and "_./-+".
+bool text_is_bare_path(const char *path);
+bool text_continues_path(char c);
+
 const char *text_name(Arena *arena, const char *name);    // bare where that reads back, else quoted
 const char *text_quote(Arena *arena, const char *text);   // "...", with \" \\ \n and \xHH
 

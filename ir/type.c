@@ -82,8 +82,7 @@ const Type *type_make(Ir *ir, Element element, int rank, const Dimension *dimens
     int64_t count = 1;
     for (int i = 0; i < rank; i++) {
         const Dimension *from = &dimensions[i];
-        if (from->extent < 1 || from->extent >= count_limit || count * 1.0 * from->extent >= count_limit * 1.0)
-            return NULL;
+        if (from->extent < 1 || from->extent > (count_limit - 1) / count) return NULL;
         count *= from->extent;
         type.dimensions[i] = (Dimension){.name = names_intern(ir->names, from->name),
                                          .extent = from->extent,

@@ -1,0 +1,89 @@
+// Contractions on the CPU, inside the back end: register tiles, packed panels, and the plan that says how
+// the loops of a contraction are cut into them. cpu_attention.c is built from the same tiles and panels.
+//
+//   panel of A: [k][rows]            `rows` = CpuTile.rows consecutive rows, zero beyond the last one
+//   panel of B: [k][vectors * lanes] columns, zero beyond the last one
+//   tile:       [rows][vectors * lanes] of f32, the sum over k of A column times B row
+//
+// One output element is one chain of multiply-adds in ascending k, whatever the blocks: its bits depend
+// on its own row and column alone, not on the number of rows, columns, tasks or threads.
+#ifndef CHERRY_CODEGEN_CPU_CONTRACT_H
+#define CHERRY_CODEGEN_CPU_CONTRACT_H
+
+#include "codegen/cpu_emit.h"
+
+// ---- Helper functions of a module: emitted at the first use, internal, shared by all its kernels ----
+
+typedef struct CpuTile {
+    int rows, vectors;  // of accumulators: rows x vectors
+} CpuTile;
+
+// The largest tile that the registers hold with room for one row of B and a broadcast.
+CpuTile cpu_tile_shape(const CpuTarget *target);
+
+// void (a, b, i64 k, c, i64 stride, i64 first): c[row * stride + column] = (first ? 0 : c) + sum over k.
+LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
+void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
+                   LLVMValueRef stride, LLVMValueRef first);
+
+typedef enum CpuPack {
+    PACK_UNIT,       // neighbours in the panel are neighbours in memory
+    PACK_TRANSPOSE,  // neighbours in k are neighbours in memory
+    PACK_STRIDED
+} CpuPack;
+
+CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
+
+// void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride): fills k rows of `width` floats from
+// `valid` <= width elements each, zero behind. May write up to 32 bytes behind the last row: pack panels
+// and segments in ascending order and leave room. Strides are in elements of `element` (f32 or bf16).
+LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width);
+
+// Transposes `count` = 4, 8 or 16 vectors of as many lanes, in place.
+void cpu_transpose(CpuUnit *unit, LLVMValueRef *rows, int count);
+
+// Starts an internal function of the module, or returns the one that is there (then *fresh is false).
+// The builder is left at its entry; cpu_helper_end puts it back to where it was.
+typedef struct CpuHelper {
+    LLVMValueRef function;
+    LLVMBasicBlockRef before;
+    bool fresh;
+} CpuHelper;
+CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef *parameters, unsigned count);
+void cpu_helper_end(CpuUnit *unit, CpuHelper *helper);
+void cpu_helper_call(CpuUnit *unit, LLVMValueRef function, LLVMValueRef *arguments, unsigned count);
+
+// ---- The plan of one contraction ----
+
+typedef struct CpuContraction {
+    const Nest *nest;         // normalised
+    uint32_t load_a, load_b;  // formulas; columns are the loop along which results are vectors
+    int row, column, k;       // loops, -1 where there is none (extent 1)
+    // All other outer loops, iterated by tasks: first those that move A, then those that move only B.
+    int outer_count, outer_a_count;
+    uint8_t outer[LOOP_MAX];
+    int segment_count;
+    uint8_t segments[LOOP_MAX];             // all other reduced loops, outermost first
+    int64_t rows, columns, depth;           // at capacity; depth: of all reduced loops together
+    int64_t segment_depth;                  // of loop k alone
+    Element element_a, element_b;           // in memory
+    CpuPack pack_a, pack_b;
+    CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors
+    int narrow;
+    int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
+    int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
+    int64_t panel_group, panel_groups;      // panels of a task
+    bool private_b;           // tasks pack their own panels of B; else phase 0 packs all into workspace
+    bool direct;              // whole tiles go straight to the result: a plain store with unit columns
+} CpuContraction;
+
+enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps of k for which a panel of A stays in the first cache
+
+CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
+                                    uint32_t load_b);
+
+static inline const Index *cpu_contraction_index(const CpuContraction *plan, uint32_t load) {
+    return plan->nest->formulas.items[load].index;
+}
+
+#endif

@@ -1,0 +1,147 @@
+// The plan of a contraction: which loop is row, column and k, and how they are cut into panels, blocks and
+// tasks. Everything is decided from extents alone, never from the number of threads.
+#include "codegen/cpu_contract.h"
+
+enum {
+    ROW_BLOCK_BYTES = 768 << 10,  // of packed A in a task: stays in the second cache beside panels of B
+    ROW_BLOCK_MIN = 64,
+    ROW_BLOCK_MAX = 512,
+    TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
+    TASKS_MAX = 64
+};
+static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
+
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+static int64_t extent_of(const Nest *nest, int loop) {
+    return loop < 0 ? 1 : nest->loops[loop].dimension.extent;
+}
+
+static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
+    return loop < 0 ? 0 : cpu_stride(cpu_contraction_index(plan, load), loop);
+}
+
+// The stage that writes most plainly: its stride decides which operand is the column side.
+static int64_t result_stride(const Nest *nest, int loop) { return cpu_stride(nest->stages[1].index, loop); }
+
+// The loop of `mask` that suits best: unit stride in the result and wide, else the widest.
+static int choose_loop(const Nest *nest, uint32_t mask, bool unit_first) {
+    int best = -1;
+    for (int loop = 0; loop < nest->loop_count; loop++) {
+        if (!(mask >> loop & 1)) continue;
+        if (unit_first && result_stride(nest, loop) == 1 && extent_of(nest, loop) >= 8) return loop;
+        if (best < 0 || extent_of(nest, loop) >= extent_of(nest, best)) best = loop;
+    }
+    return best;
+}
+
+static bool has_unit_result(const Nest *nest, uint32_t mask) {
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if ((mask >> loop & 1) && result_stride(nest, loop) == 1) return true;
+    return false;
+}
+
+// Fills the loops by their part. `moves`: loops that move the address of a load.
+static void choose_loops(CpuContraction *plan) {
+    const Nest *nest = plan->nest;
+    uint32_t outer = (1u << nest->outer_count) - 1, moves_a = 0, moves_b = 0;
+    for (int loop = 0; loop < nest->loop_count; loop++) {
+        if (stride_of(plan, plan->load_a, loop)) moves_a |= 1u << loop;
+        if (stride_of(plan, plan->load_b, loop)) moves_b |= 1u << loop;
+    }
+    uint32_t rows = moves_a & ~moves_b & outer, columns = moves_b & ~moves_a & outer;
+    bool swap = !columns || (rows && has_unit_result(nest, rows) && !has_unit_result(nest, columns));
+    if (swap) {
+        uint32_t load = plan->load_a, mask = rows;
+        plan->load_a = plan->load_b;
+        plan->load_b = load;
+        rows = columns;
+        columns = mask;
+        moves_a = moves_b;
+    }
+    plan->row = choose_loop(nest, rows, false);
+    plan->column = choose_loop(nest, columns, true);
+    plan->k = -1;
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
+        if (nest->stages[0].inner >> loop & 1) plan->k = loop;  // the last: k ascends in the nest's order
+    for (int only_b = 0; only_b < 2; only_b++) {
+        for (int loop = 0; loop < nest->outer_count; loop++)
+            if (loop != plan->row && loop != plan->column && (moves_a >> loop & 1) == !only_b)
+                plan->outer[plan->outer_count++] = (uint8_t)loop;
+        if (!only_b) plan->outer_a_count = plan->outer_count;
+    }
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
+        if ((nest->stages[0].inner >> loop & 1) && loop != plan->k) plan->segments[plan->segment_count++] = (uint8_t)loop;
+}
+
+// Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
+static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
+    int wide = plan->tile.vectors;
+    plan->vectors = divide_up(plan->columns, target->lanes);
+    if (plan->vectors < wide) wide = plan->tile.vectors = (int)plan->vectors;
+    plan->panels = divide_up(plan->vectors, wide);
+    plan->narrow = wide > 1 ? wide - 1 : 1;
+    int64_t missing = plan->panels * wide - plan->vectors;
+    plan->wide_panels = plan->panels - missing;
+    if (plan->rows < plan->tile.rows) plan->tile.rows = (int)plan->rows;
+}
+
+static void choose_blocks(CpuContraction *plan) {
+    int64_t outer_a = 1, outer_b = 1, shared = 1;
+    for (int i = 0; i < plan->outer_count; i++) {
+        int64_t extent = extent_of(plan->nest, plan->outer[i]);
+        *(i < plan->outer_a_count ? &outer_a : &outer_b) *= extent;
+        if (!stride_of(plan, plan->load_b, plan->outer[i])) shared *= extent;
+    }
+    int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1;
+    if (limit < ROW_BLOCK_MIN) limit = ROW_BLOCK_MIN;
+    if (limit > ROW_BLOCK_MAX) limit = ROW_BLOCK_MAX;
+    while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
+    if (outer_a * outer_b * plan->panels < 2 * TASKS_MIN)
+        while (outer_a * outer_b * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
+    plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
+    plan->row_blocks = divide_up(plan->rows, plan->row_block);
+    int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
+    double panel_flops = 2.0 * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
+                         (double)plan->panels;
+    while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
+           panel_flops * (double)group > 2 * TASK_FLOPS)
+        group = divide_up(group, 2);
+    plan->panel_group = group;
+    plan->panel_groups = divide_up(plan->panels, group);
+    plan->private_b = plan->row_blocks * shared == 1;
+}
+
+// Whether the result is stage 0 as it is, in memory that a tile can be written to.
+static bool stores_plainly(const CpuContraction *plan) {
+    const Nest *nest = plan->nest;
+    const Stage *store = &nest->stages[1];
+    const NestOperand *operand = &nest->operands[store->operand];
+    if (nest->stage_count != 2 || store->kind != STAGE_STORE || operand->element != ELEMENT_F32) return false;
+    if (nest->formulas.items[store->formula].kind != FORMULA_STAGE) return false;
+    for (int d = 0; d < operand->rank; d++)
+        if (store->index[d].gathered != FORMULA_NONE) return false;
+    return plan->column >= 0 && result_stride(nest, plan->column) == 1;
+}
+
+CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
+                                    uint32_t load_b) {
+    CpuContraction plan = {.nest = normalised, .load_a = load_a, .load_b = load_b,
+                           .tile = cpu_tile_shape(target)};
+    choose_loops(&plan);
+    plan.rows = extent_of(normalised, plan.row);
+    plan.columns = extent_of(normalised, plan.column);
+    plan.segment_depth = plan.depth = extent_of(normalised, plan.k);
+    for (int i = 0; i < plan.segment_count; i++) plan.depth *= extent_of(normalised, plan.segments[i]);
+    const Formula *a = &normalised->formulas.items[plan.load_a], *b = &normalised->formulas.items[plan.load_b];
+    plan.element_a = normalised->operands[a->operand].element;
+    plan.element_b = normalised->operands[b->operand].element;
+    plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
+    plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
+    choose_panels(&plan, target);
+    choose_blocks(&plan);
+
+    plan.direct = stores_plainly(&plan);
+    return plan;
+}

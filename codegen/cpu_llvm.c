@@ -1,0 +1,111 @@
+// What differs between LLVM versions or needs its global registries: target set-up, intrinsics by name,
+// attributes, code emission. The only other places that name LLVM's own types are the emission files.
+#include "codegen/cpu_llvm.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/Support.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <pthread.h>
+#include <string.h>
+
+// LLVM's target registry and its command line are process-wide; both are set once.
+static void start_llvm(void) {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInitializeX86AsmParser();
+    LLVMInitializeAArch64TargetInfo();
+    LLVMInitializeAArch64Target();
+    LLVMInitializeAArch64TargetMC();
+    LLVMInitializeAArch64AsmPrinter();
+    LLVMInitializeAArch64AsmParser();
+    // Loops are emitted in the form that they shall keep; strength reduction only costs time.
+    static const char *const arguments[] = {"cherry", "-disable-lsr"};
+    LLVMParseCommandLineOptions(2, arguments, "");
+}
+
+void cpu_llvm_start(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start_llvm);
+}
+
+const char *cpu_llvm_version(Arena *arena) {
+    unsigned major, minor, patch;
+    LLVMGetVersion(&major, &minor, &patch);
+    return arena_format(arena, "%u.%u.%u", major, minor, patch);
+}
+
+LLVMTargetMachineRef cpu_llvm_machine(const CpuTarget *target, const char **failure) {
+    LLVMTargetRef description;
+    char *message = NULL;
+    if (LLVMGetTargetFromTriple(target->triple, &description, &message)) {
+        *failure = "LLVM was built without this machine's instruction set";
+        LLVMDisposeMessage(message);
+        return NULL;
+    }
+    LLVMTargetMachineRef machine =
+        LLVMCreateTargetMachine(description, target->triple, target->name, target->features,
+                                LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
+    if (!machine) *failure = "LLVM cannot make a target machine";
+    return machine;
+}
+
+LLVMValueRef cpu_intrinsic(CpuUnit *unit, const char *name, const LLVMTypeRef *overloads,
+                           unsigned overload_count, const LLVMValueRef *arguments,
+                           unsigned argument_count) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    if (!id) INTERNAL_ERROR("this LLVM has no intrinsic %s", name);
+    LLVMTypeRef *types = (LLVMTypeRef *)overloads;
+    LLVMValueRef function = LLVMGetIntrinsicDeclaration(unit->module, id, types, overload_count);
+    LLVMTypeRef type = LLVMIntrinsicGetType(unit->context, id, types, overload_count);
+    return LLVMBuildCall2(unit->builder, type, function, (LLVMValueRef *)arguments, argument_count, "");
+}
+
+bool cpu_llvm_has_intrinsic(const char *name) { return LLVMLookupIntrinsicID(name, strlen(name)) != 0; }
+
+// Unknown attributes have kind 0, which crashes when it is used: an attribute that this LLVM lacks is
+// left out.
+void cpu_llvm_attribute(CpuUnit *unit, LLVMValueRef function, unsigned place, const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    if (!kind) return;
+    LLVMAddAttributeAtIndex(function, place, LLVMCreateEnumAttribute(unit->context, kind, 0));
+}
+
+void cpu_llvm_text_attribute(CpuUnit *unit, LLVMValueRef function, const char *name, const char *value) {
+    LLVMAttributeRef attribute = LLVMCreateStringAttribute(unit->context, name, (unsigned)strlen(name),
+                                                           value, (unsigned)strlen(value));
+    LLVMAddAttributeAtIndex(function, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, attribute);
+}
+
+bool cpu_llvm_verify(CpuUnit *unit) {
+    char *message = NULL;
+    bool broken = LLVMVerifyModule(unit->module, LLVMReturnStatusAction, &message);
+    if (broken) cpu_fail(unit, NO_PLACE, "LLVM rejects the generated module: %s", message);
+    LLVMDisposeMessage(message);
+    return !broken;
+}
+
+bool cpu_llvm_run_passes(CpuUnit *unit, const char *passes) {
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    LLVMErrorRef error = LLVMRunPasses(unit->module, passes, unit->machine, options);
+    LLVMDisposePassBuilderOptions(options);
+    if (!error) return true;
+    char *message = LLVMGetErrorMessage(error);
+    cpu_fail(unit, NO_PLACE, "LLVM pass: %s", message);
+    LLVMDisposeErrorMessage(message);
+    return false;
+}
+
+LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly) {
+    char *message = NULL;
+    LLVMMemoryBufferRef buffer = NULL;
+    LLVMCodeGenFileType kind = assembly ? LLVMAssemblyFile : LLVMObjectFile;
+    if (LLVMTargetMachineEmitToMemoryBuffer(unit->machine, unit->module, kind, &message, &buffer)) {
+        cpu_fail(unit, NO_PLACE, "LLVM: %s", message);
+        LLVMDisposeMessage(message);
+        return NULL;
+    }
+    return buffer;
+}

@@ -1,0 +1,144 @@
+// A compile unit: one module in a context of its own, and the small vocabulary of types and constants.
+#include <stdarg.h>
+#include <string.h>
+
+#include "codegen/cpu_llvm.h"
+
+CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, bool sanitize, const char **failure) {
+    LLVMTargetMachineRef machine = cpu_llvm_machine(target, failure);
+    if (!machine) return NULL;
+    CpuUnit *unit = ARENA_NEW(arena, CpuUnit);
+    *unit = (CpuUnit){.arena = arena, .target = target, .sanitize = sanitize, .machine = machine};
+    LLVMContextRef context = unit->context = LLVMContextCreate();
+    unit->module = LLVMModuleCreateWithNameInContext("cherry", context);
+    unit->builder = LLVMCreateBuilderInContext(context);
+    LLVMSetTarget(unit->module, target->triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
+    LLVMSetModuleDataLayout(unit->module, layout);
+    LLVMDisposeTargetData(layout);
+    unit->void_type = LLVMVoidTypeInContext(context);
+    unit->i1 = LLVMInt1TypeInContext(context);
+    unit->i8 = LLVMInt8TypeInContext(context);
+    unit->i16 = LLVMInt16TypeInContext(context);
+    unit->i32 = LLVMInt32TypeInContext(context);
+    unit->i64 = LLVMInt64TypeInContext(context);
+    unit->f32 = LLVMFloatTypeInContext(context);
+    unit->f64 = LLVMDoubleTypeInContext(context);
+    unit->pointer = LLVMPointerTypeInContext(context, 0);
+    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->pointer, unit->i64, unit->i64};
+    unit->function_type = LLVMFunctionType(unit->void_type, parameters, 5, false);
+    return unit;
+}
+
+void cpu_unit_destroy(CpuUnit *unit) {
+    if (!unit) return;
+    LLVMDisposeBuilder(unit->builder);
+    LLVMDisposeModule(unit->module);
+    LLVMContextDispose(unit->context);
+    LLVMDisposeTargetMachine(unit->machine);
+}
+
+bool cpu_fail(CpuUnit *unit, Place place, const char *format, ...) {
+    if (unit->failure) return false;
+    va_list arguments;
+    va_start(arguments, format);
+    unit->failure = arena_format_list(unit->arena, format, arguments);
+    va_end(arguments);
+    unit->failure_place = place;
+    return false;
+}
+
+// ---- Types ----
+
+LLVMTypeRef cpu_vector_of(LLVMTypeRef type, int lanes) {
+    return lanes == 1 ? type : LLVMVectorType(type, (unsigned)lanes);
+}
+
+LLVMTypeRef cpu_register_type(CpuUnit *unit, Element element, int lanes) {
+    LLVMTypeRef types[ELEMENT_COUNT] = {
+        [ELEMENT_BOOL] = unit->i1, [ELEMENT_I32] = unit->i32, [ELEMENT_I64] = unit->i64,
+        [ELEMENT_BF16] = unit->f32, [ELEMENT_F32] = unit->f32, [ELEMENT_F64] = unit->f64};
+    return cpu_vector_of(types[element], lanes);
+}
+
+LLVMTypeRef cpu_memory_type(CpuUnit *unit, Element element, int lanes) {
+    if (element == ELEMENT_BOOL) return cpu_vector_of(unit->i8, lanes);
+    if (element == ELEMENT_BF16) return cpu_vector_of(unit->i16, lanes);
+    return cpu_register_type(unit, element, lanes);
+}
+
+int cpu_lanes(LLVMValueRef value) {
+    LLVMTypeRef type = LLVMTypeOf(value);
+    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? (int)LLVMGetVectorSize(type) : 1;
+}
+
+// ---- Constants ----
+
+LLVMValueRef cpu_i32(CpuUnit *unit, int64_t value) {
+    return LLVMConstInt(unit->i32, (unsigned long long)value, true);
+}
+
+LLVMValueRef cpu_i64(CpuUnit *unit, int64_t value) {
+    return LLVMConstInt(unit->i64, (unsigned long long)value, true);
+}
+
+LLVMValueRef cpu_zero(LLVMTypeRef type) { return LLVMConstNull(type); }
+
+static LLVMValueRef constant_splat(LLVMValueRef value, int lanes) {
+    if (lanes == 1) return value;
+    LLVMValueRef items[256];
+    CHECK(lanes <= 256);
+    for (int i = 0; i < lanes; i++) items[i] = value;
+    return LLVMConstVector(items, (unsigned)lanes);
+}
+
+static LLVMValueRef number_of_type(LLVMTypeRef type, double value) {
+    LLVMTypeKind kind = LLVMGetTypeKind(type);
+    if (kind == LLVMFloatTypeKind || kind == LLVMDoubleTypeKind) return LLVMConstReal(type, value);
+    if (LLVMGetIntTypeWidth(type) == 1) return LLVMConstInt(type, value != 0, false);
+    // 2^63 and above can only mean the unsigned pattern.
+    uint64_t bits = value >= 0x1p63 ? (uint64_t)value : (uint64_t)(int64_t)value;
+    return LLVMConstInt(type, bits, true);
+}
+
+LLVMValueRef cpu_number(CpuUnit *unit, Element element, double value, int lanes) {
+    return constant_splat(number_of_type(cpu_register_type(unit, element, 1), value), lanes);
+}
+
+LLVMValueRef cpu_number_like(LLVMValueRef like, double value) {
+    LLVMTypeRef type = LLVMTypeOf(like);
+    int lanes = cpu_lanes(like);
+    return constant_splat(number_of_type(lanes == 1 ? type : LLVMGetElementType(type), value), lanes);
+}
+
+LLVMValueRef cpu_splat(CpuUnit *unit, LLVMValueRef value, int lanes) {
+    if (lanes == 1 || cpu_lanes(value) > 1) return value;
+    if (LLVMIsConstant(value)) return constant_splat(value, lanes);
+    LLVMTypeRef type = LLVMVectorType(LLVMTypeOf(value), (unsigned)lanes);
+    LLVMValueRef first =
+        LLVMBuildInsertElement(unit->builder, LLVMGetUndef(type), value, cpu_i32(unit, 0), "");
+    LLVMValueRef zeros = cpu_zero(LLVMVectorType(unit->i32, (unsigned)lanes));
+    return LLVMBuildShuffleVector(unit->builder, first, LLVMGetUndef(type), zeros, "");
+}
+
+LLVMValueRef cpu_iota(CpuUnit *unit, LLVMTypeRef integer, int lanes, int64_t scale) {
+    (void)unit;
+    LLVMValueRef items[256];
+    CHECK(lanes <= 256);
+    for (int i = 0; i < lanes; i++) items[i] = LLVMConstInt(integer, (unsigned long long)(i * scale), true);
+    return lanes == 1 ? items[0] : LLVMConstVector(items, (unsigned)lanes);
+}
+
+LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count) {
+    if (LLVMIsAConstantInt(count)) {
+        int64_t on = LLVMConstIntGetSExtValue(count);
+        if (on >= lanes) return NULL;
+        LLVMValueRef items[256];
+        for (int i = 0; i < lanes; i++) items[i] = LLVMConstInt(unit->i1, i < on, false);
+        return lanes == 1 ? items[0] : LLVMConstVector(items, (unsigned)lanes);
+    }
+    LLVMValueRef low = cpu_minimum(unit, count, cpu_i64(unit, lanes));
+    LLVMValueRef narrow = LLVMBuildTrunc(unit->builder, low, unit->i32, "");
+    return LLVMBuildICmp(unit->builder, LLVMIntSLT, cpu_iota(unit, unit->i32, lanes, 1),
+                         cpu_splat(unit, narrow, lanes), "mask");
+}

@@ -1,0 +1,25 @@
+// Passes over programs: a flat graph becomes launches, launches are merged, ordered, and their
+// temporaries placed. Each returns false (NULL) after reporting an error.
+#ifndef CHERRY_PASSES_PROGRAM_PASSES_H
+#define CHERRY_PASSES_PROGRAM_PASSES_H
+
+#include "ir/program.h"
+
+// Lowers a flat graph: no stacks; calls only with a kernel that `has_kernel` accepts. At least one
+// launch for every node that computes; shape ops become views.
+Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel));
+
+// Merges launches: see passes/fuse.c.
+bool fuse_program(Program *program);
+
+// Reorders launches within their dependences so that less is live at once: see passes/order.c.
+bool order_program(Program *program);
+
+// Gives every temporary its place in the arena: see passes/plan_memory.c. The order is final.
+bool plan_memory(Program *program);
+
+// Makes a buffer of `bytes` for the workspace of a launch; plan_memory does it by itself for kernels
+// whose cpu.workspace_bytes is set.
+void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes);
+
+#endif

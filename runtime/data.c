@@ -1,0 +1,184 @@
+// Token files: opening, windows for training, sequences for evaluation. See data.h.
+#include "runtime/data.h"
+
+#include <string.h>
+
+#include "runtime/random.h"
+
+enum { LLMC_HEADER = 1024, LLMC_MAGIC_16 = 20240520, LLMC_MAGIC_32 = 20240801 };
+
+bool token_format_parse(const char *text, TokenFormat *format) {
+    static const char *const names[] = {[TOKENS_DETECT] = "detect", [TOKENS_BYTES] = "bytes", [TOKENS_U16] = "u16",
+                                        [TOKENS_U32] = "u32", [TOKENS_LLMC] = "llmc"};
+    for (int i = 0; i <= TOKENS_LLMC; i++) {
+        *format = (TokenFormat)i;
+        if (strcmp(text, names[i]) == 0) return true;
+    }
+    return false;
+}
+
+// ---- Opening ----
+
+static uint32_t header_word(const FileMap *map, int index) {
+    uint32_t word;
+    memcpy(&word, map->data + 4 * index, sizeof word);
+    return word;
+}
+
+static bool has_llmc_header(const FileMap *map) {
+    if (map->bytes < LLMC_HEADER) return false;
+    return header_word(map, 0) == LLMC_MAGIC_16 || header_word(map, 0) == LLMC_MAGIC_32;
+}
+
+static TokenFormat detect(const TokenFile *file) {
+    if (has_llmc_header(&file->map)) return TOKENS_LLMC;
+    size_t length = strlen(file->path);
+    return length > 4 && strcmp(file->path + length - 4, ".bin") == 0 ? TOKENS_U16 : TOKENS_BYTES;
+}
+
+static bool open_llmc(Diagnostics *diagnostics, TokenFile *file) {
+    if (!has_llmc_header(&file->map))
+        return report_error(diagnostics, NO_PLACE, "E0702", "%s has no llm.c header (magic %d or %d)", file->path,
+                            LLMC_MAGIC_16, LLMC_MAGIC_32);
+    bool narrow = header_word(&file->map, 0) == LLMC_MAGIC_16;
+    uint32_t version = header_word(&file->map, 1), expected = narrow ? 1 : 7;
+    if (version != expected)
+        return report_error(diagnostics, NO_PLACE, "E0702", "%s has version %u of the llm.c format, %u is known",
+                            file->path, version, expected);
+    file->width = narrow ? 2 : 4;
+    file->header_bytes = LLMC_HEADER;
+    file->count = header_word(&file->map, 2);
+    int64_t bytes = (int64_t)file->map.bytes - LLMC_HEADER;
+    if (file->count * file->width != bytes)
+        return report_error(diagnostics, NO_PLACE, "E0702", "%s should hold %lld tokens of %d bytes and holds %lld bytes",
+                            file->path, (long long)file->count, file->width, (long long)bytes);
+    return true;
+}
+
+static bool open_raw(Diagnostics *diagnostics, TokenFile *file) {
+    file->width = file->format == TOKENS_BYTES ? 1 : file->format == TOKENS_U16 ? 2 : 4;
+    file->count = (int64_t)file->map.bytes / file->width;
+    if ((int64_t)file->map.bytes % file->width == 0) return true;
+    return report_error(diagnostics, NO_PLACE, "E0702", "%s has %zu bytes, no multiple of the %d that a token takes",
+                        file->path, file->map.bytes, file->width);
+}
+
+bool token_file_open(Diagnostics *diagnostics, const char *path, TokenFormat format, TokenFile *file) {
+    *file = (TokenFile){.path = path};
+    if (!file_map(diagnostics, path, &file->map)) return false;
+    file->format = format == TOKENS_DETECT ? detect(file) : format;
+    bool good = file->format == TOKENS_LLMC ? open_llmc(diagnostics, file) : open_raw(diagnostics, file);
+    if (good && file->count == 0) good = report_error(diagnostics, NO_PLACE, "E0701", "%s holds no tokens", path);
+    if (!good) token_file_close(file);
+    return good;
+}
+
+void token_file_close(TokenFile *file) { file_unmap(&file->map); }
+
+// ---- Parts ----
+
+// Where the held-out part of `count` items begins.
+static int64_t split_point(int64_t count, double fraction) {
+    if (!(fraction > 0)) return count;
+    if (fraction >= 1) return 0;
+    return count - (int64_t)((double)count * fraction);
+}
+
+void token_file_split(const TokenFile *file, double fraction, TokenPart *train, TokenPart *valid) {
+    int64_t point = split_point(file->count, fraction);
+    *train = (TokenPart){.file = file, .begin = 0, .end = point};
+    *valid = (TokenPart){.file = file, .begin = point, .end = file->count};
+}
+
+TokenPart token_file_whole(const TokenFile *file) { return (TokenPart){.file = file, .end = file->count}; }
+
+bool token_part_check(Diagnostics *diagnostics, const TokenPart *part, int64_t time, const char *what) {
+    int64_t count = part->end - part->begin;
+    if (count >= time + 1) return true;
+    return report_error(diagnostics, NO_PLACE, "E0701", "%s: %s has %lld tokens, one window needs %lld (time + 1)",
+                        part->file->path, what, (long long)count, (long long)time + 1);
+}
+
+static bool report_id(Diagnostics *diagnostics, const TokenFile *file, int64_t index, int64_t vocabulary) {
+    return report_error(diagnostics, NO_PLACE, "E0703", "%s: token %u at byte %lld is not below the vocabulary of %lld",
+                        file->path, token_at(file, index), (long long)(file->header_bytes + index * file->width),
+                        (long long)vocabulary);
+}
+
+bool token_part_check_ids(Diagnostics *diagnostics, const TokenPart *part, int64_t vocabulary) {
+    const TokenFile *file = part->file;
+    if (file->width < 4 && vocabulary >= INT64_C(1) << (8 * file->width)) return true;
+    for (int64_t i = part->begin; i < part->end; i++)
+        if (token_at(file, i) >= vocabulary) return report_id(diagnostics, file, i, vocabulary);
+    return true;
+}
+
+// ---- Batches ----
+
+// Copies tokens [first, first + count) after checking each.
+static bool copy_tokens(Diagnostics *diagnostics, const TokenFile *file, int64_t first, int64_t count,
+                        int64_t vocabulary, int32_t *out) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t token = token_at(file, first + i);
+        if (token >= vocabulary || token > INT32_MAX) return report_id(diagnostics, file, first + i, vocabulary);
+        out[i] = (int32_t)token;
+    }
+    return true;
+}
+
+int64_t token_window(const TokenPart *part, uint64_t seed, int64_t step, int64_t row, int64_t time) {
+    uint64_t key = random_bits(seed, STREAM_WINDOWS, (uint64_t)step);
+    return part->begin + random_below(hash_word(key, (uint64_t)row), part->end - part->begin - time);
+}
+
+bool token_batch(Diagnostics *diagnostics, const TokenPart *part, uint64_t seed, int64_t step, int64_t first_row,
+                 int64_t rows, int64_t time, int64_t vocabulary, int32_t *tokens, int32_t *targets) {
+    CHECK(part->end - part->begin > time);
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t start = token_window(part, seed, step, first_row + row, time);
+        if (!copy_tokens(diagnostics, part->file, start, time, vocabulary, tokens + row * time) ||
+            !copy_tokens(diagnostics, part->file, start + 1, time, vocabulary, targets + row * time))
+            return false;
+    }
+    return true;
+}
+
+int64_t token_sequence_windows(const TokenPart *part, int64_t time) {
+    int64_t targets = part->end - part->begin - 1;
+    return targets > 0 ? (targets + time - 1) / time : 0;
+}
+
+bool token_sequence_batch(Diagnostics *diagnostics, const TokenPart *part, int64_t first_window, int64_t rows,
+                          int64_t time, int64_t vocabulary, int32_t *tokens, int32_t *targets, float *weights,
+                          int64_t *counted) {
+    *counted = 0;
+    memset(tokens, 0, sizeof *tokens * (size_t)(rows * time));
+    memset(targets, 0, sizeof *targets * (size_t)(rows * time));
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t start = part->begin + (first_window + row) * time;
+        int64_t filled = part->end - 1 - start;
+        filled = filled < 0 ? 0 : filled > time ? time : filled;
+        if (!copy_tokens(diagnostics, part->file, start, filled, vocabulary, tokens + row * time) ||
+            !copy_tokens(diagnostics, part->file, start + 1, filled, vocabulary, targets + row * time))
+            return false;
+        for (int64_t i = 0; weights && i < time; i++) weights[row * time + i] = i < filled ? 1 : 0;
+        *counted += filled;
+    }
+    return true;
+}
+
+// ---- Rows of columns ----
+
+void row_split(int64_t rows, double fraction, RowPart *train, RowPart *valid) {
+    int64_t point = split_point(rows, fraction);
+    *train = (RowPart){.begin = 0, .end = point};
+    *valid = (RowPart){.begin = point, .end = rows};
+}
+
+int64_t row_shuffled(const RowPart *part, uint64_t seed, int64_t step, int64_t slot, int64_t slots_per_step) {
+    int64_t count = part->end - part->begin;
+    CHECK(count > 0);
+    int64_t position = step * slots_per_step + slot;
+    uint64_t key = random_bits(seed, STREAM_ROWS, (uint64_t)(position / count));
+    return part->begin + random_permutation(key, count, position % count);
+}

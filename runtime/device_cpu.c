@@ -1,0 +1,303 @@
+// The CPU device: runs a program as a list of phases, each split over the threads by static shares.
+//
+// Threads meet only where they must. Phases that touch disjoint memory follow each other without a
+// barrier: such a run of phases is called an epoch. A chain of one-task phases stays on one thread and
+// needs no barrier either, whatever its phases touch of each other.
+#include <string.h>
+
+#include "runtime/executor.h"
+
+// Bytes [low, high) that a phase touches. Views with holes are taken whole: that costs a barrier, never
+// correctness.
+typedef struct Range {
+    uintptr_t low, high;
+    bool writes;
+} Range;
+
+typedef struct Phase {
+    CpuFunction function;
+    char **operands;
+    char *workspace;
+    int64_t tasks;
+    uint32_t launch;
+    int first_thread;      // that gets the first share: spreads phases with few tasks over the threads
+    bool barrier_before;
+} Phase;
+
+struct Executor {
+    Arena *arena;          // of the tables
+    const Program *program;
+    State *state;
+    ThreadPool *pool;
+    int threads;
+    MemoryBlock exchange;  // inputs and outputs
+    char **addresses;      // of each of the program's buffers
+    Phase *phases;
+    int64_t phase_count, barrier_count;
+    double *seconds;       // executor_run_timed
+};
+
+// ---- Addresses ----
+
+static int64_t align(int64_t bytes) {
+    return (bytes + MEMORY_ALIGNMENT - 1) & ~(int64_t)(MEMORY_ALIGNMENT - 1);
+}
+
+static bool is_exchanged(const Buffer *buffer) {
+    return buffer->kind == BUFFER_INPUT || buffer->kind == BUFFER_OUTPUT;
+}
+
+static char *state_address(const Executor *executor, const Buffer *buffer) {
+    const StateBuffer *found = state_find(executor->state, buffer->name, buffer->role);
+    if (!found || found->bytes != buffer->bytes)
+        INTERNAL_ERROR("program %s was not in the list that its state was created from: %s %s",
+                       executor->program->name, role_name(buffer->role), buffer->name);
+    return found->data;
+}
+
+static bool resolve_buffers(Diagnostics *diagnostics, Executor *executor) {
+    const Program *program = executor->program;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < program->buffers.count; i++)
+        if (is_exchanged(&program->buffers.items[i])) bytes += align(program->buffers.items[i].bytes);
+    if (!memory_allocate(diagnostics, bytes, "inputs and outputs", &executor->exchange)) return false;
+    CHECK(program->arena_bytes <= state_arena_bytes(executor->state));
+
+    executor->addresses = ARENA_ARRAY(executor->arena, char *, program->buffers.count);
+    int64_t offset = 0;
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        const Buffer *buffer = &program->buffers.items[i];
+        if (buffer->kind == BUFFER_STATE) {
+            executor->addresses[i] = state_address(executor, buffer);
+        } else if (is_exchanged(buffer)) {
+            executor->addresses[i] = executor->exchange.data + offset;
+            offset += align(buffer->bytes);
+        } else if (buffer->offset >= 0) {
+            CHECK(buffer->offset % MEMORY_ALIGNMENT == 0 && buffer->offset + buffer->bytes <= program->arena_bytes);
+            executor->addresses[i] = state_arena(executor->state) + buffer->offset;
+        }  // else: fusing left it without a use, and planning without a place
+    }
+    return true;
+}
+
+// ---- Phases ----
+
+// Extents and strides of operand `index`, whatever kind of kernel it is.
+static int operand_shape(const Kernel *kernel, int index, int64_t *extents, const int64_t **strides,
+                         Element *element) {
+    if (kernel->nest) {
+        const NestOperand *operand = &kernel->nest->operands[index];
+        memcpy(extents, operand->extent, sizeof operand->extent);
+        *strides = operand->stride;
+        *element = operand->element;
+        return operand->rank;
+    }
+    const Type *type = kernel->named->types[index];
+    for (int i = 0; i < type->rank; i++) extents[i] = type->dimensions[i].extent;
+    *strides = kernel->named->strides[index];
+    *element = type->element;
+    return type->rank;
+}
+
+static bool operand_is_written(const Kernel *kernel, int index) {
+    return kernel->nest ? kernel->nest->operands[index].writes : index >= kernel->named->output_start;
+}
+
+// The bytes that an operand can reach from its base address; strides may be negative.
+static Range operand_range(const Kernel *kernel, int index, char *base, int64_t *bytes) {
+    int64_t extents[RANK_MAX];
+    const int64_t *strides;
+    Element element;
+    int rank = operand_shape(kernel, index, extents, &strides, &element);
+    int64_t low = 0, high = 1;
+    for (int i = 0; i < rank; i++) {
+        int64_t reach = (extents[i] - 1) * strides[i];
+        if (reach < 0) low += reach;
+        else high += reach;
+    }
+    *bytes = element_bytes(element);
+    return (Range){.low = (uintptr_t)(base + low * *bytes),
+                   .high = (uintptr_t)(base + high * *bytes),
+                   .writes = operand_is_written(kernel, index)};
+}
+
+static char **resolve_operands(Executor *executor, const Launch *launch, const Kernel *kernel, Range *ranges) {
+    char **operands = ARENA_ARRAY(executor->arena, char *, launch->operand_count + 1);
+    for (int i = 0; i < launch->operand_count; i++) {
+        const Buffer *buffer = &executor->program->buffers.items[launch->buffers[i]];
+        char *address = executor->addresses[launch->buffers[i]];
+        if (!address) INTERNAL_ERROR("kernel %s uses a buffer without a place: %s", kernel->name, buffer->name);
+        operands[i] = address + launch->offsets[i] * element_bytes(buffer->type->element);
+        int64_t bytes;
+        ranges[i] = operand_range(kernel, i, operands[i], &bytes);
+        if (ranges[i].low < (uintptr_t)address || ranges[i].high > (uintptr_t)(address + buffer->bytes))
+            INTERNAL_ERROR("kernel %s: operand %d reaches outside of buffer %s", kernel->name, i, buffer->name);
+    }
+    return operands;
+}
+
+// The epoch under construction: what its phases touch, and who runs the one-task phases.
+typedef struct Epoch {
+    VECTOR(Range) ranges;
+    VECTOR(int) owners;     // of the phase that each range belongs to: a thread, or -1 for several
+    int next_thread;
+} Epoch;
+
+enum { EPOCH_RANGE_LIMIT = 256 };  // bounds the time that planning takes
+
+static bool ranges_conflict(Range a, Range b) {
+    return (a.writes || b.writes) && a.low < b.high && b.low < a.high;
+}
+
+// Who must run a phase with these ranges: -1 anybody, a thread, or `several` when only a barrier helps.
+static int find_owner(const Epoch *epoch, const Range *ranges, int range_count, int several) {
+    int owner = -1;
+    for (size_t i = 0; i < epoch->ranges.count; i++)
+        for (int j = 0; j < range_count; j++) {
+            if (!ranges_conflict(epoch->ranges.items[i], ranges[j])) continue;
+            int runner = epoch->owners.items[i];
+            if (runner < 0 || (owner >= 0 && owner != runner)) return several;
+            owner = runner;
+        }
+    return owner;
+}
+
+// Decides barrier and threads of one phase, and adds it to the epoch (a new one after a barrier).
+static void schedule(Executor *executor, Epoch *epoch, Phase *phase, const Range *ranges, int range_count) {
+    int several = executor->threads;
+    int owner = find_owner(epoch, ranges, range_count, several);
+    bool full = epoch->ranges.count + (size_t)range_count > EPOCH_RANGE_LIMIT && epoch->ranges.count;
+    // What one thread wrote, only that thread may touch without a barrier; several tasks never do.
+    if (full || owner == several || (owner >= 0 && phase->tasks > 1)) {
+        phase->barrier_before = true;
+        executor->barrier_count++;
+        epoch->ranges.count = epoch->owners.count = 0;
+        epoch->next_thread = 0;
+        owner = -1;
+    }
+    phase->first_thread = owner >= 0 ? owner : epoch->next_thread;
+    if (owner < 0 && phase->tasks < executor->threads)
+        epoch->next_thread = (int)((epoch->next_thread + phase->tasks) % executor->threads);
+    for (int i = 0; i < range_count; i++) {
+        vector_push(executor->arena, &epoch->ranges, ranges[i]);
+        vector_push(executor->arena, &epoch->owners, phase->tasks == 1 ? phase->first_thread : -1);
+    }
+}
+
+static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
+    const Launch *launch = &executor->program->launches.items[index];
+    const Kernel *kernel = &executor->program->kernels.items[launch->kernel];
+    const CpuKernel *compiled = &kernel->cpu;
+    Range ranges[NEST_OPERAND_MAX + 1];
+    char **operands = resolve_operands(executor, launch, kernel, ranges);
+    int range_count = launch->operand_count;
+    char *workspace = NULL;
+    if (compiled->workspace_bytes > 0) {
+        CHECK(launch->workspace != UINT32_MAX);
+        CHECK(executor->program->buffers.items[launch->workspace].bytes >= compiled->workspace_bytes);
+        workspace = executor->addresses[launch->workspace];
+        CHECK(workspace);
+        // The phases of a launch hand over through workspace and operands: the conflict is here.
+        ranges[range_count++] = (Range){.low = (uintptr_t)workspace,
+                                        .high = (uintptr_t)workspace + (uintptr_t)compiled->workspace_bytes,
+                                        .writes = true};
+    }
+    if (compiled->phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
+    for (int i = 0; i < compiled->phase_count; i++) {
+        CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
+        Phase *phase = &executor->phases[executor->phase_count++];
+        *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspace = workspace,
+                         .tasks = compiled->tasks[i], .launch = index};
+        schedule(executor, epoch, phase, ranges, range_count);
+    }
+}
+
+static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
+    const Program *program = executor->program;
+    int64_t phases = 0, scratch = 0;
+    for (size_t i = 0; i < program->launches.count; i++) {
+        const CpuKernel *compiled = &program->kernels.items[program->launches.items[i].kernel].cpu;
+        phases += compiled->phase_count;
+        if (compiled->scratch_bytes > scratch) scratch = compiled->scratch_bytes;
+    }
+    if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, scratch)) return false;
+    executor->phases = ARENA_ARRAY(executor->arena, Phase, phases + 1);
+    Epoch epoch = {0};
+    for (size_t i = 0; i < program->launches.count; i++) plan_launch(executor, &epoch, (uint32_t)i);
+    CHECK(executor->phase_count == phases);
+    return true;
+}
+
+Executor *executor_create(Diagnostics *diagnostics, const Program *program, State *state, ThreadPool *pool) {
+    Arena *arena = arena_create();
+    Executor *executor = ARENA_NEW(arena, Executor);
+    *executor = (Executor){.arena = arena, .program = program, .state = state, .pool = pool,
+                           .threads = thread_pool_count(pool)};
+    if (resolve_buffers(diagnostics, executor) && plan_phases(diagnostics, executor)) return executor;
+    executor_destroy(executor);
+    return NULL;
+}
+
+void executor_destroy(Executor *executor) {
+    if (!executor) return;
+    memory_release(&executor->exchange);
+    arena_destroy(executor->arena);
+}
+
+static char *find_address(const Executor *executor, const char *name, BufferKind kind) {
+    for (size_t i = 0; i < executor->program->buffers.count; i++) {
+        const Buffer *buffer = &executor->program->buffers.items[i];
+        if (buffer->kind == kind && strcmp(buffer->name, name) == 0) return executor->addresses[i];
+    }
+    return NULL;
+}
+
+void *executor_input(Executor *executor, const char *name) { return find_address(executor, name, BUFFER_INPUT); }
+
+const void *executor_output(const Executor *executor, const char *name) {
+    return find_address(executor, name, BUFFER_OUTPUT);
+}
+
+// ---- Running ----
+
+static inline void run_share(const Executor *executor, const Phase *phase, int thread) {
+    int rank = thread - phase->first_thread;
+    if (rank < 0) rank += executor->threads;
+    int64_t begin = rank, end = rank + 1;
+    if (phase->tasks > executor->threads) thread_share(phase->tasks, rank, executor->threads, &begin, &end);
+    else if (rank >= phase->tasks) return;
+    phase->function(phase->operands, phase->workspace, state_scratch(executor->state, thread), begin, end);
+}
+
+static void run_region(void *context, int thread) {
+    const Executor *executor = context;
+    for (int64_t i = 0; i < executor->phase_count; i++) {
+        const Phase *phase = &executor->phases[i];
+        if (phase->barrier_before) thread_pool_barrier(executor->pool, thread);
+        run_share(executor, phase, thread);
+    }
+}
+
+void executor_run(Executor *executor) { thread_pool_run(executor->pool, run_region, executor); }
+
+static void run_timed_region(void *context, int thread) {
+    Executor *executor = context;
+    double before = clock_seconds();
+    for (int64_t i = 0; i < executor->phase_count; i++) {
+        const Phase *phase = &executor->phases[i];
+        run_share(executor, phase, thread);
+        thread_pool_barrier(executor->pool, thread);
+        if (thread != 0) continue;
+        double now = clock_seconds();
+        executor->seconds[phase->launch] += now - before;
+        before = now;
+    }
+}
+
+void executor_run_timed(Executor *executor, double *seconds_per_launch) {
+    executor->seconds = seconds_per_launch;
+    thread_pool_run(executor->pool, run_timed_region, executor);
+}
+
+int64_t executor_phase_count(const Executor *executor) { return executor->phase_count; }
+int64_t executor_barrier_count(const Executor *executor) { return executor->barrier_count; }

@@ -1,0 +1,33 @@
+// Executor: one program bound to a state and a thread pool. Every pointer is resolved and every
+// barrier decided when it is created; running it allocates nothing and takes no lock.
+#ifndef CHERRY_RUNTIME_EXECUTOR_H
+#define CHERRY_RUNTIME_EXECUTOR_H
+
+#include "base/thread.h"
+#include "runtime/state.h"
+
+typedef struct Executor Executor;
+
+// `state` was created from a list that had `program` in it; the kernels are compiled. Program, state
+// and pool outlive the executor. Executors of one state share its arena: run one at a time.
+// NULL after reporting that memory is short.
+Executor *executor_create(Diagnostics *diagnostics, const Program *program, State *state, ThreadPool *pool);
+void executor_destroy(Executor *executor);
+
+// Where the host writes an input before a run, and reads an output after it: row-major at capacity,
+// 64-byte aligned. Inputs keep their values from run to run. NULL where there is no such name.
+void *executor_input(Executor *executor, const char *name);
+const void *executor_output(const Executor *executor, const char *name);
+
+// One region of the pool. The result does not depend on the number of threads.
+void executor_run(Executor *executor);
+
+// The same, with a barrier round every launch, whose seconds are added to seconds_per_launch
+// (program->launches.count of them).
+void executor_run_timed(Executor *executor, double *seconds_per_launch);
+
+// What a run consists of: phases, and barriers among them (for `explain`, and for tests).
+int64_t executor_phase_count(const Executor *executor);
+int64_t executor_barrier_count(const Executor *executor);
+
+#endif

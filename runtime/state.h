@@ -1,0 +1,40 @@
+// State: the buffers that live across calls (parameters, gradients, moments, caches), shared by the
+// programs of one model, and the memory that those programs use in turn.
+#ifndef CHERRY_RUNTIME_STATE_H
+#define CHERRY_RUNTIME_STATE_H
+
+#include "ir/program.h"
+#include "runtime/memory.h"
+
+typedef struct StateBuffer {
+    const char *name;  // of the parameter or cache; belongs to the program
+    Role role;
+    const Type *type;
+    int64_t bytes;
+    char *data;        // row-major, 64-byte aligned
+} StateBuffer;
+
+typedef struct State State;
+
+// The union of the programs' BUFFER_STATE by (name, role), zeroed, and one arena as large as the
+// largest that any of them asks for: programs of one state never run at the same time, so they share
+// it. The programs outlive the state. NULL after an error: E0952 with the figures where memory is
+// short, E0953 where two programs disagree on a type.
+State *state_create(Diagnostics *diagnostics, Program *const *programs, size_t count);
+void state_destroy(State *state);
+
+size_t state_count(const State *state);
+const StateBuffer *state_buffer(const State *state, size_t index);
+const StateBuffer *state_find(const State *state, const char *name, Role role);  // or NULL
+void *state_data(const State *state, const char *name, Role role);               // or NULL
+
+int64_t state_bytes(const State *state);  // of all state buffers
+char *state_arena(const State *state);
+int64_t state_arena_bytes(const State *state);
+
+// Private memory of thread `thread` for the kernel that it runs. state_reserve_scratch gives every
+// thread below `threads` at least `bytes`; pointers from before it are void.
+bool state_reserve_scratch(Diagnostics *diagnostics, State *state, int threads, int64_t bytes);
+char *state_scratch(const State *state, int thread);
+
+#endif
