@@ -238,7 +238,8 @@ void lexer_next(Lexer *lexer) {
 }
 
 Lexer lexer_start(Ir *ir, const char *file, const char *text) {
-    Lexer lexer = {.ir = ir, .file = file, .cursor = text, .line_start = text, .line = 1};
+    Lexer lexer = {
+        .ir = ir, .file = names_intern(ir->names, file), .cursor = text, .line_start = text, .line = 1};
     lexer_next(&lexer);
     return lexer;
 }

@@ -133,7 +133,8 @@ static bool check_input(Verifier *verifier, uint32_t id, const Node *node) {
     return false;
 }
 
-// The list of inputs holds every input node once; names are distinct within a role.
+// The list of inputs holds every input node once; names are distinct within a role, but for arguments,
+// which are known by their position.
 static bool check_inputs(Verifier *verifier) {
     const Graph *graph = verifier->graph;
     bool *listed = ARENA_ARRAY(verifier->ir->arena, bool, graph->nodes.count);
@@ -150,7 +151,7 @@ static bool check_inputs(Verifier *verifier) {
         if (!check_input(verifier, id, node)) return false;
         const char *name = names_intern(verifier->ir->names, attribute_text(node, ATTRIBUTE_name));
         int64_t role = attribute_integer(node, ATTRIBUTE_role, 0);
-        if (pointer_map_find(&names[role], name) != POINTER_MISSING)
+        if (role != ROLE_ARGUMENT && pointer_map_find(&names[role], name) != POINTER_MISSING)
             broke(verifier, node->place, "two inputs are called '%s' (%s)", name, role_name((Role)role));
         else
             pointer_map_set(verifier->ir->arena, &names[role], name, 0);
