@@ -255,28 +255,17 @@ const OpDefinition op_input = {
 };
 
 const OpDefinition op_constant = {
-    OP_ROW(constant),
-    .shape = constant_shape,
-    .no_gradient = no_operands,
-    .evaluate = constant_evaluate,
-    .lower = constant_lower,
-    .along = along_pointwise,
+    OP_ROW(constant),           .shape = constant_shape,
+    .no_gradient = no_operands, .evaluate = constant_evaluate,
+    .lower = constant_lower,    .along = along_pointwise,
 };
 
 const OpDefinition op_index = {
-    OP_ROW(index),
-    .shape = index_shape,
-    .no_gradient = no_operands,
-    .evaluate = index_evaluate,
-    .lower = index_lower,
-    .along = along_position,
+    OP_ROW(index),        .shape = index_shape,    .no_gradient = no_operands, .evaluate = index_evaluate,
+    .lower = index_lower, .along = along_position,
 };
 
 const OpDefinition op_random = {
-    OP_ROW(random),
-    .shape = random_shape,
-    .no_gradient = no_operands,
-    .evaluate = random_evaluate,
-    .lower = random_lower,
-    .along = along_position,
+    OP_ROW(random),        .shape = random_shape,   .no_gradient = no_operands, .evaluate = random_evaluate,
+    .lower = random_lower, .along = along_position,
 };
