@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "ir/attributes.h"
+#include "ir/graph_rules.h"
 #include "ir/op.h"
 
 typedef struct Slot {
@@ -85,7 +86,7 @@ static uint32_t result_limit(const Node *node) {
     return outputs > node->operand_count ? outputs : node->operand_count;
 }
 
-static bool run_shape_rule(Graph *graph, Node *node) {
+bool graph_infer_types(const Graph *graph, Node *node) {
     Ir *ir = graph->ir;
     const Type **operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
     Place *places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
@@ -136,7 +137,7 @@ Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_cou
     for (uint32_t i = 0; i < operand_count; i++) copies[i] = operands[i];
     node.operands = copies;
     node.attributes = attributes_copy(graph->ir, node.attributes);
-    if (!run_shape_rule(graph, &node)) return VALUE_NONE;
+    if (!graph_infer_types(graph, &node)) return VALUE_NONE;
     uint32_t id = push_node(graph, &node);
     table_insert(graph, &node, hash, id);
     return (Value){id, 0};

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ir/graph.h"
+#include "ir/pointer_map.h"
 
 // ---- copying ----
 
@@ -76,6 +77,7 @@ typedef struct Retype {
     const Dimension *map;
     uint32_t count;
     VECTOR(Retyped) done;  // one copy per callee and input types, so that equal calls stay equal
+    PointerMap mentions;   // per graph below: 1 where it mentions a mapped dimension
 } Retype;
 
 static const Dimension *find_change(const Changes *changes, const Dimension *dimension) {
@@ -115,7 +117,9 @@ static bool mentions_dimension(const Retype *retype, const Dimension *dimension)
 
 // Whether a result type in `graph` or below has a mapped dimension. (Attributes need no look of their
 // own: a dimension in an attribute is in the type of that node's result.)
-static bool mentions(const Retype *retype, const Graph *graph) {
+static bool mentions(Retype *retype, const Graph *graph);
+
+static bool look_for_mention(Retype *retype, const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         for (uint32_t r = 0; r < node->result_count; r++)
@@ -127,6 +131,14 @@ static bool mentions(const Retype *retype, const Graph *graph) {
         }
     }
     return false;
+}
+
+static bool mentions(Retype *retype, const Graph *graph) {
+    int64_t known = pointer_map_find(&retype->mentions, graph);
+    if (known != POINTER_MISSING) return known;
+    bool found = look_for_mention(retype, graph);
+    pointer_map_set(retype->ir->arena, &retype->mentions, graph, found);
+    return found;
 }
 
 static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs);

@@ -27,8 +27,8 @@ static void add_graph(Printer *printer, const Graph *graph) {
     const char *name = graph->name;
     for (int i = 2; pointer_map_find(&printer->taken, name) != POINTER_MISSING; i++)
         name = names_format(printer->ir->names, "%s.%d", graph->name, i);
-    pointer_map_add(printer->arena, &printer->taken, name, 0);
-    pointer_map_add(printer->arena, &printer->numbers, graph, (uint32_t)printer->graphs.count);
+    pointer_map_set(printer->arena, &printer->taken, name, 0);
+    pointer_map_set(printer->arena, &printer->numbers, graph, (uint32_t)printer->graphs.count);
     vector_push(printer->arena, &printer->graphs, ((NamedGraph){graph, name}));
 }
 

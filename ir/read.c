@@ -166,7 +166,7 @@ static bool read_parameter(Reader *reader, PointerMap *paths, Reference *initial
     reader_place(reader, &parameter.place);
     if (pointer_map_find(paths, parameter.path) != POINTER_MISSING)
         return report_error(reader->ir->diagnostics, place, "E0404", "parameter %s comes twice", parameter.path);
-    pointer_map_add(reader->ir->arena, paths, parameter.path, 0);
+    pointer_map_set(reader->ir->arena, paths, parameter.path, 0);
     vector_push(reader->ir->arena, &reader->module->parameters, parameter);
     return true;
 }
@@ -191,7 +191,7 @@ static bool scan_graph(Reader *reader) {
     }
     if (pointer_map_find(&reader->by_name, source.name) != POINTER_MISSING)
         return report_error(reader->ir->diagnostics, source.place, "E0404", "graph @%s comes twice", source.name);
-    pointer_map_add(reader->ir->arena, &reader->by_name, source.name, (uint32_t)reader->sources.count);
+    pointer_map_set(reader->ir->arena, &reader->by_name, source.name, (uint32_t)reader->sources.count);
     vector_push(reader->ir->arena, &reader->sources, source);
     return true;
 }
