@@ -272,7 +272,7 @@ typedef struct Intrinsic {
 } Intrinsic;
 const Intrinsic *intrinsic_find(const char *name);
 Thing intrinsic_call(Context *context, const Intrinsic *intrinsic, const Expression *expression);
-void intrinsic_gather(Builder *builder, NameList *names);
+void intrinsic_gather_names(Builder *builder, NameList *names);
 #define INTRINSIC(name, least, most, labels, doc) Thing intrinsic_##name(Context *context, const Call *call);
 #include "frontend/intrinsics.def"
 #undef INTRINSIC
@@ -299,7 +299,7 @@ Thing composite_call(Context *context, Statement *statement, Scope *scope, Place
 
 // ---- build_layer.c ----
 bool declare_parameter(Context *context, Statement *statement);
-Thing parameter_tensor(Context *context, const ParameterSlot *slot, Place place);
+Value parameter_tensor(Context *context, const ParameterSlot *slot, Place place);
 bool declare_stack(Context *context, Statement *statement);
 Thing stack_call(Context *context, Stack *stack, const Expression *expression);
 Thing layer_call(Context *context, Statement *layer, const Expression *expression);

@@ -37,7 +37,7 @@ const Intrinsic *intrinsic_find(const char *name) {
     return elementwise_find(name, &op) ? &elementwise[op_table[op]->operands - 1] : NULL;
 }
 
-void intrinsic_gather(Builder *builder, NameList *names) {
+void intrinsic_gather_names(Builder *builder, NameList *names) {
     for (int i = 0; i < INTRINSIC_COUNT; i++) vector_push(builder->ir->arena, names, intrinsics[i].name);
     for (int i = 0; i < OP_COUNT; i++)
         if (strcmp(op_table[i]->family, "elementwise") == 0)

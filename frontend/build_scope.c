@@ -165,7 +165,7 @@ void gather_visible_names(const Context *context, NameList *names) {
         vector_push(arena, names, context->builder->user.items[i]->name);
     for (size_t i = 0; i < context->builder->prelude.count; i++)
         vector_push(arena, names, context->builder->prelude.items[i]->name);
-    intrinsic_gather(context->builder, names);
+    intrinsic_gather_names(context->builder, names);
 }
 
 static bool is_taken(const Scope *scope, const char *name) {
