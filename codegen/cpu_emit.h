@@ -38,6 +38,7 @@ typedef struct CpuUnit {
     LLVMTypeRef void_type, i1, i8, i16, i32, i64, f32, f64, pointer;
     LLVMTypeRef function_type;  // of CpuFunction
     struct CpuDebug *debug;     // line information, or NULL
+    uint64_t batch;             // of the kernels of this module: part of every symbol
     // What went wrong, for E0602: set by cpu_fail.
     const char *failure;
     Place failure_place;
@@ -157,7 +158,7 @@ CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase);
 void cpu_body_end(CpuBody *body);  // returns
 // What every function of a module needs, helper functions included.
 void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
-// The symbol of a phase: "cherry_<hash>_<phase>".
+// The symbol of a phase: "cherry_<kernel>_<batch>_<phase>".
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
 // A stack slot in the entry block.
 LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type);

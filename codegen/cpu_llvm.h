@@ -24,6 +24,10 @@ LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly);
 // cpu_target.c: the machine of the options; reports and returns NULL.
 const CpuTarget *cpu_target_create(Ir *ir, const CpuOptions *options);
 
+// cpu_key.c: what the code of a kernel depends on, the same in every process.
+uint64_t cpu_kernel_key(const Kernel *kernel);
+uint64_t cpu_target_key(const CpuTarget *target, bool sanitize);  // machine, versions
+
 // cpu_unit.c: a module of its own context for one compile thread.
 CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, bool sanitize, const char **failure);
 void cpu_unit_destroy(CpuUnit *unit);

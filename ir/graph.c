@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "ir/attributes.h"
+#include "ir/graph_rules.h"
 #include "ir/op.h"
 
 typedef struct Slot {
@@ -85,7 +86,7 @@ static uint32_t result_limit(const Node *node) {
     return outputs > node->operand_count ? outputs : node->operand_count;
 }
 
-static bool run_shape_rule(Graph *graph, Node *node) {
+bool graph_infer_types(const Graph *graph, Node *node) {
     Ir *ir = graph->ir;
     const Type **operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
     Place *places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
@@ -95,8 +96,13 @@ static bool run_shape_rule(Graph *graph, Node *node) {
     }
     uint32_t limit = result_limit(node);
     const Type **results = ARENA_ARRAY(ir->arena, const Type *, limit);
-    Shape shape = {.ir = ir, .op = node->op, .operands = operands, .operand_places = places,
-                   .operand_count = node->operand_count, .node = node, .results = results,
+    Shape shape = {.ir = ir,
+                   .op = node->op,
+                   .operands = operands,
+                   .operand_places = places,
+                   .operand_count = node->operand_count,
+                   .node = node,
+                   .results = results,
                    .result_limit = limit};
     if (!op_table[node->op]->shape(&shape)) return false;
     CHECK(shape.result_count <= limit);
@@ -126,8 +132,11 @@ Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_cou
     }
     Attribute sorted[ATTRIBUTE_COUNT];
     attributes_sort(attributes, attribute_count, sorted);
-    Node node = {.op = op, .operand_count = operand_count, .operands = operands,
-                 .attributes = {sorted, attribute_count}, .place = place};
+    Node node = {.op = op,
+                 .operand_count = operand_count,
+                 .operands = operands,
+                 .attributes = {sorted, attribute_count},
+                 .place = place};
     uint64_t hash = node_hash(&node);
     const Slot *slot = table_find(graph, &node, hash);
     if (slot->node_plus_one) return (Value){slot->node_plus_one - 1, 0};
@@ -136,7 +145,7 @@ Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_cou
     for (uint32_t i = 0; i < operand_count; i++) copies[i] = operands[i];
     node.operands = copies;
     node.attributes = attributes_copy(graph->ir, node.attributes);
-    if (!run_shape_rule(graph, &node)) return VALUE_NONE;
+    if (!graph_infer_types(graph, &node)) return VALUE_NONE;
     uint32_t id = push_node(graph, &node);
     table_insert(graph, &node, hash, id);
     return (Value){id, 0};
@@ -146,8 +155,12 @@ Value graph_add_input(Graph *graph, const char *name, Role role, const Type *typ
     CHECK(type && (unsigned)role < ROLE_COUNT);
     const Type **types = ARENA_ARRAY(graph->ir->arena, const Type *, 1);
     types[0] = type;
-    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name}, {.key = ATTRIBUTE_role, .integer = role}};
-    Node node = {.op = OP_input, .result_count = 1, .types = types, .place = place,
+    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name},
+                              {.key = ATTRIBUTE_role, .integer = role}};
+    Node node = {.op = OP_input,
+                 .result_count = 1,
+                 .types = types,
+                 .place = place,
                  .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2})};
     uint32_t id = push_node(graph, &node);
     vector_push(graph->ir->arena, &graph->inputs, id);

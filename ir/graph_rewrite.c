@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ir/graph.h"
+#include "ir/pointer_map.h"
 
 // ---- copying ----
 
@@ -51,7 +52,8 @@ void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Val
         const Node *node = graph_node(callee, id);
         if (node->op != OP_input) map[id] = graph_copy_node(graph, node, map_operands(arena, map, node));
     }
-    for (size_t i = 0; i < callee->outputs.count; i++) results[i] = map_value(map, callee->outputs.items[i].value);
+    for (size_t i = 0; i < callee->outputs.count; i++)
+        results[i] = map_value(map, callee->outputs.items[i].value);
 }
 
 // ---- retyping ----
@@ -76,6 +78,7 @@ typedef struct Retype {
     const Dimension *map;
     uint32_t count;
     VECTOR(Retyped) done;  // one copy per callee and input types, so that equal calls stay equal
+    PointerMap mentions;   // per graph below: 1 where it mentions a mapped dimension
 } Retype;
 
 static const Dimension *find_change(const Changes *changes, const Dimension *dimension) {
@@ -109,13 +112,16 @@ static const Type *retype_type(Ir *ir, const Changes *changes, const Type *type)
 
 static bool mentions_dimension(const Retype *retype, const Dimension *dimension) {
     for (uint32_t i = 0; i < retype->count; i++)
-        if (retype->map[i].name == dimension->name && !dimension_same(&retype->map[i], dimension)) return true;
+        if (retype->map[i].name == dimension->name && !dimension_same(&retype->map[i], dimension))
+            return true;
     return false;
 }
 
 // Whether a result type in `graph` or below has a mapped dimension. (Attributes need no look of their
 // own: a dimension in an attribute is in the type of that node's result.)
-static bool mentions(const Retype *retype, const Graph *graph) {
+static bool mentions(Retype *retype, const Graph *graph);
+
+static bool look_for_mention(Retype *retype, const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         for (uint32_t r = 0; r < node->result_count; r++)
@@ -123,10 +129,19 @@ static bool mentions(const Retype *retype, const Graph *graph) {
                 if (mentions_dimension(retype, &node->types[r]->dimensions[d])) return true;
         for (uint32_t i = 0; i < node->attributes.count; i++) {
             const Attribute *attribute = &node->attributes.items[i];
-            if (attribute_kind(attribute->key) == KIND_GRAPH && mentions(retype, attribute->graph)) return true;
+            if (attribute_kind(attribute->key) == KIND_GRAPH && mentions(retype, attribute->graph))
+                return true;
         }
     }
     return false;
+}
+
+static bool mentions(Retype *retype, const Graph *graph) {
+    int64_t known = pointer_map_find(&retype->mentions, graph);
+    if (known != POINTER_MISSING) return known;
+    bool found = look_for_mention(retype, graph);
+    pointer_map_set(retype->ir->arena, &retype->mentions, graph, found);
+    return found;
 }
 
 static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs);
@@ -156,7 +171,8 @@ static Graph *retype_callee(Retype *retype, Graph *callee, const Type **inputs) 
     if (!changed && !mentions(retype, callee)) return callee;
     for (size_t i = 0; i < retype->done.count; i++) {
         const Retyped *done = &retype->done.items[i];
-        if (done->from == callee && memcmp(done->inputs, inputs, count * sizeof *inputs) == 0) return done->to;
+        if (done->from == callee && memcmp(done->inputs, inputs, count * sizeof *inputs) == 0)
+            return done->to;
     }
     Graph *to = retype_graph(retype, callee, retyped_name(retype, callee, inputs), inputs);
     if (to) vector_push(retype->ir->arena, &retype->done, ((Retyped){callee, inputs, to}));
@@ -238,7 +254,8 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
         if (node->op == OP_input) {
             const Type *type = given[id] ? given[id] : retype_type(ir, &changes, node->types[0]);
             if (!type) {
-                report_error(ir->diagnostics, node->place, "E0291", "input '%s' would have more than 2^47 elements",
+                report_error(ir->diagnostics, node->place, "E0291",
+                             "input '%s' would have more than 2^47 elements",
                              attribute_text(node, ATTRIBUTE_name));
                 return NULL;
             }

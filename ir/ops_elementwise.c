@@ -254,6 +254,10 @@ static bool elementwise_lower(Lowering *lowering) {
     uint32_t arguments[3] = {FORMULA_NONE, FORMULA_NONE, FORMULA_NONE};
     for (uint32_t i = 0; i < node->operand_count; i++)
         arguments[i] = nest_builder_load(&builder, lower_operand(lowering, i));
+    bool shifts = node->op == OP_shl || node->op == OP_shr;
+    if (shifts && lower_operand(lowering, 1)->type->element != node->types[0]->element)
+        arguments[1] = nest_builder_primitive(&builder, PRIMITIVE_cast, node->types[0]->element, arguments[1],
+                                              FORMULA_NONE, FORMULA_NONE);
     uint32_t formula =
         nest_builder_primitive(&builder, op_table[node->op]->primitive, node->types[0]->element, arguments[0],
                                arguments[1], arguments[2]);

@@ -20,7 +20,7 @@ int64_t pointer_map_find(const PointerMap *map, const void *key) {
     return slot->key ? (int64_t)slot->number : POINTER_MISSING;
 }
 
-void pointer_map_add(Arena *arena, PointerMap *map, const void *key, uint32_t number) {
+void pointer_map_set(Arena *arena, PointerMap *map, const void *key, uint32_t number) {
     if (map->count * 2 >= map->capacity) {
         PointerMap old = *map;
         map->capacity = old.capacity ? old.capacity * 2 : 16;
@@ -28,6 +28,7 @@ void pointer_map_add(Arena *arena, PointerMap *map, const void *key, uint32_t nu
         for (size_t i = 0; i < old.capacity; i++)
             if (old.slots[i].key) map->slots[find_slot(map, old.slots[i].key)] = old.slots[i];
     }
-    map->slots[find_slot(map, key)] = (struct PointerSlot){key, number};
-    map->count++;
+    struct PointerSlot *slot = &map->slots[find_slot(map, key)];
+    if (!slot->key) map->count++;
+    *slot = (struct PointerSlot){key, number};
 }

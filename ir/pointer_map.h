@@ -14,7 +14,6 @@ typedef struct PointerMap {
 enum { POINTER_MISSING = -1 };
 
 int64_t pointer_map_find(const PointerMap *map, const void *key);  // or POINTER_MISSING
-// `key` must not be in the map yet.
-void pointer_map_add(Arena *arena, PointerMap *map, const void *key, uint32_t number);
+void pointer_map_set(Arena *arena, PointerMap *map, const void *key, uint32_t number);
 
 #endif

@@ -179,7 +179,7 @@ int pass_choice(const PassContext *context, const char *option, const char *word
 }
 
 bool pass_has_kernel(const PassContext *context, const char *kernel) {
-    return context->has_kernel && context->has_kernel(context->kernel_data, kernel);
+    return context->has_kernel && context->has_kernel(kernel);
 }
 
 // ---- Running ----

@@ -38,8 +38,7 @@ struct PassContext {
     const Module *module;  // parameters and training, for passes that need them; else NULL
     bool verify;           // check the rules of the IR after every pass (debug builds always do)
     // Which named kernels the back end has. NULL function: none.
-    bool (*has_kernel)(const void *data, const char *kernel);
-    const void *kernel_data;
+    bool (*has_kernel)(const char *kernel);
     const PassRequest *request;  // the one that runs; set by pass_run
 };
 

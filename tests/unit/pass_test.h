@@ -175,7 +175,10 @@ static inline void test_gradients(const Graph *loss, const Graph *accumulate, in
 
 // ---- A small language model: embedding, a stack of tanh layers, a tied head, cross entropy ----
 
-enum { TEST_BATCH = 2, TEST_TIME = 3, TEST_EMBED = 4, TEST_VOCAB = 5, TEST_FFN = 3, TEST_LAYERS = 2 };
+#ifndef TEST_TIME
+#define TEST_TIME 3
+#endif
+enum { TEST_BATCH = 2, TEST_EMBED = 4, TEST_VOCAB = 5, TEST_FFN = 3, TEST_LAYERS = 2 };
 
 static inline Value test_dot(Graph *graph, Value a, Value b, const char *over) {
     const char *names[] = {test_name(graph->ir, over)};

@@ -1,0 +1,41 @@
+// One compilation of a list of programs: kernels, batches, results.
+#ifndef CHERRY_CODEGEN_CPU_COMPILE_H
+#define CHERRY_CODEGEN_CPU_COMPILE_H
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "codegen/cpu_llvm.h"
+
+typedef struct CpuItem {
+    Kernel kernel;   // its hash is cpu_kernel_key
+    CpuKernel code;  // functions are set by linking
+    uint64_t batch;  // that its symbols belong to
+    bool found;      // on disk
+} CpuItem;
+
+typedef struct CpuBatch {
+    CpuItem **items;
+    size_t count;
+    uint64_t key;
+    LLVMMemoryBufferRef object;
+    char *failure;
+    Place failure_place;
+} CpuBatch;
+
+typedef struct CpuCompile {
+    Ir *ir;
+    const CpuTarget *target;
+    uint64_t target_key;
+    bool sanitize, verify;
+    CpuItem *items;
+    size_t item_count;
+    uint32_t *table;  // open addressing by key: 1 + number of an item, or 0
+    size_t table_size;
+    CpuBatch *batches;
+    size_t batch_count;
+    _Atomic size_t next_batch;
+    CpuStatistics statistics;
+} CpuCompile;
+
+#endif

@@ -1,0 +1,258 @@
+// Models and entry graphs; and checking of what no entry graph uses.
+#include <string.h>
+
+#include "frontend/build.h"
+
+// ---- Models ----
+
+static bool report_not_yet(Builder *builder, const Statement *statement) {
+    const Expression *value = statement->value;
+    const char *name = value->kind == EXPRESSION_CALL && value->a->kind == EXPRESSION_NAME ? value->a->name : "";
+    Diagnostics *diagnostics = builder->ir->diagnostics;
+    if (strcmp(name, "average") == 0 || strcmp(name, "unroll") == 0 || strcmp(name, "fuse") == 0)
+        return report_error(diagnostics, value->place, "E0310", "models made by %s are not supported yet", name);
+    report_error(diagnostics, value->place, "E0310", "a model is a block, or made by average, unroll or fuse");
+    return false;
+}
+
+// A stored model puts its parameters into the module; the others are made to be checked.
+Model *model_create(Builder *builder, Statement *statement, bool stored) {
+    if (statement->value) {
+        report_not_yet(builder, statement);
+        return NULL;
+    }
+    Model *model = ARENA_NEW(builder->ir->arena, Model);
+    model->name = statement->name;
+    model->statement = statement;
+    model->stored = stored;
+    model->scope = scope_create(builder, NULL);
+    model->instance = ARENA_NEW(builder->ir->arena, Instance);
+    model->instance->path = names_intern(builder->ir->names, "");
+    model->instance->depth = 1;
+    builder->model = model;
+    statement->visited = true;
+    Context context = {.builder = builder, .scope = model->scope, .instance = model->instance, .function = statement};
+    run_statements(&context, &statement->body);
+    return model;
+}
+
+// ---- Entry graphs ----
+
+static bool default_data_type(Context *context, const Formal *formal, const Type **type) {
+    bool is_mask = strcmp(formal->name, "supervised") == 0;
+    if (!is_mask && strcmp(formal->name, "tokens") != 0 && strcmp(formal->name, "targets") != 0) return false;
+    Dimension dimensions[2] = {{.name = names_intern(context->builder->ir->names, "batch")},
+                               {.name = names_intern(context->builder->ir->names, "time")}};
+    for (int i = 0; i < 2; i++)
+        if (!dimension_extent(context, dimensions[i].name, formal->place, &dimensions[i].extent)) return false;
+    *type = type_checked(context, formal->place, is_mask ? ELEMENT_BOOL : ELEMENT_I32, 2, dimensions);
+    return *type != NULL;
+}
+
+bool formal_type(Context *context, const Formal *formal, const Type **type) {
+    if (formal->type) return type_resolve(context, formal->type, ELEMENT_F32, type);
+    size_t errors = diagnostics_error_count(context->builder->ir->diagnostics);
+    if (default_data_type(context, formal, type)) return true;
+    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors) return false;
+    REPORT(context, formal->place, "E0306", "the type of '%s' is not known", formal->name);
+    HINT(context, "write %s: f32[batch, ...], or %s: int[batch]", formal->name, formal->name);
+    return false;
+}
+
+typedef VECTOR(Value) Values;
+
+static bool add_data(Context *context, const Formal *formal, Scope *scope, Values *data) {
+    const Type *type;
+    if (!formal_type(context, formal, &type)) return false;
+    Value value = graph_add_input(context->work->graph, formal->name, ROLE_DATA, type, formal->place);
+    Thing thing = tensor_thing(value);
+    thing.place = formal->place;
+    vector_push(context->builder->ir->arena, data, value);
+    scope_bind(context->builder, scope, formal->name, thing);
+    return true;
+}
+
+// Parameters in the order of the module, then data, then the seed.
+static Graph *finish_entry(Context *context, const Model *model, const Values *data) {
+    Graph *graph = context->work->graph;
+    Ir *ir = context->builder->ir;
+    Values order = {0};
+    for (size_t i = 0; i < model->slots.count; i++) {
+        Value value = graph_find_input(graph, model->slots.items[i]->path, ROLE_PARAMETER);
+        if (!value_is_none(value)) vector_push(ir->arena, &order, value);
+    }
+    for (size_t i = 0; i < data->count; i++) vector_push(ir->arena, &order, data->items[i]);
+    Value seed = graph_find_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR);
+    if (!value_is_none(seed)) vector_push(ir->arena, &order, seed);
+    return graph_finish(graph, order.items, (uint32_t)order.count);
+}
+
+static bool add_metric(Context *context, const char *name, Thing thing, bool is_loss, Place place) {
+    Value value = thing_to_tensor(context, thing, ELEMENT_F32, place);
+    if (value_is_none(value)) return false;
+    const Type *type = graph_type(context->work->graph, value);
+    if (is_loss && (type->rank != 0 || type->element != ELEMENT_F32)) {
+        REPORT(context, place, "E0314", "the loss must be one number, f32[]; found %s", type_text(context->builder->ir, type));
+        HINT(context, "write mean(...)");
+        return false;
+    }
+    if (graph_find_output(context->work->graph, name))
+        return REPORT(context, place, "E0314", "two results are called %s", name);
+    graph_add_output(context->work->graph, name, value, VALUE_NONE);
+    return true;
+}
+
+// The first value is the loss; further ones are metrics under their names.
+static bool add_metrics(Context *context, Thing result, Place place) {
+    Names *names = context->builder->ir->names;
+    if (result.kind == THING_UNKNOWN) return false;
+    const char *loss = names_intern(names, "loss");
+    if (result.kind != THING_TUPLE) return add_metric(context, loss, result, true, place);
+    bool ok = result.tuple->count > 0 || REPORT(context, place, "E0314", "the objective returns no loss");
+    for (uint32_t i = 0; i < result.tuple->count; i++) {
+        const char *name = i == 0 ? loss : result.tuple->names[i];
+        if (!name) name = names_format(names, "metric%u", i);
+        ok = add_metric(context, name, result.tuple->items[i], i == 0, place) && ok;
+    }
+    return ok;
+}
+
+static Thing objective_option(Context *context, const Statement *train, const Formal *formal) {
+    Thing thing;
+    if (train == context->builder->train && builder_setting(context, formal->name, &thing)) return thing;
+    Expression *written = train_entry(train, formal->name);
+    return evaluate(context, written ? written : formal->otherwise);
+}
+
+static bool bind_objective(Context *context, const Statement *train, Model *model, Scope *scope, Values *data) {
+    const Statement *objective = context->function;
+    bool ok = true;
+    if (objective->formals.count == 0 || objective->formals.items[0].otherwise)
+        return REPORT(context, objective->place, "E0318", "the first argument of an objective is the model");
+    scope_bind(context->builder, scope, objective->formals.items[0].name,
+               (Thing){.kind = THING_MODEL, .model = model, .place = objective->formals.items[0].place});
+    for (size_t i = 1; i < objective->formals.count; i++) {
+        const Formal *formal = &objective->formals.items[i];
+        if (formal->otherwise) {
+            Thing thing = objective_option(context, train, formal);
+            thing.place = formal->place;
+            scope_bind(context->builder, scope, formal->name, thing);
+        } else if (!add_data(context, formal, scope, data)) {
+            ok = false;
+        }
+    }
+    return ok;
+}
+
+static Graph *build_loss(Builder *builder, Model *model, const Statement *train, const char *name, bool training) {
+    Declaration *declaration = declaration_find(&builder->user, train->objective);
+    if (!declaration || !declaration->statement || declaration->statement->kind != STATEMENT_OBJECTIVE) {
+        Context context = {.builder = builder};
+        REPORT(&context, train->objective_place, "E0301", "'%s' is not an objective", train->objective);
+        NameList names = {0};
+        for (size_t i = 0; i < builder->user.count; i++)
+            if (builder->user.items[i]->statement && builder->user.items[i]->statement->kind == STATEMENT_OBJECTIVE)
+                vector_push(builder->ir->arena, &names, builder->user.items[i]->name);
+        report_suggestion(&context, train->objective, &names);
+        return NULL;
+    }
+    Statement *objective = declaration->statement;
+    Work work = {.graph = graph_create(builder->ir, names_intern(builder->ir->names, name)), .site = model->name,
+                 .training = training};
+    Context context = {.builder = builder, .work = &work, .function = objective};
+    Scope *scope = scope_create(builder, NULL);
+    Values data = {0};
+    builder->model = model;
+    if (!bind_objective(&context, train, model, scope, &data)) return NULL;
+    Thing result = run_body(&context, objective, scope, NULL, train->objective_place);
+    return add_metrics(&context, result, objective->place) ? finish_entry(&context, model, &data) : NULL;
+}
+
+// The model's function `logits` as a graph of its own, or NULL where there is none or after an error.
+static Graph *build_logits(Builder *builder, Model *model) {
+    const char *name = names_intern(builder->ir->names, "logits");
+    const Thing *function = scope_find(model->scope, name);
+    if (!function || function->kind != THING_FUNCTION) return NULL;
+    Statement *statement = function->callable.syntax;
+    Work work = {.graph = graph_create(builder->ir, name), .site = model->name};
+    Context context = {.builder = builder, .work = &work, .function = statement, .instance = model->instance};
+    Scope *scope = scope_create(builder, model->scope);
+    Values data = {0};
+    builder->model = model;
+    for (size_t i = 0; i < statement->formals.count; i++) {
+        const Formal *formal = &statement->formals.items[i];
+        if (formal->otherwise)
+            scope_bind(builder, scope, formal->name, evaluate(&context, formal->otherwise));
+        else if (!add_data(&context, formal, scope, &data))
+            return NULL;
+    }
+    Thing result = run_body(&context, statement, scope, model->instance, statement->place);
+    Value value = thing_to_tensor(&context, result, ELEMENT_F32, statement->place);
+    if (value_is_none(value)) return NULL;
+    graph_add_output(work.graph, name, value, VALUE_NONE);
+    return finish_entry(&context, model, &data);
+}
+
+bool model_build_entries(Builder *builder, Model *model, const Statement *train, bool keep) {
+    Graph *loss = train ? build_loss(builder, model, train, "loss", true) : NULL;
+    Graph *evaluation = train && loss ? build_loss(builder, model, train, "evaluate", false) : NULL;
+    Graph *logits = build_logits(builder, model);
+    if (keep && loss) module_add_graph(builder->module, loss);
+    if (keep && evaluation) module_add_graph(builder->module, evaluation);
+    if (keep && logits) module_add_graph(builder->module, logits);
+    return diagnostics_error_count(builder->ir->diagnostics) == 0;
+}
+
+// ---- What nothing uses ----
+
+// Instantiates a template with what its annotations say; what they leave open is unknown.
+static void check_callable(Context *context, Statement *statement, Scope *outer, Instance *instance) {
+    Builder *builder = context->builder;
+    Work work = {.graph = graph_create(builder->ir, statement->name), .site = statement->name};
+    Context inner = *context;
+    inner.work = &work;
+    inner.function = statement;
+    Scope *scope = scope_create(builder, outer);
+    for (size_t i = 0; i < statement->formals.count; i++) {
+        const Formal *formal = &statement->formals.items[i];
+        bool is_name = formal->type && formal->type->element && strcmp(formal->type->element, "dim") == 0;
+        bool is_model = statement->kind == STATEMENT_OBJECTIVE && i == 0;
+        const Type *type;
+        Thing thing = THING_MISSING;
+        if (formal->otherwise && !is_name)
+            thing = evaluate(&inner, formal->otherwise);
+        else if (is_name || is_model)
+            thing = THING_MISSING;
+        else if (formal->type ? formal_type(&inner, formal, &type) : default_data_type(&inner, formal, &type))
+            thing = tensor_thing(graph_add_input(work.graph, formal->name, ROLE_ARGUMENT, type, formal->place));
+        thing.place = formal->place;
+        scope_bind(builder, scope, formal->name, thing);
+    }
+    run_body(&inner, statement, scope, instance, NO_PLACE);
+}
+
+void check_template(Builder *builder, Statement *statement) {
+    Model *scratch = ARENA_NEW(builder->ir->arena, Model);
+    scratch->name = statement->name;
+    scratch->scope = scope_create(builder, NULL);
+    scratch->instance = ARENA_NEW(builder->ir->arena, Instance);
+    scratch->instance->path = names_intern(builder->ir->names, "");
+    scratch->instance->depth = 1;
+    builder->model = scratch;
+    Context context = {.builder = builder};
+    check_callable(&context, statement, NULL, statement->kind == STATEMENT_LAYER ? scratch->instance : NULL);
+}
+
+// The functions of a model that no entry graph came through.
+void model_check_rest(Builder *builder, Model *model) {
+    builder->model = model;
+    for (size_t i = 0; i < model->scope->bindings.count; i++) {
+        const Binding *binding = &model->scope->bindings.items[i];
+        if (binding->thing.kind != THING_FUNCTION || binding->thing.callable.syntax->visited) continue;
+        bool stored = model->stored;
+        model->stored = false;  // parameters first met here belong to no entry graph
+        Context context = {.builder = builder, .instance = model->instance};
+        check_callable(&context, binding->thing.callable.syntax, model->scope, model->instance);
+        model->stored = stored;
+    }
+}

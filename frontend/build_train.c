@@ -1,0 +1,233 @@
+// Train blocks: constants only. Every entry may also be given by --set.
+#include <stddef.h>
+#include <string.h>
+
+#include "frontend/build.h"
+
+typedef enum EntryKind { ENTRY_NUMBER, ENTRY_INTEGER, ENTRY_ELEMENT } EntryKind;
+
+typedef struct EntryField {
+    const char *name;
+    EntryKind kind;
+    size_t offset;
+    double least, most;
+} EntryField;
+
+#define FIELD(name, kind, member, least, most) {name, kind, offsetof(Training, member), least, most}
+static const EntryField entry_fields[] = {
+    FIELD("rate", ENTRY_NUMBER, rate, 0, 1e6),
+    FIELD("beta1", ENTRY_NUMBER, beta1, 0, 1),
+    FIELD("beta2", ENTRY_NUMBER, beta2, 0, 1),
+    FIELD("epsilon", ENTRY_NUMBER, epsilon, 0, 1),
+    FIELD("decay", ENTRY_NUMBER, decay, 0, 1e3),
+    FIELD("clip", ENTRY_NUMBER, clip, 0, 1e9),
+    FIELD("momentum", ENTRY_NUMBER, momentum, 0, 1),
+    FIELD("decay_rank", ENTRY_INTEGER, decay_rank, 0, RANK_MAX + 1),
+    FIELD("warmup", ENTRY_INTEGER, warmup, 0, 0x1p40),
+    FIELD("final_rate", ENTRY_NUMBER, final_rate, 0, 1e6),
+    FIELD("steps", ENTRY_INTEGER, steps, 0, 0x1p40),
+    FIELD("batch", ENTRY_INTEGER, batch, 1, 0x1p40),
+    FIELD("time", ENTRY_INTEGER, time, 1, 0x1p40),
+    FIELD("accumulate", ENTRY_INTEGER, accumulate, 1, 0x1p20),
+    FIELD("precision", ENTRY_ELEMENT, precision, 0, 0),
+    FIELD("evaluate_every", ENTRY_INTEGER, evaluate_every, 0, 0x1p40),
+    FIELD("sample_every", ENTRY_INTEGER, sample_every, 0, 0x1p40),
+    FIELD("save_every", ENTRY_INTEGER, save_every, 0, 0x1p40),
+    FIELD("seed", ENTRY_INTEGER, seed, 0, 0x1p53),
+};
+enum { ENTRY_FIELD_COUNT = sizeof entry_fields / sizeof *entry_fields };
+
+static const EntryField *find_field(const char *name) {
+    for (int i = 0; i < ENTRY_FIELD_COUNT; i++)
+        if (strcmp(entry_fields[i].name, name) == 0) return &entry_fields[i];
+    return NULL;
+}
+
+bool train_knows(const char *name) {
+    return find_field(name) || strcmp(name, "optimizer") == 0 || strcmp(name, "schedule") == 0;
+}
+
+Expression *train_entry(const Statement *train, const char *name) {
+    for (size_t i = train ? train->entries.count : 0; i-- > 0;) {
+        const TrainEntry *entry = &train->entries.items[i];
+        if (entry->name == name && entry->value) return entry->value;
+    }
+    return NULL;
+}
+
+// ---- Fields ----
+
+static bool set_number(Context *context, const EntryField *field, Training *training, double number, Place place) {
+    char *at = (char *)training + field->offset;
+    if (!(number >= field->least && number <= field->most))
+        return REPORT(context, place, "E0312", "%s must be from %g to %g, found %g", field->name, field->least,
+                      field->most, number);
+    if (field->kind == ENTRY_NUMBER) {
+        *(double *)at = number;
+        return true;
+    }
+    if ((double)(int64_t)number != number)
+        return REPORT(context, place, "E0312", "%s must be a whole number, found %g", field->name, number);
+    if (field->offset == offsetof(Training, decay_rank))
+        training->decay_rank = (int)number;
+    else
+        *(int64_t *)at = (int64_t)number;
+    return true;
+}
+
+static bool set_field(Context *context, const EntryField *field, Training *training, Thing thing, Place place) {
+    double number;
+    if (field->kind != ENTRY_ELEMENT)
+        return thing_to_number(context, thing, place, &number) && set_number(context, field, training, number, place);
+    if (thing.kind == THING_UNKNOWN) return false;
+    if (thing.kind != THING_ELEMENT || (thing.element != ELEMENT_F32 && thing.element != ELEMENT_BF16))
+        return REPORT(context, place, "E0312", "precision is f32 or bf16, found %s", thing_text(context, thing));
+    training->precision = thing.element;
+    return true;
+}
+
+static bool set_betas(Context *context, Training *training, Expression *expression) {
+    Thing thing = evaluate(context, expression);
+    if (thing.kind == THING_UNKNOWN) return false;
+    if (thing.kind != THING_TUPLE || thing.tuple->count != 2)
+        return REPORT(context, expression->place, "E0312", "betas are two numbers: (0.9, 0.95)");
+    return set_field(context, find_field("beta1"), training, thing.tuple->items[0], expression->place) &&
+           set_field(context, find_field("beta2"), training, thing.tuple->items[1], expression->place);
+}
+
+static bool report_unknown_entry(Context *context, const char *name, const char *what, Place place) {
+    NameList names = {0};
+    Arena *arena = context->builder->ir->arena;
+    REPORT(context, place, "E0313", "%s knows no '%s'", what, name);
+    for (int i = 0; i < ENTRY_FIELD_COUNT; i++) vector_push(arena, &names, entry_fields[i].name);
+    vector_push(arena, &names, "optimizer");
+    vector_push(arena, &names, "betas");
+    report_suggestion(context, name, &names);
+    return false;
+}
+
+// ---- optimizer adamw(...), rate warmup(...), cosine(...) ----
+
+static bool read_optimizer(Context *context, const TrainEntry *entry, Training *training) {
+    static const char *const adamw[] = {"rate", "beta1", "beta2", "epsilon", "decay", "clip", "decay_rank", NULL};
+    static const char *const sgd[] = {"rate", "momentum", "decay", "clip", "decay_rank", NULL};
+    bool is_adamw = strcmp(entry->kind, "adamw") == 0, ok = true;
+    if (!is_adamw && strcmp(entry->kind, "sgd") != 0) {
+        REPORT(context, entry->kind_place, "E0313", "unknown optimizer '%s'", entry->kind);
+        HINT(context, "there are adamw and sgd");
+        return false;
+    }
+    training->optimizer = is_adamw ? OPTIMIZER_ADAMW : OPTIMIZER_SGD;
+    for (size_t i = 0; i < entry->arguments.count; i++) {
+        const Argument *argument = &entry->arguments.items[i];
+        const char *name = argument->label && argument->label->kind == EXPRESSION_NAME ? argument->label->name : "?";
+        const char *const *known = is_adamw ? adamw : sgd;
+        while (*known && strcmp(*known, name) != 0) known++;
+        if (is_adamw && strcmp(name, "betas") == 0)
+            ok = set_betas(context, training, argument->value) && ok;
+        else if (!*known || argument->sign != '=')
+            ok = report_unknown_entry(context, name, entry->kind, argument->place);
+        else
+            ok = set_field(context, find_field(name), training, evaluate(context, argument->value), argument->place) && ok;
+    }
+    return ok;
+}
+
+static bool read_schedule(Context *context, const TrainEntry *entry, Training *training) {
+    const char *kind = entry->kind;
+    size_t count = entry->arguments.count;
+    const Argument *first = count ? &entry->arguments.items[0] : NULL;
+    if (strcmp(kind, "constant") == 0) {
+        training->schedule = RATE_CONSTANT;
+        return count == 0 || REPORT(context, first->place, "E0313", "constant takes nothing");
+    }
+    if (strcmp(kind, "warmup") == 0) {
+        if (count != 1 || first->label) return REPORT(context, entry->kind_place, "E0313", "write warmup(100): a number of steps");
+        return set_field(context, find_field("warmup"), training, evaluate(context, first->value), first->place);
+    }
+    bool cosine = strcmp(kind, "cosine") == 0;
+    if (!cosine && strcmp(kind, "linear") != 0) {
+        REPORT(context, entry->kind_place, "E0313", "unknown schedule '%s'", kind);
+        HINT(context, "there are warmup, constant, cosine and linear");
+        return false;
+    }
+    training->schedule = cosine ? RATE_COSINE : RATE_LINEAR;
+    if (count == 0) return true;
+    if (count != 1 || !first->label || first->label->kind != EXPRESSION_NAME || strcmp(first->label->name, "to") != 0)
+        return REPORT(context, entry->kind_place, "E0313", "write %s(to = 3e-5)", kind);
+    return set_field(context, find_field("final_rate"), training, evaluate(context, first->value), first->place);
+}
+
+// Entries with a value: fields, options of the objective, further models.
+static bool read_value(Context *context, const Statement *objective, const TrainEntry *entry, bool has_file, Training *training) {
+    if (has_file) {
+        REPORT(context, entry->place, "E0310", "further models in a train block are not supported yet");
+        return false;
+    }
+    if (strcmp(entry->name, "betas") == 0) return set_betas(context, training, entry->value);
+    const EntryField *field = find_field(entry->name);
+    if (field && (field->offset == offsetof(Training, batch) || field->offset == offsetof(Training, time)))
+        return true;  // read as dimensions
+    if (field) return set_field(context, field, training, evaluate(context, entry->value), entry->value->place);
+    for (size_t i = 0; objective && i < objective->formals.count; i++) {
+        const Formal *formal = &objective->formals.items[i];
+        if (formal->name == entry->name && formal->otherwise) return true;  // read with the objective
+    }
+    return report_unknown_entry(context, entry->name, "a train block", entry->place);
+}
+
+static bool read_entries(Context *context, const Statement *train, const Statement *objective, Training *training) {
+    bool ok = true;
+    const char *group = NULL;
+    for (size_t i = 0; i < train->entries.count; i++) {
+        const TrainEntry *entry = &train->entries.items[i];
+        bool has_file = i + 1 < train->entries.count && train->entries.items[i + 1].from;
+        if (entry->from) continue;
+        if (entry->value) {
+            ok = read_value(context, objective, entry, has_file, training) && ok;
+            continue;
+        }
+        if (entry->name) group = entry->name;
+        if (group && strcmp(group, "optimizer") == 0 && entry->name)
+            ok = read_optimizer(context, entry, training) && ok;
+        else if (group && strcmp(group, "rate") == 0)
+            ok = read_schedule(context, entry, training) && ok;
+        else
+            ok = report_unknown_entry(context, entry->name ? entry->name : entry->kind, "a train block", entry->place);
+    }
+    return ok;
+}
+
+static bool apply_settings(Context *context, Training *training) {
+    bool ok = true;
+    for (int i = 0; i < ENTRY_FIELD_COUNT; i++) {
+        Thing thing;
+        if (builder_setting(context, names_intern(context->builder->ir->names, entry_fields[i].name), &thing))
+            ok = set_field(context, &entry_fields[i], training, thing, NO_PLACE) && ok;
+    }
+    Thing thing;
+    if (builder_setting(context, names_intern(context->builder->ir->names, "optimizer"), &thing)) {
+        TrainEntry entry = {.name = "optimizer", .kind = thing.kind == THING_NAME ? thing.name : "?"};
+        ok = read_optimizer(context, &entry, training) && ok;
+    }
+    if (builder_setting(context, names_intern(context->builder->ir->names, "schedule"), &thing)) {
+        TrainEntry entry = {.name = "rate", .kind = thing.kind == THING_NAME ? thing.name : "?"};
+        ok = read_schedule(context, &entry, training) && ok;
+    }
+    return ok;
+}
+
+// Settings belong to the chosen block alone. A constant final rate is a tenth of the rate where none is given.
+bool train_read(Builder *builder, const Statement *train, Training *training) {
+    Context context = {.builder = builder};
+    const char *batch = names_intern(builder->ir->names, "batch"), *time = names_intern(builder->ir->names, "time");
+    *training = (Training){.name = train->name, .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8,
+                           .decay_rank = 2, .steps = 1000, .accumulate = 1, .precision = ELEMENT_F32,
+                           .final_rate = -1, .seed = 1, .place = train->place};
+    Declaration *objective = declaration_find(&builder->user, train->objective);
+    bool ok = read_entries(&context, train, objective ? objective->statement : NULL, training);
+    if (train == builder->train) ok = apply_settings(&context, training) && ok;
+    if (training->final_rate < 0) training->final_rate = training->schedule == RATE_CONSTANT ? training->rate : training->rate / 10;
+    return dimension_extent(&context, batch, train->place, &training->batch) &&
+           dimension_extent(&context, time, train->place, &training->time) && ok;
+}

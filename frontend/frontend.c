@@ -1,0 +1,162 @@
+// frontend_load: the whole front end as one list of steps.
+#include "frontend/frontend.h"
+
+#include <string.h>
+
+#include "frontend/build.h"
+
+// ---- Settings ----
+
+static bool read_settings(Builder *builder) {
+    const FrontendOptions *options = builder->options;
+    bool ok = true;
+    for (size_t i = 0; options && i < options->setting_count; i++) {
+        const char *text = options->settings[i], *equals = strchr(text, '=');
+        if (!equals || equals == text || !equals[1]) {
+            ok = report_error(builder->ir->diagnostics, NO_PLACE, "E0317", "--set %s: expected name=value", text);
+            continue;
+        }
+        const char *name = names_intern_length(builder->ir->names, text, (size_t)(equals - text));
+        vector_push(builder->ir->arena, &builder->settings, ((Setting){.name = name, .text = equals + 1}));
+    }
+    return ok;
+}
+
+// A setting that nothing asked for is a mistake.
+static void check_settings(Builder *builder) {
+    for (size_t i = 0; i < builder->settings.count; i++) {
+        const char *name = builder->settings.items[i].name;
+        bool used = false;
+        for (size_t j = 0; j < builder->settings.count; j++)
+            if (builder->settings.items[j].name == name && builder->settings.items[j].used) used = true;
+        if (used) continue;
+        report_error(builder->ir->diagnostics, NO_PLACE, "E0316", "--set %s: nothing in the file has that name", name);
+        NameList names = {0};
+        for (size_t j = 0; j < builder->user.count; j++)
+            vector_push(builder->ir->arena, &names, builder->user.items[j]->name);
+        Context context = {.builder = builder};
+        report_suggestion(&context, name, &names);
+        if (train_knows(name) && !builder->train)
+            report_hint(builder->ir->diagnostics, "it belongs to a train block, and none applies");
+    }
+}
+
+// ---- What is built ----
+
+static void gather_declared(Builder *builder, StatementKind kind, NameList *names) {
+    for (size_t i = 0; i < builder->user.count; i++)
+        if (builder->user.items[i]->statement && builder->user.items[i]->statement->kind == kind)
+            vector_push(builder->ir->arena, names, builder->user.items[i]->name);
+}
+
+static bool report_missing(Builder *builder, const char *what, const char *name, const NameList *names, Place place) {
+    Context context = {.builder = builder};
+    report_error(builder->ir->diagnostics, place, "E0301", "there is no %s '%s'", what, name);
+    if (suggest(name, names))
+        report_suggestion(&context, name, names);
+    else if (names->count)
+        report_hint(builder->ir->diagnostics, "there is: %s", names_text(&context, names));
+    return false;
+}
+
+static Statement *find_model(Builder *builder, const char *name, Place place) {
+    Declaration *declaration = declaration_find(&builder->user, name);
+    if (declaration && declaration->statement && declaration->statement->kind == STATEMENT_MODEL)
+        return declaration->statement;
+    NameList names = {0};
+    gather_declared(builder, STATEMENT_MODEL, &names);
+    report_missing(builder, "model", name, &names, place);
+    return NULL;
+}
+
+static bool choose_train(Builder *builder) {
+    const FrontendOptions *options = builder->options;
+    if (options && options->model) return true;
+    if (!options || !options->train) {
+        builder->train = builder->trains.count ? builder->trains.items[0] : NULL;
+        return true;
+    }
+    NameList names = {0};
+    for (size_t i = 0; i < builder->trains.count; i++) {
+        const Statement *train = builder->trains.items[i];
+        vector_push(builder->ir->arena, &names, train->name);
+        if (!builder->train && strcmp(train->name, options->train) == 0) builder->train = train;
+    }
+    return builder->train || report_missing(builder, "train block", options->train, &names, NO_PLACE);
+}
+
+static Statement *choose_model(Builder *builder) {
+    const FrontendOptions *options = builder->options;
+    if (options && options->model) return find_model(builder, names_intern(builder->ir->names, options->model), NO_PLACE);
+    if (builder->train) return find_model(builder, builder->train->model, builder->train->model_place);
+    for (size_t i = 0; i < builder->user.count; i++)
+        if (builder->user.items[i]->statement && builder->user.items[i]->statement->kind == STATEMENT_MODEL)
+            return builder->user.items[i]->statement;
+    report_error(builder->ir->diagnostics, NO_PLACE, "E0315", "the file declares no model");
+    return NULL;
+}
+
+static Model *build_chosen(Builder *builder, Statement *statement) {
+    builder->module = module_create(builder->ir, statement->name);
+    if (builder->train)
+        builder->module->has_training = train_read(builder, builder->train, &builder->module->training);
+    Model *model = model_create(builder, statement, true);
+    if (!model) return NULL;
+    model_build_entries(builder, model, builder->train, true);
+    size_t count = builder->graphs.count;
+    for (size_t i = 0; i < count; i++) module_add_graph(builder->module, builder->graphs.items[i]);
+    return model;
+}
+
+// ---- What is only checked ----
+
+static void check_trains(Builder *builder) {
+    for (size_t i = 0; i < builder->trains.count; i++) {
+        const Statement *train = builder->trains.items[i];
+        if (train == builder->train) continue;
+        Training training;
+        train_read(builder, train, &training);
+        Statement *statement = find_model(builder, train->model, train->model_place);
+        Model *model = statement ? model_create(builder, statement, false) : NULL;
+        if (model) model_build_entries(builder, model, train, false);
+    }
+}
+
+static void check_declarations(Builder *builder) {
+    Context context = {.builder = builder};
+    for (size_t i = 0; i < builder->user.count; i++) {
+        Declaration *declaration = builder->user.items[i];
+        Statement *statement = declaration->statement;
+        StatementKind kind = statement ? statement->kind : STATEMENT_DIM;
+        if (kind == STATEMENT_DIM || kind == STATEMENT_CONST) {
+            declaration_thing(&context, declaration);
+        } else if (kind == STATEMENT_MODEL && !statement->visited) {
+            Model *model = model_create(builder, statement, false);
+            if (model) model_build_entries(builder, model, NULL, false);
+            if (model) model_check_rest(builder, model);
+        }
+    }
+    for (size_t i = 0; i < builder->user.count; i++) {
+        Statement *statement = builder->user.items[i]->statement;
+        if (statement && !statement->visited &&
+            (statement->kind == STATEMENT_FN || statement->kind == STATEMENT_LAYER || statement->kind == STATEMENT_OBJECTIVE))
+            check_template(builder, statement);
+    }
+}
+
+Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) {
+    Builder *builder = ARENA_NEW(ir->arena, Builder);
+    builder->ir = ir;
+    builder->options = options;
+    size_t errors = diagnostics_error_count(ir->diagnostics);
+    if (!read_settings(builder) || !load_prelude(builder) || !load_files(builder, path)) return NULL;
+    if (!choose_train(builder)) return NULL;
+    Statement *statement = choose_model(builder);
+    if (!statement) return NULL;
+    Model *model = build_chosen(builder, statement);
+    if (model) model_check_rest(builder, model);
+    check_trains(builder);
+    check_declarations(builder);
+    if (diagnostics_error_count(ir->diagnostics) == errors) check_settings(builder);
+    return diagnostics_error_count(ir->diagnostics) == errors ? builder->module : NULL;
+}

@@ -1,0 +1,20 @@
+// The front end: from .cherry text to a checked module.
+#ifndef CHERRY_FRONTEND_FRONTEND_H
+#define CHERRY_FRONTEND_FRONTEND_H
+
+#include "ir/module.h"
+
+typedef struct FrontendOptions {
+    const char *const *settings;  // "name=value" of --set; later ones win
+    size_t setting_count;
+    const char *train;            // name of the train block, NULL: the first one
+    const char *model;            // a model by name instead of a train block, NULL: that of the train block
+} FrontendOptions;
+
+// Reads `path` and what it includes, checks all of it, and builds one module: parameters with their
+// `initialize` graphs, the entry graphs "loss" and "evaluate" (where a train block applies) and "logits"
+// (where the model has a function of that name), then stack bodies and meanings of composites.
+// `options` may be NULL. NULL after errors, all of which are in ir->diagnostics.
+Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options);
+
+#endif
