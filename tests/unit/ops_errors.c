@@ -79,6 +79,7 @@ static const Refusal refusals[] = {
     {OP_pick, "f32[a=6]", "along=b, at=0", "E0256", "pick: the operand has no dimension b", NULL},
     {OP_reverse, "f32[a<=6:n]", "along=a", "E0260", "reverse: a is bounded by n", NULL},
     {OP_shift, "f32[a<=6:n]", "along=a, by=-1", "E0260", "shift: a is bounded by n", NULL},
+    {OP_shift, "f32[a=6]", "along=a, by=-9223372036854775808", "E0258", "shift by -9223372036854775808", NULL},
     {OP_pad, "f32[a=6]", "along=a, start=2, count=7", "E0258", "pad: a = 6 from 2 on does not fit into 7", NULL},
     {OP_concat, "", "along=a", "E0250", "concat needs an operand", NULL},
     {OP_concat, "f32[a=2, b=3]; f32[a=2]", "along=a", "E0252", "concat: b is not in every operand", NULL},
