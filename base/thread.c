@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -124,9 +125,20 @@ static int *list_processors(int *count) {
     return processors;
 }
 
+// A container may get less time than its processors have: threads beyond that share would only be
+// stopped while others wait for them. 0 where there is no such limit.
+static int read_quota(void) {
+    FILE *stream = fopen("/sys/fs/cgroup/cpu.max", "re");
+    long long quota = 0, period = 0;
+    if (stream && fscanf(stream, "%lld %lld", &quota, &period) != 2) quota = 0;  // "max 100000"
+    if (stream) fclose(stream);
+    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
+}
+
 int thread_available_processors(void) {
-    int count = 0;
+    int count = 0, quota = read_quota();
     free(list_processors(&count));
+    if (quota && quota < count) count = quota;
     return count > 0 ? count : 1;
 }
 
@@ -194,7 +206,7 @@ static void start_workers(ThreadPool *pool, int count, const int *processors) {
 ThreadPool *thread_pool_create(int count) {
     int available = 0;
     int *processors = list_processors(&available);
-    if (count <= 0) count = available > 0 ? available : 1;
+    if (count <= 0) count = thread_available_processors();
     bool fits = count <= available;
     ThreadPool *pool = aligned_alloc(_Alignof(ThreadPool), sizeof *pool);
     CHECK(pool);

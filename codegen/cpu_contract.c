@@ -1,31 +1,22 @@
-// Generator of contractions: one phase that packs B for all tasks (where more than one block of rows uses
-// it), one phase of tasks (block of rows x group of panels) that multiply tiles and run the epilogue.
-//
-//   task:  pack the block's rows of A, all of k      (kept while the next task has the same rows)
-//     panel of B:  pack it, unless phase 0 did
-//       block of k:                                  (512 steps: the panels' share of the first cache)
-//         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
-#include <llvm-c/Core.h>
-
+// Generator of contractions. A kernel has one phase that packs B for all tasks (where more than one block
+// of rows uses it) and one of tasks: block of rows x group of panels of B. The loops around tiles are
+// shared by the module (cpu_contract_driver.c); here stand what a task's number means, and the epilogue.
 #include "codegen/cpu_contract.h"
 
 typedef struct Emission {
     CpuUnit *unit;
     CpuBody *body;
     const CpuContraction *plan;
-    CpuFrame *frame;                        // at the outer loops that tasks iterate
-    LLVMValueRef rows, columns, depth;      // extents at run time
-    LLVMValueRef segment_depth, segments;   // steps of loop k; iterations of the other reduced loops
-    LLVMValueRef scratch_a, scratch_b, tiles;
-    LLVMValueRef row0, row_count;           // of the task's block
-    LLVMValueRef column0, column_count;     // of the panel: column_count may exceed its width
-    LLVMValueRef vectors, width, panel;     // of the panel: its size and its packed data
+    LLVMValueRef plan_record, task;
+    LLVMValueRef rows;                     // extent at run time
+    LLVMValueRef loop[LOOP_MAX];           // outer loops of the task
 } Emission;
 
 static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
 static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
-static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildMul(unit->builder, a, b, ""); }
-static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) { return multiply(unit, a, cpu_i64(unit, by)); }
+static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
+    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
+}
 static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
     return LLVMBuildICmp(unit->builder, predicate, a, b, "");
 }
@@ -34,342 +25,256 @@ static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
     return loop < 0 ? 0 : cpu_stride(cpu_contraction_index(plan, load), loop);
 }
 
+static int64_t extent_of(const CpuContraction *plan, int loop) { return plan->nest->loops[loop].dimension.extent; }
+
 static int64_t b_bytes(const CpuContraction *plan, const CpuTarget *target) {
     return plan->vectors * target->lanes * plan->depth * 4;
 }
 
-// ---- Places in memory ----
-
-// Where a load stands at the outer loops of the task, at row, column and k 0.
-static LLVMValueRef load_base(const Emission *e, uint32_t load) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    const Formula *formula = &plan->nest->formulas.items[load];
-    LLVMValueRef at = cpu_i64(unit, formula->index[0].affine.offset);
-    for (int i = 0; i < plan->outer_count; i++) {
-        int64_t stride = stride_of(plan, load, plan->outer[i]);
-        LLVMValueRef index = e->frame->loop[plan->outer[i]];
-        if (stride && index) at = add(unit, at, scaled(unit, index, stride));
-    }
-    Element element = plan->nest->operands[formula->operand].element;
-    return cpu_at(unit, e->body->operand[formula->operand], element, at);
+static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
+    return (int64_t)plan->tile.vectors * target->lanes;
 }
 
-static void start_extents(Emission *e) {
-    const CpuContraction *plan = e->plan;
+// ---- Records ----
+
+static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue) {
+    int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
+    int wide = plan->wide_panels ? plan->tile.vectors : narrow;
+    LLVMValueRef slots[PLAN_SLOTS];
+    for (int side = 0; side < 2; side++) {
+        uint32_t load = side ? plan->load_b : plan->load_a;
+        int64_t stride = stride_of(plan, load, side ? plan->column : plan->row);
+        LLVMValueRef *at = &slots[side ? PLAN_B : PLAN_A];
+        at[SIDE_PANEL_STRIDE] = cpu_i64(unit, stride);
+        at[SIDE_K_STRIDE] = cpu_i64(unit, stride_of(plan, load, plan->k));
+        at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * element_bytes(side ? plan->element_b : plan->element_a));
+    }
+    int64_t result_stride = plan->row < 0 ? 0 : cpu_stride(plan->nest->stages[1].index, plan->row);
+    int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
+    slots[PLAN_DEPTH] = cpu_i64(unit, plan->depth);
+    slots[PLAN_TILE_ROWS] = cpu_i64(unit, plan->tile.rows);
+    slots[PLAN_TILE_STEP] = cpu_i64(unit, tile_step);
+    slots[PLAN_WIDE] = cpu_i64(unit, wide * lanes);
+    slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
+    slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
+    slots[PLAN_PRIVATE_B] = cpu_i64(unit, plan->private_b);
+    slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
+    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->tile.rows);
+    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, wide * lanes);
+    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, narrow * lanes);
+    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, wide});
+    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, narrow});
+    slots[PLAN_EPILOGUE] = epilogue;
+    LLVMValueRef value = LLVMConstStructInContext(unit->context, slots, PLAN_SLOTS, false);
+    LLVMValueRef record = LLVMAddGlobal(unit->module, LLVMTypeOf(value), "cherry_plan");
+    LLVMSetInitializer(record, value);
+    LLVMSetGlobalConstant(record, true);
+    LLVMSetLinkage(record, LLVMInternalLinkage);
+    LLVMSetAlignment(record, 8);
+    return record;
+}
+
+static void set(const Emission *e, int slot, LLVMValueRef value) { cpu_slot_store(e->unit, e->task, slot, value); }
+
+// Where each iteration of the reduced loops but the last starts, in bytes, for A and B.
+static void fill_offsets(const Emission *e, LLVMValueRef segments, LLVMValueRef table_a, LLVMValueRef table_b) {
     CpuUnit *unit = e->unit;
-    LLVMValueRef one = cpu_i64(unit, 1);
+    const CpuContraction *plan = e->plan;
+    int64_t a_bytes = element_bytes(plan->element_a), b_element = element_bytes(plan->element_b);
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), segments, 1, NULL, 0);
+    LLVMValueRef rest = loop.index, a = cpu_i64(unit, 0), b = a, index;
+    for (int i = plan->segment_count - 1; i >= 0; i--) {
+        cpu_divide(unit, rest, cpu_extent(e->body, plan->nest, plan->segments[i]), &rest, &index);
+        a = add(unit, a, scaled(unit, index, stride_of(plan, plan->load_a, plan->segments[i]) * a_bytes));
+        b = add(unit, b, scaled(unit, index, stride_of(plan, plan->load_b, plan->segments[i]) * b_element));
+    }
+    LLVMBuildStore(unit->builder, a, cpu_at(unit, table_a, ELEMENT_I64, loop.index));
+    LLVMBuildStore(unit->builder, b, cpu_at(unit, table_b, ELEMENT_I64, loop.index));
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+static int64_t aligned(int64_t bytes) { return (bytes + 127) & ~(int64_t)63; }
+
+// Fills what all tasks of a call share. Scratch: rows of A, a panel of B (private only), tiles, offsets;
+// each followed by room for one vector.
+static void start_task_record(Emission *e, CpuKernel *out) {
+    CpuUnit *unit = e->unit;
+    const CpuContraction *plan = e->plan;
+    LLVMValueRef one = cpu_i64(unit, 1), segments = one;
+    e->task = cpu_stack_slot(e->body, LLVMArrayType2(unit->i64, TASK_SLOTS));
     e->rows = plan->row < 0 ? one : cpu_extent(e->body, plan->nest, plan->row);
-    e->columns = plan->column < 0 ? one : cpu_extent(e->body, plan->nest, plan->column);
-    e->segment_depth = plan->k < 0 ? one : cpu_extent(e->body, plan->nest, plan->k);
-    e->segments = one;
+    LLVMValueRef depth = plan->k < 0 ? one : cpu_extent(e->body, plan->nest, plan->k);
+    int64_t segment_capacity = plan->depth / plan->segment_depth;
     for (int i = 0; i < plan->segment_count; i++)
-        e->segments = multiply(unit, e->segments, cpu_extent(e->body, plan->nest, plan->segments[i]));
-    e->depth = multiply(unit, e->segments, e->segment_depth);
-}
+        segments = LLVMBuildMul(unit->builder, segments, cpu_extent(e->body, plan->nest, plan->segments[i]), "");
+    set(e, TASK_OPERANDS, LLVMGetParam(e->body->function, 0));
+    set(e, TASK_COLUMNS, plan->column < 0 ? one : cpu_extent(e->body, plan->nest, plan->column));
+    set(e, TASK_SEGMENTS, segments);
+    set(e, TASK_SEGMENT_DEPTH, depth);
+    set(e, TASK_DEPTH, LLVMBuildMul(unit->builder, segments, depth, ""));
 
-// ---- Packing ----
-
-// Packs one panel of `width` floats: `valid` elements of each of all steps of k.
-static void pack_panel(const Emission *e, bool of_a, int width, LLVMValueRef to, LLVMValueRef from,
-                       LLVMValueRef valid) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    uint32_t load = of_a ? plan->load_a : plan->load_b;
-    Element element = of_a ? plan->element_a : plan->element_b;
-    LLVMValueRef function = cpu_pack_function(unit, of_a ? plan->pack_a : plan->pack_b, element, width);
-    LLVMValueRef panel_stride = cpu_i64(unit, stride_of(plan, load, of_a ? plan->row : plan->column));
-    LLVMValueRef k_stride = cpu_i64(unit, stride_of(plan, load, plan->k));
-    CpuLoop segments;
+    bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
+    int64_t width = wide_width(plan, unit->target);
+    int64_t sizes[] = {aligned(plan->row_block * plan->depth * 4),
+                       plan->private_b ? aligned(width * plan->depth * 4) : 0,
+                       aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
+                       plan->segment_count ? aligned(segment_capacity * 16) : 0};
+    LLVMValueRef parts[4] = {e->body->scratch};
+    for (int i = 1; i < 4; i++) parts[i] = cpu_at_bytes(unit, parts[i - 1], cpu_i64(unit, sizes[i - 1]));
+    set(e, TASK_BLOCK_A, parts[0]);
+    set(e, TASK_PANEL, parts[1]);
+    set(e, TASK_TILES, parts[2]);
+    LLVMValueRef table_a = cpu_zeros(unit), table_b = table_a;
     if (plan->segment_count) {
-        cpu_loop_begin(unit, &segments, cpu_i64(unit, 0), e->segments, 1, NULL, 0);
-        LLVMValueRef rest = segments.index, at = cpu_i64(unit, 0), index;
-        for (int i = plan->segment_count - 1; i >= 0; i--) {
-            cpu_divide(unit, rest, cpu_extent(e->body, plan->nest, plan->segments[i]), &rest, &index);
-            at = add(unit, at, scaled(unit, index, stride_of(plan, load, plan->segments[i])));
-        }
-        LLVMValueRef step = multiply(unit, segments.index, e->segment_depth);
-        from = cpu_at(unit, from, element, at);
-        to = cpu_at(unit, to, ELEMENT_F32, scaled(unit, step, width));
+        table_a = parts[3];
+        table_b = cpu_at(unit, table_a, ELEMENT_I64, cpu_i64(unit, segment_capacity));
+        fill_offsets(e, segments, table_a, table_b);
     }
-    LLVMValueRef arguments[] = {to, from, valid, e->segment_depth, panel_stride, k_stride};
-    cpu_helper_call(unit, function, arguments, 6);
-    if (plan->segment_count) cpu_loop_end(unit, &segments, NULL);
+    set(e, TASK_OFFSETS_A, table_a);
+    set(e, TASK_OFFSETS_B, table_b);
+    int64_t bytes = sizes[0] + sizes[1] + sizes[2] + sizes[3];
+    if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
 }
 
-// Panels of B have one width, or two: then the code for either stands behind a test.
-static bool two_widths(const CpuContraction *plan) {
-    return plan->wide_panels > 0 && plan->wide_panels < plan->panels;
-}
-static int only_width(const CpuContraction *plan) {
-    return plan->wide_panels ? plan->tile.vectors : plan->narrow;
-}
+// ---- What a task's number means ----
 
-// Sets the place and size of panel number `index`, and where it is or will be packed.
-static void locate_panel(Emission *e, LLVMValueRef index, LLVMValueRef packed) {
+// An access at the outer loops of the task, at 0 of all others.
+static LLVMValueRef base_of(const Emission *e, uint32_t operand, const Index *index) {
     CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    LLVMValueRef first = scaled(unit, index, only_width(plan));
-    e->vectors = cpu_i64(unit, only_width(plan));
-    if (two_widths(plan)) {
-        LLVMValueRef wide = compare(unit, LLVMIntSLT, index, cpu_i64(unit, plan->wide_panels));
-        LLVMValueRef later = add(unit, scaled(unit, index, plan->narrow), cpu_i64(unit, plan->wide_panels));
-        first = LLVMBuildSelect(unit->builder, wide, first, later, "");
-        e->vectors = LLVMBuildSelect(unit->builder, wide, e->vectors, cpu_i64(unit, plan->narrow), "");
+    LLVMValueRef at = cpu_i64(unit, index[0].affine.offset);
+    for (int i = 0; i < e->plan->outer_count; i++) {
+        int64_t stride = cpu_stride(index, e->plan->outer[i]);
+        LLVMValueRef value = e->loop[e->plan->outer[i]];
+        if (stride && value) at = add(unit, at, scaled(unit, value, stride));
     }
-    e->width = scaled(unit, e->vectors, unit->target->lanes);
-    e->column0 = scaled(unit, first, unit->target->lanes);
-    e->column_count = subtract(unit, e->columns, e->column0);
-    e->panel = packed;
+    return cpu_at(unit, e->body->operand[operand], e->plan->nest->operands[operand].element, at);
 }
 
-// Packs the panel of B that locate_panel chose.
-static void pack_panel_b(const Emission *e) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    LLVMValueRef at = scaled(unit, e->column0, stride_of(plan, plan->load_b, plan->column));
-    LLVMValueRef from = cpu_at(unit, load_base(e, plan->load_b), plan->element_b, at);
-    LLVMValueRef valid = cpu_minimum(unit, e->width, e->column_count);
-    int lanes = unit->target->lanes;
-    if (!two_widths(plan)) {
-        pack_panel(e, false, only_width(plan) * lanes, e->panel, from, valid);
-        return;
-    }
-    CpuIf wide;
-    cpu_if_begin(unit, &wide, compare(unit, LLVMIntEQ, e->vectors, cpu_i64(unit, plan->tile.vectors)));
-    pack_panel(e, false, plan->tile.vectors * lanes, e->panel, from, valid);
-    cpu_if_else(unit, &wide);
-    pack_panel(e, false, plan->narrow * lanes, e->panel, from, valid);
-    cpu_if_end(unit, &wide);
+static LLVMValueRef load_base(const Emission *e, uint32_t load) {
+    return base_of(e, e->plan->nest->formulas.items[load].operand, cpu_contraction_index(e->plan, load));
 }
 
-static void pack_block_a(const Emission *e) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    CpuLoop panels;
-    LLVMValueRef base = load_base(e, plan->load_a);
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), e->row_count, plan->tile.rows, NULL, 0);
-    LLVMValueRef row = add(unit, e->row0, panels.index);
-    LLVMValueRef valid = cpu_minimum(unit, cpu_i64(unit, plan->tile.rows), subtract(unit, e->row_count, panels.index));
-    LLVMValueRef at = scaled(unit, row, stride_of(plan, plan->load_a, plan->row));
-    LLVMValueRef to = cpu_at(unit, e->scratch_a, ELEMENT_F32, scaled(unit, panels.index, plan->depth));
-    pack_panel(e, true, plan->tile.rows, to, cpu_at(unit, base, plan->element_a, at), valid);
-    cpu_loop_end(unit, &panels, NULL);
+// Takes loop `loop` out of `number` and returns the rest.
+static LLVMValueRef split_number(Emission *e, LLVMValueRef number, int loop) {
+    LLVMValueRef rest;
+    cpu_divide(e->unit, number, cpu_i64(e->unit, extent_of(e->plan, loop)), &rest, &e->loop[loop]);
+    return rest;
 }
 
-// Sets the frame's outer loops [from, to) out of `number`; returns what is left of it.
-static LLVMValueRef split_number(Emission *e, LLVMValueRef number, int from, int to) {
-    const CpuContraction *plan = e->plan;
-    for (int i = to - 1; i >= from; i--) {
-        uint8_t loop = plan->outer[i];
-        LLVMValueRef index, extent = cpu_i64(e->unit, plan->nest->loops[loop].dimension.extent);
-        cpu_divide(e->unit, number, extent, &number, &index);
-        e->frame->loop[loop] = index;
-    }
-    return number;
-}
-
-// Whether the frame's outer loops are within their run-time extents; NULL: always.
-static LLVMValueRef within_bounds(const Emission *e) {
-    LLVMValueRef all = NULL;
+// `condition`, and the outer loops within their run-time extents.
+static LLVMValueRef within_bounds(const Emission *e, LLVMValueRef condition) {
     for (int i = 0; i < e->plan->outer_count; i++) {
         uint8_t loop = e->plan->outer[i];
-        if (e->plan->nest->loops[loop].bound_operand == UINT32_MAX || !e->frame->loop[loop]) continue;
+        if (e->plan->nest->loops[loop].bound_operand == UINT32_MAX || !e->loop[loop]) continue;
         LLVMValueRef extent = cpu_extent(e->body, e->plan->nest, loop);
-        LLVMValueRef inside = compare(e->unit, LLVMIntSLT, e->frame->loop[loop], extent);
-        all = all ? LLVMBuildAnd(e->unit->builder, all, inside, "") : inside;
+        LLVMValueRef inside = compare(e->unit, LLVMIntSLT, e->loop[loop], extent);
+        condition = LLVMBuildAnd(e->unit->builder, condition, inside, "");
     }
-    return all;
+    return condition;
 }
 
-static LLVMValueRef both(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return a ? LLVMBuildAnd(unit->builder, a, b, "") : b;
+// Sets the place of packed matrix `number` in the workspace.
+static void set_shared_matrix(const Emission *e, LLVMValueRef number) {
+    LLVMValueRef at = scaled(e->unit, number, b_bytes(e->plan, e->unit->target));
+    set(e, TASK_PANEL, cpu_at_bytes(e->unit, e->body->workspace, at));
 }
 
-// Number of this matrix B among all that the outer loops select.
-static LLVMValueRef b_number(const Emission *e) {
-    const CpuContraction *plan = e->plan;
-    LLVMValueRef number = cpu_i64(e->unit, 0);
-    for (int i = 0; i < plan->outer_count; i++) {
-        uint8_t loop = plan->outer[i];
-        if (!stride_of(plan, plan->load_b, loop)) continue;
-        number = scaled(e->unit, number, plan->nest->loops[loop].dimension.extent);
-        number = add(e->unit, number, e->frame->loop[loop]);
-    }
-    return number;
-}
-
-static LLVMValueRef shared_panel(const Emission *e, LLVMValueRef number) {
-    CpuUnit *unit = e->unit;
-    LLVMValueRef matrix = cpu_at_bytes(unit, e->body->workspace, scaled(unit, number, b_bytes(e->plan, unit->target)));
-    return cpu_at(unit, matrix, ELEMENT_F32, scaled(unit, e->column0, e->plan->depth));
-}
-
-static void emit_pack_phase(Emission *e) {
+// Packing: a task is the number of a matrix B, then of its panel.
+static void emit_pack_task(Emission *e, LLVMValueRef task) {
     CpuUnit *unit = e->unit;
     const CpuContraction *plan = e->plan;
-    CpuLoop tasks;
-    cpu_loop_begin(unit, &tasks, e->body->begin, e->body->end, 1, NULL, 0);
     LLVMValueRef number, panel;
-    cpu_divide(unit, tasks.index, cpu_i64(unit, plan->panels), &number, &panel);
+    cpu_divide(unit, task, cpu_i64(unit, plan->panels), &number, &panel);
     LLVMValueRef rest = number;
     for (int i = plan->outer_count - 1; i >= 0; i--)
-        if (stride_of(plan, plan->load_b, plan->outer[i])) rest = split_number(e, rest, i, i + 1);
-    locate_panel(e, panel, NULL);
-    e->panel = shared_panel(e, number);
+        if (stride_of(plan, plan->load_b, plan->outer[i])) rest = split_number(e, rest, plan->outer[i]);
     CpuIf used;
-    LLVMValueRef some = compare(unit, LLVMIntSGT, e->column_count, cpu_i64(unit, 0));
-    cpu_if_begin(unit, &used, both(unit, within_bounds(e), some));
-    pack_panel_b(e);
+    cpu_if_begin(unit, &used, within_bounds(e, LLVMConstInt(unit->i1, 1, false)));
+    set_shared_matrix(e, number);
+    set(e, TASK_B, load_base(e, plan->load_b));
+    LLVMValueRef arguments[] = {e->plan_record, e->task, panel};
+    cpu_helper_call(unit, cpu_contract_pack_function(unit), arguments, 3);
     cpu_if_end(unit, &used);
-    cpu_loop_end(unit, &tasks, NULL);
 }
 
-// ---- Tiles and epilogue ----
-
-// The epilogue of one tile: `rows` of it and all existing columns, read from `tile`.
-static void emit_epilogue(const Emission *e, LLVMValueRef tile, LLVMValueRef row0, LLVMValueRef rows) {
+static void set_panels(const Emission *e, LLVMValueRef group) {
     CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    int lanes = plan->column < 0 ? 1 : unit->target->lanes;
-    bool whole = plan->column < 0 || (plan->columns % lanes == 0 &&
-                                      plan->nest->loops[plan->column].bound_operand == UINT32_MAX);
-    LLVMValueRef columns = plan->column < 0 ? cpu_i64(unit, 1) : cpu_minimum(unit, e->width, e->column_count);
-    CpuLoop row, column;
-    cpu_loop_begin(unit, &row, cpu_i64(unit, 0), rows, 1, NULL, 0);
-    CpuFrame *outside = cpu_frame_inside(e->frame);
-    if (plan->row >= 0) outside->loop[plan->row] = add(unit, row0, row.index);
-    LLVMValueRef from = cpu_at(unit, tile, ELEMENT_F32, multiply(unit, row.index, e->width));
-    cpu_loop_begin(unit, &column, cpu_i64(unit, 0), columns, lanes, NULL, 0);
-    CpuFrame *frame;
-    if (plan->column >= 0) {
-        frame = cpu_frame_vector(outside, plan->column, lanes);
-        frame->loop[plan->column] = add(unit, e->column0, column.index);
-        frame->mask = whole ? NULL : cpu_mask(unit, lanes, subtract(unit, columns, column.index));
-    } else {
-        frame = cpu_frame_inside(outside);
-    }
-    frame->stage[0] = cpu_load(unit, ELEMENT_F32, cpu_at(unit, from, ELEMENT_F32, column.index), lanes, NULL);
-    cpu_emit_stages(frame, 1);
-    cpu_loop_end(unit, &column, NULL);
-    cpu_loop_end(unit, &row, NULL);
+    LLVMValueRef begin = scaled(unit, group, e->plan->panel_group);
+    LLVMValueRef end = add(unit, begin, cpu_i64(unit, e->plan->panel_group));
+    set(e, TASK_PANEL_BEGIN, begin);
+    set(e, TASK_PANEL_END, cpu_minimum(unit, end, cpu_i64(unit, e->plan->panels)));
 }
 
-// Where a direct result has row `row0` of the panel.
-static LLVMValueRef result_at(const Emission *e, LLVMValueRef row0) {
-    const CpuContraction *plan = e->plan;
-    const Stage *store = &plan->nest->stages[1];
-    CpuFrame *frame = cpu_frame_inside(e->frame);
-    if (plan->row >= 0) frame->loop[plan->row] = row0;
-    frame->loop[plan->column] = e->column0;
-    return cpu_address(frame, store->operand, store->index);
-}
-
-static void emit_tile_call(const Emission *e, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
-                           LLVMValueRef stride, LLVMValueRef first) {
-    const CpuContraction *plan = e->plan;
-    CpuTile wide = {plan->tile.rows, only_width(plan)}, narrow = {plan->tile.rows, plan->narrow};
-    CpuIf branch;
-    if (two_widths(plan))
-        cpu_if_begin(e->unit, &branch, compare(e->unit, LLVMIntEQ, e->vectors, cpu_i64(e->unit, wide.vectors)));
-    cpu_tile_call(e->unit, wide, a, b, k, c, stride, first);
-    if (!two_widths(plan)) return;
-    cpu_if_else(e->unit, &branch);
-    cpu_tile_call(e->unit, narrow, a, b, k, c, stride, first);
-    cpu_if_end(e->unit, &branch);
-}
-
-// One panel of A against one panel of B for steps [k0, k0 + k) of k.
-static void emit_tile(const Emission *e, LLVMValueRef local_row, LLVMValueRef k0, LLVMValueRef k) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    LLVMBuilderRef builder = unit->builder;
-    LLVMValueRef tile_rows = cpu_i64(unit, plan->tile.rows);
-    LLVMValueRef valid = cpu_minimum(unit, tile_rows, subtract(unit, e->row_count, local_row));
-    LLVMValueRef a = cpu_at(unit, e->scratch_a, ELEMENT_F32,
-                            add(unit, scaled(unit, local_row, plan->depth), scaled(unit, k0, plan->tile.rows)));
-    LLVMValueRef b = cpu_at(unit, e->panel, ELEMENT_F32, multiply(unit, k0, e->width));
-    LLVMValueRef row0 = add(unit, e->row0, local_row), tile = e->tiles, stride = e->width, c, full = NULL;
-    if (plan->depth > CONTRACTION_DEPTH_BLOCK)
-        tile = cpu_at(unit, tile, ELEMENT_F32, scaled(unit, local_row, (int64_t)plan->tile.vectors * unit->target->lanes));
-    c = tile;
-    if (plan->direct) {
-        int64_t row_stride = plan->row < 0 ? 0 : cpu_stride(plan->nest->stages[1].index, plan->row);
-        full = LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, valid, tile_rows),
-                            compare(unit, LLVMIntSGE, e->column_count, e->width), "");
-        c = LLVMBuildSelect(builder, full, result_at(e, row0), tile, "");
-        stride = LLVMBuildSelect(builder, full, cpu_i64(unit, row_stride), e->width, "");
-    }
-    LLVMValueRef first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0)), unit->i64, "");
-    emit_tile_call(e, a, b, k, c, stride, first);
-    CpuIf done;
-    LLVMValueRef last = compare(unit, LLVMIntSGE, add(unit, k0, k), e->depth);
-    cpu_if_begin(unit, &done, full ? LLVMBuildAnd(builder, last, LLVMBuildNot(builder, full, ""), "") : last);
-    emit_epilogue(e, tile, row0, valid);
-    cpu_if_end(unit, &done);
-}
-
-static void emit_panel(Emission *e) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    LLVMValueRef zero = cpu_i64(unit, 0), one = cpu_i64(unit, 1);
-    if (plan->private_b) pack_panel_b(e);
-    // A depth of 0, possible at run time only, still writes its zeros.
-    LLVMValueRef none = compare(unit, LLVMIntSLT, e->depth, one);
-    CpuLoop blocks, panels;
-    cpu_loop_begin(unit, &blocks, zero, LLVMBuildSelect(unit->builder, none, one, e->depth, ""),
-                   CONTRACTION_DEPTH_BLOCK, NULL, 0);
-    LLVMValueRef k = cpu_minimum(unit, cpu_i64(unit, CONTRACTION_DEPTH_BLOCK), subtract(unit, e->depth, blocks.index));
-    cpu_loop_begin(unit, &panels, zero, e->row_count, plan->tile.rows, NULL, 0);
-    emit_tile(e, panels.index, blocks.index, k);
-    cpu_loop_end(unit, &panels, NULL);
-    cpu_loop_end(unit, &blocks, NULL);
-}
-
-// A task's number: loops that move A, block of rows, loops that move only B, group of panels.
-static void emit_task(Emission *e, LLVMValueRef task, LLVMValueRef packed_rows) {
+// Computing: the loops that move A, block of rows, the loops that move only B, group of panels.
+static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packed_rows) {
     CpuUnit *unit = e->unit;
     const CpuContraction *plan = e->plan;
     LLVMValueRef rest = task, group, block, key;
     cpu_divide(unit, rest, cpu_i64(unit, plan->panel_groups), &rest, &group);
-    rest = split_number(e, rest, plan->outer_a_count, plan->outer_count);
-    key = rest;
+    for (int i = plan->outer_count - 1; i >= plan->outer_a_count; i--) rest = split_number(e, rest, plan->outer[i]);
+    key = rest;  // equal keys: equal rows of A
     cpu_divide(unit, rest, cpu_i64(unit, plan->row_blocks), &rest, &block);
-    split_number(e, rest, 0, plan->outer_a_count);
-    e->row0 = scaled(unit, block, plan->row_block);
-    e->row_count = cpu_minimum(unit, cpu_i64(unit, plan->row_block), subtract(unit, e->rows, e->row0));
-    CpuIf used, other_rows;
-    LLVMValueRef some = compare(unit, LLVMIntSGT, e->row_count, cpu_i64(unit, 0));
-    cpu_if_begin(unit, &used, both(unit, within_bounds(e), some));
+    for (int i = plan->outer_a_count - 1; i >= 0; i--) rest = split_number(e, rest, plan->outer[i]);
+    LLVMValueRef row0 = scaled(unit, block, plan->row_block);
+    LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->row_block), subtract(unit, e->rows, row0));
+    CpuIf used;
+    cpu_if_begin(unit, &used, within_bounds(e, compare(unit, LLVMIntSGT, rows, cpu_i64(unit, 0))));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
-    cpu_if_begin(unit, &other_rows, compare(unit, LLVMIntNE, packed, key));
-    pack_block_a(e);
+    set(e, TASK_PACK_A, LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, ""));
     LLVMBuildStore(unit->builder, key, packed_rows);
-    cpu_if_end(unit, &other_rows);
-
-    CpuLoop panels;
-    LLVMValueRef begin = scaled(unit, group, plan->panel_group);
-    LLVMValueRef end = cpu_minimum(unit, add(unit, begin, cpu_i64(unit, plan->panel_group)), cpu_i64(unit, plan->panels));
-    LLVMValueRef number = plan->private_b ? NULL : b_number(e);
-    cpu_loop_begin(unit, &panels, begin, end, 1, NULL, 0);
-    locate_panel(e, panels.index, e->scratch_b);
-    if (!plan->private_b) e->panel = shared_panel(e, number);
-    CpuIf exists;
-    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, e->column_count, cpu_i64(unit, 0)));
-    emit_panel(e);
-    cpu_if_end(unit, &exists);
-    cpu_loop_end(unit, &panels, NULL);
+    set(e, TASK_ROW0, row0);
+    set(e, TASK_ROWS, rows);
+    set(e, TASK_A, load_base(e, plan->load_a));
+    set(e, TASK_B, load_base(e, plan->load_b));
+    const Stage *store = &plan->nest->stages[1];
+    set(e, TASK_RESULT, plan->direct ? base_of(e, store->operand, store->index) : LLVMConstNull(unit->pointer));
+    set_panels(e, group);
+    LLVMValueRef number = cpu_i64(unit, 0);
+    for (int i = 0; i < plan->outer_count; i++) {
+        uint8_t loop = plan->outer[i];
+        set(e, TASK_OUTER + loop, e->loop[loop]);
+        if (!stride_of(plan, plan->load_b, loop)) continue;
+        number = add(unit, scaled(unit, number, extent_of(plan, loop)), e->loop[loop]);
+    }
+    if (!plan->private_b) set_shared_matrix(e, number);
+    LLVMValueRef arguments[] = {e->plan_record, e->task};
+    cpu_helper_call(unit, cpu_contract_task_function(unit), arguments, 2);
     cpu_if_end(unit, &used);
 }
 
-static void emit_compute_phase(Emission *e) {
-    CpuUnit *unit = e->unit;
-    LLVMValueRef packed_rows = cpu_stack_slot(e->body, unit->i64);
-    LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed_rows);
-    CpuLoop tasks;
-    cpu_loop_begin(unit, &tasks, e->body->begin, e->body->end, 1, NULL, 0);
-    emit_task(e, tasks.index, packed_rows);
-    cpu_loop_end(unit, &tasks, NULL);
+// ---- Epilogue ----
+
+// The function that runs the stages behind the sum for one tile; returns it.
+static LLVMValueRef emit_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
+    CpuBody *body = cpu_body_begin(unit, kernel, PHASE_MAX);
+    LLVMSetLinkage(body->function, LLVMInternalLinkage);
+    LLVMValueRef task = body->workspace, tile = body->scratch, row0 = body->begin, rows = body->end;
+    LLVMValueRef column0 = cpu_slot_load(unit, task, TASK_COLUMN0, false);
+    LLVMValueRef columns = cpu_slot_load(unit, task, TASK_COLUMN_COUNT, false);
+    LLVMValueRef width = cpu_slot_load(unit, task, TASK_WIDTH, false);
+    CpuFrame *frame = cpu_frame(body, plan->nest);
+    for (int i = 0; i < plan->outer_count; i++)
+        frame->loop[plan->outer[i]] = cpu_slot_load(unit, task, TASK_OUTER + plan->outer[i], false);
+    int lanes = plan->column < 0 ? 1 : unit->target->lanes;
+    bool whole = plan->column < 0 || (plan->columns % lanes == 0 &&
+                                      plan->nest->loops[plan->column].bound_operand == UINT32_MAX);
+    CpuLoop row, column;
+    cpu_loop_begin(unit, &row, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    CpuFrame *outside = cpu_frame_inside(frame);
+    if (plan->row >= 0) outside->loop[plan->row] = add(unit, row0, row.index);
+    LLVMValueRef from = cpu_at(unit, tile, ELEMENT_F32, LLVMBuildMul(unit->builder, row.index, width, ""));
+    cpu_loop_begin(unit, &column, cpu_i64(unit, 0), columns, lanes, NULL, 0);
+    CpuFrame *inside = cpu_frame_vector(outside, plan->column, lanes);
+    if (plan->column >= 0) inside->loop[plan->column] = add(unit, column0, column.index);
+    if (!whole) inside->mask = cpu_mask(unit, lanes, subtract(unit, columns, column.index));
+    LLVMValueRef at = cpu_at(unit, from, ELEMENT_F32, column.index);
+    inside->stage[0] = cpu_load(unit, ELEMENT_F32, at, lanes, NULL);
+    cpu_emit_stages(inside, 1);
+    cpu_loop_end(unit, &column, NULL);
+    cpu_loop_end(unit, &row, NULL);
+    cpu_body_end(body);
+    return body->function;
 }
 
 // ---- The generator ----
@@ -388,39 +293,28 @@ bool cpu_contract_supports(const CpuTarget *target, const Nest *nest) {
     return true;
 }
 
-static int64_t aligned(int64_t bytes) { return (bytes + 127) & ~(int64_t)63; }
-
-// Scratch: rows of A, a panel of B (private only), tiles; each followed by room for one vector.
-static void divide_scratch(Emission *e, CpuKernel *out) {
-    CpuUnit *unit = e->unit;
-    const CpuContraction *plan = e->plan;
-    int64_t width = (int64_t)plan->tile.vectors * unit->target->lanes;
-    int64_t a_bytes = aligned(plan->row_block * plan->depth * 4);
-    int64_t panel_bytes = plan->private_b ? aligned(width * plan->depth * 4) : 0;
-    int64_t tile_rows = plan->depth > CONTRACTION_DEPTH_BLOCK ? plan->row_block : plan->tile.rows;
-    e->scratch_a = e->body->scratch;
-    e->scratch_b = cpu_at_bytes(unit, e->scratch_a, cpu_i64(unit, a_bytes));
-    e->tiles = cpu_at_bytes(unit, e->scratch_b, cpu_i64(unit, panel_bytes));
-    out->scratch_bytes = a_bytes + panel_bytes + aligned(tile_rows * width * 4);
-}
-
-static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, bool pack, CpuKernel *out) {
-    Emission e = {.unit = unit, .plan = plan};
+static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, LLVMValueRef record, bool pack,
+                       CpuKernel *out) {
+    Emission e = {.unit = unit, .plan = plan, .plan_record = record};
     e.body = cpu_body_begin(unit, kernel, out->phase_count);
-    e.frame = cpu_frame(e.body, plan->nest);
-    start_extents(&e);
-    int64_t tasks = pack ? plan->panels : plan->row_blocks * plan->panel_groups;
-    for (int i = 0; i < plan->outer_count; i++)
-        if (!pack || stride_of(plan, plan->load_b, plan->outer[i]))
-            tasks *= plan->nest->loops[plan->outer[i]].dimension.extent;
-    out->tasks[out->phase_count++] = tasks;
-    if (pack) {
-        out->workspace_bytes = tasks / plan->panels * b_bytes(plan, unit->target) + 64;
-        emit_pack_phase(&e);
-    } else {
-        divide_scratch(&e, out);
-        emit_compute_phase(&e);
+    start_task_record(&e, out);
+    int64_t matrices = 1, tasks = plan->row_blocks * plan->panel_groups;
+    for (int i = 0; i < plan->outer_count; i++) {
+        tasks *= extent_of(plan, plan->outer[i]);
+        if (stride_of(plan, plan->load_b, plan->outer[i])) matrices *= extent_of(plan, plan->outer[i]);
     }
+    if (pack) {
+        tasks = matrices * plan->panels;
+        out->workspace_bytes = matrices * b_bytes(plan, unit->target) + 64;
+    }
+    out->tasks[out->phase_count++] = tasks;
+    LLVMValueRef packed_rows = cpu_stack_slot(e.body, unit->i64);
+    LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed_rows);
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, e.body->begin, e.body->end, 1, NULL, 0);
+    if (pack) emit_pack_task(&e, loop.index);
+    else emit_compute_task(&e, loop.index, packed_rows);
+    cpu_loop_end(unit, &loop, NULL);
     cpu_body_end(e.body);
 }
 
@@ -429,7 +323,8 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CHECK(nest_contraction(kernel->nest, &contraction));
     const Nest *nest = cpu_normalise(unit->arena, kernel->nest);
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
-    if (!plan.private_b) emit_phase(unit, kernel, &plan, true, out);
-    emit_phase(unit, kernel, &plan, false, out);
+    LLVMValueRef record = plan_record(unit, &plan, emit_epilogue(unit, kernel, &plan));
+    if (!plan.private_b) emit_phase(unit, kernel, &plan, record, true, out);
+    emit_phase(unit, kernel, &plan, record, false, out);
     return !unit->failure;
 }

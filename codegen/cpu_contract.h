@@ -23,6 +23,7 @@ CpuTile cpu_tile_shape(const CpuTarget *target);
 
 // void (a, b, i64 k, c, i64 stride, i64 first): c[row * stride + column] = (first ? 0 : c) + sum over k.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
+LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first);
 
@@ -38,6 +39,10 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 // `valid` <= width elements each, zero behind. May write up to 32 bytes behind the last row: pack panels
 // and segments in ascending order and leave room. Strides are in elements of `element` (f32 or bf16).
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width);
+LLVMTypeRef cpu_pack_type(CpuUnit *unit);
+
+// 256 bytes of zeros.
+LLVMValueRef cpu_zeros(CpuUnit *unit);
 
 // Transposes `count` = 4, 8 or 16 vectors of as many lanes, in place.
 void cpu_transpose(CpuUnit *unit, LLVMValueRef *rows, int count);
@@ -49,7 +54,8 @@ typedef struct CpuHelper {
     LLVMBasicBlockRef before;
     bool fresh;
 } CpuHelper;
-CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef *parameters, unsigned count);
+LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size);  // count / size, rounded up
+CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef type);
 void cpu_helper_end(CpuUnit *unit, CpuHelper *helper);
 void cpu_helper_call(CpuUnit *unit, LLVMValueRef function, LLVMValueRef *arguments, unsigned count);
 
@@ -85,5 +91,49 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
 static inline const Index *cpu_contraction_index(const CpuContraction *plan, uint32_t load) {
     return plan->nest->formulas.items[load].index;
 }
+
+// ---- The loops around tiles: cpu_contract_driver.c. Records of 8-byte slots. ----
+
+enum { SIDE_PANEL_STRIDE, SIDE_K_STRIDE, SIDE_PANEL_BYTES, SIDE_SLOTS };  // strides in elements
+
+// Constant, one for each kernel.
+enum {
+    PLAN_A,                        // SIDE_SLOTS slots
+    PLAN_B = PLAN_A + SIDE_SLOTS,  // SIDE_SLOTS slots
+    PLAN_DEPTH = PLAN_B + SIDE_SLOTS,  // at capacity
+    PLAN_TILE_ROWS,
+    PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
+    PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
+    PLAN_PRIVATE_B,
+    PLAN_RESULT_STRIDE,  // of rows
+    PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
+    PLAN_SLOTS
+};
+
+enum {
+    TASK_OPERANDS,
+    TASK_A, TASK_B,      // at row and column 0
+    TASK_RESULT,         // where tiles may be written to directly, else NULL
+    TASK_BLOCK_A,        // packed rows
+    TASK_PANEL,          // packed panel if private, else the packed matrix
+    TASK_TILES,
+    TASK_ROW0, TASK_ROWS, TASK_COLUMNS, TASK_DEPTH,  // of the block; existing columns and steps
+    TASK_SEGMENTS, TASK_SEGMENT_DEPTH, TASK_OFFSETS_A, TASK_OFFSETS_B,  // bytes, an i64 for each segment
+    TASK_PANEL_BEGIN, TASK_PANEL_END,
+    TASK_PACK_A,
+    TASK_COLUMN0, TASK_COLUMN_COUNT, TASK_WIDTH,  // of the panel: for the epilogue
+    TASK_OUTER,          // indices of the outer loops that tasks iterate
+    TASK_SLOTS = TASK_OUTER + LOOP_MAX
+};
+
+LLVMValueRef cpu_slot(CpuUnit *unit, LLVMValueRef record, int slot);
+LLVMValueRef cpu_slot_load(CpuUnit *unit, LLVMValueRef record, int slot, bool pointer);
+void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef value);
+
+// void (plan, task, i64 panel): packs one panel of B into its place in the shared matrix.
+LLVMValueRef cpu_contract_pack_function(CpuUnit *unit);
+// void (plan, task): one block of rows times panels [begin, end). The epilogue is a CpuFunction called
+// with (operands, task, tile, row0, rows).
+LLVMValueRef cpu_contract_task_function(CpuUnit *unit);
 
 #endif

@@ -13,10 +13,9 @@ CpuTile cpu_tile_shape(const CpuTarget *target) {
 
 // ---- Helper functions ----
 
-CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef *parameters, unsigned count) {
+CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef type) {
     CpuHelper helper = {.function = LLVMGetNamedFunction(unit->module, name)};
     if (helper.function) return helper;
-    LLVMTypeRef type = LLVMFunctionType(unit->void_type, parameters, count, false);
     helper.function = LLVMAddFunction(unit->module, name, type);
     LLVMSetLinkage(helper.function, LLVMInternalLinkage);
     cpu_function_attributes(unit, helper.function);
@@ -35,6 +34,11 @@ void cpu_helper_end(CpuUnit *unit, CpuHelper *helper) {
 
 void cpu_helper_call(CpuUnit *unit, LLVMValueRef function, LLVMValueRef *arguments, unsigned count) {
     LLVMBuildCall2(unit->builder, LLVMGlobalGetValueType(function), function, arguments, count, "");
+}
+
+LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
+    LLVMValueRef up = LLVMBuildAdd(unit->builder, count, LLVMBuildSub(unit->builder, size, cpu_i64(unit, 1), ""), "");
+    return LLVMBuildUDiv(unit->builder, up, size, "");
 }
 
 // ---- Tiles ----
@@ -75,8 +79,8 @@ static void tile_loop(CpuUnit *unit, CpuTile tile, LLVMValueRef begin, LLVMValue
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + 2));
 }
 
-// A row of zeros that stands for the tile where there is nothing to add to.
-static LLVMValueRef tile_zeros(CpuUnit *unit) {
+// Stands for the tile where there is nothing to add to.
+LLVMValueRef cpu_zeros(CpuUnit *unit) {
     const char *name = "cherry_zeros";
     LLVMValueRef zeros = LLVMGetNamedGlobal(unit->module, name);
     if (zeros) return zeros;
@@ -89,17 +93,21 @@ static LLVMValueRef tile_zeros(CpuUnit *unit) {
     return zeros;
 }
 
-LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
+LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->i64, unit->pointer, unit->i64, unit->i64};
+    return LLVMFunctionType(unit->void_type, parameters, 6, false);
+}
+
+LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     const char *name = arena_format(unit->arena, "cherry_tile_%dx%d", tile.rows, tile.vectors);
-    CpuHelper helper = cpu_helper_begin(unit, name, parameters, 6);
+    CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMBuilderRef builder = unit->builder;
     int lanes = unit->target->lanes, sums = tile.rows * tile.vectors;
     LLVMValueRef k = LLVMGetParam(helper.function, 2), c = LLVMGetParam(helper.function, 3);
     LLVMValueRef stride = LLVMGetParam(helper.function, 4);
     LLVMValueRef first = LLVMBuildICmp(builder, LLVMIntNE, LLVMGetParam(helper.function, 5), cpu_i64(unit, 0), "");
-    LLVMValueRef from = LLVMBuildSelect(builder, first, tile_zeros(unit), c, "");
+    LLVMValueRef from = LLVMBuildSelect(builder, first, cpu_zeros(unit), c, "");
     LLVMValueRef from_stride = LLVMBuildSelect(builder, first, cpu_i64(unit, 0), stride, "");
 
     LLVMValueRef state[CPU_CARRY_MAX], rows[16];
@@ -267,14 +275,18 @@ static LLVMValueRef pack_transpose(CpuUnit *unit, const PackArguments *p, int si
     return whole;
 }
 
+LLVMTypeRef cpu_pack_type(CpuUnit *unit) {
+    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->i64, unit->i64, unit->i64, unit->i64};
+    return LLVMFunctionType(unit->void_type, parameters, 6, false);
+}
+
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width) {
     static const char *const names[] = {"unit", "transpose", "strided"};
     int side = transpose_side(unit->target, width);
     if (kind == PACK_TRANSPOSE && !side) kind = PACK_STRIDED;
-    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->i64, unit->i64, unit->i64, unit->i64};
     const char *name =
         arena_format(unit->arena, "cherry_pack_%s_%s_%d", names[kind], element_name(element), width);
-    CpuHelper helper = cpu_helper_begin(unit, name, parameters, 6);
+    CpuHelper helper = cpu_helper_begin(unit, name, cpu_pack_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function;
     PackArguments p = {.to = LLVMGetParam(f, 0), .from = LLVMGetParam(f, 1), .valid = LLVMGetParam(f, 2),

@@ -216,11 +216,11 @@ static LLVMValueRef erf_narrow(const Kit *k, LLVMValueRef x, LLVMValueRef t) {
     static const double near[] = {-5.96761703e-4, 4.99119423e-3, -2.67681349e-2,
                                   1.12819925e-1,  -3.76125336e-1, 1.28379166e-1};
     static const double far[] = {-1.72853470e-5, 3.83197126e-4,  -3.88396438e-3, 2.42546219e-2,
-                                 -1.06777877e-1, -6.34846687e-1, -1.28717512e-1, -1};
+                                 -1.06777877e-1, -6.34846687e-1, -1.28717512e-1};
     LLVMValueRef s = multiply(k, x, x);
     LLVMValueRef small = multiply_add(k, HORNER(k, s, near), x, x);
     t = clamp(k, t, 0, 5);
-    LLVMValueRef power = cpu_exp(k->unit, multiply(k, HORNER(k, t, far), t));
+    LLVMValueRef power = cpu_exp(k->unit, multiply_add(k, HORNER(k, t, far), t, LLVMBuildFNeg(k->builder, t, "")));
     LLVMValueRef large = with_sign(k, subtract(k, real(k, 1), power), x);
     LLVMValueRef is_large = LLVMBuildFCmp(k->builder, LLVMRealOGT, magnitude(k, x), real(k, 0.927734375), "");
     return cpu_select(k->unit, is_large, large, small);

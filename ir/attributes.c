@@ -22,9 +22,9 @@ static const char *const op_names[OP_COUNT] = {
 };
 
 static const char *const role_names[ROLE_COUNT] = {
-    [ROLE_ARGUMENT] = "argument", [ROLE_DATA] = "data",       [ROLE_SCALAR] = "scalar",
+    [ROLE_ARGUMENT] = "argument",   [ROLE_DATA] = "data",         [ROLE_SCALAR] = "scalar",
     [ROLE_PARAMETER] = "parameter", [ROLE_GRADIENT] = "gradient", [ROLE_MOMENT1] = "moment1",
-    [ROLE_MOMENT2] = "moment2", [ROLE_CACHE] = "cache",
+    [ROLE_MOMENT2] = "moment2",     [ROLE_CACHE] = "cache",
 };
 
 const char *attribute_name(AttributeKey key) { return attribute_table[key].name; }
@@ -80,9 +80,7 @@ static uint64_t number_bits(double number) {
     return bits;
 }
 
-static bool text_same(const char *a, const char *b) {
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
+static bool text_same(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 
 // ---- hash ----
 
@@ -105,18 +103,34 @@ static uint64_t hash_entry(uint64_t hash, const StackEntry *entry) {
 static uint64_t hash_attribute(uint64_t hash, const Attribute *attribute) {
     hash = hash_word(hash, (uint64_t)attribute->key);
     switch (attribute_kind(attribute->key)) {
-    case KIND_INTEGER: case KIND_ELEMENT: case KIND_ROLE: return hash_word(hash, (uint64_t)attribute->integer);
-    case KIND_NUMBER: return hash_word(hash, number_bits(attribute->number));
-    case KIND_TEXT: case KIND_NAME: return hash_text(hash, attribute->text);
-    case KIND_GRAPH: return hash_word(hash, (uint64_t)(uintptr_t)attribute->graph);
-    default: break;
+        case KIND_INTEGER:
+        case KIND_ELEMENT:
+        case KIND_ROLE:
+            return hash_word(hash, (uint64_t)attribute->integer);
+        case KIND_NUMBER:
+            return hash_word(hash, number_bits(attribute->number));
+        case KIND_TEXT:
+        case KIND_NAME:
+            return hash_text(hash, attribute->text);
+        case KIND_GRAPH:
+            return hash_word(hash, (uint64_t)(uintptr_t)attribute->graph);
+        default:
+            break;
     }
     hash = hash_word(hash, attribute->count);
     for (uint32_t i = 0; i < attribute->count; i++) switch (attribute_kind(attribute->key)) {
-        case KIND_NAMES: hash = hash_text(hash, attribute->names[i]); break;
-        case KIND_DIMENSIONS: hash = hash_dimension(hash, &attribute->dimensions[i]); break;
-        case KIND_OPTIONS: hash = hash_option(hash, &attribute->options[i]); break;
-        default: hash = hash_entry(hash, &attribute->entries[i]); break;
+            case KIND_NAMES:
+                hash = hash_text(hash, attribute->names[i]);
+                break;
+            case KIND_DIMENSIONS:
+                hash = hash_dimension(hash, &attribute->dimensions[i]);
+                break;
+            case KIND_OPTIONS:
+                hash = hash_option(hash, &attribute->options[i]);
+                break;
+            default:
+                hash = hash_entry(hash, &attribute->entries[i]);
+                break;
         }
     return hash;
 }
@@ -141,13 +155,16 @@ static bool option_same(const Option *a, const Option *b) {
 
 static bool item_same(AttributeKind kind, const Attribute *a, const Attribute *b, uint32_t i) {
     switch (kind) {
-    case KIND_NAMES: return text_same(a->names[i], b->names[i]);
-    case KIND_DIMENSIONS:
-        return text_same(a->dimensions[i].name, b->dimensions[i].name) &&
-               a->dimensions[i].extent == b->dimensions[i].extent &&
-               text_same(a->dimensions[i].bound, b->dimensions[i].bound);
-    case KIND_OPTIONS: return option_same(&a->options[i], &b->options[i]);
-    default: return entry_same(&a->entries[i], &b->entries[i]);
+        case KIND_NAMES:
+            return text_same(a->names[i], b->names[i]);
+        case KIND_DIMENSIONS:
+            return text_same(a->dimensions[i].name, b->dimensions[i].name) &&
+                   a->dimensions[i].extent == b->dimensions[i].extent &&
+                   text_same(a->dimensions[i].bound, b->dimensions[i].bound);
+        case KIND_OPTIONS:
+            return option_same(&a->options[i], &b->options[i]);
+        default:
+            return entry_same(&a->entries[i], &b->entries[i]);
     }
 }
 
@@ -155,11 +172,19 @@ bool attribute_same(const Attribute *a, const Attribute *b) {
     if (a->key != b->key) return false;
     AttributeKind kind = attribute_kind(a->key);
     switch (kind) {
-    case KIND_INTEGER: case KIND_ELEMENT: case KIND_ROLE: return a->integer == b->integer;
-    case KIND_NUMBER: return number_bits(a->number) == number_bits(b->number);
-    case KIND_TEXT: case KIND_NAME: return text_same(a->text, b->text);
-    case KIND_GRAPH: return a->graph == b->graph;
-    default: break;
+        case KIND_INTEGER:
+        case KIND_ELEMENT:
+        case KIND_ROLE:
+            return a->integer == b->integer;
+        case KIND_NUMBER:
+            return number_bits(a->number) == number_bits(b->number);
+        case KIND_TEXT:
+        case KIND_NAME:
+            return text_same(a->text, b->text);
+        case KIND_GRAPH:
+            return a->graph == b->graph;
+        default:
+            break;
     }
     if (a->count != b->count) return false;
     for (uint32_t i = 0; i < a->count; i++)
@@ -210,7 +235,8 @@ Attributes attributes_copy(Ir *ir, Attributes attributes) {
         AttributeKind kind = attribute_kind(items[i].key);
         if (kind == KIND_TEXT || kind == KIND_NAME)
             items[i].text = intern(ir, items[i].text);
-        else if (kind == KIND_NAMES || kind == KIND_DIMENSIONS || kind == KIND_OPTIONS || kind == KIND_ENTRIES)
+        else if (kind == KIND_NAMES || kind == KIND_DIMENSIONS || kind == KIND_OPTIONS ||
+                 kind == KIND_ENTRIES)
             copy_items(ir, &items[i], kind);
     }
     return (Attributes){items, attributes.count};

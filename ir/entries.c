@@ -6,7 +6,8 @@
 enum { PERIOD_LIMIT = 1024 };  // longest group that is looked for
 
 static EntryItem make_item(const StackEntry *entry, int32_t seen) {
-    EntryItem item = {.layer = entry->layer, .stop_gradient = entry->stop_gradient, .recompute = entry->recompute};
+    EntryItem item = {
+        .layer = entry->layer, .stop_gradient = entry->stop_gradient, .recompute = entry->recompute};
     item.has_iteration = entry->iteration != seen;
     if (item.has_iteration) item.iteration = entry->iteration;
     item.has_row = entry->row != -1;
@@ -41,7 +42,9 @@ typedef VECTOR(const char *) Pieces;
 static void push_ranges(Arena *arena, Pieces *pieces, const EntryItem *items, uint32_t from, uint32_t to) {
     for (uint32_t i = from; i < to;) {
         uint32_t end = i + 1;
-        while (end < to && items[end].layer == items[end - 1].layer + 1 && item_same_marks(&items[end], &items[i])) end++;
+        while (end < to && items[end].layer == items[end - 1].layer + 1 &&
+               item_same_marks(&items[end], &items[i]))
+            end++;
         const char *marks = marks_text(arena, &items[i]);
         vector_push(arena, pieces,
                     end - i > 1 ? arena_format(arena, "%d..%d%s", items[i].layer, items[end - 1].layer, marks)
@@ -66,12 +69,14 @@ static const char *join(Arena *arena, const Pieces *pieces) {
 // How often items[at .. at+period) comes in a row.
 static uint32_t count_repeats(const EntryItem *items, uint32_t count, uint32_t at, uint32_t period) {
     uint32_t matched = 0;
-    while (at + period + matched < count && item_same(&items[at + matched], &items[at + period + matched])) matched++;
+    while (at + period + matched < count && item_same(&items[at + matched], &items[at + period + matched]))
+        matched++;
     return 1 + matched / period;
 }
 
 // (2..4 1)*2 may as well be (1..4)*2 one entry later: the start with the lowest layer reads best.
-static uint32_t best_rotation(const EntryItem *items, uint32_t count, uint32_t at, uint32_t period, uint32_t repeats) {
+static uint32_t best_rotation(const EntryItem *items, uint32_t count, uint32_t at, uint32_t period,
+                              uint32_t repeats) {
     uint32_t best = at;
     for (uint32_t i = at + 1; i < at + period; i++)
         if (items[i].layer < items[best].layer && count_repeats(items, count, i, period) >= repeats) best = i;
@@ -94,7 +99,8 @@ const char *entries_text(Arena *arena, const StackEntry *entries, uint32_t count
         uint32_t best = 0, best_repeats = 1;
         for (uint32_t period = 1; period <= PERIOD_LIMIT && period <= (count - i) / 2; period++) {
             uint32_t repeats = count_repeats(items, count, i, period);
-            if (repeats > 1 && period * (repeats - 1) > best * (best_repeats - 1)) best = period, best_repeats = repeats;
+            if (repeats > 1 && period * (repeats - 1) > best * (best_repeats - 1))
+                best = period, best_repeats = repeats;
         }
         if (!best) {
             i++;

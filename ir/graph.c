@@ -96,8 +96,13 @@ bool graph_infer_types(const Graph *graph, Node *node) {
     }
     uint32_t limit = result_limit(node);
     const Type **results = ARENA_ARRAY(ir->arena, const Type *, limit);
-    Shape shape = {.ir = ir, .op = node->op, .operands = operands, .operand_places = places,
-                   .operand_count = node->operand_count, .node = node, .results = results,
+    Shape shape = {.ir = ir,
+                   .op = node->op,
+                   .operands = operands,
+                   .operand_places = places,
+                   .operand_count = node->operand_count,
+                   .node = node,
+                   .results = results,
                    .result_limit = limit};
     if (!op_table[node->op]->shape(&shape)) return false;
     CHECK(shape.result_count <= limit);
@@ -127,8 +132,11 @@ Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_cou
     }
     Attribute sorted[ATTRIBUTE_COUNT];
     attributes_sort(attributes, attribute_count, sorted);
-    Node node = {.op = op, .operand_count = operand_count, .operands = operands,
-                 .attributes = {sorted, attribute_count}, .place = place};
+    Node node = {.op = op,
+                 .operand_count = operand_count,
+                 .operands = operands,
+                 .attributes = {sorted, attribute_count},
+                 .place = place};
     uint64_t hash = node_hash(&node);
     const Slot *slot = table_find(graph, &node, hash);
     if (slot->node_plus_one) return (Value){slot->node_plus_one - 1, 0};
@@ -147,8 +155,12 @@ Value graph_add_input(Graph *graph, const char *name, Role role, const Type *typ
     CHECK(type && (unsigned)role < ROLE_COUNT);
     const Type **types = ARENA_ARRAY(graph->ir->arena, const Type *, 1);
     types[0] = type;
-    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name}, {.key = ATTRIBUTE_role, .integer = role}};
-    Node node = {.op = OP_input, .result_count = 1, .types = types, .place = place,
+    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name},
+                              {.key = ATTRIBUTE_role, .integer = role}};
+    Node node = {.op = OP_input,
+                 .result_count = 1,
+                 .types = types,
+                 .place = place,
                  .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2})};
     uint32_t id = push_node(graph, &node);
     vector_push(graph->ir->arena, &graph->inputs, id);

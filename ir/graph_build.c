@@ -3,9 +3,9 @@
 
 #define TEXT(attribute_key, value) ((Attribute){.key = ATTRIBUTE_##attribute_key, .text = (value)})
 #define INTEGER(attribute_key, value) ((Attribute){.key = ATTRIBUTE_##attribute_key, .integer = (value)})
-#define NAMES(attribute_key, value, length)                                                        \
+#define NAMES(attribute_key, value, length) \
     ((Attribute){.key = ATTRIBUTE_##attribute_key, .names = (value), .count = (length)})
-#define DIMENSIONS(attribute_key, value, length)                                                   \
+#define DIMENSIONS(attribute_key, value, length) \
     ((Attribute){.key = ATTRIBUTE_##attribute_key, .dimensions = (value), .count = (length)})
 
 static Value add_1(Graph *graph, Op op, Value a, Attribute attribute, Place place) {
@@ -16,7 +16,8 @@ static Value add_2(Graph *graph, Op op, Value a, Attribute first, Attribute seco
     return graph_add(graph, op, &a, 1, (Attribute[]){first, second}, 2, place);
 }
 
-static Value add_3(Graph *graph, Op op, Value a, Attribute first, Attribute second, Attribute third, Place place) {
+static Value add_3(Graph *graph, Op op, Value a, Attribute first, Attribute second, Attribute third,
+                   Place place) {
     return graph_add(graph, op, &a, 1, (Attribute[]){first, second, third}, 3, place);
 }
 
@@ -60,11 +61,13 @@ Value build_rename(Graph *graph, Value a, const char *from, const char *to, Plac
     return add_2(graph, OP_rename, a, NAMES(from, &from, 1), NAMES(to, &to, 1), place);
 }
 
-Value build_split(Graph *graph, Value a, const char *along, const Dimension *into, uint32_t count, Place place) {
+Value build_split(Graph *graph, Value a, const char *along, const Dimension *into, uint32_t count,
+                  Place place) {
     return add_2(graph, OP_split, a, TEXT(along, along), DIMENSIONS(into, into, count), place);
 }
 
-Value build_merge(Graph *graph, Value a, const char *const *from, uint32_t count, const char *to, Place place) {
+Value build_merge(Graph *graph, Value a, const char *const *from, uint32_t count, const char *to,
+                  Place place) {
     return add_2(graph, OP_merge, a, NAMES(from, from, count), TEXT(along, to), place);
 }
 
@@ -93,7 +96,8 @@ Value build_gather(Graph *graph, Value table, Value indices, const char *along, 
     return graph_add(graph, OP_gather, (Value[]){table, indices}, 2, &attribute, 1, place);
 }
 
-Value build_scatter_add(Graph *graph, Value acc, Value indices, Value values, const char *along, Place place) {
+Value build_scatter_add(Graph *graph, Value acc, Value indices, Value values, const char *along,
+                        Place place) {
     Attribute attribute = TEXT(along, along);
     return graph_add(graph, OP_scatter_add, (Value[]){acc, indices, values}, 3, &attribute, 1, place);
 }

@@ -52,7 +52,8 @@ void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Val
         const Node *node = graph_node(callee, id);
         if (node->op != OP_input) map[id] = graph_copy_node(graph, node, map_operands(arena, map, node));
     }
-    for (size_t i = 0; i < callee->outputs.count; i++) results[i] = map_value(map, callee->outputs.items[i].value);
+    for (size_t i = 0; i < callee->outputs.count; i++)
+        results[i] = map_value(map, callee->outputs.items[i].value);
 }
 
 // ---- retyping ----
@@ -111,7 +112,8 @@ static const Type *retype_type(Ir *ir, const Changes *changes, const Type *type)
 
 static bool mentions_dimension(const Retype *retype, const Dimension *dimension) {
     for (uint32_t i = 0; i < retype->count; i++)
-        if (retype->map[i].name == dimension->name && !dimension_same(&retype->map[i], dimension)) return true;
+        if (retype->map[i].name == dimension->name && !dimension_same(&retype->map[i], dimension))
+            return true;
     return false;
 }
 
@@ -127,7 +129,8 @@ static bool look_for_mention(Retype *retype, const Graph *graph) {
                 if (mentions_dimension(retype, &node->types[r]->dimensions[d])) return true;
         for (uint32_t i = 0; i < node->attributes.count; i++) {
             const Attribute *attribute = &node->attributes.items[i];
-            if (attribute_kind(attribute->key) == KIND_GRAPH && mentions(retype, attribute->graph)) return true;
+            if (attribute_kind(attribute->key) == KIND_GRAPH && mentions(retype, attribute->graph))
+                return true;
         }
     }
     return false;
@@ -168,7 +171,8 @@ static Graph *retype_callee(Retype *retype, Graph *callee, const Type **inputs) 
     if (!changed && !mentions(retype, callee)) return callee;
     for (size_t i = 0; i < retype->done.count; i++) {
         const Retyped *done = &retype->done.items[i];
-        if (done->from == callee && memcmp(done->inputs, inputs, count * sizeof *inputs) == 0) return done->to;
+        if (done->from == callee && memcmp(done->inputs, inputs, count * sizeof *inputs) == 0)
+            return done->to;
     }
     Graph *to = retype_graph(retype, callee, retyped_name(retype, callee, inputs), inputs);
     if (to) vector_push(retype->ir->arena, &retype->done, ((Retyped){callee, inputs, to}));
@@ -250,7 +254,8 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
         if (node->op == OP_input) {
             const Type *type = given[id] ? given[id] : retype_type(ir, &changes, node->types[0]);
             if (!type) {
-                report_error(ir->diagnostics, node->place, "E0291", "input '%s' would have more than 2^47 elements",
+                report_error(ir->diagnostics, node->place, "E0291",
+                             "input '%s' would have more than 2^47 elements",
                              attribute_text(node, ATTRIBUTE_name));
                 return NULL;
             }

@@ -152,7 +152,8 @@ static bool reduce_lower(Lowering *lowering) {
 // top_k: rank after rank, each by two reductions over `along`: the largest value that is not taken yet,
 // and the smallest index that has it (as the largest of the negated indices). A nest has room for six
 // ranks; the next one reads from memory what the earlier ones took.
-enum { RANKS_PER_NEST = 6 };
+// Formulas grow with the square of the count, so that a large one asks for another algorithm.
+enum { RANKS_PER_NEST = 6, RANK_LIMIT = 128 };
 
 typedef struct TopK {
     NestBuilder builder;
@@ -228,6 +229,9 @@ static bool top_k_lower(Lowering *lowering) {
     int64_t count = attribute_integer(lowering->node, ATTRIBUTE_count, 0);
     TopK top = {.operand = lower_operand(lowering, 0),
                 .along = attribute_text(lowering->node, ATTRIBUTE_along)};
+    if (count > RANK_LIMIT)
+        return report_error(lowering->program->ir->diagnostics, lowering->node->place, "E0263",
+                            "top_k of %lld values: at most %d can be compiled", (long long)count, RANK_LIMIT);
     top.values = lowering_result(lowering, 0);
     top.indices = lowering_result(lowering, 1);
     top.dimension = type->dimensions[type_find(type, top.along)];
@@ -239,12 +243,8 @@ static bool top_k_lower(Lowering *lowering) {
 // ---- Definitions ----
 
 const OpDefinition op_sum = {
-    OP_ROW(sum),
-    .shape = reduce_shape,
-    .gradient = gradient_pass,
-    .evaluate = reduce_evaluate,
-    .lower = reduce_lower,
-    .along = along_except_over,
+    OP_ROW(sum),           .shape = reduce_shape,      .gradient = gradient_pass, .evaluate = reduce_evaluate,
+    .lower = reduce_lower, .along = along_except_over,
 };
 
 const OpDefinition op_max_over = {
@@ -257,10 +257,6 @@ const OpDefinition op_max_over = {
 };
 
 const OpDefinition op_top_k = {
-    OP_ROW(top_k),
-    .shape = top_k_shape,
-    .gradient = top_k_gradient,
-    .evaluate = top_k_evaluate,
-    .lower = top_k_lower,
-    .along = along_except_along,
+    OP_ROW(top_k),        .shape = top_k_shape,        .gradient = top_k_gradient, .evaluate = top_k_evaluate,
+    .lower = top_k_lower, .along = along_except_along,
 };

@@ -154,6 +154,8 @@ static bool shift_shape(Shape *shape) {
     const Attribute *along = shape_attribute(shape, ATTRIBUTE_along),
                     *by = shape_attribute(shape, ATTRIBUTE_by);
     if (!along || !by) return false;
+    if (by->integer < -INT32_MAX || by->integer > INT32_MAX)
+        return shape_error(shape, "E0258", "shift by %lld", (long long)by->integer);
     // Shifting back brings zeros in behind the last index, which must be known.
     int index =
         by->integer < 0 ? shape_find_static(shape, 0, along->text) : shape_find(shape, 0, along->text);
@@ -405,30 +407,18 @@ static Along shift_along(const Graph *graph, const Node *node, const char *name)
 // ---- Definitions ----
 
 const OpDefinition op_rename = {
-    OP_ROW(rename),
-    .shape = rename_shape,
-    .gradient = rename_gradient,
-    .evaluate = copy_evaluate,
-    .lower = rename_lower,
-    .along = rename_along,
+    OP_ROW(rename),        .shape = rename_shape, .gradient = rename_gradient, .evaluate = copy_evaluate,
+    .lower = rename_lower, .along = rename_along,
 };
 
 const OpDefinition op_split = {
-    OP_ROW(split),
-    .shape = split_shape,
-    .gradient = split_gradient,
-    .evaluate = copy_evaluate,
-    .lower = split_lower,
-    .along = along_except_along,
+    OP_ROW(split),        .shape = split_shape,        .gradient = split_gradient, .evaluate = copy_evaluate,
+    .lower = split_lower, .along = along_except_along,
 };
 
 const OpDefinition op_merge = {
-    OP_ROW(merge),
-    .shape = merge_shape,
-    .gradient = merge_gradient,
-    .evaluate = merge_evaluate,
-    .lower = merge_lower,
-    .along = merge_along,
+    OP_ROW(merge),        .shape = merge_shape, .gradient = merge_gradient, .evaluate = merge_evaluate,
+    .lower = merge_lower, .along = merge_along,
 };
 
 const OpDefinition op_transpose = {
@@ -441,30 +431,18 @@ const OpDefinition op_transpose = {
 };
 
 const OpDefinition op_broadcast = {
-    OP_ROW(broadcast),
-    .shape = broadcast_shape,
-    .gradient = gradient_pass,
-    .evaluate = by_name_evaluate,
-    .lower = by_name_lower,
-    .along = along_pointwise,
+    OP_ROW(broadcast),      .shape = broadcast_shape, .gradient = gradient_pass, .evaluate = by_name_evaluate,
+    .lower = by_name_lower, .along = along_pointwise,
 };
 
 const OpDefinition op_slice = {
-    OP_ROW(slice),
-    .shape = slice_shape,
-    .gradient = slice_gradient,
-    .evaluate = along_evaluate,
-    .lower = slice_lower,
-    .along = along_except_along,
+    OP_ROW(slice),        .shape = slice_shape,        .gradient = slice_gradient, .evaluate = along_evaluate,
+    .lower = slice_lower, .along = along_except_along,
 };
 
 const OpDefinition op_pick = {
-    OP_ROW(pick),
-    .shape = pick_shape,
-    .gradient = pick_gradient,
-    .evaluate = along_evaluate,
-    .lower = pick_lower,
-    .along = along_except_along,
+    OP_ROW(pick),        .shape = pick_shape,         .gradient = pick_gradient, .evaluate = along_evaluate,
+    .lower = pick_lower, .along = along_except_along,
 };
 
 const OpDefinition op_reverse = {
@@ -477,21 +455,13 @@ const OpDefinition op_reverse = {
 };
 
 const OpDefinition op_shift = {
-    OP_ROW(shift),
-    .shape = shift_shape,
-    .gradient = shift_gradient,
-    .evaluate = along_evaluate,
-    .lower = shift_lower,
-    .along = shift_along,
+    OP_ROW(shift),        .shape = shift_shape, .gradient = shift_gradient, .evaluate = along_evaluate,
+    .lower = shift_lower, .along = shift_along,
 };
 
 const OpDefinition op_pad = {
-    OP_ROW(pad),
-    .shape = pad_shape,
-    .gradient = pad_gradient,
-    .evaluate = along_evaluate,
-    .lower = pad_lower,
-    .along = along_except_along,
+    OP_ROW(pad),        .shape = pad_shape,          .gradient = pad_gradient, .evaluate = along_evaluate,
+    .lower = pad_lower, .along = along_except_along,
 };
 
 const OpDefinition op_concat = {

@@ -9,18 +9,25 @@ static bool input_shape(Shape *shape) {
     INTERNAL_ERROR("an input is added by graph_add_input, found one at line %u", shape->node->place.line);
 }
 
+static bool represents(Element element, double value) {
+    if (element_is_float(element)) return true;
+    if (!(floor(value) == value)) return false;  // fractions and NaN
+    switch (element) {
+    case ELEMENT_BOOL: return value == 0 || value == 1;
+    case ELEMENT_I32: return value >= INT32_MIN && value <= INT32_MAX;
+    default: return value >= -0x1p63 && value < 0x1p63;
+    }
+}
+
 static bool constant_shape(Shape *shape) {
     if (!shape_begin(shape)) return false;
     const Attribute *value = shape_attribute(shape, ATTRIBUTE_value);
     const Attribute *element = shape_attribute(shape, ATTRIBUTE_element);
     if (!value || !element) return false;
-    Element kind = (Element)element->integer;
-    bool whole = floor(value->number) == value->number && isfinite(value->number);
-    bool fits = element_is_float(kind) ||
-                (whole && (kind != ELEMENT_BOOL || value->number == 0 || value->number == 1));
-    if (!fits)
-        return shape_error(shape, "E0258", "%g is not a value of %s", value->number, element_name(kind));
-    return shape_result(shape, kind, &(DimensionList){0});
+    if (!represents((Element)element->integer, value->number))
+        return shape_error(shape, "E0258", "%g is not a value of %s", value->number,
+                           element_name((Element)element->integer));
+    return shape_result(shape, (Element)element->integer, &(DimensionList){0});
 }
 
 static bool dimensions_attribute(Shape *shape, DimensionList *list) {
@@ -248,28 +255,17 @@ const OpDefinition op_input = {
 };
 
 const OpDefinition op_constant = {
-    OP_ROW(constant),
-    .shape = constant_shape,
-    .no_gradient = no_operands,
-    .evaluate = constant_evaluate,
-    .lower = constant_lower,
-    .along = along_pointwise,
+    OP_ROW(constant),           .shape = constant_shape,
+    .no_gradient = no_operands, .evaluate = constant_evaluate,
+    .lower = constant_lower,    .along = along_pointwise,
 };
 
 const OpDefinition op_index = {
-    OP_ROW(index),
-    .shape = index_shape,
-    .no_gradient = no_operands,
-    .evaluate = index_evaluate,
-    .lower = index_lower,
-    .along = along_position,
+    OP_ROW(index),        .shape = index_shape,    .no_gradient = no_operands, .evaluate = index_evaluate,
+    .lower = index_lower, .along = along_position,
 };
 
 const OpDefinition op_random = {
-    OP_ROW(random),
-    .shape = random_shape,
-    .no_gradient = no_operands,
-    .evaluate = random_evaluate,
-    .lower = random_lower,
-    .along = along_position,
+    OP_ROW(random),        .shape = random_shape,   .no_gradient = no_operands, .evaluate = random_evaluate,
+    .lower = random_lower, .along = along_position,
 };

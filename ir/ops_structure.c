@@ -67,11 +67,13 @@ static bool stack_entries(Shape *shape, const Attribute *entries, uint32_t first
 
 static bool stack_shape(Shape *shape) {
     if (!shape_begin(shape)) return false;
-    const Attribute *body_attribute = shape_attribute(shape, ATTRIBUTE_body);
-    const Attribute *carried = shape_attribute(shape, ATTRIBUTE_carried);
-    const Attribute *invariant = shape_attribute(shape, ATTRIBUTE_invariant);
-    const Attribute *entries = shape_attribute(shape, ATTRIBUTE_entries);
-    if (!body_attribute || !carried || !invariant || !entries) return false;
+    AttributeKey needed[] = {ATTRIBUTE_body, ATTRIBUTE_carried, ATTRIBUTE_invariant, ATTRIBUTE_entries};
+    for (int i = 0; i < 4; i++)
+        if (!shape_attribute(shape, needed[i])) return false;
+    const Attribute *body_attribute = attribute_find(shape->node, ATTRIBUTE_body);
+    const Attribute *carried = attribute_find(shape->node, ATTRIBUTE_carried);
+    const Attribute *invariant = attribute_find(shape->node, ATTRIBUTE_invariant);
+    const Attribute *entries = attribute_find(shape->node, ATTRIBUTE_entries);
     const Graph *body = body_attribute->graph;
     if (body->inputs.count != shape->operand_count)
         return shape_error(shape, "E0250", "stack of %s takes %zu operands, found %u", body->name,
@@ -202,12 +204,9 @@ static Along stack_along(const Graph *graph, const Node *node, const char *name)
 // ---- Definitions ----
 
 const OpDefinition op_stop_gradient = {
-    OP_ROW(stop_gradient),
-    .shape = stop_gradient_shape,
-    .gradient = gradient_none,
-    .evaluate = stop_gradient_evaluate,
-    .lower = stop_gradient_lower,
-    .along = along_pointwise,
+    OP_ROW(stop_gradient),        .shape = stop_gradient_shape,
+    .gradient = gradient_none,    .evaluate = stop_gradient_evaluate,
+    .lower = stop_gradient_lower, .along = along_pointwise,
 };
 
 const OpDefinition op_call = {

@@ -15,7 +15,7 @@ typedef struct NamedGraph {
 
 typedef struct Printer {
     Ir *ir;
-    Arena *arena;               // the compile's
+    Arena *arena;  // the compile's
     FILE *stream;
     VECTOR(NamedGraph) graphs;  // in the order of printing; names made distinct
     PointerMap numbers;         // of graphs, in `graphs`
@@ -68,11 +68,13 @@ static const char *option_text(const Printer *printer, const Option *option) {
 static const char *item_text(const Printer *printer, const Attribute *attribute, uint32_t i) {
     Arena *arena = printer->arena;
     switch (attribute_kind(attribute->key)) {
-    case KIND_NAMES: return text_name(arena, attribute->names[i]);
-    case KIND_DIMENSIONS: return type_dimension_text(printer->ir, &attribute->dimensions[i]);
-    default:
-        return arena_format(arena, "%s = %s", text_name(arena, attribute->options[i].name),
-                            option_text(printer, &attribute->options[i]));
+        case KIND_NAMES:
+            return text_name(arena, attribute->names[i]);
+        case KIND_DIMENSIONS:
+            return type_dimension_text(printer->ir, &attribute->dimensions[i]);
+        default:
+            return arena_format(arena, "%s = %s", text_name(arena, attribute->options[i].name),
+                                option_text(printer, &attribute->options[i]));
     }
 }
 
@@ -80,17 +82,32 @@ static void print_attribute(const Printer *printer, const Attribute *attribute) 
     FILE *stream = printer->stream;
     fprintf(stream, "%s = ", attribute_name(attribute->key));
     switch (attribute_kind(attribute->key)) {
-    case KIND_INTEGER: fprintf(stream, "%" PRId64, attribute->integer); return;
-    case KIND_NUMBER: fputs(text_number(printer->arena, attribute->number), stream); return;
-    case KIND_TEXT: fputs(text_quote(printer->arena, attribute->text), stream); return;
-    case KIND_NAME: fputs(text_name(printer->arena, attribute->text), stream); return;
-    case KIND_ELEMENT: fputs(element_name((Element)attribute->integer), stream); return;
-    case KIND_ROLE: fputs(role_name((Role)attribute->integer), stream); return;
-    case KIND_GRAPH: fputs(graph_reference(printer, attribute->graph), stream); return;
-    case KIND_ENTRIES:
-        fprintf(stream, "(%s)", entries_text(printer->arena, attribute->entries, attribute->count));
-        return;
-    default: break;
+        case KIND_INTEGER:
+            fprintf(stream, "%" PRId64, attribute->integer);
+            return;
+        case KIND_NUMBER:
+            fputs(text_number(printer->arena, attribute->number), stream);
+            return;
+        case KIND_TEXT:
+            fputs(text_quote(printer->arena, attribute->text), stream);
+            return;
+        case KIND_NAME:
+            fputs(text_name(printer->arena, attribute->text), stream);
+            return;
+        case KIND_ELEMENT:
+            fputs(element_name((Element)attribute->integer), stream);
+            return;
+        case KIND_ROLE:
+            fputs(role_name((Role)attribute->integer), stream);
+            return;
+        case KIND_GRAPH:
+            fputs(graph_reference(printer, attribute->graph), stream);
+            return;
+        case KIND_ENTRIES:
+            fprintf(stream, "(%s)", entries_text(printer->arena, attribute->entries, attribute->count));
+            return;
+        default:
+            break;
     }
     for (uint32_t i = 0; i < attribute->count; i++)
         fprintf(stream, "%s%s", i ? ", " : "(", item_text(printer, attribute, i));
@@ -186,13 +203,15 @@ static void print_graphs(const Printer *printer, bool space_before) {
 void module_print(const Module *module, FILE *stream) {
     Printer printer = {.ir = module->ir, .arena = module->ir->arena, .stream = stream};
     for (size_t i = 0; i < module->graphs.count; i++) add_graph(&printer, module->graphs.items[i]);
-    for (size_t i = 0; i < module->parameters.count; i++) add_graph(&printer, module->parameters.items[i].initialize);
+    for (size_t i = 0; i < module->parameters.count; i++)
+        add_graph(&printer, module->parameters.items[i].initialize);
     add_callees(&printer);
 
     bool header = module->name[0] != 0;  // a lone graph's text has no module
     if (header) fprintf(stream, "module %s\n", text_name(printer.arena, module->name));
     if (module->has_training) print_training(&printer, &module->training);
-    for (size_t i = 0; i < module->parameters.count; i++) print_parameter(&printer, &module->parameters.items[i]);
+    for (size_t i = 0; i < module->parameters.count; i++)
+        print_parameter(&printer, &module->parameters.items[i]);
     print_graphs(&printer, header || module->has_training || module->parameters.count);
 }
 

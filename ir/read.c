@@ -36,8 +36,8 @@ bool reader_integer(Reader *reader, const char *what, int64_t low, int64_t high,
     const Token *token = &reader->lexer.token;
     if (token->kind != TOKEN_NUMBER || !token->is_integer) return reader_error(reader, what);
     if (token->integer < low || token->integer > high)
-        return report_error(reader->ir->diagnostics, token->place, "E0406", "%s must be from %lld to %lld", what,
-                            (long long)low, (long long)high);
+        return report_error(reader->ir->diagnostics, token->place, "E0406", "%s must be from %lld to %lld",
+                            what, (long long)low, (long long)high);
     *integer = token->integer;
     lexer_next(&reader->lexer);
     return true;
@@ -52,14 +52,15 @@ bool reader_dimension(Reader *reader, Dimension *dimension) {
     else if (!reader_sign(reader, '='))
         return false;
     if (!reader_integer(reader, "an extent", 1, INT64_C(1) << 47, &dimension->extent)) return false;
-    return !bounded || (reader_sign(reader, ':') && reader_name(reader, "the scalar that bounds it", &dimension->bound));
+    return !bounded ||
+           (reader_sign(reader, ':') && reader_name(reader, "the scalar that bounds it", &dimension->bound));
 }
 
 static bool dimension_is_new(const Reader *reader, const Dimension *dimensions, int rank, Place place) {
     for (int i = 0; i < rank; i++)
         if (dimensions[i].name == dimensions[rank].name)
-            return report_error(reader->ir->diagnostics, place, "E0406", "dimension %s comes twice in one type",
-                                dimensions[i].name);
+            return report_error(reader->ir->diagnostics, place, "E0406",
+                                "dimension %s comes twice in one type", dimensions[i].name);
     return true;
 }
 
@@ -76,14 +77,17 @@ bool reader_type(Reader *reader, const Type **type) {
         if (rank && !reader_sign(reader, ',')) return false;
         Place place = reader->lexer.token.place;
         if (rank == RANK_MAX)
-            return report_error(reader->ir->diagnostics, place, "E0406", "a type has at most %d dimensions", RANK_MAX);
-        if (!reader_dimension(reader, &dimensions[rank]) || !dimension_is_new(reader, dimensions, rank, place))
+            return report_error(reader->ir->diagnostics, place, "E0406", "a type has at most %d dimensions",
+                                RANK_MAX);
+        if (!reader_dimension(reader, &dimensions[rank]) ||
+            !dimension_is_new(reader, dimensions, rank, place))
             return false;
         rank++;
     }
     lexer_next(&reader->lexer);
     *type = type_make(reader->ir, element, rank, dimensions);
-    return *type || report_error(reader->ir->diagnostics, start, "E0406", "this type has 2^47 elements or more");
+    return *type ||
+           report_error(reader->ir->diagnostics, start, "E0406", "this type has 2^47 elements or more");
 }
 
 void reader_place(Reader *reader, Place *place) {
@@ -165,7 +169,8 @@ static bool read_parameter(Reader *reader, PointerMap *paths, Reference *initial
     }
     reader_place(reader, &parameter.place);
     if (pointer_map_find(paths, parameter.path) != POINTER_MISSING)
-        return report_error(reader->ir->diagnostics, place, "E0404", "parameter %s comes twice", parameter.path);
+        return report_error(reader->ir->diagnostics, place, "E0404", "parameter %s comes twice",
+                            parameter.path);
     pointer_map_set(reader->ir->arena, paths, parameter.path, 0);
     vector_push(reader->ir->arena, &reader->module->parameters, parameter);
     return true;
@@ -190,7 +195,8 @@ static bool scan_graph(Reader *reader) {
                         ((Reference){lexer->token.text, lexer->token.place, 0}));
     }
     if (pointer_map_find(&reader->by_name, source.name) != POINTER_MISSING)
-        return report_error(reader->ir->diagnostics, source.place, "E0404", "graph @%s comes twice", source.name);
+        return report_error(reader->ir->diagnostics, source.place, "E0404", "graph @%s comes twice",
+                            source.name);
     pointer_map_set(reader->ir->arena, &reader->by_name, source.name, (uint32_t)reader->sources.count);
     vector_push(reader->ir->arena, &reader->sources, source);
     return true;
@@ -255,8 +261,8 @@ static bool advance(Reader *reader, Visit *visit, uint32_t *callee) {
         if (below->depth + 1 > source->depth) source->depth = below->depth + 1;
     }
     if (source->depth > CALL_DEPTH_LIMIT)
-        return report_error(reader->ir->diagnostics, source->place, "E0407", "calls nest deeper than %d below @%s",
-                            CALL_DEPTH_LIMIT, source->name);
+        return report_error(reader->ir->diagnostics, source->place, "E0407",
+                            "calls nest deeper than %d below @%s", CALL_DEPTH_LIMIT, source->name);
     source->graph = reader_graph(reader, source);
     source->state = SOURCE_DONE;
     return true;
@@ -284,7 +290,8 @@ static bool read_graphs(Reader *reader) {
     bool good = true;
     for (size_t i = 0; i < reader->sources.count; i++) {
         GraphSource *source = &reader->sources.items[i];
-        for (size_t r = 0; r < source->references.count; r++) good &= resolve(reader, &source->references.items[r]);
+        for (size_t r = 0; r < source->references.count; r++)
+            good &= resolve(reader, &source->references.items[r]);
     }
     for (uint32_t i = 0; good && i < reader->sources.count; i++)
         if (reader->sources.items[i].state == SOURCE_NEW) good = read_source(reader, i);

@@ -18,7 +18,8 @@ static Place place_at(const Lexer *lexer, const char *start, const char *end) {
 
 static bool lexer_error(Lexer *lexer, const char *start, const char *message) {
     lexer->errors++;
-    return report_error(lexer->ir->diagnostics, place_at(lexer, start, lexer->cursor), "E0401", "%s", message);
+    return report_error(lexer->ir->diagnostics, place_at(lexer, start, lexer->cursor), "E0401", "%s",
+                        message);
 }
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -237,7 +238,8 @@ void lexer_next(Lexer *lexer) {
 }
 
 Lexer lexer_start(Ir *ir, const char *file, const char *text) {
-    Lexer lexer = {.ir = ir, .file = file, .cursor = text, .line_start = text, .line = 1};
+    Lexer lexer = {
+        .ir = ir, .file = names_intern(ir->names, file), .cursor = text, .line_start = text, .line = 1};
     lexer_next(&lexer);
     return lexer;
 }
@@ -248,16 +250,26 @@ bool token_is_word(const Token *token, const char *word) {
 
 const char *token_describe(Arena *arena, const Token *token) {
     switch (token->kind) {
-    case TOKEN_END: return "the end of the text";
-    case TOKEN_NAME: return arena_format(arena, "'%s'", token->text);
-    case TOKEN_TEXT: return text_quote(arena, token->text);
-    case TOKEN_NUMBER: return arena_format(arena, "%s", text_number(arena, token->number));
-    case TOKEN_VALUE: return arena_format(arena, "%%%u", token->value.node);
-    case TOKEN_GRAPH: return arena_format(arena, "@%s", text_name(arena, token->text));
-    case TOKEN_PLACE: return "a place";
-    case TOKEN_RANGE: return "'..'";
-    case TOKEN_AT_MOST: return "'<='";
-    case TOKEN_SIGN: return arena_format(arena, "'%c'", token->sign);
+        case TOKEN_END:
+            return "the end of the text";
+        case TOKEN_NAME:
+            return arena_format(arena, "'%s'", token->text);
+        case TOKEN_TEXT:
+            return text_quote(arena, token->text);
+        case TOKEN_NUMBER:
+            return arena_format(arena, "%s", text_number(arena, token->number));
+        case TOKEN_VALUE:
+            return arena_format(arena, "%%%u", token->value.node);
+        case TOKEN_GRAPH:
+            return arena_format(arena, "@%s", text_name(arena, token->text));
+        case TOKEN_PLACE:
+            return "a place";
+        case TOKEN_RANGE:
+            return "'..'";
+        case TOKEN_AT_MOST:
+            return "'<='";
+        case TOKEN_SIGN:
+            return arena_format(arena, "'%c'", token->sign);
     }
     INTERNAL_ERROR("token of kind %d", (int)token->kind);
 }

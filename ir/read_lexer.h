@@ -6,15 +6,15 @@
 
 typedef enum TokenKind {
     TOKEN_END,
-    TOKEN_NAME,    // bare name: text
-    TOKEN_TEXT,    // "quoted": text
-    TOKEN_NUMBER,  // number; is_integer where it is whole, without point or exponent, and fits 64 bits
-    TOKEN_VALUE,   // %node or %node:result: value
-    TOKEN_GRAPH,   // @name or @"name": text
-    TOKEN_PLACE,   // !file:line:column+length: mentioned
-    TOKEN_RANGE,   // ..
-    TOKEN_AT_MOST, // <=
-    TOKEN_SIGN     // one of = , : { } ( ) [ ] * in sign
+    TOKEN_NAME,     // bare name: text
+    TOKEN_TEXT,     // "quoted": text
+    TOKEN_NUMBER,   // number; is_integer where it is whole, without point or exponent, and fits 64 bits
+    TOKEN_VALUE,    // %node or %node:result: value
+    TOKEN_GRAPH,    // @name or @"name": text
+    TOKEN_PLACE,    // !file:line:column+length: mentioned
+    TOKEN_RANGE,    // ..
+    TOKEN_AT_MOST,  // <=
+    TOKEN_SIGN      // one of = , : { } ( ) [ ] * in sign
 } TokenKind;
 
 typedef struct Token {
@@ -46,7 +46,7 @@ void lexer_next(Lexer *lexer);
 static inline bool token_is_sign(const Token *token, char sign) {
     return token->kind == TOKEN_SIGN && token->sign == sign;
 }
-bool token_is_word(const Token *token, const char *word);     // a bare name
+bool token_is_word(const Token *token, const char *word);      // a bare name
 const char *token_describe(Arena *arena, const Token *token);  // for "expected ..., found ..."
 
 #endif

@@ -1,4 +1,5 @@
-// What the two halves of the IR text reader share: read.c reads modules, read_graph.c the graphs.
+// What the parts of the IR text reader share: read.c reads modules, read_graph.c the graphs,
+// read_attributes.c the attributes of a node.
 //
 // Grammar (docs/ir.md shows an example):
 //   text      = [ "module" name ] { training | parameter | graph }

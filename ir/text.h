@@ -16,8 +16,8 @@ bool text_continues_name(char c, char next);
 bool text_is_bare_path(const char *path);
 bool text_continues_path(char c);
 
-const char *text_name(Arena *arena, const char *name);    // bare where that reads back, else quoted
-const char *text_quote(Arena *arena, const char *text);   // "...", with \" \\ \n and \xHH
+const char *text_name(Arena *arena, const char *name);   // bare where that reads back, else quoted
+const char *text_quote(Arena *arena, const char *text);  // "...", with \" \\ \n and \xHH
 
 // The shortest decimal that reads back to the same bits; "inf", "-inf", "nan".
 const char *text_number(Arena *arena, double number);

@@ -35,12 +35,18 @@ const char *setting_name(Setting setting) { return setting_table[setting].name; 
 const char *setting_text(Arena *arena, const Training *training, Setting setting) {
     const void *field = (const char *)training + setting_table[setting].offset;
     switch (setting_table[setting].kind) {
-    case SETTING_REAL: return text_number(arena, *(const double *)field);
-    case SETTING_WHOLE: return arena_format(arena, "%" PRId64, *(const int64_t *)field);
-    case SETTING_RANK: return arena_format(arena, "%d", *(const int *)field);
-    case SETTING_OPTIMIZER: return optimizer_names[*(const OptimizerKind *)field];
-    case SETTING_SCHEDULE: return schedule_names[*(const RateKind *)field];
-    case SETTING_PRECISION: return element_name(*(const Element *)field);
+        case SETTING_REAL:
+            return text_number(arena, *(const double *)field);
+        case SETTING_WHOLE:
+            return arena_format(arena, "%" PRId64, *(const int64_t *)field);
+        case SETTING_RANK:
+            return arena_format(arena, "%d", *(const int *)field);
+        case SETTING_OPTIMIZER:
+            return optimizer_names[*(const OptimizerKind *)field];
+        case SETTING_SCHEDULE:
+            return schedule_names[*(const RateKind *)field];
+        case SETTING_PRECISION:
+            return element_name(*(const Element *)field);
     }
     INTERNAL_ERROR("setting %d has no kind", (int)setting);
 }
@@ -55,26 +61,27 @@ bool setting_store(Training *training, Setting setting, const char *word, double
                    int64_t whole) {
     void *field = (char *)training + setting_table[setting].offset;
     switch (setting_table[setting].kind) {
-    case SETTING_REAL:
-        if (!word) *(double *)field = number;
-        return !word;
-    case SETTING_WHOLE:
-        if (is_whole) *(int64_t *)field = whole;
-        return is_whole;
-    case SETTING_RANK:
-        if (is_whole && whole >= 0 && whole <= RANK_MAX) *(int *)field = (int)whole;
-        return is_whole && whole >= 0 && whole <= RANK_MAX;
-    case SETTING_OPTIMIZER: {
-        int at = find_word(optimizer_names, 2, word);
-        if (at >= 0) *(OptimizerKind *)field = (OptimizerKind)at;
-        return at >= 0;
-    }
-    case SETTING_SCHEDULE: {
-        int at = find_word(schedule_names, 3, word);
-        if (at >= 0) *(RateKind *)field = (RateKind)at;
-        return at >= 0;
-    }
-    case SETTING_PRECISION: return word && element_parse(word, (Element *)field);
+        case SETTING_REAL:
+            if (!word) *(double *)field = number;
+            return !word;
+        case SETTING_WHOLE:
+            if (is_whole) *(int64_t *)field = whole;
+            return is_whole;
+        case SETTING_RANK:
+            if (is_whole && whole >= 0 && whole <= RANK_MAX) *(int *)field = (int)whole;
+            return is_whole && whole >= 0 && whole <= RANK_MAX;
+        case SETTING_OPTIMIZER: {
+            int at = find_word(optimizer_names, 2, word);
+            if (at >= 0) *(OptimizerKind *)field = (OptimizerKind)at;
+            return at >= 0;
+        }
+        case SETTING_SCHEDULE: {
+            int at = find_word(schedule_names, 3, word);
+            if (at >= 0) *(RateKind *)field = (RateKind)at;
+            return at >= 0;
+        }
+        case SETTING_PRECISION:
+            return word && element_parse(word, (Element *)field);
     }
     return false;
 }

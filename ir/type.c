@@ -154,7 +154,8 @@ bool element_parse(const char *text, Element *element) {
 const char *type_text(Ir *ir, const Type *type) {
     const char *text = arena_format(ir->arena, "%s[", element_name(type->element));
     for (int i = 0; i < type->rank; i++)
-        text = arena_format(ir->arena, "%s%s%s", text, i ? ", " : "", type_dimension_text(ir, &type->dimensions[i]));
+        text = arena_format(ir->arena, "%s%s%s", text, i ? ", " : "",
+                            type_dimension_text(ir, &type->dimensions[i]));
     return arena_format(ir->arena, "%s]", text);
 }
 

@@ -16,12 +16,14 @@ typedef struct Verifier {
 
 enum { GRAPH_NEW = POINTER_MISSING, GRAPH_OPEN = 0, GRAPH_DONE = 1 };
 
-__attribute__((format(printf, 3, 4))) static void broke(Verifier *verifier, Place place, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static void broke(Verifier *verifier, Place place, const char *format,
+                                                        ...) {
     va_list arguments;
     va_start(arguments, format);
     const char *rule = arena_format_list(verifier->ir->arena, format, arguments);
     va_end(arguments);
-    const char *where = verifier->graph ? arena_format(verifier->ir->arena, "graph %s: ", verifier->graph->name) : "";
+    const char *where =
+        verifier->graph ? arena_format(verifier->ir->arena, "graph %s: ", verifier->graph->name) : "";
     if (verifier->after)
         report_error(verifier->ir->diagnostics, place, "E0501", "pass %s broke a rule of the IR: %s%s",
                      verifier->after, where, rule);
@@ -60,8 +62,8 @@ static bool check_types(Verifier *verifier, uint32_t id, const Node *node) {
         return false;
     }
     if (again.result_count != node->result_count) {
-        broke(verifier, node->place, "%%%u (%s) has %u results, its shape rule gives %u", id, op_name(node->op),
-              node->result_count, again.result_count);
+        broke(verifier, node->place, "%%%u (%s) has %u results, its shape rule gives %u", id,
+              op_name(node->op), node->result_count, again.result_count);
         return false;
     }
     for (uint32_t i = 0; i < node->result_count; i++)
@@ -85,8 +87,9 @@ static void check_call(Verifier *verifier, const Node *node) {
     const Graph *function = attribute_graph(node, ATTRIBUTE_function);
     uint32_t expected = node->operand_count + 2 * node->result_count, floats = 0;
     if (gradient->inputs.count != expected) {
-        broke(verifier, node->place, "gradient %s takes %zu inputs; operands, results and cotangents of %s are %u",
-              gradient->name, gradient->inputs.count, function->name, expected);
+        broke(verifier, node->place,
+              "gradient %s takes %zu inputs; operands, results and cotangents of %s are %u", gradient->name,
+              gradient->inputs.count, function->name, expected);
         return;
     }
     for (uint32_t i = 0; i < expected; i++) {
@@ -100,8 +103,8 @@ static void check_call(Verifier *verifier, const Node *node) {
     }
     size_t outputs = gradient->outputs.count;
     if (outputs != node->operand_count && outputs != floats)
-        broke(verifier, node->place, "gradient %s has %zu outputs for %u operands, %u of them float", gradient->name,
-              outputs, node->operand_count, floats);
+        broke(verifier, node->place, "gradient %s has %zu outputs for %u operands, %u of them float",
+              gradient->name, outputs, node->operand_count, floats);
 }
 
 static void check_stack(Verifier *verifier, const Node *node) {
@@ -109,8 +112,8 @@ static void check_stack(Verifier *verifier, const Node *node) {
     for (uint32_t i = 0; i < entries->count; i++) {
         const StackEntry *entry = &entries->entries[i];
         if (entry->layer < 0 || entry->iteration < 0 || entry->row < -1) {
-            broke(verifier, node->place, "entry %u of the stack has layer %d, iteration %d, row %d", i, entry->layer,
-                  entry->iteration, entry->row);
+            broke(verifier, node->place, "entry %u of the stack has layer %d, iteration %d, row %d", i,
+                  entry->layer, entry->iteration, entry->row);
             return;
         }
     }
@@ -130,7 +133,8 @@ static bool check_input(Verifier *verifier, uint32_t id, const Node *node) {
     return false;
 }
 
-// The list of inputs holds every input node once; names are distinct within a role.
+// The list of inputs holds every input node once; names are distinct within a role, but for arguments,
+// which are known by their position.
 static bool check_inputs(Verifier *verifier) {
     const Graph *graph = verifier->graph;
     bool *listed = ARENA_ARRAY(verifier->ir->arena, bool, graph->nodes.count);
@@ -138,7 +142,8 @@ static bool check_inputs(Verifier *verifier) {
     for (size_t i = 0; i < graph->inputs.count; i++) {
         uint32_t id = graph->inputs.items[i];
         if (id >= graph->nodes.count || graph_node(graph, id)->op != OP_input || listed[id]) {
-            broke(verifier, NO_PLACE, "entry %zu of the list of inputs, %%%u, is no input or comes twice", i, id);
+            broke(verifier, NO_PLACE, "entry %zu of the list of inputs, %%%u, is no input or comes twice", i,
+                  id);
             return false;
         }
         listed[id] = true;
@@ -146,7 +151,7 @@ static bool check_inputs(Verifier *verifier) {
         if (!check_input(verifier, id, node)) return false;
         const char *name = names_intern(verifier->ir->names, attribute_text(node, ATTRIBUTE_name));
         int64_t role = attribute_integer(node, ATTRIBUTE_role, 0);
-        if (pointer_map_find(&names[role], name) != POINTER_MISSING)
+        if (role != ROLE_ARGUMENT && pointer_map_find(&names[role], name) != POINTER_MISSING)
             broke(verifier, node->place, "two inputs are called '%s' (%s)", name, role_name((Role)role));
         else
             pointer_map_set(verifier->ir->arena, &names[role], name, 0);
@@ -171,10 +176,11 @@ static void check_replaced(Verifier *verifier, const Output *output, bool *repla
         broke(verifier, state->place, "output '%s' replaces %%%u, which is no state", output->name,
               output->replaces.node);
     else if (state->types[0] != type)
-        broke(verifier, state->place, "output '%s' is %s and replaces %s", output->name, type_text(verifier->ir, type),
-              type_text(verifier->ir, state->types[0]));
+        broke(verifier, state->place, "output '%s' is %s and replaces %s", output->name,
+              type_text(verifier->ir, type), type_text(verifier->ir, state->types[0]));
     else if (replaced[output->replaces.node])
-        broke(verifier, state->place, "output '%s' replaces a state that another output replaces", output->name);
+        broke(verifier, state->place, "output '%s' replaces a state that another output replaces",
+              output->name);
     replaced[output->replaces.node] = true;
 }
 
@@ -201,7 +207,8 @@ static bool check_outputs(Verifier *verifier) {
 static void check_bounds(Verifier *verifier) {
     const Graph *graph = verifier->graph;
     for (size_t i = 0; i < graph->inputs.count; i++)
-        if (attribute_integer(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_ARGUMENT) return;
+        if (attribute_integer(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_ARGUMENT)
+            return;
     PointerMap known = {0};
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
@@ -211,8 +218,10 @@ static void check_bounds(Verifier *verifier) {
                 if (!bound || pointer_map_find(&known, bound) != POINTER_MISSING) continue;
                 pointer_map_set(verifier->ir->arena, &known, bound, 0);
                 Value scalar = graph_find_input(graph, bound, ROLE_SCALAR);
-                if (value_is_none(scalar) || graph_type(graph, scalar) != type_scalar(verifier->ir, ELEMENT_I64))
-                    broke(verifier, node->place, "dimension %s is bounded by '%s', which is no scalar input of i64[]",
+                if (value_is_none(scalar) ||
+                    graph_type(graph, scalar) != type_scalar(verifier->ir, ELEMENT_I64))
+                    broke(verifier, node->place,
+                          "dimension %s is bounded by '%s', which is no scalar input of i64[]",
                           node->types[r]->dimensions[d].name, bound);
             }
     }
@@ -252,8 +261,8 @@ static void check_accumulators(Verifier *verifier) {
         if (!live[id] || !op_accumulates(node->op) || node->operands[0].result) continue;
         uint32_t acc = node->operands[0].node;
         if (uses[acc] > 1 && !op_is_fresh(graph_node(graph, acc)->op))
-            broke(verifier, node->place, "%%%u (%s) takes over %%%u, which has %u uses", id, op_name(node->op), acc,
-                  uses[acc]);
+            broke(verifier, node->place, "%%%u (%s) takes over %%%u, which has %u uses", id,
+                  op_name(node->op), acc, uses[acc]);
     }
 }
 
@@ -336,7 +345,8 @@ static void check_parameter(Verifier *verifier, const Parameter *parameter) {
               parameter->type->rank, parameter->declared_rank);
     if (!initialize) return;
     if (initialize->inputs.count != 1 || input_type(initialize, 0) != type_scalar(verifier->ir, ELEMENT_I64))
-        broke(verifier, parameter->place, "the initialiser of %s does not take one seed: i64[]", parameter->path);
+        broke(verifier, parameter->place, "the initialiser of %s does not take one seed: i64[]",
+              parameter->path);
     if (initialize->outputs.count != 1 ||
         graph_type(initialize, initialize->outputs.items[0].value) != parameter->type)
         broke(verifier, parameter->place, "the initialiser of %s does not give %s", parameter->path,

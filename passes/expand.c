@@ -11,6 +11,16 @@
 // expand-calls: composites whose kernel the back end lacks become their meaning, before lowering.
 #include "passes/rewrite.h"
 
+// A composite's meaning with its random sites extended: made once for each suffix, so that equal calls
+// stay equal.
+typedef struct Sited {
+    const Graph *function;
+    const char *suffix;
+    Graph *graph;
+} Sited;
+
+typedef VECTOR(Sited) SitedVector;
+
 typedef struct Expansion {
     bool keeps_kernels;       // calls with a kernel stay even where the back end lacks it
     bool keeps_gradients;     // calls with a gradient clause and no kernel stay
@@ -20,6 +30,7 @@ typedef struct Expansion {
     const char *suffix;       // of random sites: ".layer.iteration" of each enclosing entry
     int64_t region;           // 0: none
     int64_t *next_region;
+    SitedVector *sited;
 } Expansion;
 
 static bool expand_node(Rewrite *rewrite, uint32_t id);
@@ -69,18 +80,27 @@ static bool copy_with_region(Rewrite *rewrite, uint32_t id, const Attribute *att
     return true;
 }
 
+static Graph *extend_sites(Rewrite *rewrite, const Graph *function) {
+    const Expansion *expansion = rewrite->data;
+    for (size_t i = 0; i < expansion->sited->count; i++) {
+        const Sited *sited = &expansion->sited->items[i];
+        if (sited->function == function && sited->suffix == expansion->suffix) return sited->graph;
+    }
+    Expansion inner = *expansion;
+    inner.region = 0;
+    const char *name = names_format(rewrite->to->ir->names, "%s%s", function->name, expansion->suffix);
+    Graph *graph = rewrite_graph(rewrite->context, function, name, expand_node, &inner);
+    vector_push(rewrite->to->ir->arena, expansion->sited, ((Sited){function, expansion->suffix, graph}));
+    return graph;
+}
+
 // A composite that stays, inside an entry: the random sites of its meaning are extended as well.
 static bool copy_call(Rewrite *rewrite, uint32_t id) {
     const Expansion *expansion = rewrite->data;
     Graph *function = attribute_graph(graph_node(rewrite->from, id), ATTRIBUTE_function);
     if (!*expansion->suffix || !draws_random(function)) return copy_with_region(rewrite, id, NULL);
-    Expansion inner = *expansion;
-    inner.region = 0;
-    const char *name = names_format(rewrite->to->ir->names, "%s%s", function->name, expansion->suffix);
-    Graph *sited = rewrite_graph(rewrite->context, function, name, expand_node, &inner);
-    if (!sited) return rewrite_fail(rewrite);
-    Attribute attribute = {.key = ATTRIBUTE_function, .graph = sited};
-    return copy_with_region(rewrite, id, &attribute);
+    Attribute attribute = {.key = ATTRIBUTE_function, .graph = extend_sites(rewrite, function)};
+    return attribute.graph ? copy_with_region(rewrite, id, &attribute) : rewrite_fail(rewrite);
 }
 
 static bool expand_call(Rewrite *rewrite, uint32_t id) {
@@ -172,9 +192,11 @@ Graph *expand_stacks(PassContext *context, const Graph *graph) {
     int recompute = pass_choice(context, "recompute", "entries all");
     if (calls < 0 || recompute < 0) return NULL;
     int64_t next_region = 0;
+    SitedVector sited = {0};
     Expansion expansion = {.keeps_kernels = calls == 0, .keeps_gradients = calls == 0,
                            .keeps_supported = calls < 2, .expands_stacks = true,
-                           .recomputes_all = recompute == 1, .suffix = "", .next_region = &next_region};
+                           .recomputes_all = recompute == 1, .suffix = "", .next_region = &next_region,
+                           .sited = &sited};
     return rewrite_graph(context, graph, graph->name, expand_node, &expansion);
 }
 

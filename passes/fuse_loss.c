@@ -12,10 +12,18 @@
 // the chunks one after the other, so the order as it stands needs the memory of one. Where a cotangent
 // depends on all losses (a mean over something that they decide), there are two sweeps, and the second
 // computes its chunks of logits again. What a region is: passes/loss_region.h.
+#include <string.h>
+
 #include "ir/op.h"
 #include "passes/loss_region.h"
 
 enum { ROWS_MIN = 64, ROWS_STEP = 16 };
+
+typedef struct Meaning {            // of a composite at a chunk's extents
+    const Graph *function;
+    int64_t extent[RANK_MAX];
+    Graph *graph;
+} Meaning;
 
 typedef struct Sweep {
     LossRegion region;
@@ -29,6 +37,7 @@ typedef struct Sweep {
     Value **made;                   // by node: its results in this chunk, or NULL
     Value *carried;                 // by node: sums so far of reduced nodes and of chains of sinks
     int64_t clone_region;           // of what is computed again
+    VECTOR(Meaning) meanings;
 } Sweep;
 
 static bool demand(Rewrite *rewrite, Value old);
@@ -110,18 +119,22 @@ static Attribute chunk_attribute(const Sweep *sweep, Arena *arena, Attribute att
     return attribute;
 }
 
-// A composite gives way to its meaning at the chunk's extents.
-static bool make_call(Rewrite *rewrite, const Node *node, const Value *operands, Value *results) {
-    const Sweep *sweep = rewrite->data;
-    Graph *function = attribute_graph(node, ATTRIBUTE_function);
+static Graph *meaning_at(Sweep *sweep, Graph *function) {
+    int count = sweep->region.row_count;
+    Meaning meaning = {.function = function};
     Dimension map[RANK_MAX];
-    for (int i = 0; i < sweep->region.row_count; i++) {
+    for (int i = 0; i < count; i++) {
         map[i] = sweep->region.rows[i];
-        map[i].extent = sweep->extent[i];
+        map[i].extent = meaning.extent[i] = sweep->extent[i];
     }
-    function = graph_retype(function, function->name, map, (uint32_t)sweep->region.row_count);
-    if (!function) return false;
-    return rewrite_splice(rewrite, function, operands, results);
+    for (size_t i = 0; i < sweep->meanings.count; i++) {
+        const Meaning *known = &sweep->meanings.items[i];
+        if (known->function == function && memcmp(known->extent, meaning.extent, sizeof meaning.extent) == 0)
+            return known->graph;
+    }
+    meaning.graph = graph_retype(function, function->name, map, (uint32_t)count);
+    vector_push(function->ir->arena, &sweep->meanings, meaning);
+    return meaning.graph;
 }
 
 static Value *make_node(Rewrite *rewrite, uint32_t id, bool again) {
@@ -135,7 +148,8 @@ static Value *make_node(Rewrite *rewrite, uint32_t id, bool again) {
         if (value_is_none(operands[i])) return NULL;
     }
     if (node->op == OP_call) {
-        if (!make_call(rewrite, node, operands, results)) return NULL;
+        const Graph *function = meaning_at(sweep, attribute_graph(node, ATTRIBUTE_function));
+        if (!function || !rewrite_splice(rewrite, function, operands, results)) return NULL;
     } else {
         Attribute *attributes = ARENA_ARRAY(arena, Attribute, node->attributes.count + 1);
         uint32_t count = 0;

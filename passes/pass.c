@@ -111,7 +111,7 @@ static bool parse_request(Reader *reader, PassRequest *request) {
         return report_error(diagnostics, NO_PLACE, "E0502", "expected the name of a pass at `%s`", reader->at);
     request->pass = pass_find(name);
     if (!request->pass) {
-        report_error(diagnostics, NO_PLACE, "E0501", "there is no pass %s", name);
+        report_error(diagnostics, NO_PLACE, "E0512", "there is no pass %s", name);
         const char *list = "";
         for (uint32_t i = 0; i < pass_count; i++)
             list = arena_format(reader->ir->arena, "%s%s%s", list, i ? ", " : "", pass_table[i].name);
@@ -179,7 +179,7 @@ int pass_choice(const PassContext *context, const char *option, const char *word
 }
 
 bool pass_has_kernel(const PassContext *context, const char *kernel) {
-    return context->has_kernel && context->has_kernel(context->kernel_data, kernel);
+    return context->has_kernel && context->has_kernel(kernel);
 }
 
 // ---- Running ----

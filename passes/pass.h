@@ -38,8 +38,7 @@ struct PassContext {
     const Module *module;  // parameters and training, for passes that need them; else NULL
     bool verify;           // check the rules of the IR after every pass (debug builds always do)
     // Which named kernels the back end has. NULL function: none.
-    bool (*has_kernel)(const void *data, const char *kernel);
-    const void *kernel_data;
+    bool (*has_kernel)(const char *kernel);
     const PassRequest *request;  // the one that runs; set by pass_run
 };
 
@@ -47,7 +46,7 @@ extern const Pass pass_table[];
 extern const uint32_t pass_count;
 const Pass *pass_find(const char *name);  // or NULL
 
-// Reads `name{key=value, key=value}, name, ...`. Unknown passes (E0501), malformed text (E0502), unknown
+// Reads `name{key=value, key=value}, name, ...`. Unknown passes (E0512), malformed text (E0502), unknown
 // options (E0503) and values of the wrong kind (E0504) are reported with what there is.
 bool pass_parse(Ir *ir, const char *text, PassRequest **requests, uint32_t *count);
 

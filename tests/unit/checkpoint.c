@@ -266,16 +266,22 @@ static void test_other_names(void **state) {
     state_destroy(model->state);
 }
 
+static uint64_t structure_of(Fixture *fixture, const char *name, Sizes sizes) {
+    Model *model = make_model(fixture, name, sizes);
+    state_destroy(model->state);
+    return checkpoint_structure(&model->module);
+}
+
 static void test_structure(void **state) {
     Fixture *fixture = *state;
     Sizes sizes = usual;
-    uint64_t hash = checkpoint_structure(&make_model(fixture, "A", usual)->module);
-    assert_true(hash == checkpoint_structure(&make_model(fixture, "B", usual)->module));
+    uint64_t hash = structure_of(fixture, "A", usual);
+    assert_true(hash == structure_of(fixture, "B", usual));
     sizes.heads_name = "groups";
-    assert_true(hash != checkpoint_structure(&make_model(fixture, "A", sizes)->module));
+    assert_true(hash != structure_of(fixture, "A", sizes));
     sizes = usual;
     sizes.layers = 4;
-    assert_true(hash != checkpoint_structure(&make_model(fixture, "A", sizes)->module));
+    assert_true(hash != structure_of(fixture, "A", sizes));
 }
 
 // Positions that cannot be: the file is refused and nothing changes.

@@ -1,15 +1,16 @@
 // The IR texts that people read are true: the example of docs/ir.md and every tests/ir/*.ir print back
 // to the same bytes and pass the verifier.
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
+// clang-format off: cmocka.h needs the headers above
 #include <cmocka.h>
+// clang-format on
 
 #include "base/file.h"
 #include "ir/module.h"
@@ -87,7 +88,8 @@ static void test_every_op(void **state) {
         for (uint32_t id = 0; id < module->graphs.items[g]->nodes.count; id++) {
             const Node *node = graph_node(module->graphs.items[g], id);
             ops[node->op] = true;
-            for (uint32_t i = 0; i < node->attributes.count; i++) attributes[node->attributes.items[i].key] = true;
+            for (uint32_t i = 0; i < node->attributes.count; i++)
+                attributes[node->attributes.items[i].key] = true;
         }
     for (Op op = 0; op < OP_COUNT; op++)
         if (!ops[op]) fail_msg("tests/ir/every_op.ir lacks op %s", op_name(op));

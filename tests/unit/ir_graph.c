@@ -4,8 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
+// clang-format off: cmocka.h needs the headers above
 #include <cmocka.h>
+// clang-format on
 
 #include "ir/graph.h"
 
@@ -19,7 +20,8 @@ static Dimension dimension(Ir *ir, const char *text, int64_t extent) {
     return (Dimension){name(ir, text), extent, NULL};
 }
 
-static const Type *type(Ir *ir, Element element, const char *a, int64_t a_extent, const char *b, int64_t b_extent) {
+static const Type *type(Ir *ir, Element element, const char *a, int64_t a_extent, const char *b,
+                        int64_t b_extent) {
     Dimension dimensions[2] = {dimension(ir, a, a_extent)};
     if (b) dimensions[1] = dimension(ir, b, b_extent);
     return type_make(ir, element, b ? 2 : 1, dimensions);
@@ -51,7 +53,8 @@ static void test_types(void **state) {
     assert_int_equal(type_bytes(b), 512);
     assert_int_equal(type_find(a, name(ir, "embed")), 1);
     assert_int_equal(type_find(a, name(ir, "time")), -1);
-    assert_ptr_equal(type_with_element(ir, a, ELEMENT_BF16), type(ir, ELEMENT_BF16, "batch", 8, "embed", 512));
+    assert_ptr_equal(type_with_element(ir, a, ELEMENT_BF16),
+                     type(ir, ELEMENT_BF16, "batch", 8, "embed", 512));
     assert_true(type_contains(a, type(ir, ELEMENT_I32, "embed", 512, NULL, 0)));
     assert_false(type_contains(a, type(ir, ELEMENT_F32, "embed", 511, NULL, 0)));
     bounded.bound = NULL;
@@ -127,9 +130,11 @@ static void test_attributes_compare(void **state) {
     Graph *graph = graph_create(ir, "g"), *one = graph_create(ir, "f"), *two = graph_create(ir, "f");
     const Type *scalar = type_scalar(ir, ELEMENT_F32);
     Graph *functions[] = {one, two};
-    for (int i = 0; i < 2; i++) graph_add_output(functions[i], "y", input(functions[i], "x", scalar), VALUE_NONE);
+    for (int i = 0; i < 2; i++)
+        graph_add_output(functions[i], "y", input(functions[i], "x", scalar), VALUE_NONE);
     Value x = input(graph, "x", scalar);
-    Option options[][1] = {{{"causal", 1, NULL}}, {{"causal", 2, NULL}}, {{"causal", 1, "time"}}, {{"window", 1, NULL}}};
+    Option options[][1] = {
+        {{"causal", 1, NULL}}, {{"causal", 2, NULL}}, {{"causal", 1, "time"}}, {{"window", 1, NULL}}};
     Value calls[8];
     for (int i = 0; i < 8; i++) {
         Attribute attributes[] = {{.key = ATTRIBUTE_function, .graph = functions[i / 4]},
@@ -139,7 +144,8 @@ static void test_attributes_compare(void **state) {
         for (int j = 0; j < i; j++) assert_false(value_same(calls[i], calls[j]));
     }
     Attribute dimensions = {.key = ATTRIBUTE_dimensions, .count = 1};
-    Dimension variants[] = {{"n", 4, NULL}, {"n", 5, NULL}, {"m", 4, NULL}, {"n", 4, "length"}, {"n", 4, "rows"}};
+    Dimension variants[] = {
+        {"n", 4, NULL}, {"n", 5, NULL}, {"m", 4, NULL}, {"n", 4, "length"}, {"n", 4, "rows"}};
     Value indices[5];
     for (int i = 0; i < 5; i++) {
         dimensions.dimensions = &variants[i];
@@ -176,7 +182,8 @@ static void test_expand_and_reduce(void **state) {
     (void)state;
     Ir *ir = ir_new();
     Graph *graph = graph_create(ir, "g");
-    const Type *wide = type(ir, ELEMENT_F32, "time", 4, "embed", 6), *narrow = type(ir, ELEMENT_F32, "embed", 6, NULL, 0);
+    const Type *wide = type(ir, ELEMENT_F32, "time", 4, "embed", 6),
+               *narrow = type(ir, ELEMENT_F32, "embed", 6, NULL, 0);
     const Type *turned = type(ir, ELEMENT_F32, "embed", 6, "time", 4);
     Value x = input(graph, "x", narrow), w = input(graph, "w", wide);
     assert_true(value_same(x, build_expand(graph, x, narrow, NO_PLACE)));
@@ -303,15 +310,19 @@ static void test_retype(void **state) {
     assert_string_equal(longer->name, "longer");
     for (int i = 0; i < 3; i += 2) assert_type(longer, longer->outputs.items[i].value, "f32[time=32]");
     assert_int_equal(longer->nodes.count, graph->nodes.count);
-    const Graph *callee = attribute_graph(graph_node(longer, longer->outputs.items[0].value.node), ATTRIBUTE_function);
+    const Graph *callee =
+        attribute_graph(graph_node(longer, longer->outputs.items[0].value.node), ATTRIBUTE_function);
     assert_ptr_not_equal(callee, core);
     assert_int_equal(callee->nodes.count, core->nodes.count);
     // A callee without the dimension stays the same graph.
-    assert_ptr_equal(other, attribute_graph(graph_node(longer, longer->outputs.items[1].value.node), ATTRIBUTE_function));
+    assert_ptr_equal(
+        other, attribute_graph(graph_node(longer, longer->outputs.items[1].value.node), ATTRIBUTE_function));
 
     map.bound = "length";
     Graph *empty = graph_create(ir, "e");
-    graph_add_output(empty, "x", build_unary(empty, OP_neg, input(empty, "x", graph_type(graph, x)), NO_PLACE), VALUE_NONE);
+    graph_add_output(empty, "x",
+                     build_unary(empty, OP_neg, input(empty, "x", graph_type(graph, x)), NO_PLACE),
+                     VALUE_NONE);
     Graph *bounded = graph_retype(empty, "bounded", &map, 1);
     assert_type(bounded, bounded->outputs.items[0].value, "f32[time<=32:length]");
     assert_int_equal(diagnostics_error_count(ir->diagnostics), 0);
@@ -323,11 +334,16 @@ static void test_retype(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),           cmocka_unit_test(test_type_limits),
-        cmocka_unit_test(test_hash_consing),    cmocka_unit_test(test_attributes_compare),
-        cmocka_unit_test(test_errors_pass_quietly), cmocka_unit_test(test_expand_and_reduce),
-        cmocka_unit_test(test_build_helpers),   cmocka_unit_test(test_inline),
-        cmocka_unit_test(test_inline_results),  cmocka_unit_test(test_retype),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_type_limits),
+        cmocka_unit_test(test_hash_consing),
+        cmocka_unit_test(test_attributes_compare),
+        cmocka_unit_test(test_errors_pass_quietly),
+        cmocka_unit_test(test_expand_and_reduce),
+        cmocka_unit_test(test_build_helpers),
+        cmocka_unit_test(test_inline),
+        cmocka_unit_test(test_inline_results),
+        cmocka_unit_test(test_retype),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

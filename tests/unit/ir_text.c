@@ -1,14 +1,15 @@
 // IR text: print, read, print again to the same bytes; hostile texts are refused without harm.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
+// clang-format off: cmocka.h needs the headers above
 #include <cmocka.h>
+// clang-format on
 
 #include "ir/entries.h"
 #include "ir/module.h"
@@ -56,8 +57,11 @@ static const char sample[] =
     "  %0 = input {name = \"table\", role = parameter} : f32[vocab=50, embed=8] !nano.cherry:3:11+5\n"
     "  %1 = input {name = \"tokens\", role = data} : i32[batch=2, time<=4:length] !\"my file.cherry\":4:2\n"
     "  %2 = gather %0, %1 {along = vocab} : f32[batch=2, time<=4:length, embed=8]\n"
-    "  %3 = call %2 {function = @double, gradient = @double_gradient, kernel = scale, options = (causal = 1, along = time, odd = \"inf\", limit = -inf, x = 0.1)} : f32[batch=2, time<=4:length, embed=8] !nano.cherry:7:1\n"
-    "  %4 = top_k %3 {along = embed, count = 2} : f32[batch=2, time<=4:length, embed=2], i32[batch=2, time<=4:length, embed=2]\n"
+    "  %3 = call %2 {function = @double, gradient = @double_gradient, kernel = scale, options = (causal = 1, "
+    "along = time, odd = \"inf\", limit = -inf, x = 0.1)} : f32[batch=2, time<=4:length, embed=8] "
+    "!nano.cherry:7:1\n"
+    "  %4 = top_k %3 {along = embed, count = 2} : f32[batch=2, time<=4:length, embed=2], i32[batch=2, "
+    "time<=4:length, embed=2]\n"
     "  %5 = cast %4:1 {element = f32} : f32[batch=2, time<=4:length, embed=2]\n"
     "  %6 = sum %5 {over = (batch, time, embed)} : f32[]\n"
     "  %7 = index {dimensions = (rows=3)} : i32[rows=3]\n"
@@ -65,11 +69,13 @@ static const char sample[] =
     "  %9 = constant {value = nan, element = f64} : f64[]\n"
     "  %10 = constant {value = 0.1, element = f32} : f32[]\n"
     "  %11 = input {name = \"seed\", role = scalar} : i64[]\n"
-    "  %12 = random %11 {dimensions = (embed=8), site = \"a \\\"quoted\\\"\\n\\x01 site\\\\\"} : f32[embed=8]\n"
+    "  %12 = random %11 {dimensions = (embed=8), site = \"a \\\"quoted\\\"\\n\\x01 site\\\\\"} : "
+    "f32[embed=8]\n"
     "  %13 = accumulate %0, %12 : f32[vocab=50, embed=8]\n"
     "  %14 = input {name = \"length\", role = scalar} : i64[]\n"
     "  %15 = input {name = \"wq\", role = parameter} : f32[layer=6, embed=8]\n"
-    "  %16 = stack %12, %15 {body = @body, carried = 1, invariant = 0, entries = (0 (1..4[row])*3 1..4[row=2, stop_gradient, recompute] 5)} : f32[embed=8]\n"
+    "  %16 = stack %12, %15 {body = @body, carried = 1, invariant = 0, entries = (0 (1..4[row])*3 "
+    "1..4[row=2, stop_gradient, recompute] 5)} : f32[embed=8]\n"
     "  inputs %1, %0, %11, %14, %15\n"
     "  output loss = %6\n"
     "  output \"gradient table\" = %13 replaces %0\n"
@@ -227,13 +233,15 @@ static void test_long_entries_round_trip(void **state) {
         for (int i = 0; i < 40; i++) {
             seed = seed * 1664525u + 1013904223u;
             uint32_t bits = seed >> 12;
-            entries[i] = (StackEntry){(int32_t)(bits & 3), (int32_t)(bits >> 2 & 3), (int32_t)(bits >> 4 & 3) - 1,
-                                      (bits >> 6 & 7) == 0, (bits >> 9 & 7) == 0};
+            entries[i] =
+                (StackEntry){(int32_t)(bits & 3), (int32_t)(bits >> 2 & 3), (int32_t)(bits >> 4 & 3) - 1,
+                             (bits >> 6 & 7) == 0, (bits >> 9 & 7) == 0};
         }
         const char *text = arena_format(
             ir->arena,
             "graph @g {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n"
-            "  %%1 = stack %%0 {body = @b, carried = 1, invariant = 0, entries = (%s)} : f32[]\n  output x = %%1\n}\n\n"
+            "  %%1 = stack %%0 {body = @b, carried = 1, invariant = 0, entries = (%s)} : f32[]\n  output x = "
+            "%%1\n}\n\n"
             "graph @b {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n  output x = %%0\n}\n",
             entries_text(ir->arena, entries, 40));
         Module *module = module_read(ir, "test.ir", text);
@@ -259,7 +267,8 @@ static void assert_refused(const char *text, const char *code) {
     if (module_read(ir, "test.ir", text)) fail_msg("accepted:\n%s", text);
     assert_true(diagnostics_error_count(ir->diagnostics) > 0);
     const Message *message = diagnostics_message(ir->diagnostics, 0);
-    if (strcmp(message->code, code) != 0) fail_msg("%s instead of %s: %s\n%s", message->code, code, message->text, text);
+    if (strcmp(message->code, code) != 0)
+        fail_msg("%s instead of %s: %s\n%s", message->code, code, message->text, text);
     assert_true(message->place.line > 0);
     arena_destroy(ir->arena);
 }
@@ -324,7 +333,8 @@ static void test_refused(void **state) {
         {"graph @g {\n" INPUT "  %1 = stack %0 {entries = (((0)*2)*2)}\n}", "E0402"},
         {"graph @g {\n" INPUT "  %1 = call %0 {function = @g} : f32[a=2]\n}", "E0407"},
         {"graph @f {\n" INPUT "  %1 = call %0 {function = @g} : f32[a=2]\n}\n"
-         "graph @g {\n" INPUT "  %1 = call %0 {function = @f} : f32[a=2]\n}", "E0407"},
+         "graph @g {\n" INPUT "  %1 = call %0 {function = @f} : f32[a=2]\n}",
+         "E0407"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_refused(cases[i].text, cases[i].code);
 }
@@ -338,7 +348,8 @@ static void test_errors_stay_apart(void **state) {
                             "  %2 = neg %1 : f32[]\n"
                             "  %3 = pick %0 {along = a, at = 2} : f32[]\n"
                             "  output x = %2\n}\n"
-                            "graph @h {\n" INPUT "  %1 = call %0 {function = @g} : f32[]\n  output x = %1\n}"));
+                            "graph @h {\n" INPUT
+                            "  %1 = call %0 {function = @g} : f32[]\n  output x = %1\n}"));
     assert_int_equal(diagnostics_error_count(ir->diagnostics), 2);
     assert_int_equal(diagnostics_message(ir->diagnostics, 0)->place.line, 3);
     assert_string_equal(diagnostics_message(ir->diagnostics, 0)->place.file, "test.ir");
@@ -387,9 +398,13 @@ static void test_large(void **state) {
     char *text = NULL;
     FILE *stream = open_memstream(&text, &length);
     for (int i = 0; i < COUNT; i++)  // each calls the next
-        fprintf(stream, "graph @g%d {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n"
-                        "  %%1 = call %%0 {function = @g%d} : f32[]\n  output x = %%1\n}\n", i, i + 1);
-    fprintf(stream, "graph @g%d {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n  output x = %%0\n}\n", COUNT);
+        fprintf(stream,
+                "graph @g%d {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n"
+                "  %%1 = call %%0 {function = @g%d} : f32[]\n  output x = %%1\n}\n",
+                i, i + 1);
+    fprintf(stream,
+            "graph @g%d {\n  %%0 = input {name = \"x\", role = argument} : f32[]\n  output x = %%0\n}\n",
+            COUNT);
     fclose(stream);
     assert_refused(text, "E0407");
     memset(text, '{', length);

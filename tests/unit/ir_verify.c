@@ -5,8 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
+// clang-format off: cmocka.h needs the headers above
 #include <cmocka.h>
+// clang-format on
 
 #include "ir/module.h"
 
@@ -80,7 +81,8 @@ static void assert_broken(const Case *in, const char *words) {
     const Message *found = NULL;
     for (size_t i = 0; i < diagnostics_count(in->ir->diagnostics); i++) {
         const Message *message = diagnostics_message(in->ir->diagnostics, i);
-        if (strstr(message->text, "pass tidy broke a rule of the IR") && strstr(message->text, words)) found = message;
+        if (strstr(message->text, "pass tidy broke a rule of the IR") && strstr(message->text, words))
+            found = message;
     }
     if (!found) {
         diagnostics_print(in->ir->diagnostics, 0, stderr);

@@ -86,10 +86,8 @@ static void transfer(const Tensor *tensor, const Type *capacity, double *buffer,
     }
 }
 
-static void check_lowering(const Sweep *sweep, const Graph *graph, const Tensor *inputs,
-                           const Tensor *outputs) {
-    Program *program = lower_graph(graph, NULL);
-    if (!program) fail_with_diagnostics(sweep);
+static void check_program(const Sweep *sweep, const Program *program, const Graph *graph,
+                          const Tensor *inputs, const Tensor *outputs) {
     for (size_t i = 0; i < program->kernels.count; i++)
         if (!nest_verify(sweep->ir, program->kernels.items[i].nest)) fail_with_diagnostics(sweep);
     if (!program_verify(program)) fail_with_diagnostics(sweep);
@@ -107,6 +105,13 @@ static void check_lowering(const Sweep *sweep, const Graph *graph, const Tensor 
         for (size_t j = 0; program->buffers.items[i].kind == BUFFER_OUTPUT && j < graph->outputs.count; j++)
             if (graph->outputs.items[j].name == program->buffers.items[i].name)
                 transfer(&outputs[j], program->buffers.items[i].type, storage[i], false);
+}
+
+static void check_lowering(const Sweep *sweep, const Graph *graph, const Tensor *inputs,
+                           const Tensor *outputs) {
+    Program *program = lower_graph(graph, NULL);
+    if (!program) fail_with_diagnostics(sweep);
+    check_program(sweep, program, graph, inputs, outputs);
 }
 
 // ---- Gradients ----
@@ -211,7 +216,8 @@ static void check_gradient(const Sweep *sweep) {
     const Node *node = graph_node(sweep->graph, sweep->graph->outputs.items[0].value.node);
     for (uint32_t operand = 0, next = 0; operand < node->operand_count; operand++) {
         bool found = next < graph->outputs.count && operand_of[next] == operand;
-        if (!found && (!varies(graph_type(graph, node->operands[operand])) || node->op == OP_stop_gradient)) continue;
+        if (!found && (!varies(graph_type(graph, node->operands[operand])) || node->op == OP_stop_gradient))
+            continue;
         check_operand(sweep, operand, found ? &outputs[next++] : NULL, &inputs[input_count]);
     }
     check_lowering(sweep, graph, inputs, outputs);

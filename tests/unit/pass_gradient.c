@@ -173,7 +173,7 @@ static void errors_are_reported(void **state) {
     assert_null(pass_run(&context, "gradient", model.loss));
     assert_true(has_error(ir, "E0505"));
     assert_null(pass_run(&context, "no-such-pass", model.loss));
-    assert_true(has_error(ir, "E0501"));
+    assert_true(has_error(ir, "E0512"));
     assert_null(pass_run(&context, "dead{", model.loss));
     assert_true(has_error(ir, "E0502"));
     assert_null(pass_run(&context, "dead{colour=red}", model.loss));

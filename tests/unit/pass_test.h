@@ -254,7 +254,7 @@ static inline Value test_loss_call(Graph *graph, Value logits, Value targets, bo
         Graph *wrapper = graph_create(ir, test_name(ir, "wrapper"));
         Value arguments[6];
         for (int i = 0; i < 6; i++)
-            arguments[i] = test_input(wrapper, gradient->name, ROLE_ARGUMENT,
+            arguments[i] = test_input(wrapper, arena_format(ir->arena, "operand%d", i), ROLE_ARGUMENT,
                                       graph_node(gradient, gradient->inputs.items[i])->types[0]);
         Attribute attributes[] = {{.key = ATTRIBUTE_function, .graph = gradient},
                                   {.key = ATTRIBUTE_kernel, .text = test_name(ir, "loss_gradient")}};

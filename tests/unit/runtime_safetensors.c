@@ -105,6 +105,28 @@ static void test_round_trip(void **state) {
     tensor_file_close(file);
 }
 
+// A file that the reference implementation (safetensors 0.8.0 for Python) wrote.
+static void test_reference_file(void **state) {
+    Fixture *fixture = *state;
+    static const char bytes[] =
+        "\xc8\0\0\0\0\0\0\0{\"__metadata__\":{\"model\":\"Dense\"},"
+        "\"n\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
+        "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]},"
+        "\"b\":{\"dtype\":\"F16\",\"shape\":[1,2],\"data_offsets\":[16,20]}}  "
+        "\xf9\xff\xff\xff\xff\xff\xff\xff\0\0\x80>\0\0@@\0>\0\xc0";
+    write_raw(fixture, bytes, sizeof bytes - 1);
+    TensorFile *file = open_file(fixture);
+    assert_non_null(file);
+    int64_t n;
+    float a[2], b[2];
+    stored_convert(tensor_file_find(file, "n"), 0, 1, ELEMENT_I64, &n);
+    stored_convert(tensor_file_find(file, "a"), 0, 2, ELEMENT_F32, a);
+    stored_convert(tensor_file_find(file, "b"), 0, 2, ELEMENT_F32, b);
+    assert_true(n == -7 && a[0] == 0.25f && a[1] == 3 && b[0] == 1.5f && b[1] == -2);
+    assert_string_equal(tensor_file_metadata(file, "model"), "Dense");
+    tensor_file_close(file);
+}
+
 static void test_no_tensors(void **state) {
     Fixture *fixture = *state;
     assert_true(tensor_file_write(fixture->diagnostics, fixture->path, NULL, 0, NULL, 0));
@@ -350,7 +372,7 @@ static void test_every_bit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_round_trip),       TEST(test_no_tensors),        TEST(test_duplicate_names_are_not_written),
+        TEST(test_round_trip),       TEST(test_reference_file), TEST(test_no_tensors),        TEST(test_duplicate_names_are_not_written),
         TEST(test_conversions),      TEST(test_broken_headers),    TEST(test_lengths_that_lie),
         TEST(test_large_headers),    TEST(test_every_prefix),      TEST(test_every_bit),
     };

@@ -1,0 +1,212 @@
+// The loops around tiles, as two functions that all contractions of a module share: what differs between
+// them comes in a constant plan, what differs between tasks in a task record. Compiling these loops once
+// a module, and not once a kernel, is most of what keeps contractions cheap to compile.
+//
+//   cherry_contract(plan, task):
+//     pack the block's rows of A, all of k             (unless the previous task had the same rows)
+//     panel of B:  pack it                             (unless phase 0 did)
+//       block of k:                                    (its share of a panel of A stays in the first cache)
+//         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
+#include "codegen/cpu_contract.h"
+
+typedef struct Driver {
+    CpuUnit *unit;
+    LLVMValueRef plan, task;
+} Driver;
+
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
+static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
+static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildMul(unit->builder, a, b, ""); }
+static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildICmp(unit->builder, predicate, a, b, "");
+}
+
+LLVMValueRef cpu_slot(CpuUnit *unit, LLVMValueRef record, int slot) {
+    return cpu_at(unit, record, ELEMENT_I64, cpu_i64(unit, slot));
+}
+
+LLVMValueRef cpu_slot_load(CpuUnit *unit, LLVMValueRef record, int slot, bool pointer) {
+    return LLVMBuildLoad2(unit->builder, pointer ? unit->pointer : unit->i64, cpu_slot(unit, record, slot), "");
+}
+
+void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef value) {
+    LLVMBuildStore(unit->builder, value, cpu_slot(unit, record, slot));
+}
+
+static LLVMValueRef plan_number(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->plan, slot, false); }
+static LLVMValueRef plan_pointer(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->plan, slot, true); }
+static LLVMValueRef task_number(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->task, slot, false); }
+static LLVMValueRef task_pointer(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->task, slot, true); }
+
+static void call_pointer(CpuUnit *unit, LLVMTypeRef type, LLVMValueRef function, LLVMValueRef *arguments, unsigned count) {
+    LLVMBuildCall2(unit->builder, type, function, arguments, count, "");
+}
+
+// Packs one panel, segment by segment of k; `side` is PLAN_A or PLAN_B.
+static void pack_panel(const Driver *d, int side, LLVMValueRef function, LLVMValueRef width, LLVMValueRef to,
+                       LLVMValueRef from, LLVMValueRef valid) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef depth = task_number(d, TASK_SEGMENT_DEPTH);
+    LLVMValueRef offsets = task_pointer(d, side == PLAN_A ? TASK_OFFSETS_A : TASK_OFFSETS_B);
+    LLVMValueRef panel_stride = plan_number(d, side + SIDE_PANEL_STRIDE), k_stride = plan_number(d, side + SIDE_K_STRIDE);
+    LLVMValueRef segment_size = multiply(unit, depth, width);
+    CpuLoop segments;
+    cpu_loop_begin(unit, &segments, cpu_i64(unit, 0), task_number(d, TASK_SEGMENTS), 1, NULL, 0);
+    LLVMValueRef offset = LLVMBuildLoad2(unit->builder, unit->i64, cpu_at(unit, offsets, ELEMENT_I64, segments.index), "");
+    LLVMValueRef at = cpu_at(unit, to, ELEMENT_F32, multiply(unit, segments.index, segment_size));
+    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, depth, panel_stride, k_stride};
+    call_pointer(unit, cpu_pack_type(unit), function, arguments, 6);
+    cpu_loop_end(unit, &segments, NULL);
+}
+
+typedef struct Panel {
+    LLVMValueRef wide, column0, columns, width;  // width in floats; columns that exist from column0 on
+} Panel;
+
+static Panel locate_panel(const Driver *d, LLVMValueRef index) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef wide_panels = plan_number(d, PLAN_WIDE_PANELS), wide = plan_number(d, PLAN_WIDE);
+    LLVMValueRef narrow = plan_number(d, PLAN_NARROW);
+    LLVMValueRef before = cpu_minimum(unit, index, wide_panels);
+    Panel panel = {.wide = compare(unit, LLVMIntSLT, index, wide_panels)};
+    panel.column0 = add(unit, multiply(unit, before, wide), multiply(unit, subtract(unit, index, before), narrow));
+    panel.columns = subtract(unit, task_number(d, TASK_COLUMNS), panel.column0);
+    panel.width = LLVMBuildSelect(unit->builder, panel.wide, wide, narrow, "");
+    return panel;
+}
+
+static void pack_panel_b(const Driver *d, const Panel *panel, LLVMValueRef to) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef at = multiply(unit, panel->column0, plan_number(d, PLAN_B + SIDE_PANEL_BYTES));
+    LLVMValueRef function = LLVMBuildSelect(unit->builder, panel->wide, plan_pointer(d, PLAN_PACK_WIDE),
+                                            plan_pointer(d, PLAN_PACK_NARROW), "");
+    pack_panel(d, PLAN_B, function, panel->width, to, cpu_at_bytes(unit, task_pointer(d, TASK_B), at),
+               cpu_minimum(unit, panel->width, panel->columns));
+}
+
+static LLVMValueRef shared_panel(const Driver *d, const Panel *panel) {
+    LLVMValueRef at = multiply(d->unit, panel->column0, plan_number(d, PLAN_DEPTH));
+    return cpu_at(d->unit, task_pointer(d, TASK_PANEL), ELEMENT_F32, at);
+}
+
+static bool start(CpuUnit *unit, const char *name, unsigned count, CpuHelper *helper, Driver *d) {
+    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->i64};
+    *helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, count, false));
+    *d = (Driver){unit, LLVMGetParam(helper->function, 0), LLVMGetParam(helper->function, 1)};
+    return helper->fresh;
+}
+
+LLVMValueRef cpu_contract_pack_function(CpuUnit *unit) {
+    CpuHelper helper;
+    Driver driver, *d = &driver;
+    if (!start(unit, "cherry_contract_pack", 3, &helper, d)) return helper.function;
+    Panel panel = locate_panel(d, LLVMGetParam(helper.function, 2));
+    CpuIf exists;
+    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
+    pack_panel_b(d, &panel, shared_panel(d, &panel));
+    cpu_if_end(unit, &exists);
+    cpu_helper_end(unit, &helper);
+    return helper.function;
+}
+
+static void pack_block_a(const Driver *d) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef rows = task_number(d, TASK_ROWS), tile_rows = plan_number(d, PLAN_TILE_ROWS);
+    LLVMValueRef function = plan_pointer(d, PLAN_PACK_A), from = task_pointer(d, TASK_A);
+    LLVMValueRef row_bytes = plan_number(d, PLAN_A + SIDE_PANEL_BYTES), to = task_pointer(d, TASK_BLOCK_A);
+    LLVMValueRef depth = plan_number(d, PLAN_DEPTH), count = cpu_blocks(unit, rows, tile_rows);
+    CpuLoop panels;
+    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), count, 1, NULL, 0);
+    LLVMValueRef local = multiply(unit, panels.index, tile_rows);
+    LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local);
+    pack_panel(d, PLAN_A, function, tile_rows, cpu_at(unit, to, ELEMENT_F32, multiply(unit, local, depth)),
+               cpu_at_bytes(unit, from, multiply(unit, row, row_bytes)),
+               cpu_minimum(unit, tile_rows, subtract(unit, rows, local)));
+    cpu_loop_end(unit, &panels, NULL);
+}
+
+// What the loops over tiles keep from outside.
+typedef struct Tiles {
+    Panel panel;
+    LLVMValueRef b, function, depth, rows, tile_rows;
+} Tiles;
+
+// One panel of A, from row `local` of the block, against one panel of B for steps [k0, k0 + k).
+static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k0, LLVMValueRef k) {
+    CpuUnit *unit = d->unit;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
+    LLVMValueRef valid = cpu_minimum(unit, t->tile_rows, subtract(unit, t->rows, local));
+    LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
+    LLVMValueRef a = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
+    LLVMValueRef b = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
+    LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
+                               multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
+    // Whole tiles of a plain store go straight to the result.
+    LLVMValueRef result = task_pointer(d, TASK_RESULT);
+    LLVMValueRef full = LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, valid, t->tile_rows),
+                                     compare(unit, LLVMIntSGE, t->panel.columns, width), "");
+    full = LLVMBuildAnd(builder, full, LLVMBuildIsNotNull(builder, result, ""), "");
+    LLVMValueRef row_stride = plan_number(d, PLAN_RESULT_STRIDE);
+    LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
+    LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
+    LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
+    LLVMValueRef first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0)), unit->i64, "");
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first};
+    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 6);
+    CpuIf last;
+    LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
+    cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
+    LLVMValueRef epilogue[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
+    call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), epilogue, 5);
+    cpu_if_end(unit, &last);
+}
+
+static void run_panel(const Driver *d, const Panel *panel) {
+    CpuUnit *unit = d->unit;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef zero = cpu_i64(unit, 0), one = cpu_i64(unit, 1);
+    cpu_slot_store(unit, d->task, TASK_COLUMN0, panel->column0);
+    cpu_slot_store(unit, d->task, TASK_COLUMN_COUNT, cpu_minimum(unit, panel->columns, panel->width));
+    cpu_slot_store(unit, d->task, TASK_WIDTH, panel->width);
+    LLVMValueRef private_b = compare(unit, LLVMIntNE, plan_number(d, PLAN_PRIVATE_B), zero);
+    CpuIf pack;
+    cpu_if_begin(unit, &pack, private_b);
+    pack_panel_b(d, panel, task_pointer(d, TASK_PANEL));
+    cpu_if_end(unit, &pack);
+    Tiles tiles = {.panel = *panel, .depth = task_number(d, TASK_DEPTH), .rows = task_number(d, TASK_ROWS),
+                   .tile_rows = plan_number(d, PLAN_TILE_ROWS)};
+    tiles.b = LLVMBuildSelect(builder, private_b, task_pointer(d, TASK_PANEL), shared_panel(d, panel), "");
+    tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
+                                     plan_pointer(d, PLAN_TILE_NARROW), "");
+    // A depth of 0, possible at run time only, still writes its zeros.
+    LLVMValueRef none = compare(unit, LLVMIntSLT, tiles.depth, one), block = cpu_i64(unit, CONTRACTION_DEPTH_BLOCK);
+    LLVMValueRef end = LLVMBuildSelect(builder, none, one, tiles.depth, "");
+    LLVMValueRef count = cpu_blocks(unit, tiles.rows, tiles.tile_rows);
+    CpuLoop blocks, panels;
+    cpu_loop_begin(unit, &blocks, zero, end, CONTRACTION_DEPTH_BLOCK, NULL, 0);
+    LLVMValueRef k = cpu_minimum(unit, block, subtract(unit, tiles.depth, blocks.index));
+    cpu_loop_begin(unit, &panels, zero, count, 1, NULL, 0);
+    run_tile(d, &tiles, multiply(unit, panels.index, tiles.tile_rows), blocks.index, k);
+    cpu_loop_end(unit, &panels, NULL);
+    cpu_loop_end(unit, &blocks, NULL);
+}
+
+LLVMValueRef cpu_contract_task_function(CpuUnit *unit) {
+    CpuHelper helper;
+    Driver driver, *d = &driver;
+    if (!start(unit, "cherry_contract", 2, &helper, d)) return helper.function;
+    CpuIf fresh, exists;
+    cpu_if_begin(unit, &fresh, compare(unit, LLVMIntNE, task_number(d, TASK_PACK_A), cpu_i64(unit, 0)));
+    pack_block_a(d);
+    cpu_if_end(unit, &fresh);
+    CpuLoop panels;
+    cpu_loop_begin(unit, &panels, task_number(d, TASK_PANEL_BEGIN), task_number(d, TASK_PANEL_END), 1, NULL, 0);
+    Panel panel = locate_panel(d, panels.index);
+    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
+    run_panel(d, &panel);
+    cpu_if_end(unit, &exists);
+    cpu_loop_end(unit, &panels, NULL);
+    cpu_helper_end(unit, &helper);
+    return helper.function;
+}

@@ -1,0 +1,115 @@
+// cherry bench: tokens a second, share of the machine's peak, compile time, memory, on made-up data.
+#include <stdlib.h>
+
+#include "driver/commands.h"
+#include "driver/cost.h"
+#include "driver/json.h"
+#include "driver/process_memory.h"
+#include "driver/sample_inputs.h"
+#include "driver/session.h"
+
+typedef struct Bench {
+    double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak, compile_seconds;
+    int64_t peak_bytes, threads;
+    const char *precision;
+} Bench;
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count) {
+    qsort(values, count, sizeof *values, compare_doubles);
+    return values[count / 2];
+}
+
+static void one_step(Runner *runner, const Training *training, int64_t step) {
+    for (int64_t i = 0; i < training->accumulate; i++) runner_run(runner, ENTRY_ACCUMULATE);
+    runner_set_integer(runner, ENTRY_UPDATE, "step", step);
+    runner_run(runner, ENTRY_UPDATE);
+}
+
+static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Bench *bench) {
+    CompileOptions options;
+    int64_t steps = 10;
+    int threads = session_threads(arguments, ir);
+    if (!threads || !arguments_integer(arguments, ir, "--steps", 1, &steps) ||
+        !session_options(arguments, ir, module, &options))
+        return false;
+    if (!module->has_training) return report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
+    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
+    Runner *runner = runner_create(ir, module, entries, &options, threads);
+    if (!runner) return false;
+    const Training *training = &module->training;
+    runner_initialize(runner, training->seed);
+    sample_inputs(runner, ENTRY_ACCUMULATE, "loss");
+    runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1.0f / (float)training->accumulate);
+    runner_set_float(runner, ENTRY_UPDATE, "rate", (float)training->rate);
+    double *seconds = ARENA_ARRAY(ir->arena, double, steps), *peaks = ARENA_ARRAY(ir->arena, double, steps);
+    one_step(runner, training, 1);
+    for (int64_t step = 0; step < steps; step++) {  // the peak is measured between the steps
+        double start = clock_seconds();
+        one_step(runner, training, step + 2);
+        seconds[step] = clock_seconds() - start;
+        peaks[step] = cpu_measure_peak(ir, threads, &options.cpu);
+    }
+    double flops = cost_program_flops(runner->compilation->programs[ENTRY_ACCUMULATE]) * (double)training->accumulate;
+    double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
+    *bench = (Bench){
+        .tokens_per_second = (double)(training->batch * training->time * training->accumulate) / step_seconds,
+        .step_seconds = step_seconds,
+        .flops_per_step = flops,
+        .peak_flops_per_second = peak,
+        .share_of_peak = peak > 0 ? flops / step_seconds / peak : 0,
+        .compile_seconds = runner->compile_seconds,
+        .peak_bytes = process_peak_bytes(),
+        .threads = threads,
+        .precision = element_name(training->precision),
+    };
+    runner_destroy(runner);
+    return true;
+}
+
+static void print_json(const Bench *bench) {
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "tokens_per_second", bench->tokens_per_second);
+    cJSON_AddNumberToObject(json, "step_seconds", bench->step_seconds);
+    cJSON_AddNumberToObject(json, "flops_per_step", bench->flops_per_step);
+    cJSON_AddNumberToObject(json, "peak_flops_per_second", bench->peak_flops_per_second);
+    cJSON_AddNumberToObject(json, "share_of_peak", bench->share_of_peak);
+    cJSON_AddNumberToObject(json, "compile_seconds", bench->compile_seconds);
+    cJSON_AddNumberToObject(json, "peak_bytes", (double)bench->peak_bytes);
+    cJSON_AddNumberToObject(json, "threads", (double)bench->threads);
+    cJSON_AddStringToObject(json, "precision", bench->precision);
+    json_print(json);
+}
+
+static void print_text(const Bench *bench) {
+    printf("step            %.4f s, %.0f tokens/s\n", bench->step_seconds, bench->tokens_per_second);
+    printf("work            %.2f GFLOP a step, %.1f GFLOP/s, %.1f %% of the peak of %.1f GFLOP/s\n",
+           bench->flops_per_step / 1e9, bench->flops_per_step / bench->step_seconds / 1e9, 100 * bench->share_of_peak,
+           bench->peak_flops_per_second / 1e9);
+    printf("compile         %.3f s\n", bench->compile_seconds);
+    printf("peak memory     %.2f GiB\n", (double)bench->peak_bytes / (1 << 30));
+    printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
+}
+
+static int run(const Arguments *arguments, Ir *ir) {
+    Module *module = session_load(arguments, ir);
+    Bench bench = {0};
+    if (!module || !measure(arguments, ir, module, &bench)) return EXIT_USER_ERROR;
+    if (arguments_flag(arguments, "--json"))
+        print_json(&bench);
+    else
+        print_text(&bench);
+    return EXIT_OK;
+}
+
+static const CommandOption options[] = {{"--steps", "N", "steps to time (default 10)"},
+                                        {"--json", NULL, "one JSON object"},
+                                        MODEL_OPTIONS,
+                                        COMPILE_OPTIONS,
+                                        {NULL, NULL, NULL}};
+
+const Command command_bench = {"bench", "FILE", "tokens a second, share of peak, compile time, peak memory", options, run};

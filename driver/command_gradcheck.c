@@ -1,0 +1,214 @@
+// cherry gradcheck: gradients of a model against finite differences in the reference evaluator (double
+// precision), and the CPU back end's loss and gradients (f32) against the reference. The model is built
+// small (every dim at most 8), so that a whole check takes seconds.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "driver/commands.h"
+#include "driver/input_limit.h"
+#include "driver/runner.h"
+#include "driver/session.h"
+#include "ir/evaluate.h"
+#include "passes/pass.h"
+
+static const double difference_limit = 1e-5;  // of analytic against numeric directional derivatives
+static const double backend_limit = 1e-4;     // of f32 against the reference
+static const double step_size = 1e-5;
+
+// The loss graph and its gradient graph, with one set of inputs for both.
+typedef struct Problem {
+    Ir *ir;
+    const Module *module;
+    const Graph *loss;      // parameters and data -> loss
+    const Graph *gradient;  // also gradients
+    Tensor *loss_inputs, *gradient_inputs;
+} Problem;
+
+static double uniform(uint64_t seed, uint64_t counter) {
+    return (double)(hash_word(hash_word(HASH_START, seed), counter) >> 11) * 0x1p-52 - 1;
+}
+
+static void fill_data(const Graph *graph, Value input, Tensor tensor, uint64_t seed) {
+    int64_t limit = input_limit(graph, input);
+    Element element = tensor.type->element;
+    for (int64_t i = 0; i < type_count(tensor.type); i++) {
+        double value = uniform(seed, (uint64_t)i);
+        if (element == ELEMENT_BOOL) value = value > 0;
+        if (element_is_integer(element)) value = floor((value + 1) / 2 * (double)(limit < (1 << 30) ? limit : 2));
+        tensor.data[i] = value;
+    }
+}
+
+// Parameters as the model starts them, moved a little so that nothing is exactly zero or one.
+static bool fill_parameter(const Problem *problem, const Node *node, Tensor tensor, uint64_t seed) {
+    const Parameter *parameter = module_find_parameter(problem->module, attribute_text(node, ATTRIBUTE_name));
+    Tensor seed_tensor = tensor_create(problem->ir->arena, type_scalar(problem->ir, ELEMENT_I64)), first;
+    seed_tensor.data[0] = (double)seed;
+    if (!evaluate_graph(problem->ir->arena, parameter->initialize, &seed_tensor, &first)) return false;
+    for (int64_t i = 0; i < type_count(tensor.type); i++) tensor.data[i] = first.data[i] + 0.05 * uniform(seed + 1, (uint64_t)i);
+    return true;
+}
+
+static bool fill_inputs(Problem *problem, const Graph *graph, Tensor **tensors) {
+    *tensors = ARENA_ARRAY(problem->ir->arena, Tensor, graph->inputs.count);
+    for (size_t i = 0; i < graph->inputs.count; i++) {
+        Value input = {graph->inputs.items[i], 0};
+        const Node *node = graph_node(graph, input.node);
+        const char *name = attribute_text(node, ATTRIBUTE_name);
+        Role role = (Role)attribute_integer(node, ATTRIBUTE_role, 0);
+        Tensor tensor = (*tensors)[i] = tensor_create(problem->ir->arena, node->types[0]);
+        uint64_t seed = hash_text(HASH_START, name);  // equal names get equal values in both graphs
+        if (role == ROLE_DATA) fill_data(graph, input, tensor, seed);
+        if (role == ROLE_SCALAR) tensor.data[0] = 1;
+        if (role == ROLE_PARAMETER && !fill_parameter(problem, node, tensor, seed >> 12)) return false;
+    }
+    return true;
+}
+
+static bool prepare(Problem *problem) {
+    Ir *ir = problem->ir;
+    PassContext context = {.ir = ir, .module = problem->module, .verify = true};
+    const Graph *loss = module_find_graph(problem->module, "loss");
+    if (!loss)
+        return report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no objective to differentiate", problem->module->name);
+    problem->loss = pass_run(&context, "expand-stacks", loss);
+    problem->gradient = pass_run(&context, "gradient", problem->loss);
+    return problem->gradient && fill_inputs(problem, problem->loss, &problem->loss_inputs) &&
+           fill_inputs(problem, problem->gradient, &problem->gradient_inputs);
+}
+
+static size_t output_index(const Graph *graph, const char *name) {
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        if (strcmp(graph->outputs.items[i].name, name) == 0) return i;
+    return SIZE_MAX;
+}
+
+static size_t input_index(const Graph *graph, const char *name, Role role) {
+    Value value = graph_find_input(graph, name, role);
+    for (size_t i = 0; i < graph->inputs.count; i++)
+        if (graph->inputs.items[i] == value.node) return i;
+    return SIZE_MAX;
+}
+
+static bool loss_at(const Problem *problem, double *loss) {
+    Arena *arena = arena_create();
+    Tensor *outputs = ARENA_ARRAY(arena, Tensor, problem->loss->outputs.count);
+    bool good = evaluate_graph(arena, problem->loss, problem->loss_inputs, outputs);
+    if (good) *loss = outputs[output_index(problem->loss, "loss")].data[0];
+    arena_destroy(arena);
+    return good;
+}
+
+// Moves one parameter along a fixed random direction and returns the central difference of the loss.
+static bool difference(const Problem *problem, Tensor parameter, uint64_t seed, double *derivative) {
+    int64_t count = type_count(parameter.type);
+    double plus, minus;
+    for (int64_t i = 0; i < count; i++) parameter.data[i] += step_size * uniform(seed, (uint64_t)i);
+    bool good = loss_at(problem, &plus);
+    for (int64_t i = 0; i < count; i++) parameter.data[i] -= 2 * step_size * uniform(seed, (uint64_t)i);
+    good = good && loss_at(problem, &minus);
+    for (int64_t i = 0; i < count; i++) parameter.data[i] += step_size * uniform(seed, (uint64_t)i);
+    if (good) *derivative = (plus - minus) / (2 * step_size);
+    return good;
+}
+
+static double norm(const double *values, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += values[i] * values[i];
+    return sqrt(sum);
+}
+
+// The relative error of <gradient, direction>, measured against the size that such a product can have.
+static bool check_parameter(const Problem *problem, const Parameter *parameter, const Tensor *gradients, double *error) {
+    const char *name = state_output_name(problem->ir, ROLE_GRADIENT, parameter->path);
+    const Tensor gradient = gradients[output_index(problem->gradient, name)];
+    Tensor value = problem->loss_inputs[input_index(problem->loss, parameter->path, ROLE_PARAMETER)];
+    uint64_t seed = hash_text(HASH_START + 1, parameter->path);
+    int64_t count = type_count(value.type);
+    double numeric = 0, analytic = 0;
+    for (int64_t i = 0; i < count; i++) analytic += gradient.data[i] * uniform(seed, (uint64_t)i);
+    if (!difference(problem, value, seed, &numeric)) return false;
+    double scale = norm(gradient.data, count) / sqrt(3);  // what a uniform direction gives on average
+    *error = fabs(analytic - numeric) / (scale > 1e-8 ? scale : 1e-8);
+    return true;
+}
+
+// The back end's loss and gradients for the same inputs.
+static bool check_backend(const Arguments *arguments, Problem *problem, const Tensor *outputs, double *loss_error,
+                          double *gradient_error) {
+    CompileOptions options;
+    int threads = session_threads(arguments, problem->ir);
+    if (!threads || !session_options(arguments, problem->ir, problem->module, &options)) return false;
+    options.verify = true;
+    Runner *runner = runner_create(problem->ir, problem->module, 1u << ENTRY_ACCUMULATE, &options, threads);
+    if (!runner) return false;
+    const Graph *graph = problem->gradient;
+    for (size_t i = 0; i < graph->inputs.count; i++) {
+        const Node *node = graph_node(graph, graph->inputs.items[i]);
+        Role role = (Role)attribute_integer(node, ATTRIBUTE_role, 0);
+        const char *name = attribute_text(node, ATTRIBUTE_name);
+        void *data = role_is_state(role) ? state_data(runner->state, name, role)
+                                         : executor_input(runner->executors[ENTRY_ACCUMULATE], name);
+        if (data) tensor_store(problem->gradient_inputs[i], data);
+    }
+    runner_run(runner, ENTRY_ACCUMULATE);
+    double loss = outputs[output_index(graph, "loss")].data[0];
+    *loss_error = fabs((double)runner_output(runner, ENTRY_ACCUMULATE, "loss") - loss) / fmax(fabs(loss), 1e-3);
+    *gradient_error = 0;
+    for (size_t p = 0; p < problem->module->parameters.count; p++) {
+        const Parameter *parameter = &problem->module->parameters.items[p];
+        size_t index = output_index(graph, state_output_name(problem->ir, ROLE_GRADIENT, parameter->path));
+        const float *got = state_data(runner->state, parameter->path, ROLE_GRADIENT);
+        if (!got) continue;
+        int64_t count = type_count(parameter->type);
+        double sum = 0, scale = norm(outputs[index].data, count);
+        for (int64_t i = 0; i < count; i++) sum += pow((double)got[i] - outputs[index].data[i], 2);
+        double error = sqrt(sum) / fmax(scale, 1e-6);
+        if (!(error <= *gradient_error)) *gradient_error = error;
+    }
+    runner_destroy(runner);
+    return true;
+}
+
+static bool judge(Ir *ir, const char *what, double error, double limit) {
+    if (error <= limit) return true;
+    return report_error(ir->diagnostics, NO_PLACE, "E0915", "%s is off by %.3g, the limit is %.0e", what, error, limit);
+}
+
+static bool check(const Arguments *arguments, Problem *problem) {
+    Ir *ir = problem->ir;
+    Tensor *outputs = ARENA_ARRAY(ir->arena, Tensor, problem->gradient->outputs.count);
+    if (!evaluate_graph(ir->arena, problem->gradient, problem->gradient_inputs, outputs)) return false;
+    bool good = true;
+    double worst = 0, error = 0, loss_error, gradient_error;
+    for (size_t i = 0; i < problem->module->parameters.count; i++) {
+        const Parameter *parameter = &problem->module->parameters.items[i];
+        if (!check_parameter(problem, parameter, outputs, &error)) return false;
+        good &= judge(ir, arena_format(ir->arena, "the gradient of %s", parameter->path), error, difference_limit);
+        if (error > worst) worst = error;
+    }
+    printf("gradients of %zu parameters against finite differences: worst %.2g\n", problem->module->parameters.count, worst);
+    if (!check_backend(arguments, problem, outputs, &loss_error, &gradient_error)) return false;
+    printf("cpu against the reference: loss %.2g, gradients %.2g\n", loss_error, gradient_error);
+    good &= judge(ir, "the CPU's loss", loss_error, backend_limit);
+    return judge(ir, "the worst of the CPU's gradients", gradient_error, backend_limit) && good;
+}
+
+static int run(const Arguments *arguments, Ir *ir) {
+    FrontendOptions frontend = {.train = arguments_text(arguments, "--train", NULL),
+                                .model = arguments_text(arguments, "--model", NULL),
+                                .small = !arguments_flag(arguments, "--full")};
+    frontend.settings = arguments_all(arguments, "--set", &frontend.setting_count);
+    Module *module = frontend_load(ir, arguments_operand(arguments, 0), &frontend);
+    Problem problem = {.ir = ir, .module = module};
+    return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
+}
+
+static const CommandOption options[] = {{"--full", NULL, "the model at its own size, not shrunk (slow)"},
+                                        MODEL_OPTIONS,
+                                        COMPILE_OPTIONS,
+                                        {NULL, NULL, NULL}};
+
+const Command command_gradcheck = {"gradcheck", "FILE", "gradients against finite differences, back end against reference", options, run};

@@ -1,0 +1,98 @@
+// cherry train: trains a model.
+#include <string.h>
+#include <unistd.h>
+
+#include "driver/commands.h"
+#include "driver/cost.h"
+#include "driver/session.h"
+#include "driver/trainer.h"
+
+enum { PREFILL_CHUNK = 32, EVALUATE_BATCHES = 20 };
+
+// --steps wins over the file; everything else is there for --set.
+static bool read_training(const Arguments *arguments, Ir *ir, Module *module) {
+    if (!module->has_training) {
+        report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no train block", arguments_operand(arguments, 0));
+        return false;
+    }
+    return arguments_integer(arguments, ir, "--steps", 1, &module->training.steps) &&
+           arguments_integer(arguments, ir, "--seed", 0, &module->training.seed);
+}
+
+static bool read_feed(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
+    *feed = (FeedOptions){.data = arguments_text(arguments, "--data", NULL),
+                          .valid = arguments_text(arguments, "--valid", NULL),
+                          .format = arguments_text(arguments, "--format", NULL),
+                          .fraction = 0.1};
+    if (!feed->data) return report_error(ir->diagnostics, NO_PLACE, "E0914", "train needs --data FILE");
+    return arguments_number(arguments, ir, "--valid-fraction", 0, &feed->fraction) &&
+           (feed->fraction < 1 || report_error(ir->diagnostics, NO_PLACE, "E0901", "--valid-fraction must be below 1"));
+}
+
+static uint32_t wanted_entries(const Module *module, const Feed *feed, bool samples) {
+    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
+    if (feed_has_valid(feed) && module->training.evaluate_every > 0) entries |= 1u << ENTRY_EVALUATE;
+    if (samples) entries |= 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE;
+    return entries;
+}
+
+static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed) {
+    const Training *training = &module->training;
+    CompileOptions options;
+    int threads = session_threads(arguments, ir);
+    if (!threads || !session_options(arguments, ir, module, &options)) return false;
+    bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
+    options.context = training->time;
+    options.chunk = training->time < PREFILL_CHUNK ? training->time : PREFILL_CHUNK;
+    trainer_hold_interruptions();
+    Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples), &options, threads);
+    if (!runner) return false;
+    CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
+    printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n", module->name,
+           (long long)module_parameter_count(module), runner->compile_seconds, statistics.distinct, statistics.cached, threads);
+    fflush(stdout);
+    Generator generator;
+    Sampling sampling = {.temperature = 0.8, .seed = (uint64_t)training->seed};
+    TrainerOptions trainer = {.folder = arguments_text(arguments, "--out", "out"),
+                              .weights = arguments_text(arguments, "--init", NULL),
+                              .resume = arguments_flag(arguments, "--resume"),
+                              .evaluate_batches = EVALUATE_BATCHES,
+                              .peak_flops = cpu_measure_peak(ir, threads, &options.cpu),
+                              .sampling = &sampling,
+                              .prompt = arguments_text(arguments, "--prompt", "\n"),
+                              .progress = stdout,
+                              .terminal = isatty(STDOUT_FILENO) != 0};
+    bool good = !samples || generator_create(runner, &tokenizer_bytes, options.chunk, options.context, &generator);
+    good = good && trainer_run(runner, feed, samples ? &generator : NULL, &trainer);
+    runner_destroy(runner);
+    return good;
+}
+
+static int run(const Arguments *arguments, Ir *ir) {
+    FeedOptions feed_options;
+    Module *module = session_load(arguments, ir);
+    if (!module || !read_training(arguments, ir, module) || !read_feed(arguments, ir, &feed_options))
+        return EXIT_USER_ERROR;
+    Feed *feed = feed_open(ir, module, &feed_options);
+    if (!feed) return EXIT_USER_ERROR;
+    bool good = train(arguments, ir, module, feed);
+    feed_close(feed);
+    return good ? EXIT_OK : EXIT_USER_ERROR;
+}
+
+static const CommandOption options[] = {
+    {"--data", "FILE", "text, nanoGPT or llm.c tokens, or a safetensors file of columns"},
+    {"--valid", "FILE", "held-out data (default: the last part of --data)"},
+    {"--valid-fraction", "X", "how large that part is (default 0.1)"},
+    {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
+    {"--out", "DIR", "checkpoints, weights, metrics (default: out)"},
+    {"--steps", "N", "updates (default: the train block's)"},
+    {"--seed", "N", "of weights, data order and dropout (default: the train block's)"},
+    {"--init", "W", "start from the weights of a safetensors file"},
+    {"--resume", NULL, "continue the run in --out"},
+    {"--prompt", "TEXT", "start of the samples during training (default: a new line)"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
+
+const Command command_train = {"train", "FILE", "train a model", options, run};

@@ -1,0 +1,174 @@
+#include "driver/compile.h"
+
+#include <string.h>
+
+#include "base/thread.h"
+#include "passes/pass.h"
+#include "passes/program_passes.h"
+
+#define FOR(entry) (1u << ENTRY_##entry)
+#define TRAINING (FOR(ACCUMULATE) | FOR(UPDATE))
+#define GENERATION (FOR(PREFILL) | FOR(DECODE))
+#define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION)
+
+// The pipeline of graph passes: which, for which entry points, in which order.
+static const struct Step {
+    const char *passes;
+    uint32_t entries;
+} pipeline[] = {
+    {"expand-stacks", EVERY},
+    {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
+    {"simplify", EVERY},
+    {"gradient", FOR(ACCUMULATE)},
+    {"fuse-loss", FOR(ACCUMULATE) | FOR(EVALUATE)},
+    {"expand-calls", EVERY},
+    {"simplify", EVERY},
+    {"recompute", FOR(ACCUMULATE)},
+    {"share", EVERY},
+    {"dead", EVERY},
+};
+
+static const char *const entry_names[ENTRY_COUNT] = {
+    [ENTRY_INITIALIZE] = "initialize", [ENTRY_ACCUMULATE] = "accumulate", [ENTRY_UPDATE] = "update",
+    [ENTRY_EVALUATE] = "evaluate",     [ENTRY_PREFILL] = "prefill",       [ENTRY_DECODE] = "decode",
+};
+
+const char *entry_name(Entry entry) { return entry_names[entry]; }
+
+bool entry_parse(const char *text, Entry *entry) {
+    for (int i = 0; i < ENTRY_COUNT; i++)
+        if (strcmp(text, entry_names[i]) == 0) {
+            *entry = (Entry)i;
+            return true;
+        }
+    return false;
+}
+
+// (seed) -> every parameter's first value, in the parameter's own storage.
+static Graph *build_initialize(Ir *ir, const Module *module) {
+    Graph *graph = graph_create(ir, "initialize");
+    Value seed = graph_add_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR, type_scalar(ir, ELEMENT_I64),
+                                 NO_PLACE);
+    for (size_t i = 0; i < module->parameters.count; i++) {
+        const Parameter *parameter = &module->parameters.items[i];
+        Value storage = graph_add_input(graph, parameter->path, ROLE_PARAMETER, parameter->type, parameter->place);
+        Value value;
+        graph_inline(graph, parameter->initialize, &seed, &value);
+        if (value_is_none(value)) return NULL;
+        graph_add_output(graph, parameter->path, value, storage);
+    }
+    return graph;
+}
+
+// Evaluation counts every token once, also where the last batch is padded: the losses of single examples
+// become an output. They are the first result of the cross entropy whose targets are the data itself.
+static void add_example_losses(Graph *graph) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        const Graph *callee = node->op == OP_call ? attribute_graph(node, ATTRIBUTE_function) : NULL;
+        if (!callee || strncmp(callee->name, "cross_entropy_core", 18) != 0 || node->operand_count < 2) continue;
+        const Node *targets = graph_node(graph, node->operands[1].node);
+        if (targets->op != OP_input || attribute_integer(targets, ATTRIBUTE_role, 0) != ROLE_DATA) continue;
+        graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
+        return;
+    }
+}
+
+// The module graph that an entry point starts from.
+static Graph *entry_source(PassContext *context, Entry entry, const Module **module) {
+    Ir *ir = context->ir;
+    const char *name = "logits";
+    switch (entry) {
+        case ENTRY_INITIALIZE: return build_initialize(ir, *module);
+        case ENTRY_ACCUMULATE: name = "loss"; break;
+        case ENTRY_EVALUATE: name = "evaluate"; break;
+        case ENTRY_UPDATE: name = "update"; break;
+        default: break;
+    }
+    if (entry == ENTRY_UPDATE) {
+        *module = pass_run_module(context, "optimizer", *module);
+        if (!*module) return NULL;
+    }
+    Graph *graph = module_find_graph(*module, name);
+    if (!graph)
+        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", (*module)->name, name,
+                     entry == ENTRY_PREFILL || entry == ENTRY_DECODE ? "generate" : entry_names[entry]);
+    if (graph && entry == ENTRY_EVALUATE) add_example_losses(graph);
+    return graph;
+}
+
+// Fills the $words of a step and adds the options that the caller chose.
+static const char *step_text(Ir *ir, const char *passes, Entry entry, const CompileOptions *options) {
+    if (strncmp(passes, "incremental", 11) == 0)
+        return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
+                            (long long)(entry == ENTRY_DECODE ? 1 : options->chunk), (long long)options->context,
+                            (long long)options->sequences);
+    if (strcmp(passes, "recompute") == 0 && options->recompute)
+        return arena_format(ir->arena, "recompute{%s}", options->recompute);
+    return passes;
+}
+
+static void observe(const CompileOptions *options, Entry entry, const char *stage, const Graph *graph,
+                    const Program *program) {
+    if (options->observer) options->observer->stage(options->observer->data, entry, stage, graph, program);
+}
+
+static Program *compile_entry(PassContext *context, Entry entry, const Module *module,
+                              const CompileOptions *options) {
+    Graph *graph = entry_source(context, entry, &module);
+    if (!graph) return NULL;
+    observe(options, entry, "module", graph, NULL);
+    for (size_t i = 0; i < sizeof pipeline / sizeof *pipeline; i++) {
+        if (!(pipeline[i].entries & (1u << entry))) continue;
+        graph = pass_run(context, step_text(context->ir, pipeline[i].passes, entry, options), graph);
+        if (!graph) return NULL;
+        observe(options, entry, pipeline[i].passes, graph, NULL);
+    }
+    Program *program = lower_graph(graph, cpu_has_kernel);
+    if (!program) return NULL;
+    program->name = entry_names[entry];
+    observe(options, entry, "lower", NULL, program);
+    if (!fuse_program(program)) return NULL;
+    observe(options, entry, "fuse", NULL, program);
+    if (!order_program(program)) return NULL;
+    observe(options, entry, "order", NULL, program);
+    return program;
+}
+
+Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options) {
+    double start = clock_seconds();
+    Compilation *compilation = ARENA_NEW(ir->arena, Compilation);
+    compilation->ir = ir;
+    compilation->module = module;
+    PassContext context = {.ir = ir, .module = module, .verify = options->verify, .has_kernel = cpu_has_kernel};
+    for (int entry = 0; entry < ENTRY_COUNT; entry++) {
+        if (!(entries & (1u << entry))) continue;
+        compilation->programs[entry] = compile_entry(&context, (Entry)entry, module, options);
+        if (!compilation->programs[entry]) return NULL;
+    }
+    compilation->pass_seconds = clock_seconds() - start;
+    return compilation;
+}
+
+bool compile_code(Compilation *compilation, const CompileOptions *options) {
+    double start = clock_seconds();
+    Program *programs[ENTRY_COUNT];
+    size_t count = 0;
+    for (int entry = 0; entry < ENTRY_COUNT; entry++)
+        if (compilation->programs[entry]) programs[count++] = compilation->programs[entry];
+    compilation->code = cpu_compile(compilation->ir, programs, count, &options->cpu);
+    if (!compilation->code) return false;
+    // The plan comes after the code: only then are the kernels' workspaces known.
+    for (int entry = 0; entry < ENTRY_COUNT; entry++) {
+        Program *program = compilation->programs[entry];
+        if (!program) continue;
+        if (!plan_memory(program)) return false;
+        observe(options, (Entry)entry, "plan-memory", NULL, program);
+    }
+    compilation->code_seconds = clock_seconds() - start;
+    return true;
+}
+
+void compilation_destroy(Compilation *compilation) {
+    if (compilation && compilation->code) cpu_code_destroy(compilation->code);
+}

@@ -1,0 +1,53 @@
+// Compilation: the whole pipeline from a module to machine code, one list (driver/compile.c).
+#ifndef CHERRY_DRIVER_COMPILE_H
+#define CHERRY_DRIVER_COMPILE_H
+
+#include "codegen/cpu.h"
+#include "frontend/frontend.h"
+#include "ir/module.h"
+#include "ir/program.h"
+
+// Entry points of a model. They share one state.
+typedef enum Entry {
+    ENTRY_INITIALIZE,  // (seed) -> parameters
+    ENTRY_ACCUMULATE,  // (data, loss_scale) -> loss, gradients += d loss
+    ENTRY_UPDATE,      // (rate, step) -> parameters, moments; gradients = 0
+    ENTRY_EVALUATE,    // (data) -> loss
+    ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
+    ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
+    ENTRY_COUNT
+} Entry;
+
+const char *entry_name(Entry entry);
+bool entry_parse(const char *text, Entry *entry);
+
+// Called after every step of the pipeline, for dumps; exactly one of graph and program is set.
+typedef struct Observer {
+    void (*stage)(void *data, Entry entry, const char *stage, const Graph *graph, const Program *program);
+    void *data;
+} Observer;
+
+typedef struct CompileOptions {
+    CpuOptions cpu;
+    const char *recompute;   // options of the pass, NULL: its default
+    int64_t chunk, context;  // of prefill and decode
+    int64_t sequences;       // batch of prefill and decode
+    bool verify;             // the IR after every pass
+    const Observer *observer;
+} CompileOptions;
+
+typedef struct Compilation {
+    Ir *ir;
+    const Module *module;
+    Program *programs[ENTRY_COUNT];  // NULL: not asked for
+    CpuCode *code;                   // NULL before compile_code
+    double pass_seconds, code_seconds;
+} Compilation;
+
+// Runs the passes for the entries in `entries` (bits 1 << Entry). NULL after errors.
+Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);
+// Machine code and memory plan for all programs of the compilation.
+bool compile_code(Compilation *compilation, const CompileOptions *options);
+void compilation_destroy(Compilation *compilation);
+
+#endif

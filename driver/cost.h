@@ -1,0 +1,28 @@
+// What a program costs, counted from its loop nests: floating-point operations of contractions and bytes.
+#ifndef CHERRY_DRIVER_COST_H
+#define CHERRY_DRIVER_COST_H
+
+#include "ir/program.h"
+
+// FLOPs of one launch of a kernel: contractions alone, a multiply-add is two. Attention counts
+// 4 x batch x heads x time x past x key, halved where it is causal; its gradient twice that.
+double cost_flops(const Kernel *kernel);
+double cost_bytes(const Kernel *kernel);  // least bytes moved
+
+double cost_program_flops(const Program *program);
+double cost_program_bytes(const Program *program);
+int64_t cost_state_bytes(const Program *const *programs, size_t count);  // distinct state buffers of all
+
+// The machine, measured on the spot by all `threads` together (about 50 ms).
+typedef struct Machine {
+    int threads;
+    double flops_per_second;  // f32 multiply-adds in registers
+    double bytes_per_second;  // copying 64 MiB, bytes read and written
+} Machine;
+Machine machine_measure(Ir *ir, int threads, const char *cpu);
+
+// The roofline: every launch at the slower of its two floors, plus what a launch costs by itself.
+double cost_predict_launch(const Kernel *kernel, const Machine *machine);
+double cost_predict_seconds(const Program *program, const Machine *machine);
+
+#endif

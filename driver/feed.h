@@ -1,0 +1,36 @@
+// Feeding a model: token files or columns into the inputs of its programs, for training and evaluation.
+#ifndef CHERRY_DRIVER_FEED_H
+#define CHERRY_DRIVER_FEED_H
+
+#include "driver/runner.h"
+
+typedef struct Feed Feed;
+
+typedef struct FeedOptions {
+    const char *data;      // training data, or NULL where only `valid` is read
+    const char *valid;     // held-out data; NULL: the last `fraction` of `data`
+    const char *format;    // "detect", "bytes", "u16", "u32", "llmc"
+    double fraction;       // 0.1
+    bool evaluate_all;     // `data` is held-out data as a whole (cherry eval)
+} FeedOptions;
+
+// Opens and checks the data that the objective of `module` wants, before anything is compiled: every
+// token id and every label is held against the tables that it indexes. NULL after errors.
+Feed *feed_open(Ir *ir, const Module *module, const FeedOptions *options);
+void feed_close(Feed *feed);
+
+bool feed_has_valid(const Feed *feed);
+int64_t feed_tokens_per_batch(const Feed *feed);
+
+// Fills the inputs of ENTRY_ACCUMULATE with micro-batch `micro` of `step`.
+bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed);
+
+typedef struct Evaluated {
+    double loss;       // mean over every held-out token (or row)
+    int64_t tokens;
+} Evaluated;
+
+// Runs ENTRY_EVALUATE over the held-out data, each token once; at most `limit` batches (0: all).
+bool feed_evaluate(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluated);
+
+#endif

@@ -1,0 +1,31 @@
+#include "driver/input_limit.h"
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t gather_limit(const Graph *graph, const Node *node) {
+    const Type *table = graph_type(graph, node->operands[0]);
+    int along = type_find(table, attribute_text(node, ATTRIBUTE_along));
+    return along < 0 ? INT64_MAX : table->dimensions[along].extent;
+}
+
+// Ops that hand the very same numbers on.
+static bool passes_on(Op op) {
+    return op == OP_rename || op == OP_merge || op == OP_split || op == OP_transpose || op == OP_broadcast ||
+           op == OP_slice || op == OP_pick || op == OP_reverse || op == OP_cast || op == OP_stop_gradient;
+}
+
+int64_t input_limit(const Graph *graph, Value input) {
+    int64_t limit = INT64_MAX;
+    for (uint32_t id = input.node; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        for (uint32_t i = 0; i < node->operand_count; i++) {
+            if (!value_same(node->operands[i], input)) continue;
+            if (node->op == OP_gather && i == 1) limit = smaller(limit, gather_limit(graph, node));
+            const Graph *callee = attribute_graph(node, node->op == OP_stack ? ATTRIBUTE_body : ATTRIBUTE_function);
+            if (callee && i < callee->inputs.count)
+                limit = smaller(limit, input_limit(callee, (Value){callee->inputs.items[i], 0}));
+            if (passes_on(node->op)) limit = smaller(limit, input_limit(graph, (Value){id, 0}));
+        }
+    }
+    return limit;
+}

@@ -1,0 +1,71 @@
+#include "driver/runner.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool bind(Runner *runner, uint32_t entries) {
+    Program *programs[ENTRY_COUNT];
+    size_t count = 0;
+    for (int entry = 0; entry < ENTRY_COUNT; entry++)
+        if (entries & (1u << entry)) programs[count++] = runner->compilation->programs[entry];
+    runner->state = state_create(runner->ir->diagnostics, programs, count);
+    if (!runner->state) return false;
+    for (int entry = 0; entry < ENTRY_COUNT; entry++) {
+        if (!(entries & (1u << entry))) continue;
+        runner->executors[entry] = executor_create(runner->ir->diagnostics, runner->compilation->programs[entry],
+                                                   runner->state, runner->pool);
+        if (!runner->executors[entry]) return false;
+    }
+    return true;
+}
+
+Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options, int threads) {
+    double start = clock_seconds();
+    Runner *runner = ARENA_NEW(ir->arena, Runner);
+    *runner = (Runner){.ir = ir, .module = module};
+    runner->compilation = compile_programs(ir, module, entries, options);
+    if (!runner->compilation || !compile_code(runner->compilation, options)) {
+        runner_destroy(runner);
+        return NULL;
+    }
+    runner->compile_seconds = clock_seconds() - start;
+    runner->pool = thread_pool_create(threads);
+    if (!bind(runner, entries)) {
+        runner_destroy(runner);
+        return NULL;
+    }
+    return runner;
+}
+
+void runner_destroy(Runner *runner) {
+    if (!runner) return;
+    for (int entry = 0; entry < ENTRY_COUNT; entry++)
+        if (runner->executors[entry]) executor_destroy(runner->executors[entry]);
+    if (runner->state) state_destroy(runner->state);
+    if (runner->pool) thread_pool_destroy(runner->pool);
+    compilation_destroy(runner->compilation);
+}
+
+void runner_initialize(Runner *runner, int64_t seed) {
+    runner_set_integer(runner, ENTRY_INITIALIZE, "seed", seed);
+    runner_run(runner, ENTRY_INITIALIZE);
+}
+
+void runner_set_float(Runner *runner, Entry entry, const char *name, float value) {
+    void *input = executor_input(runner->executors[entry], name);
+    if (input) memcpy(input, &value, sizeof value);
+}
+
+void runner_set_integer(Runner *runner, Entry entry, const char *name, int64_t value) {
+    void *input = executor_input(runner->executors[entry], name);
+    if (input) memcpy(input, &value, sizeof value);
+}
+
+float runner_output(const Runner *runner, Entry entry, const char *name) {
+    const void *output = executor_output(runner->executors[entry], name);
+    float value = NAN;
+    if (output) memcpy(&value, output, sizeof value);
+    return value;
+}
+
+void runner_run(Runner *runner, Entry entry) { executor_run(runner->executors[entry]); }

@@ -1,0 +1,34 @@
+// A model ready to run: programs compiled, state allocated, executors bound.
+#ifndef CHERRY_DRIVER_RUNNER_H
+#define CHERRY_DRIVER_RUNNER_H
+
+#include "base/thread.h"
+#include "driver/compile.h"
+#include "runtime/executor.h"
+#include "runtime/state.h"
+
+typedef struct Runner {
+    Ir *ir;
+    const Module *module;
+    Compilation *compilation;
+    ThreadPool *pool;
+    State *state;
+    Executor *executors[ENTRY_COUNT];
+    double compile_seconds;  // passes and code
+} Runner;
+
+// Compiles the entries (bits 1 << Entry), allocates, binds. NULL after errors.
+Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options, int threads);
+void runner_destroy(Runner *runner);
+
+// Every parameter's first value.
+void runner_initialize(Runner *runner, int64_t seed);
+
+// Writes a scalar input where the entry point has it.
+void runner_set_float(Runner *runner, Entry entry, const char *name, float value);
+void runner_set_integer(Runner *runner, Entry entry, const char *name, int64_t value);
+// Reads a rank-0 f32 output; NAN where there is none.
+float runner_output(const Runner *runner, Entry entry, const char *name);
+void runner_run(Runner *runner, Entry entry);
+
+#endif

@@ -1,0 +1,49 @@
+#include "driver/session.h"
+
+#include <string.h>
+
+#include "base/thread.h"
+
+Module *session_load(const Arguments *arguments, Ir *ir) {
+    FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
+                               .model = arguments_text(arguments, "--model", NULL)};
+    options.settings = arguments_all(arguments, "--set", &options.setting_count);
+    return frontend_load(ir, arguments_operand(arguments, 0), &options);
+}
+
+int session_threads(const Arguments *arguments, Ir *ir) {
+    int64_t threads = thread_available_processors();
+    if (!arguments_integer(arguments, ir, "--threads", 1, &threads)) return 0;
+    if (threads > 1024) {
+        report_error(ir->diagnostics, NO_PLACE, "E0901", "--threads wants at most 1024, not %lld", (long long)threads);
+        return 0;
+    }
+    return (int)threads;
+}
+
+bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options) {
+    const char *device = arguments_text(arguments, "--device", "cpu");
+    if (strcmp(device, "cpu") != 0) {
+        if (strcmp(device, "cuda") == 0)
+            return report_error(ir->diagnostics, NO_PLACE, "E0903", "this build has no CUDA back end yet; use --device cpu");
+        return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda", device);
+    }
+    if (module->has_training && module->training.precision != ELEMENT_F32)
+        return report_error(ir->diagnostics, module->training.place, "E0904",
+                            "precision %s cannot be trained on the CPU yet; use precision = f32",
+                            element_name(module->training.precision));
+    *options = (CompileOptions){
+        .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL), .cache = !arguments_flag(arguments, "--no-cache")},
+        .recompute = arguments_text(arguments, "--recompute", NULL),
+        .chunk = 32,
+        .sequences = 1,
+        .verify = arguments_flag(arguments, "--verify"),
+    };
+    return true;
+}
+
+int64_t module_parameter_count(const Module *module) {
+    int64_t count = 0;
+    for (size_t i = 0; i < module->parameters.count; i++) count += type_count(module->parameters.items[i].type);
+    return count;
+}

@@ -1,0 +1,30 @@
+// What the commands that compile share: options of the command line, loading, machine words.
+#ifndef CHERRY_DRIVER_SESSION_H
+#define CHERRY_DRIVER_SESSION_H
+
+#include "driver/arguments.h"
+#include "driver/compile.h"
+
+// Rows for the option tables of commands.
+#define MODEL_OPTIONS                                                                  \
+    {"--train", "NAME", "the train block to use (default: the first)"},                \
+    {"--model", "NAME", "a model instead of a train block"},                           \
+    {"--set", "NAME=VALUE", "another value for a dim, a const or a train entry; may be repeated"}
+#define COMPILE_OPTIONS                                                                \
+    {"--device", "cpu|cuda", "where to run (default: cpu)"},                           \
+    {"--cpu", "NAME", "target processor (default: this one; x86-64-v3 for AVX2)"},     \
+    {"--threads", "N", "threads to run on (default: all processors)"},                 \
+    {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},     \
+    {"--recompute", "OPTIONS", "options of the pass recompute, e.g. mode=layer"},      \
+    {"--verify", NULL, "check the rules of the IR after every pass"}
+
+// Parses, checks and builds the operand FILE; NULL after errors.
+Module *session_load(const Arguments *arguments, Ir *ir);
+// Compile options from the command line; false after errors (an unknown device, for one).
+bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
+// --threads, or all processors.
+int session_threads(const Arguments *arguments, Ir *ir);
+
+int64_t module_parameter_count(const Module *module);
+
+#endif

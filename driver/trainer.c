@@ -1,0 +1,220 @@
+#include "driver/trainer.h"
+
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "driver/cost.h"
+#include "driver/schedule.h"
+#include "runtime/checkpoint.h"
+#include "runtime/metrics.h"
+
+typedef struct Trainer {
+    Runner *runner;
+    Feed *feed;
+    Generator *generator;
+    const TrainerOptions *options;
+    const Training *training;
+    MetricsFile *metrics;
+    RunPosition position;
+    const char *checkpoint_path, *weights_path;
+    double flops_per_step;
+    double started;             // of the stretch that tokens per second are measured over
+    int64_t started_step;
+    double pause;               // seconds of that stretch that were not training
+    double last_loss, last_valid;
+} Trainer;
+
+static sigset_t interruptions(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    return set;
+}
+
+void trainer_hold_interruptions(void) {
+    sigset_t set = interruptions();
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+static bool interrupted(void) {
+    sigset_t set = interruptions();
+    struct timespec now = {0, 0};
+    return sigtimedwait(&set, NULL, &now) > 0;
+}
+
+// ---- Saving ----
+
+static bool save(Trainer *trainer) {
+    Diagnostics *diagnostics = trainer->runner->ir->diagnostics;
+    return checkpoint_save(diagnostics, trainer->checkpoint_path, trainer->runner->module, trainer->runner->state,
+                           &trainer->position, NULL, 0) &&
+           checkpoint_save_weights(diagnostics, trainer->weights_path, trainer->runner->module, trainer->runner->state,
+                                   &trainer->position);
+}
+
+static bool open_run(Trainer *trainer) {
+    Ir *ir = trainer->runner->ir;
+    const TrainerOptions *options = trainer->options;
+    const char *metrics_path = arena_format(ir->arena, "%s/metrics.jsonl", options->folder);
+    trainer->checkpoint_path = arena_format(ir->arena, "%s/checkpoint.safetensors", options->folder);
+    trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
+    trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
+    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
+    bool found = file_exists(trainer->checkpoint_path);
+    if (found && !options->resume) {
+        report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
+        report_hint(ir->diagnostics, "--resume continues it, --out names another folder");
+        return false;
+    }
+    if (options->resume && !found)
+        return report_error(ir->diagnostics, NO_PLACE, "E0912", "nothing to resume: there is no %s", trainer->checkpoint_path);
+    if (found && !checkpoint_load(ir->diagnostics, trainer->checkpoint_path, trainer->runner->module,
+                                  trainer->runner->state, &trainer->position))
+        return false;
+    if (!found) runner_initialize(trainer->runner, trainer->position.seed);
+    if (!found && options->weights &&
+        !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module, trainer->runner->state))
+        return false;
+    trainer->metrics = metrics_open(ir->diagnostics, metrics_path, found ? trainer->position.step : -1);
+    return trainer->metrics != NULL;
+}
+
+// ---- One step ----
+
+// The mean loss of the step's micro-batches; gradients accumulate in the state.
+static bool accumulate(Trainer *trainer, double *loss) {
+    const Training *training = trainer->training;
+    Runner *runner = trainer->runner;
+    *loss = 0;
+    for (int64_t micro = 0; micro < training->accumulate; micro++) {
+        int64_t step = trainer->position.step;
+        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed)) return false;
+        uint64_t seed = hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step), (uint64_t)micro);
+        runner_set_integer(runner, ENTRY_ACCUMULATE, "seed", (int64_t)(seed >> 1));
+        runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)(1.0 / (double)training->accumulate));
+        runner_run(runner, ENTRY_ACCUMULATE);
+        *loss += (double)runner_output(runner, ENTRY_ACCUMULATE, "loss") / (double)training->accumulate;
+    }
+    return true;
+}
+
+static bool step(Trainer *trainer, double *rate, double *gradient_norm) {
+    Runner *runner = trainer->runner;
+    if (!accumulate(trainer, &trainer->last_loss)) return false;
+    *rate = schedule_rate(trainer->training, trainer->position.step);
+    runner_set_float(runner, ENTRY_UPDATE, "rate", (float)*rate);
+    runner_set_float(runner, ENTRY_UPDATE, "gradient_scale", 1);
+    runner_set_integer(runner, ENTRY_UPDATE, "step", trainer->position.step + 1);
+    if (!isfinite(trainer->last_loss))
+        return report_error(runner->ir->diagnostics, NO_PLACE, "E0913",
+                            "the loss of step %lld is not a finite number; the last checkpoint is untouched",
+                            (long long)trainer->position.step + 1);
+    runner_run(runner, ENTRY_UPDATE);
+    *gradient_norm = (double)runner_output(runner, ENTRY_UPDATE, "gradient_norm");
+    trainer->position.step++;
+    trainer->position.tokens += trainer->training->accumulate * feed_tokens_per_batch(trainer->feed);
+    return true;
+}
+
+// ---- Now and then ----
+
+static bool due(const Trainer *trainer, int64_t every) {
+    return every > 0 && (trainer->position.step % every == 0 || trainer->position.step == trainer->training->steps);
+}
+
+static bool evaluate(Trainer *trainer) {
+    Evaluated evaluated;
+    bool last = trainer->position.step == trainer->training->steps;
+    if (!feed_evaluate(trainer->feed, trainer->runner, last ? 0 : trainer->options->evaluate_batches, &evaluated)) return false;
+    trainer->last_valid = evaluated.loss;
+    if (evaluated.loss < trainer->position.best_loss) {
+        trainer->position.best_loss = evaluated.loss;
+        trainer->position.best_step = trainer->position.step;
+    }
+    return true;
+}
+
+static bool sample(Trainer *trainer) {
+    const TrainerOptions *options = trainer->options;
+    Sampling sampling = *options->sampling;
+    sampling.seed += (uint64_t)trainer->position.step;
+    fprintf(options->progress, "%ssample after step %lld: ", options->terminal ? "\n" : "", (long long)trainer->position.step);
+    return generator_run(trainer->generator, options->prompt, strlen(options->prompt), 120, &sampling, options->progress);
+}
+
+static void report(Trainer *trainer, double rate, double gradient_norm) {
+    const Training *training = trainer->training;
+    int64_t steps = trainer->position.step - trainer->started_step;
+    double seconds = clock_seconds() - trainer->started - trainer->pause, per_step = seconds / (double)steps;
+    double speed = (double)(training->accumulate * feed_tokens_per_batch(trainer->feed)) / per_step;
+    Metric metrics[] = {{"loss", trainer->last_loss},
+                        {"rate", rate},
+                        {"gradient_norm", gradient_norm},
+                        {"tokens_per_second", speed},
+                        {"valid_loss", trainer->last_valid}};
+    metrics_write(trainer->metrics, trainer->position.step, metrics, isnan(trainer->last_valid) ? 4 : 5);
+    bool last = trainer->position.step == training->steps;
+    // A log wants a line now and then, a terminal a line that moves.
+    int64_t every = training->steps > 50 ? training->steps / 50 : 1;
+    if (!trainer->options->terminal && !last && isnan(trainer->last_valid) && trainer->position.step % every != 0) return;
+    double peak = trainer->options->peak_flops;
+    Progress progress = {.step = trainer->position.step,
+                         .steps = training->steps,
+                         .loss = trainer->last_loss,
+                         .valid_loss = trainer->last_valid,
+                         .rate = rate,
+                         .gradient_norm = gradient_norm,
+                         .tokens_per_second = speed,
+                         .peak_share = peak > 0 ? trainer->flops_per_step / per_step / peak : NAN,
+                         .seconds_left = per_step * (double)(training->steps - trainer->position.step)};
+    progress_print(trainer->options->progress, trainer->options->terminal, &progress, last);
+}
+
+static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
+    const Training *training = trainer->training;
+    double start = clock_seconds();
+    trainer->last_valid = NAN;
+    bool sampled = trainer->generator && due(trainer, training->sample_every);
+    if (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every) && !evaluate(trainer)) return false;
+    trainer->pause += clock_seconds() - start;
+    report(trainer, rate, gradient_norm);
+    start = clock_seconds();
+    if (sampled && !sample(trainer)) return false;
+    if (due(trainer, training->save_every) && !save(trainer)) return false;
+    trainer->pause += clock_seconds() - start;
+    return true;
+}
+
+static bool loop(Trainer *trainer) {
+    double rate = 0, gradient_norm = 0;
+    trainer->started = clock_seconds();
+    trainer->started_step = trainer->position.step;
+    while (trainer->position.step < trainer->training->steps) {
+        if (!step(trainer, &rate, &gradient_norm) || !now_and_then(trainer, rate, gradient_norm)) return false;
+        if (interrupted()) {
+            fprintf(trainer->options->progress, "\ninterrupted after step %lld; saving to %s\n",
+                    (long long)trainer->position.step, trainer->options->folder);
+            break;
+        }
+    }
+    return save(trainer);
+}
+
+bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const TrainerOptions *options) {
+    Trainer trainer = {.runner = runner,
+                       .feed = feed,
+                       .generator = generator,
+                       .options = options,
+                       .training = &runner->module->training,
+                       .last_valid = NAN};
+    trainer.flops_per_step = cost_program_flops(runner->compilation->programs[ENTRY_ACCUMULATE]) *
+                             (double)trainer.training->accumulate;
+    bool good = open_run(&trainer) && loop(&trainer);
+    if (trainer.metrics) metrics_close(trainer.metrics);
+    return good;
+}
