@@ -10,7 +10,8 @@
 //    loops that turn inner hold the contiguous one, and enough iterations are left outside;
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
 //  - C reads what P makes, or A) holds and they share a quarter of the bytes that the smaller one moves.
-// C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue.
+// What is computed again for the backward pass (a launch with a region) only joins its own region: it must
+// not go back to where the values were made first. C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue.
 // Where C loads what a stage of P stored in the same place, it takes the formula: always at one point of
 // the iteration or where it does not move with the inner loops; else where it is small and the buffer is
 // gone then. Otherwise the value is read back from the row just written.
@@ -673,6 +674,7 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     Contraction contraction;
     if (!P->nest || !C->nest || !all_parallel(P->nest) || !all_parallel(C->nest)) return UINT32_MAX;
     if (nest_contraction(C->nest, &contraction)) return UINT32_MAX;
+    if (C->launch.region != P->launch.region && C->launch.region != 0) return UINT32_MAX;
     Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C};
     merge.is_contraction = nest_contraction(P->nest, &contraction);
     merge.feeds = feeds(fuse, P, C);
@@ -686,6 +688,7 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     fuse_unlist_item(fuse, p);
     fuse_unlist_item(fuse, c);
     fuse->items[p].alive = fuse->items[c].alive = false;
+    merge.built.launch.region = C->launch.region;
     fuse->items[slot] = merge.built;
     fuse_list_item(fuse, slot);
     return slot;
