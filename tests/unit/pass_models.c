@@ -1,6 +1,7 @@
 // The passes on models as people write them, at small extents: gradients against finite differences, every
 // graph pass before and after, chains in one piece, decode against the whole.
 #include "frontend/frontend.h"
+#include "passes/prove.h"
 #include "tests/unit/pass_test.h"
 
 enum { VOCAB = 11 };
@@ -86,6 +87,14 @@ static void nano_decodes(void **state) {
     assert_int_equal(caches, 2 * 2);  // keys and values of two layers
 }
 
+static void nano_is_proved(void **state) {
+    Module *module = load(state, "models/nano.cherry", "time=5");
+    PassContext context = {.ir = module->ir, .verify = true};
+    Module *proved = prove_passes(&context, "optimizer, expand-stacks, gradient, simplify, share, recompute, dead", module, 3, 1e-9);
+    if (!proved) test_show_errors(module->ir);
+    assert_non_null(proved);
+}
+
 static void nano_updates(void **state) {
     Module *module = load(state, "models/nano.cherry", "time=5");
     PassContext context = {.ir = module->ir, .verify = true};
@@ -101,6 +110,7 @@ int main(void) {
         cmocka_unit_test_teardown(nano_trains, finish),
         cmocka_unit_test_teardown(nano_trains_in_chunks, finish),
         cmocka_unit_test_teardown(nano_decodes, finish),
+        cmocka_unit_test_teardown(nano_is_proved, finish),
         cmocka_unit_test_teardown(nano_updates, finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
