@@ -56,6 +56,7 @@ typedef struct Merge {
     int p_stages;                   // stages [0, p_stages) of the merged nest are P's
     int trailing;                   // first of P's last stages without inner loops
     bool point;                     // all stages of C are without inner loops
+    bool joined;                    // some took the place of one of P's
 } Merge;
 
 // ---- Accesses ----
@@ -148,6 +149,12 @@ static bool holds_contiguous(const Nest *nest, const AccessList *accesses, uint3
     return true;
 }
 
+static bool moves_inside(const Nest *nest, const Address *address) {
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
+        if (address->coefficient[loop]) return true;
+    return false;
+}
+
 // Some reduction walks its operands along an outer loop: bias gradients and the like.
 static bool reduces_columns(const Nest *nest, const AccessList *accesses) {
     for (size_t i = 0; i < accesses->count; i++) {
@@ -157,7 +164,7 @@ static bool reduces_columns(const Nest *nest, const AccessList *accesses) {
         bool in_reduction = false;
         for (int s = 0; s < nest->stage_count; s++)
             in_reduction |= (access->stages >> s & 1) && !stage_writes(&nest->stages[s]);
-        if (!in_reduction) continue;
+        if (!in_reduction || !moves_inside(nest, &access->address)) continue;
         for (int loop = 0; loop < nest->loop_count; loop++) {
             int64_t step = access->address.coefficient[loop];
             if (step < 0) step = -step;
@@ -456,6 +463,19 @@ static int find_writer(const Merge *merge, const Stage *user, const Address *rea
     return -1;
 }
 
+static uint32_t add_formulas(Nest *nest, Element element, uint32_t a, uint32_t b, Place place) {
+    return nest_formula(nest, (Formula){.kind = FORMULA_PRIMITIVE, .primitive = PRIMITIVE_add, .element = element,
+                                        .arguments = {a, b}, .place = place});
+}
+
+// What is there after a stage without inner loops.
+static uint32_t written_value(Nest *nest, const Stage *store) {
+    if (store->kind == STAGE_STORE) return store->formula;
+    Formula old = {.kind = FORMULA_LOAD, .element = store->element, .operand = store->operand,
+                   .index = store->index, .place = store->place};
+    return add_formulas(nest, store->element, nest_formula(nest, old), store->formula, store->place);
+}
+
 // What stands for a load of C: the formula that P stored there, or the load itself.
 static uint32_t stored_formula(Transplant *plant, const Formula *load, const Formula *mapped) {
     Merge *merge = plant->context;
@@ -470,13 +490,8 @@ static uint32_t stored_formula(Transplant *plant, const Formula *load, const For
     bool value_mode = merge->point && writer >= merge->trailing;  // stages are sorted afterwards
     if (same_place && (value_mode || (worth_repeating(merge, nest, store, user) &&
                                       !loads_written(merge, store->formula, writer, nest->stage_count)))) {
-        if (store->kind == STAGE_STORE) return store->formula;
-        if (!value_mode) plant->failed = true;
-        Formula old = {.kind = FORMULA_LOAD, .element = store->element, .operand = store->operand,
-                       .index = store->index, .place = store->place};
-        Formula sum = {.kind = FORMULA_PRIMITIVE, .primitive = PRIMITIVE_add, .element = store->element,
-                       .arguments = {nest_formula(nest, old), store->formula}, .place = store->place};
-        return plant->failed ? FORMULA_NONE : nest_formula(nest, sum);
+        if (store->kind != STAGE_STORE && !value_mode) plant->failed = true;
+        return plant->failed ? FORMULA_NONE : written_value(nest, store);
     }
     // Read back: not at one point, where a back end may still hold the old value in a register.
     uint32_t moves = 0;
@@ -484,6 +499,30 @@ static uint32_t stored_formula(Transplant *plant, const Formula *load, const For
         if (read.coefficient[loop]) moves |= 1u << loop;
     if (value_mode || ((moves & ~nest_outer_mask(nest)) == 0 && !read.gathered)) plant->failed = true;
     return FORMULA_NONE;
+}
+
+// At one point the last write to a place is the one that counts: a stage of C that writes where one of P
+// did takes that one's place, and an addition adds to its value.
+static bool join_writes(Merge *merge) {
+    Nest *nest = merge->nest;
+    bool any = false;
+    for (int s = merge->p_stages; s < nest->stage_count; s++) {
+        Stage *stage = &nest->stages[s];
+        Address written = nest_address(nest, &merge->built.launch, stage->operand, stage->index);
+        int earlier = find_writer(merge, stage, &written);
+        if (earlier < merge->trailing || nest->stages[earlier].operand != stage->operand || written.gathered) continue;
+        if (stage->kind == STAGE_ADD)
+            stage->formula = add_formulas(nest, stage->element, written_value(nest, &nest->stages[earlier]),
+                                          stage->formula, stage->place);
+        stage->kind = STAGE_STORE;
+        memmove(&nest->stages[earlier], &nest->stages[earlier + 1],
+                sizeof(Stage) * (size_t)(nest->stage_count - earlier - 1));
+        nest->stage_count--;
+        merge->p_stages--;
+        s--;
+        any = true;
+    }
+    return any;
 }
 
 static bool stage_loads(const Nest *nest, int number, uint32_t operand) {
@@ -533,7 +572,8 @@ static void drop_dead_stores(Merge *merge) {
         any |= !read;
     }
     for (int s = 0; s < nest->stage_count; s++) all &= dropped[s] || !stage_writes(&nest->stages[s]);
-    if (!any || all) return;
+    if (all) memset(dropped, 0, sizeof dropped);
+    if ((!any || all) && !merge->joined) return;
     Launch launch;
     merge->built.nest = merge->nest = nest_without_stages(nest, &merge->built.launch, dropped, &launch);
     merge->built.launch = launch;
@@ -573,7 +613,9 @@ static bool fill_nest(Merge *merge) {
         merge->trailing--;
     add_stages(merge, &merge->c_plant, nest_outer_mask(c) & ~paired_c(merge));
     if (merge->c_plant.failed) return false;
-    return !merge->point || sort_point_stages(merge->nest, merge->trailing);
+    if (!merge->point) return true;
+    merge->joined = join_writes(merge);
+    return sort_point_stages(merge->nest, merge->trailing);
 }
 
 // Builds the merged nest for loops paired by these two accesses.
