@@ -35,17 +35,15 @@ typedef enum CpuPack {
 
 CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 
-// void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride): fills k rows of `width` floats from
-// `valid` <= width elements each, zero behind. May write up to 32 bytes behind the last row: pack panels
-// and segments in ascending order and leave room. Strides are in elements of `element` (f32 or bf16).
+// void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride, i64 width, i64 panels, i64 panel_size):
+// fills k rows of `width` floats of each panel from `valid` columns of all panels together, zero behind.
+// Panels stand panel_size floats apart. Source strides are in elements of `element` (f32 or bf16).
+// `width` here only chooses the vectors that suit such panels.
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width);
 LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 
 // 256 bytes of zeros.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
-
-// Transposes `count` = 4, 8 or 16 vectors of as many lanes, in place.
-void cpu_transpose(CpuUnit *unit, LLVMValueRef *rows, int count);
 
 // Starts an internal function of the module, or returns the one that is there (then *fresh is false).
 // The builder is left at its entry; cpu_helper_end puts it back to where it was.

@@ -9,6 +9,8 @@
 //         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
 #include "codegen/cpu_contract.h"
 
+enum { PANELS_TOGETHER = 4 };  // of A that are packed together: whole lines of memory
+
 typedef struct Driver {
     CpuUnit *unit;
     LLVMValueRef plan, task;
@@ -42,10 +44,11 @@ static void call_pointer(CpuUnit *unit, LLVMTypeRef type, LLVMValueRef function,
     LLVMBuildCall2(unit->builder, type, function, arguments, count, "");
 }
 
-// Packs one panel, segment by segment of k; `side` is PLAN_A or PLAN_B.
-static void pack_panel(const Driver *d, int side, LLVMValueRef function, LLVMValueRef width, LLVMValueRef to,
-                       LLVMValueRef from, LLVMValueRef valid) {
+// Packs panels that `valid` columns fill, segment by segment of k; `side` is PLAN_A or PLAN_B.
+static void pack_panels(const Driver *d, int side, LLVMValueRef function, LLVMValueRef width, LLVMValueRef to,
+                        LLVMValueRef from, LLVMValueRef valid) {
     CpuUnit *unit = d->unit;
+    LLVMValueRef panel_size = multiply(unit, plan_number(d, PLAN_DEPTH), width), panels = cpu_blocks(unit, valid, width);
     LLVMValueRef depth = task_number(d, TASK_SEGMENT_DEPTH);
     LLVMValueRef offsets = task_pointer(d, side == PLAN_A ? TASK_OFFSETS_A : TASK_OFFSETS_B);
     LLVMValueRef panel_stride = plan_number(d, side + SIDE_PANEL_STRIDE), k_stride = plan_number(d, side + SIDE_K_STRIDE);
@@ -54,8 +57,9 @@ static void pack_panel(const Driver *d, int side, LLVMValueRef function, LLVMVal
     cpu_loop_begin(unit, &segments, cpu_i64(unit, 0), task_number(d, TASK_SEGMENTS), 1, NULL, 0);
     LLVMValueRef offset = LLVMBuildLoad2(unit->builder, unit->i64, cpu_at(unit, offsets, ELEMENT_I64, segments.index), "");
     LLVMValueRef at = cpu_at(unit, to, ELEMENT_F32, multiply(unit, segments.index, segment_size));
-    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, depth, panel_stride, k_stride};
-    call_pointer(unit, cpu_pack_type(unit), function, arguments, 6);
+    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, depth, panel_stride, k_stride,
+                                width, panels, panel_size};
+    call_pointer(unit, cpu_pack_type(unit), function, arguments, 9);
     cpu_loop_end(unit, &segments, NULL);
 }
 
@@ -80,7 +84,7 @@ static void pack_panel_b(const Driver *d, const Panel *panel, LLVMValueRef to) {
     LLVMValueRef at = multiply(unit, panel->column0, plan_number(d, PLAN_B + SIDE_PANEL_BYTES));
     LLVMValueRef function = LLVMBuildSelect(unit->builder, panel->wide, plan_pointer(d, PLAN_PACK_WIDE),
                                             plan_pointer(d, PLAN_PACK_NARROW), "");
-    pack_panel(d, PLAN_B, function, panel->width, to, cpu_at_bytes(unit, task_pointer(d, TASK_B), at),
+    pack_panels(d, PLAN_B, function, panel->width, to, cpu_at_bytes(unit, task_pointer(d, TASK_B), at),
                cpu_minimum(unit, panel->width, panel->columns));
 }
 
@@ -114,14 +118,14 @@ static void pack_block_a(const Driver *d) {
     LLVMValueRef rows = task_number(d, TASK_ROWS), tile_rows = plan_number(d, PLAN_TILE_ROWS);
     LLVMValueRef function = plan_pointer(d, PLAN_PACK_A), from = task_pointer(d, TASK_A);
     LLVMValueRef row_bytes = plan_number(d, PLAN_A + SIDE_PANEL_BYTES), to = task_pointer(d, TASK_BLOCK_A);
-    LLVMValueRef depth = plan_number(d, PLAN_DEPTH), count = cpu_blocks(unit, rows, tile_rows);
+    LLVMValueRef depth = plan_number(d, PLAN_DEPTH), some = multiply(unit, tile_rows, cpu_i64(unit, PANELS_TOGETHER));
     CpuLoop panels;
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), count, 1, NULL, 0);
-    LLVMValueRef local = multiply(unit, panels.index, tile_rows);
+    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), cpu_blocks(unit, rows, some), 1, NULL, 0);
+    LLVMValueRef local = multiply(unit, panels.index, some);
     LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local);
-    pack_panel(d, PLAN_A, function, tile_rows, cpu_at(unit, to, ELEMENT_F32, multiply(unit, local, depth)),
-               cpu_at_bytes(unit, from, multiply(unit, row, row_bytes)),
-               cpu_minimum(unit, tile_rows, subtract(unit, rows, local)));
+    pack_panels(d, PLAN_A, function, tile_rows, cpu_at(unit, to, ELEMENT_F32, multiply(unit, local, depth)),
+                cpu_at_bytes(unit, from, multiply(unit, row, row_bytes)),
+                cpu_minimum(unit, some, subtract(unit, rows, local)));
     cpu_loop_end(unit, &panels, NULL);
 }
 

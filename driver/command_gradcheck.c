@@ -198,7 +198,8 @@ static bool check(const Arguments *arguments, Problem *problem) {
 
 static int run(const Arguments *arguments, Ir *ir) {
     FrontendOptions frontend = {.train = arguments_text(arguments, "--train", NULL),
-                                .model = arguments_text(arguments, "--model", NULL)};
+                                .model = arguments_text(arguments, "--model", NULL),
+                                .small = !arguments_flag(arguments, "--full")};
     frontend.settings = arguments_all(arguments, "--set", &frontend.setting_count);
     Module *module = frontend_load(ir, arguments_operand(arguments, 0), &frontend);
     Problem problem = {.ir = ir, .module = module};

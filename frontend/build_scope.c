@@ -87,6 +87,12 @@ static Context file_context(const Context *context) {
     return (Context){.builder = context->builder, .in_prelude = context->in_prelude, .caller = context->caller};
 }
 
+// With the option `small`: what an extent written as a number becomes. Even extents stay even, for halves.
+static double small_extent(const char *name, double extent) {
+    double limit = strcmp(name, "batch") == 0 ? 2 : strcmp(name, "time") == 0 ? 6 : (int64_t)extent % 2 ? 7 : 8;
+    return extent < limit ? extent : limit;
+}
+
 static Thing evaluate_declaration(Context *context, Declaration *declaration) {
     const char *name = declaration->name;
     const Statement *statement = declaration->statement;
@@ -116,6 +122,10 @@ static Thing evaluate_declaration(Context *context, Declaration *declaration) {
                      thing_text(context, thing), is_set ? " (from --set)" : "");
         return THING_MISSING;
     }
+    const FrontendOptions *options = context->builder->options;
+    bool is_literal = !written || written->kind == EXPRESSION_NUMBER;
+    if (is_dimension && is_literal && !is_set && options && options->small)
+        thing.number = small_extent(name, thing.number);
     return thing;
 }
 

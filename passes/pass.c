@@ -264,11 +264,11 @@ static Module *copy_without_graphs(const Module *module) {
 
 static Module *run_on_entries(PassContext *context, const PassRequest *request, const Module *module) {
     Module *result = copy_without_graphs(module);
-    bool needs_loss = request->pass->run_graph == differentiate;
+    bool only_loss = request->pass->run_graph == differentiate;
     for (size_t i = 0; i < module->graphs.count; i++) {
         Graph *graph = module->graphs.items[i];
         if (!module_is_entry(module, graph)) continue;
-        if (!needs_loss || graph_find_output(graph, "loss")) graph = pass_run_request(context, request, graph);
+        if (!only_loss || strcmp(graph->name, "loss") == 0) graph = pass_run_request(context, request, graph);
         if (!graph || !add_with_callees(result, graph)) return NULL;
     }
     return result;

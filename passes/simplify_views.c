@@ -43,7 +43,11 @@ Value simplify_rename(const Match *match) {
 Value simplify_transpose(const Match *match) {
     if (keeps_type(match)) return match->operands[0];
     const Node *inner = inner_node(match);
-    return inner->op == OP_transpose ? graph_copy_node(match->graph, match->node, inner->operands) : VALUE_NONE;
+    if (inner->op == OP_transpose) return graph_copy_node(match->graph, match->node, inner->operands);
+    if (inner->op != OP_dot || match->uses[match->node->operands[0].node] != 1) return VALUE_NONE;
+    // The result of a dot has the dimensions of its first operand in front.
+    Value value = graph_copy_node(match->graph, inner, (Value[]){inner->operands[1], inner->operands[0]});
+    return graph_type(match->graph, value) == match->node->types[0] ? value : VALUE_NONE;
 }
 
 Value simplify_broadcast(const Match *match) {

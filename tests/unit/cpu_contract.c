@@ -1,0 +1,182 @@
+// Contractions on the CPU against the reference interpreter: all forms and strides, odd extents, several
+// blocks of k, epilogues, batches, bounded loops; and the law that a row's bits depend on the row alone.
+#include "tests/unit/cpu_test.h"
+
+static const char *const machines[] = {NULL, "x86-64-v3"};
+
+static void run_on_all(const Case *test) {
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) run_case(test, machines[i]);
+}
+
+// How the operands of r x c over k stand in memory; A is operand 0, B operand 1, the result operand 2.
+typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, STRIDED, FORMS } Form;
+static const char *const form_names[] = {"forward", "input gradient", "weight gradient", "strided"};
+
+static const char *form_text(Arena *arena, Form form, int64_t m, int64_t n, int64_t k) {
+    typedef long long L;
+    char *a, *b;
+    const char *a_index = "r, k", *b_index = "k, c", *kind = "store", *use = "write";
+    int64_t result_stride = n;
+    a = arena_format(arena, "[%lld:%lld, %lld:1]", (L)m, (L)k, (L)k);
+    b = arena_format(arena, "[%lld:%lld, %lld:1]", (L)k, (L)n, (L)n);
+    if (form == INPUT_GRADIENT) {
+        b = arena_format(arena, "[%lld:%lld, %lld:1]", (L)n, (L)k, (L)k);
+        b_index = "c, k";
+    }
+    if (form == WEIGHT_GRADIENT) {
+        a = arena_format(arena, "[%lld:%lld, %lld:1]", (L)k, (L)m, (L)m);
+        a_index = "k, r", kind = "add", use = "update";
+    }
+    if (form == STRIDED) {
+        a = arena_format(arena, "[%lld:%lld, %lld:2]", (L)m, (L)(2 * k + 1), (L)k);
+        b = arena_format(arena, "[%lld:3, %lld:%lld]", (L)k, (L)n, (L)(3 * k));
+        result_stride = n + 5;
+    }
+    return arena_format(arena,
+                        "nest t {\n  outer r=%lld, c=%lld\n  inner k=%lld\n  parallel r, c\n"
+                        "  operand 0: read f32 %s\n  operand 1: read f32 %s\n"
+                        "  operand 2: %s f32 [%lld:%lld, %lld:1]\n"
+                        "  stage 0: sum over k { mul(@0[%s], @1[%s]) }\n  stage 1: %s @2[r, c] { stage 0 }\n}\n",
+                        (L)m, (L)n, (L)k, a, b, use, (L)m, (L)result_stride, (L)n, a_index, b_index, kind);
+}
+
+static void forms_and_extents(void **state) {
+    (void)state;
+    static const int64_t sizes[][3] = {{1, 1, 1},     {1, 70, 3},   {7, 16, 5},    {8, 48, 64},  {9, 49, 17},
+                                       {13, 33, 70},  {70, 70, 70}, {67, 5, 1100}, {3, 100, 513}, {2, 2, 2000},
+                                       {100, 97, 31}, {5, 17, 33},  {1, 257, 600}, {300, 1, 40}};
+    Arena *arena = arena_create();
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (Form form = 0; form < FORMS; form++) {
+            const int64_t *s = sizes[i];
+            Case test = {.name = arena_format(arena, "%s %lldx%lldx%lld", form_names[form], (long long)s[0],
+                                              (long long)s[1], (long long)s[2]),
+                         .text = form_text(arena, form, s[0], s[1], s[2]), .tolerance = 3e-4};
+            run_on_all(&test);
+        }
+    arena_destroy(arena);
+}
+
+static void epilogues(void **state) {
+    (void)state;
+    // A bias by column, a factor by row, a residual, two results of which one is bf16.
+    run_on_all(&(Case){.name = "bias and residual", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=19, c=53\n  inner k=41\n  parallel r, c\n"
+        "  operand 0: read f32 [19:41, 41:1]\n  operand 1: read f32 [41:53, 53:1]\n"
+        "  operand 2: read f32 [53:1]\n  operand 3: read f32 [19:1]\n  operand 4: read f32 [19:53, 53:1]\n"
+        "  operand 5: write f32 [19:53, 53:1]\n  operand 6: write bf16 [19:1, 53:19]\n"
+        "  stage 0: sum over k { mul(@0[r, k], @1[k, c]) }\n"
+        "  let v0 = add(mul(stage 0, @3[r]), @2[c])\n"
+        "  stage 1: store @5[r, c] { add(max(v0, 0:f32), @4[r, c]) }\n"
+        "  stage 2: store @6[r, c] { cast bf16(v0) }\n}\n"});
+    run_on_all(&(Case){.name = "accumulates onto its own operand", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=33, c=70\n  inner k=700\n  parallel r, c\n"
+        "  operand 0: read f32 [700:33, 33:1]\n  operand 1: read f32 [700:70, 70:1]\n"
+        "  operand 2: update f32 [33:70, 70:1]\n"
+        "  stage 0: sum over k { mul(@0[k, r], @1[k, c]) }\n"
+        "  stage 1: store @2[r, c] { add(@2[r, c], mul(stage 0, 0.5:f32)) }\n}\n"});
+    run_on_all(&(Case){.name = "index of loops", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=9, c=40\n  inner k=8\n  parallel r, c\n"
+        "  operand 0: read f32 [9:8, 8:1]\n  operand 1: read f32 [40:8, 8:1]\n  operand 2: write f32 [9:40, 40:1]\n"
+        "  stage 0: sum over k { mul(@0[r, k], @1[c, k]) }\n"
+        "  stage 1: store @2[r, c] { select(le(index(c), index(r)), stage 0, -1000:f32) }\n}\n"});
+    run_on_all(&(Case){.name = "bf16 operands", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=21, c=50\n  inner k=37\n  parallel r, c\n"
+        "  operand 0: read bf16 [21:37, 37:1]\n  operand 1: read bf16 [37:50, 50:1]\n"
+        "  operand 2: write f32 [21:50, 50:1]\n"
+        "  stage 0: sum over k { mul(cast f32(@0[r, k]), cast f32(@1[k, c])) }\n"
+        "  stage 1: store @2[r, c] { stage 0 }\n}\n"});
+}
+
+static void groups_of_loops(void **state) {
+    (void)state;
+    run_on_all(&(Case){.name = "batch of both", .tolerance = 1e-4, .text =
+        "nest t {\n  outer b=5, r=20, c=35\n  inner k=24\n  parallel b, r, c\n"
+        "  operand 0: read f32 [5:480, 20:24, 24:1]\n  operand 1: read f32 [5:840, 35:24, 24:1]\n"
+        "  operand 2: write f32 [5:700, 20:35, 35:1]\n"
+        "  stage 0: sum over k { mul(@0[b, r, k], @1[b, c, k]) }\n  stage 1: store @2[b, r, c] { stage 0 }\n}\n"});
+    run_on_all(&(Case){.name = "rows and columns that do not join", .tolerance = 1e-4, .text =
+        "nest t {\n  outer h=3, b=4, r=5, c=18\n  inner k=9\n  parallel h, b, r, c\n"
+        "  operand 0: read f32 [4:45, 5:9, 9:1]\n  operand 1: read f32 [9:54, 3:18, 18:1]\n"
+        "  operand 2: write f32 [3:360, 4:18, 5:72, 18:1]\n"
+        "  stage 0: sum over k { mul(@0[b, r, k], @1[k, h, c]) }\n"
+        "  stage 1: store @2[h, b, r, c] { stage 0 }\n}\n"});
+    run_on_all(&(Case){.name = "two reduced loops", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=10, c=20\n  inner h=3, d=200\n  parallel r, c\n"
+        "  operand 0: read f32 [10:200, 3:2000, 200:1]\n  operand 1: read f32 [3:4000, 200:20, 20:1]\n"
+        "  operand 2: write f32 [10:20, 20:1]\n"
+        "  stage 0: sum over h, d { mul(@0[r, h, d], @1[h, d, c]) }\n  stage 1: store @2[r, c] { stage 0 }\n}\n"});
+    run_on_all(&(Case){.name = "three reduced loops, short", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=10, c=20\n  inner h=3, i=2, d=7\n  parallel r, c\n"
+        "  operand 0: read f32 [10:7, 3:140, 2:70, 7:1]\n  operand 1: read f32 [20:14, 3:280, 2:840, 7:1]\n"
+        "  operand 2: write f32 [10:20, 20:1]\n"
+        "  stage 0: sum over h, i, d { mul(@0[r, h, i, d], @1[c, h, i, d]) }\n"
+        "  stage 1: store @2[r, c] { stage 0 }\n}\n"});
+    run_on_all(&(Case){.name = "result turned", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=40, c=20\n  inner k=30\n  parallel r, c\n"
+        "  operand 0: read f32 [40:30, 30:1]\n  operand 1: read f32 [30:20, 20:1]\n"
+        "  operand 2: write f32 [40:1, 20:40]\n"
+        "  stage 0: sum over k { mul(@0[r, k], @1[k, c]) }\n  stage 1: store @2[r, c] { stage 0 }\n}\n"});
+}
+
+static void bounded_loops(void **state) {
+    (void)state;
+    static const char *const text =
+        "nest t {\n  outer b<=4:batch@3, r<=30:rows@4, c<=60:columns@5\n  inner k<=50:depth@6\n  parallel b, r, c\n"
+        "  operand 0: read f32 [4:1500, 30:50, 50:1]\n  operand 1: read f32 [60:50, 50:1]\n"
+        "  operand 2: update f32 [4:1800, 30:60, 60:1]\n  operand 3: read i64 []\n  operand 4: read i64 []\n"
+        "  operand 5: read i64 []\n  operand 6: read i64 []\n"
+        "  stage 0: sum over k { mul(@0[b, r, k], @1[c, k]) }\n  stage 1: store @2[b, r, c] { stage 0 }\n}\n";
+    static const int64_t bounds[][4] = {{4, 30, 60, 50}, {2, 17, 33, 21}, {1, 1, 1, 1}, {3, 0, 60, 50}, {4, 9, 7, 0}};
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
+        Case test = {.name = "bounded", .text = text, .tolerance = 1e-4};
+        memcpy(test.bounds, bounds[i], sizeof test.bounds);
+        run_on_all(&test);
+    }
+}
+
+static CpuKernel compile_form(Ir *ir, Form form, int64_t m, int64_t n, int64_t k, const char *cpu, CpuCode **code) {
+    CpuKernel kernel;
+    Case test = {.name = "rows", .text = form_text(ir->arena, form, m, n, k)};
+    CpuOptions options = {.cpu = cpu, .threads = 1};
+    *code = compile_nest(ir, case_nest(ir, &test), &options, &kernel);
+    return kernel;
+}
+
+// Every row of a large product, computed alone and in threes, has the bits that it has in the product.
+static void rows_stand_alone(void **state) {
+    (void)state;
+    enum { M = 64, N = 150, K = 1100 };
+    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N);
+    float *all = malloc(sizeof(float) * M * N), *some = malloc(sizeof(float) * M * N);
+    for (int i = 0; i < M * K; i++) a[i] = (float)test_random() - 0.5f;
+    for (int i = 0; i < K * N; i++) b[i] = (float)test_random() - 0.5f;
+    for (Form form = FORWARD; form <= INPUT_GRADIENT; form++)
+        for (size_t machine = 0; machine < 2; machine++) {
+            Arena *arena = arena_create();
+            Ir *ir = ir_create(arena);
+            CpuCode *code, *code_some;
+            CpuKernel kernel = compile_form(ir, form, M, N, K, machines[machine], &code);
+            run_split(&kernel, (char *[]){(char *)a, (char *)b, (char *)all}, INT64_MAX / 2);
+            for (int rows = 1; rows <= 13; rows += 3) {
+                kernel = compile_form(ir, form, rows, N, K, machines[machine], &code_some);
+                for (int row = 0; row + rows <= M; row += rows)
+                    run_split(&kernel, (char *[]){(char *)(a + row * K), (char *)b, (char *)(some + row * N)}, 1);
+                assert_memory_equal(all, some, sizeof(float) * N * (M / rows * rows));
+                cpu_code_destroy(code_some);
+            }
+            cpu_code_destroy(code);
+            arena_destroy(arena);
+        }
+    free(a);
+    free(b);
+    free(all);
+    free(some);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
+                                       cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
+                                       cmocka_unit_test(rows_stand_alone)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
