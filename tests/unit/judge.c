@@ -2,13 +2,14 @@
 // the formulas of tests/judge/reference.py, against the losses and gradient norms that PyTorch found and
 // that are committed as tests/judge/{gpt2,llama}.json.
 #include <cjson/cJSON.h>
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "base/file.h"
 #include "driver/runner.h"
