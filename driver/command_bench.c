@@ -96,7 +96,7 @@ static void print_text(const Bench *bench) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     Bench bench = {0};
     if (!module || !measure(arguments, ir, module, &bench)) return EXIT_USER_ERROR;
     if (arguments_flag(arguments, "--json"))

@@ -76,7 +76,7 @@ static void print_text(const Module *module, const Summary *summary) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     Summary summary = {0};
     if (!module || !module_verify(module, "the front end") || !summarise(arguments, ir, module, &summary))
         return EXIT_USER_ERROR;

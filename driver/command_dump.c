@@ -123,7 +123,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     CompileOptions options;
     const char *format = arguments_text(arguments, "--format", "text");
     if (!choose(arguments, ir, &dump, &entry)) return EXIT_USER_ERROR;
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     if (!module || !session_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;

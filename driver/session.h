@@ -18,8 +18,9 @@
     {"--recompute", "OPTIONS", "options of the pass recompute, e.g. mode=layer"},      \
     {"--verify", NULL, "check the rules of the IR after every pass"}
 
-// Parses, checks and builds the operand FILE; NULL after errors.
-Module *session_load(const Arguments *arguments, Ir *ir);
+// Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
+// what runs the reference evaluator.
+Module *session_load(const Arguments *arguments, Ir *ir, bool small);
 // Compile options from the command line; false after errors (an unknown device, for one).
 bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
 // --threads, or all processors.

@@ -130,7 +130,7 @@ static void check_declarations(Builder *builder) {
         Statement *statement = declaration->statement;
         StatementKind kind = statement ? statement->kind : STATEMENT_DIM;
         if (kind == STATEMENT_DIM || kind == STATEMENT_CONST) {
-            declaration_thing(&context, declaration);
+            if (!statement || statement->value) declaration_thing(&context, declaration);
         } else if (kind == STATEMENT_MODEL && !statement->visited) {
             Model *model = model_create(builder, statement, false);
             if (model) model_build_entries(builder, model, NULL, false);

@@ -1,4 +1,4 @@
-// fuse, second part: launches over common loops become one nest, whose stages are theirs in order.
+// fuse, third part: launches over common loops become one nest, whose stages are theirs in order.
 //
 //   s[b] = sum over e of x[b, e]^2;  y[b, e] = x[b, e] * rsqrt(s[b])
 //   -> outer b { stage 0: sum over e { x^2 };  stage 1: store over e y { x * rsqrt(stage 0) } }
@@ -9,7 +9,11 @@
 //    reductions: its further loops become inner ones; or C) P has more and no reductions. In B and C the
 //    loops that turn inner hold the contiguous one, and enough iterations are left outside;
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
-//  - C reads what P makes, or A) holds and they share a quarter of the bytes that the smaller one moves.
+//  - C reads what P makes; or A) holds and they share a quarter of the bytes that the smaller one moves,
+//    or a byte where both are small; or both are scalars.
+//  - they are near, or moving one over to the other does not keep more memory for longer.
+//  - what is computed again for the backward pass (a launch with a region) only joins its own region: it
+//    must not go back to where the values were made first.
 // C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue.
 // Where C loads what a stage of P stored in the same place, it takes the formula: always at one point of
 // the iteration or where it does not move with the inner loops; else where it is small and the buffer is
@@ -19,12 +23,12 @@
 #include "passes/fuse.h"
 
 enum {
-    WINDOW = 64,            // siblings further apart are left alone: moving one makes its results live longer
     CANDIDATES = 12,
     ENOUGH_ITERATIONS = 16, // outer iterations of a merged nest with much work in each
     MUCH_WORK = 1 << 15,
-    LITTLE_WORK = 1 << 12,  // two reductions to scalars that may share one thread
+    LITTLE_WORK = 1 << 15,  // two reductions to scalars that may share one thread
     SMALL_FORMULA = 6,
+    SMALL_BYTES = 1 << 15,
     FORMULA_LIMIT = 400,
     TRIES = 6               // ways to pair the loops of two launches
 };
@@ -579,6 +583,23 @@ static void drop_dead_stores(Merge *merge) {
     merge->built.launch = launch;
 }
 
+// C computes a temporary that P has made as well: it was cloned so that the value need not be kept, and
+// must stay where it is.
+static bool stores_twice(const Merge *merge) {
+    const Nest *nest = merge->nest;
+    const Buffer *buffers = merge->fuse->program->buffers.items;
+    for (int s = merge->p_stages; s < nest->stage_count; s++)
+        for (int other = 0; other < merge->p_stages; other++) {
+            const Stage *a = &nest->stages[s], *b = &nest->stages[other];
+            if (stage_writes(a) && stage_writes(b) && a->formula == b->formula && a->inner == b->inner &&
+                nest->formulas.items[a->formula].kind != FORMULA_CONSTANT &&
+                buffers[merge->built.launch.buffers[a->operand]].kind == BUFFER_TEMPORARY &&
+                buffers[merge->built.launch.buffers[b->operand]].kind == BUFFER_TEMPORARY)
+                return true;
+        }
+    return false;
+}
+
 // ---- Merging ----
 
 static const char *merged_name(const Merge *merge) {
@@ -632,9 +653,10 @@ static bool build(Merge *merge, const Access *p, const Access *c) {
     if (!keeps_order(&merge->p_plant) || !keeps_order(&merge->c_plant) || !dependences_hold(merge)) return false;
     if (!merge->feeds) {
         double a = all_bytes(&merge->p_access), b = all_bytes(&merge->c_access);
-        if (shared_bytes(merge) * 4 < (a < b ? a : b)) return false;
+        bool small = a <= SMALL_BYTES && b <= SMALL_BYTES;
+        if (!small && shared_bytes(merge) * 4 < (a < b ? a : b)) return false;
     }
-    if (!fill_nest(merge) || merge->nest->formulas.count > FORMULA_LIMIT) return false;
+    if (!fill_nest(merge) || stores_twice(merge) || merge->nest->formulas.count > FORMULA_LIMIT) return false;
     drop_dead_stores(merge);
     nest_compact(merge->nest);
     nest_mark_parallel(merge->nest);
@@ -647,6 +669,8 @@ static bool all_parallel(const Nest *nest) { return nest->parallel == nest_outer
 
 // Tries the pairs of accesses to one buffer, those where C reads what P wrote first.
 static bool try_pair(Merge *merge) {
+    if (merge->P->nest->outer_count == 0 && merge->C->nest->outer_count == 0)  // nothing to pair
+        return build(merge, &merge->p_access.items[0], &merge->c_access.items[0]);
     for (int round = 0; round < 2; round++)
         for (size_t i = 0; i < merge->p_access.count; i++)
             for (size_t j = 0; j < merge->c_access.count; j++) {
@@ -667,18 +691,46 @@ static bool feeds(const Fuse *fuse, const Item *p, const Item *c) {
     return false;
 }
 
+static int64_t temporary_bytes(const Fuse *fuse, uint32_t buffer) {
+    const Buffer *b = &fuse->program->buffers.items[buffer];
+    return b->kind == BUFFER_TEMPORARY ? b->bytes : 0;
+}
+
+// Bytes that live longer when C moves up to P, less those that then never live.
+static int64_t kept_when_up(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
+    int64_t bytes = 0;
+    for (int i = 0; i < C->launch.operand_count; i++)
+        if (item_writes(fuse, C, i)) bytes += temporary_bytes(fuse, C->launch.buffers[i]);
+    for (int i = 0; i < P->launch.operand_count; i++) {
+        uint32_t buffer = P->launch.buffers[i];
+        const ItemList *readers = &fuse->readers[buffer];
+        if (item_writes(fuse, P, i) && readers->count == 1 && readers->items[0] == c)
+            bytes -= temporary_bytes(fuse, buffer);
+    }
+    return bytes;
+}
+
+// The same when P moves down: what it reads is kept, what it makes is not.
+static int64_t kept_when_down(const Fuse *fuse, const Item *P) {
+    int64_t bytes = 0;
+    for (int i = 0; i < P->launch.operand_count; i++)
+        bytes += (item_writes(fuse, P, i) ? -1 : 1) * temporary_bytes(fuse, P->launch.buffers[i]);
+    return bytes;
+}
+
 // Merges items p < c; returns where the merged one is, or UINT32_MAX.
 static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     const Item *P = &fuse->items[p], *C = &fuse->items[c];
     Contraction contraction;
     if (!P->nest || !C->nest || !all_parallel(P->nest) || !all_parallel(C->nest)) return UINT32_MAX;
     if (nest_contraction(C->nest, &contraction)) return UINT32_MAX;
+    if (C->launch.region != P->launch.region && C->launch.region != 0) return UINT32_MAX;
     Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C};
     merge.is_contraction = nest_contraction(P->nest, &contraction);
     merge.feeds = feeds(fuse, P, C);
-    if (!merge.feeds && (merge.is_contraction || c - p > WINDOW)) return UINT32_MAX;
-    bool up = !fuse_conflict(fuse, C, p, c);
-    if (!up && fuse_conflict(fuse, P, p, c)) return UINT32_MAX;
+    if (!merge.feeds && merge.is_contraction) return UINT32_MAX;
+    bool up = !fuse_conflict(fuse, C, p, c) && (c - p <= FUSE_WINDOW || kept_when_up(fuse, P, C, c) <= 0);
+    if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0))) return UINT32_MAX;
     merge.p_access = list_accesses(fuse, P);
     merge.c_access = list_accesses(fuse, C);
     if (!try_pair(&merge)) return UINT32_MAX;
@@ -686,6 +738,7 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     fuse_unlist_item(fuse, p);
     fuse_unlist_item(fuse, c);
     fuse->items[p].alive = fuse->items[c].alive = false;
+    merge.built.launch.region = C->launch.region;
     fuse->items[slot] = merge.built;
     fuse_list_item(fuse, slot);
     return slot;
@@ -733,10 +786,14 @@ static Candidates find_candidates(const Fuse *fuse, uint32_t item) {
         add_candidates(&fuse->writers[buffer], item, 1, &candidates);
     }
     sort_latest_first(&candidates, producers);
+    bool is_scalar = it->nest && it->nest->loop_count == 0 && candidates.count < CANDIDATES;
+    if (is_scalar && fuse->last_scalar != UINT32_MAX && fuse->last_scalar < item && fuse->items[fuse->last_scalar].alive)
+        candidates.items[candidates.count++] = fuse->last_scalar;
     return candidates;
 }
 
 void fuse_merge(Fuse *fuse) {
+    fuse->last_scalar = UINT32_MAX;
     for (uint32_t c = 0; c < fuse->count; c++) {
         uint32_t at = c;
         bool merged = fuse->items[c].alive;
@@ -749,5 +806,6 @@ void fuse_merge(Fuse *fuse) {
                 if (merged) at = slot;
             }
         }
+        if (fuse->items[at].alive && fuse->items[at].nest && fuse->items[at].nest->outer_count == 0) fuse->last_scalar = at;
     }
 }

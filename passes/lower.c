@@ -209,7 +209,8 @@ static bool lower_call(Lower *lower) {
                             "kernel %s has more than %d operands and results", kernel, NEST_OPERAND_MAX);
     NamedKernel *named = ARENA_NEW(lower->program->ir->arena, NamedKernel);
     Launch launch = {.operand_count = (int)count, .workspace = UINT32_MAX, .place = node->place,
-                     .node = lower->lowering.node_id};
+                     .node = lower->lowering.node_id,
+                     .region = attribute_integer(node, ATTRIBUTE_region, 0)};
     *named = (NamedKernel){.name = kernel, .operand_count = (int)count, .place = node->place,
                            .output_start = (int)node->operand_count,
                            .meaning = attribute_graph(node, ATTRIBUTE_function)};

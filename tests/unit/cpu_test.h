@@ -29,6 +29,13 @@ typedef struct Storage {
     double *values;      // what the reference sees
 } Storage;
 
+// In a sanitized build generated code is checked as well.
+#ifdef __SANITIZE_ADDRESS__
+enum { SANITIZE = true };
+#else
+enum { SANITIZE = false };
+#endif
+
 static uint64_t test_random_state = 1;
 static inline double test_random(void) {  // [0, 1)
     test_random_state = test_random_state * 6364136223846793005u + 1442695040888963407u;
@@ -149,7 +156,7 @@ static inline void run_case(const Case *test, const char *cpu) {
         reference[i] = storage[i].values - storage[i].low;
     }
     CpuKernel kernel;
-    CpuOptions options = {.cpu = cpu, .threads = 1};
+    CpuOptions options = {.cpu = cpu, .threads = 1, .sanitize = SANITIZE};
     CpuCode *code = compile_nest(ir, nest, &options, &kernel);
     nest_evaluate(nest, reference);
     char *first[NEST_OPERAND_MAX] = {0};
