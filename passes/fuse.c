@@ -76,6 +76,7 @@ bool fuse_program(Program *program) {
     for (uint32_t i = 0; i < fuse.count; i++)
         if (fuse.items[i].alive) fuse_list_item(&fuse, i);
     fuse_inline(&fuse);
+    fuse_inline(&fuse);  // gathers by an index have become plain loads
     fuse_split(&fuse);
     fuse_merge(&fuse);
     finish(&fuse);

@@ -99,21 +99,23 @@ static bool feeds(const Fuse *fuse, const Item *p, const Item *c) {
     return false;
 }
 
-static int64_t temporary_bytes(const Fuse *fuse, uint32_t buffer) {
-    const Buffer *b = &fuse->program->buffers.items[buffer];
-    return b->kind == BUFFER_TEMPORARY ? b->bytes : 0;
+// Of the part of a temporary that an operand touches.
+static int64_t temporary_bytes(const Fuse *fuse, const Item *item, int operand) {
+    const Buffer *buffer = &fuse->program->buffers.items[item->launch.buffers[operand]];
+    Span span = item_span(fuse, item, operand);
+    return buffer->kind == BUFFER_TEMPORARY ? (span.high - span.low + 1) * element_bytes(buffer->type->element) : 0;
 }
 
 // Bytes that live longer when C moves up to P, less those that then never live.
 static int64_t kept_when_up(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
     int64_t bytes = 0;
     for (int i = 0; i < C->launch.operand_count; i++)
-        if (item_writes(fuse, C, i)) bytes += temporary_bytes(fuse, C->launch.buffers[i]);
+        if (item_writes(fuse, C, i)) bytes += temporary_bytes(fuse, C, i);
     for (int i = 0; i < P->launch.operand_count; i++) {
         uint32_t buffer = P->launch.buffers[i];
         const ItemList *readers = &fuse->readers[buffer];
         if (item_writes(fuse, P, i) && readers->count == 1 && readers->items[0] == c)
-            bytes -= temporary_bytes(fuse, buffer);
+            bytes -= temporary_bytes(fuse, P, i);
     }
     return bytes;
 }
@@ -122,7 +124,7 @@ static int64_t kept_when_up(const Fuse *fuse, const Item *P, const Item *C, uint
 static int64_t kept_when_down(const Fuse *fuse, const Item *P) {
     int64_t bytes = 0;
     for (int i = 0; i < P->launch.operand_count; i++)
-        bytes += (item_writes(fuse, P, i) ? -1 : 1) * temporary_bytes(fuse, P->launch.buffers[i]);
+        bytes += (item_writes(fuse, P, i) ? -1 : 1) * temporary_bytes(fuse, P, i);
     return bytes;
 }
 
