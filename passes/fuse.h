@@ -18,6 +18,7 @@ typedef VECTOR(uint32_t) ItemList;  // ascending
 typedef struct Fuse {
     Program *program;
     Ir ir;                        // the program's, but for the arena: that goes with the pass
+    Ir trial;                     // and this one's with a merge that is tried
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive

@@ -40,7 +40,7 @@ static void begin_nest(Merge *merge) {
     // The place is that of the main work: the contraction, the reduction, else what comes last.
     bool p_leads = merge->is_contraction || (merge_reduces(merge->P->nest) && !merge_reduces(merge->C->nest));
     const Item *main = p_leads ? merge->P : merge->C;
-    merge->nest = nest_create(&merge->fuse->ir, merged_name(merge), main->nest->place);
+    merge->nest = nest_create(&merge->fuse->trial, merged_name(merge), main->nest->place);
     merge->built = (Item){.nest = merge->nest, .launch = main->launch, .alive = true};
     merge->built.launch.operand_count = 0;
     merge->p_plant = transplant_begin(merge->P->nest, &merge->P->launch, merge->nest, &merge->built.launch);
@@ -143,7 +143,10 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0))) return UINT32_MAX;
     merge.p_access = merge_accesses(fuse, P);
     merge.c_access = merge_accesses(fuse, C);
-    if (!try_pair(&merge)) return UINT32_MAX;
+    bool found = try_pair(&merge);
+    if (found) merge.built.nest = nest_copy(&fuse->ir, merge.built.nest);
+    arena_reset(fuse->trial.arena);
+    if (!found) return UINT32_MAX;
     uint32_t slot = up ? p : c;
     fuse_unlist_item(fuse, p);
     fuse_unlist_item(fuse, c);

@@ -152,9 +152,12 @@ bool address_equal(const Address *a, const Address *b) {
 
 // ---- Formulas ----
 
+enum { USUAL_FORMULAS = 512 };  // as many need no memory of the arena
+
 uint32_t nest_formula_users(const Nest *nest, uint32_t formula) {
-    bool *uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    bool usual[USUAL_FORMULAS] = {false}, *uses = usual;
     uint32_t mask = 0;
+    if (nest->formulas.count > USUAL_FORMULAS) uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
     uses[formula] = true;
     for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
         const Formula *f = &nest->formulas.items[i];
@@ -194,7 +197,9 @@ static void add_cost(const Nest *nest, uint32_t id, bool *seen, FormulaCost *cos
 
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula) {
     FormulaCost cost = {0};
-    add_cost(nest, formula, ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count), &cost);
+    bool usual[USUAL_FORMULAS] = {false}, *seen = usual;
+    if (nest->formulas.count > USUAL_FORMULAS) seen = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    add_cost(nest, formula, seen, &cost);
     return cost;
 }
 

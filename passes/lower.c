@@ -335,6 +335,7 @@ static bool lower_node(Lower *lower, uint32_t id) {
     if (!lower_op(lower)) return false;
     if (acc) *acc = before;
     drop_copies_onto_themselves(lower->program, launches);
+    arena_reset(lowering->scratch->arena);
     for (uint32_t r = 0; r < node->result_count; r++) {
         uint32_t slot = lowering->slots[id] + r;
         const View *view = &lowering->views[slot];
@@ -377,13 +378,15 @@ static void finish_outputs(Lower *lower) {
 
 Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel)) {
     Arena *arena = graph->ir->arena;
+    Ir scratch = *graph->ir;
+    scratch.arena = arena_create();
     Lower lower = {.graph = graph, .has_kernel = has_kernel, .program = program_create(graph->ir, graph->name)};
     uint32_t *slots = ARENA_ARRAY(arena, uint32_t, graph->nodes.count + 1);
     for (size_t i = 0; i < graph->nodes.count; i++) {
         slots[i] = lower.slot_count;
         lower.slot_count += graph_node(graph, (uint32_t)i)->result_count;
     }
-    lower.lowering = (Lowering){.graph = graph, .program = lower.program, .slots = slots,
+    lower.lowering = (Lowering){.graph = graph, .program = lower.program, .slots = slots, .scratch = &scratch,
                                 .views = ARENA_ARRAY(arena, View, lower.slot_count + 1)};
     lower.needed = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
     lower.last_use = ARENA_ARRAY(arena, int32_t, lower.slot_count + 1);
@@ -397,8 +400,9 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
     bool ok = true;
     for (size_t i = 0; i < graph->nodes.count; i++)
         if (lower.needed[i] && graph_node(graph, (uint32_t)i)->op != OP_input) ok &= lower_node(&lower, (uint32_t)i);
+    if (ok) finish_outputs(&lower);
+    arena_destroy(scratch.arena);
     if (!ok) return NULL;
-    finish_outputs(&lower);
     program_drop_unused_kernels(lower.program);
     return lower.program;
 }
