@@ -170,6 +170,7 @@ struct Builder {
     Model *model;                 // whose parameters are being declared
     const Statement *train;       // the chosen train block, or NULL
     int depth;                    // of nested evaluation
+    int64_t evaluations;          // so far: a chain of doubling functions would never end
     bool muted;                   // the last error was told before
 };
 
@@ -213,6 +214,8 @@ __attribute__((format(printf, 4, 5))) bool build_error(const Context *context, P
 
 typedef VECTOR(const char *) NameList;
 // The candidate nearest to `name`, or NULL where none is near.
+// Says which use of a template an error came from; only the innermost few are told.
+void report_use(const Context *context, const char *name, Place place);
 const char *suggest(const char *name, const NameList *candidates);
 void report_suggestion(const Context *context, const char *name, const NameList *candidates);
 void report_unknown_name(const Context *context, const char *name, Place place);

@@ -172,7 +172,7 @@ Thing run_body(Context *context, Statement *callee, Scope *scope, Instance *inst
     Thing result = give_result(&inner, callee);
     bool is_entry = place.line == callee->place.line && place.column == callee->place.column;
     if (diagnostics_error_count(context->builder->ir->diagnostics) != errors && !callee->prelude && place.line && !is_entry)
-        NOTE(context, context_place(context, place), "in %s, used here", callee->name);
+        report_use(context, callee->name, place);
     return result;
 }
 

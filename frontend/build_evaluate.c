@@ -4,7 +4,10 @@
 
 #include "frontend/build.h"
 
-enum { EVALUATION_DEPTH_MAX = 1200 };  // of nested expressions over all instantiations
+enum {
+    EVALUATION_DEPTH_MAX = 1200,  // of nested expressions over all instantiations
+    EVALUATION_MAX = 2000000      // of expressions in one load; GPT-2 has 3000
+};
 
 Thing number_thing(double number) { return (Thing){.kind = THING_NUMBER, .number = number}; }
 Thing truth_thing(bool truth) { return (Thing){.kind = THING_NUMBER, .truth = true, .number = truth}; }
@@ -311,14 +314,25 @@ static Thing evaluate_kind(Context *context, Expression *expression) {
     return THING_MISSING;
 }
 
+static bool within_limits(Context *context, Expression *expression) {
+    Builder *builder = context->builder;
+    if (builder->depth > EVALUATION_DEPTH_MAX)
+        return REPORT(context, expression->place, "E0105", "calls and expressions nested more than %d deep",
+                      EVALUATION_DEPTH_MAX);
+    if (builder->evaluations == EVALUATION_MAX)
+        return REPORT(context, expression->place, "E0111", "the file asks for more than %d instantiated expressions",
+                      EVALUATION_MAX);
+    return builder->evaluations < EVALUATION_MAX;
+}
+
 // An expression of the user's that failed once stays silent: a template is instantiated many times.
 Thing evaluate(Context *context, Expression *expression) {
     Builder *builder = context->builder;
     if (expression->failed) return THING_MISSING;
-    if (++builder->depth > EVALUATION_DEPTH_MAX) {
+    builder->depth++;
+    builder->evaluations++;
+    if (!within_limits(context, expression)) {
         builder->depth--;
-        REPORT(context, expression->place, "E0105", "calls and expressions nested more than %d deep",
-               EVALUATION_DEPTH_MAX);
         expression->failed = true;
         return THING_MISSING;
     }

@@ -91,8 +91,10 @@ static bool add_metric(Context *context, const char *name, Thing thing, bool is_
     Value value = thing_to_tensor(context, thing, ELEMENT_F32, place);
     if (value_is_none(value)) return false;
     const Type *type = graph_type(context->work->graph, value);
-    if (is_loss && (type->rank != 0 || type->element != ELEMENT_F32)) {
-        REPORT(context, place, "E0314", "the loss must be one number, f32[]; found %s", type_text(context->builder->ir, type));
+    if (type->rank != 0 || type->element != ELEMENT_F32) {
+        REPORT(context, place, "E0314", "the %s must be one number, f32[]; found %s",
+               is_loss ? "loss" : arena_format(context->builder->ir->arena, "metric %s", name),
+               type_text(context->builder->ir, type));
         HINT(context, "write mean(...)");
         return false;
     }

@@ -25,6 +25,14 @@ bool build_error(const Context *context, Place place, const char *code, const ch
     return context->builder->muted ? false : report_error(diagnostics, place, code, "%s", text);
 }
 
+void report_use(const Context *context, const char *name, Place place) {
+    enum { TOLD = 8 };
+    const Diagnostics *diagnostics = context->builder->ir->diagnostics;
+    size_t count = diagnostics_count(diagnostics), after = 0;
+    while (after < count && diagnostics_message(diagnostics, count - 1 - after)->severity != SEVERITY_ERROR) after++;
+    if (after < TOLD) NOTE(context, context_place(context, place), "in %s, used here", name);
+}
+
 // Edit distance with transpositions; only the last three rows are kept.
 static int edit_distance(const char *a, const char *b) {
     enum { LENGTH_MAX = 63 };

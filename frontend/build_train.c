@@ -57,17 +57,20 @@ Expression *train_entry(const Statement *train, const char *name) {
 
 // ---- Fields ----
 
+// A value without a place comes from the command line.
+static const char *origin(Place place) { return place.file ? "" : "--set: "; }
+
 static bool set_number(Context *context, const EntryField *field, Training *training, double number, Place place) {
     char *at = (char *)training + field->offset;
     if (!(number >= field->least && number <= field->most))
-        return REPORT(context, place, "E0312", "%s must be from %g to %g, found %g", field->name, field->least,
-                      field->most, number);
+        return REPORT(context, place, "E0312", "%s%s must be from %g to %g, found %g", origin(place), field->name,
+                      field->least, field->most, number);
     if (field->kind == ENTRY_NUMBER) {
         *(double *)at = number;
         return true;
     }
     if ((double)(int64_t)number != number)
-        return REPORT(context, place, "E0312", "%s must be a whole number, found %g", field->name, number);
+        return REPORT(context, place, "E0312", "%s%s must be a whole number, found %g", origin(place), field->name, number);
     if (field->offset == offsetof(Training, decay_rank))
         training->decay_rank = (int)number;
     else
@@ -81,7 +84,8 @@ static bool set_field(Context *context, const EntryField *field, Training *train
         return thing_to_number(context, thing, place, &number) && set_number(context, field, training, number, place);
     if (thing.kind == THING_UNKNOWN) return false;
     if (thing.kind != THING_ELEMENT || (thing.element != ELEMENT_F32 && thing.element != ELEMENT_BF16))
-        return REPORT(context, place, "E0312", "precision is f32 or bf16, found %s", thing_text(context, thing));
+        return REPORT(context, place, "E0312", "%sprecision is f32 or bf16, found %s", origin(place),
+                      thing_text(context, thing));
     training->precision = thing.element;
     return true;
 }
@@ -113,7 +117,7 @@ static bool read_optimizer(Context *context, const TrainEntry *entry, Training *
     static const char *const sgd[] = {"rate", "momentum", "decay", "clip", "decay_rank", NULL};
     bool is_adamw = strcmp(entry->kind, "adamw") == 0, ok = true;
     if (!is_adamw && strcmp(entry->kind, "sgd") != 0) {
-        REPORT(context, entry->kind_place, "E0313", "unknown optimizer '%s'", entry->kind);
+        REPORT(context, entry->kind_place, "E0313", "%sunknown optimizer '%s'", origin(entry->kind_place), entry->kind);
         HINT(context, "there are adamw and sgd");
         return false;
     }
@@ -147,7 +151,7 @@ static bool read_schedule(Context *context, const TrainEntry *entry, Training *t
     }
     bool cosine = strcmp(kind, "cosine") == 0;
     if (!cosine && strcmp(kind, "linear") != 0) {
-        REPORT(context, entry->kind_place, "E0313", "unknown schedule '%s'", kind);
+        REPORT(context, entry->kind_place, "E0313", "%sunknown schedule '%s'", origin(entry->kind_place), kind);
         HINT(context, "there are warmup, constant, cosine and linear");
         return false;
     }

@@ -52,6 +52,19 @@ static bool report_misplaced(Builder *builder, const Statement *statement) {
     return report_error(builder->ir->diagnostics, statement->place, "E0237", "%s", what);
 }
 
+static bool declare_train(Builder *builder, Statement *statement) {
+    for (size_t i = 0; i < builder->trains.count; i++) {
+        if (builder->trains.items[i]->name != statement->name) continue;
+        report_error(builder->ir->diagnostics, statement->place, "E0202", "two train blocks are called '%s'",
+                     statement->name);
+        report_note(builder->ir->diagnostics, builder->trains.items[i]->place, "declared here before");
+        report_hint(builder->ir->diagnostics, "write `train %s with %s as name`", statement->model, statement->objective);
+        return false;
+    }
+    vector_push(builder->ir->arena, &builder->trains, statement);
+    return true;
+}
+
 // Everything but includes, and conditions, which are decided once all files are known.
 static bool declare_one(Builder *builder, Declarations *declarations, Statement *statement) {
     switch (statement->kind) {
@@ -61,7 +74,7 @@ static bool declare_one(Builder *builder, Declarations *declarations, Statement 
         case STATEMENT_LAYER:
         case STATEMENT_MODEL:
         case STATEMENT_OBJECTIVE: return declare(builder, declarations, statement);
-        case STATEMENT_TRAIN: vector_push(builder->ir->arena, &builder->trains, statement); return true;
+        case STATEMENT_TRAIN: return declare_train(builder, statement);
         default: return report_misplaced(builder, statement);
     }
 }
@@ -90,6 +103,7 @@ static bool parse_text(Builder *builder, const char *path, const char *text, siz
     diagnostics_add_source(builder->ir->diagnostics, path, text);
     if (length > INT_MAX / 2)
         return report_error(builder->ir->diagnostics, (Place){.file = path}, "E0110", "the file is too large");
+    if (strncmp(text, "\xef\xbb\xbf", 3) == 0) text += 3, length -= 3;  // a byte order mark
     Parse parse = {.ir = builder->ir, .file = path, .prelude = prelude};
     bool ok = syntax_parse(&parse, text, length);
     *statements = parse.statements;
