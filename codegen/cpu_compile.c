@@ -65,7 +65,7 @@ static bool emit_batch(CpuCompile *compile, CpuUnit *unit, CpuBatch *batch) {
         item->batch = batch->key;
     }
     if (compile->verify && !cpu_llvm_verify(unit)) return false;
-    if (unit->sanitize && !cpu_llvm_run_passes(unit, "asan")) return false;
+    if (unit->sanitize && !cpu_llvm_sanitize(unit)) return false;
     batch->object = cpu_llvm_emit(unit, false);
     return batch->object != NULL;
 }

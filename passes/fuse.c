@@ -1,8 +1,8 @@
 // fuse: launches of a program are merged, so that fewer of them move less memory.
 //
 //   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
-//                                 launches over common loops as stages of one nest (fuse_merge.c),
-//                                 large sums to a scalar in two steps (fuse_split.c)
+//                                 large sums to a scalar in two steps (fuse_split.c),
+//                                 launches over common loops as stages of one nest (fuse_merge.c)
 //
 // Requires: a program as lower_graph leaves it. Leaves: a program that computes the same values, bit for
 // bit, but for the order of the sums that are split; casts and every other primitive stay as they were.
@@ -15,14 +15,14 @@
 #include "passes/program_passes.h"
 
 static Fuse begin(Program *program, Arena *arena) {
-    Fuse fuse = {.program = program, .ir = *program->ir, .count = (uint32_t)program->launches.count};
+    Fuse fuse = {.program = program, .ir = *program->ir, .count = 2 * (uint32_t)program->launches.count};
     fuse.ir.arena = arena;
     fuse.items = ARENA_ARRAY(arena, Item, fuse.count + 1);
     fuse.readers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
     fuse.writers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
-    for (uint32_t i = 0; i < fuse.count; i++) {
+    for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        fuse.items[i] = (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
+        fuse.items[2 * i + 1] = (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
     }
     return fuse;
 }
@@ -63,10 +63,6 @@ static void finish(Fuse *fuse) {
     for (uint32_t i = 0; i < fuse->count; i++) {
         Item *item = &fuse->items[i];
         if (!item->alive) continue;
-        if (item->before) {
-            item->before_launch.kernel = keep_nest(fuse, item->before);
-            vector_push(program->ir->arena, &program->launches, item->before_launch);
-        }
         if (item->nest) item->launch.kernel = keep_nest(fuse, item->nest);
         vector_push(program->ir->arena, &program->launches, item->launch);
     }
@@ -77,10 +73,11 @@ static void finish(Fuse *fuse) {
 bool fuse_program(Program *program) {
     Arena *arena = arena_create();
     Fuse fuse = begin(program, arena);
-    for (uint32_t i = 0; i < fuse.count; i++) fuse_list_item(&fuse, i);
+    for (uint32_t i = 0; i < fuse.count; i++)
+        if (fuse.items[i].alive) fuse_list_item(&fuse, i);
     fuse_inline(&fuse);
-    fuse_merge(&fuse);
     fuse_split(&fuse);
+    fuse_merge(&fuse);
     finish(&fuse);
     arena_destroy(arena);
     return true;

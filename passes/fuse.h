@@ -5,13 +5,12 @@
 
 #include "ir/program.h"
 
-// A launch and its nest; nests are never changed, a merge makes a new one. Its number is its position.
+// A launch and its nest; nests are never changed, a merge makes a new one. Its number is its position:
+// launch i of the program starts as item 2 i + 1, and item 2 i is room for one in front of it.
 typedef struct Item {
     const Nest *nest;  // NULL: a named kernel
     Launch launch;
     bool alive;
-    const Nest *before;     // a launch that fuse_split puts in front, or NULL
-    Launch before_launch;
 } Item;
 
 typedef VECTOR(uint32_t) ItemList;  // ascending
@@ -22,6 +21,7 @@ typedef struct Fuse {
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
+    uint32_t last_scalar;         // fuse_merge: the last item without outer loops, or UINT32_MAX
 } Fuse;
 
 // The elements of a buffer that an operand may touch, both ends included.
@@ -36,8 +36,15 @@ void fuse_list_item(Fuse *fuse, uint32_t item);    // enters it with the buffers
 void fuse_unlist_item(Fuse *fuse, uint32_t item);
 // Does an item strictly between `low` and `high` touch what `item` writes, or write what it reads?
 bool fuse_conflict(const Fuse *fuse, const Item *item, uint32_t low, uint32_t high);
+// The last item that reads the buffer, 0: none.
+uint32_t fuse_last_reader(const Fuse *fuse, uint32_t buffer);
+void fuse_add_buffers(Fuse *fuse, size_t before);  // buffers from `before` on are new to the program
 // Does an item in (low, high] write into this part of the buffer?
 bool fuse_written(const Fuse *fuse, uint32_t buffer, Span span, uint32_t low, uint32_t high);
+
+// Items further apart than this are joined only where no more has to be kept for longer: bringing work
+// forward makes its results live longer, putting it off its operands.
+enum { FUSE_WINDOW = 128 };
 
 // Where an access goes: offset + sum of coefficient[loop] * loop, in elements of the buffer, plus what
 // gathered dimensions add: something in [0, gathered_span].
@@ -100,8 +107,8 @@ static inline bool stage_writes(const Stage *stage) {
 static inline uint32_t nest_outer_mask(const Nest *nest) { return (1u << nest->outer_count) - 1; }
 
 // The parts of the pass, in order.
-void fuse_inline(Fuse *fuse);     // elementwise producers into their consumers
-void fuse_merge(Fuse *fuse);      // launches over common loops
-void fuse_split(Fuse *fuse);      // large reductions to one scalar
+void fuse_inline(Fuse *fuse);  // elementwise producers into their consumers
+void fuse_split(Fuse *fuse);   // large reductions to one scalar
+void fuse_merge(Fuse *fuse);   // launches over common loops
 
 #endif

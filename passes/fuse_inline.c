@@ -244,6 +244,36 @@ static bool reader_accepts(const Inline *inl, uint32_t id, uint32_t reader, doub
     return true;
 }
 
+// Joining a producer to a reader far away keeps its leaves, where nothing else does, instead of its result.
+static bool keeps_little(const Inline *inl, uint32_t id, double own) {
+    const Fuse *fuse = inl->fuse;
+    uint32_t buffer = fuse->items[id].launch.buffers[fuse->items[id].nest->stages[0].operand];
+    uint32_t last = fuse_last_reader(fuse, buffer);
+    double kept = 0;
+    for (size_t i = 0; i < inl->producers[id].leaves.count; i++) {
+        const Leaf *leaf = &inl->producers[id].leaves.items[i];
+        if (fuse->program->buffers.items[leaf->buffer].kind == BUFFER_TEMPORARY &&
+            fuse_last_reader(fuse, leaf->buffer) < last)
+            kept += leaf->bytes;
+    }
+    return last < id + FUSE_WINDOW || kept <= own;
+}
+
+// Bytes of leaves that only this producer reads and that a reduction makes: with the producer as its
+// epilogue (fuse_merge) they are never written.
+static double epilogue_bytes(const Inline *inl, uint32_t id) {
+    const Fuse *fuse = inl->fuse;
+    double bytes = 0;
+    for (size_t i = 0; i < inl->producers[id].leaves.count; i++) {
+        const Leaf *leaf = &inl->producers[id].leaves.items[i];
+        if (leaf->reader != id || fuse->program->buffers.items[leaf->buffer].kind != BUFFER_TEMPORARY) continue;
+        if (fuse->readers[leaf->buffer].count != 1 || fuse->writers[leaf->buffer].count != 1) continue;
+        const Item *maker = &fuse->items[fuse->writers[leaf->buffer].items[0]];
+        if (maker->nest && maker->nest->stage_count > 1) bytes += 2 * leaf->bytes;
+    }
+    return bytes;
+}
+
 static bool is_worth_it(const Producer *about, double repeats, double bytes_before, double bytes_after) {
     bool hard = about->cost.expensive || about->cost.gathers;
     double own = 0;
@@ -297,8 +327,8 @@ static void decide(Inline *inl, uint32_t id) {
     for (size_t i = 0; i < readers->count; i++)
         if (!reader_accepts(inl, id, readers->items[i], &repeats, &after)) return;
     for (size_t i = 0; i < about->leaves.count; i++) before += about->leaves.items[i].bytes;
-    before += own * (double)(1 + readers->count);
-    if (!is_worth_it(about, repeats, before, after)) return;
+    before += own * (double)(1 + readers->count) - epilogue_bytes(inl, id);
+    if (!is_worth_it(about, repeats, before, after) || !keeps_little(inl, id, own)) return;
     about->inlined = true;
     inl->maker[buffer] = id;
 }

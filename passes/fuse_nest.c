@@ -99,6 +99,21 @@ bool fuse_conflict(const Fuse *fuse, const Item *item, uint32_t low, uint32_t hi
     return false;
 }
 
+uint32_t fuse_last_reader(const Fuse *fuse, uint32_t buffer) {
+    const ItemList *readers = &fuse->readers[buffer];
+    return readers->count ? vector_last(readers) : 0;
+}
+
+void fuse_add_buffers(Fuse *fuse, size_t before) {
+    size_t count = fuse->program->buffers.count;
+    ItemList *readers = ARENA_ARRAY(fuse->ir.arena, ItemList, count + 1);
+    ItemList *writers = ARENA_ARRAY(fuse->ir.arena, ItemList, count + 1);
+    memcpy(readers, fuse->readers, sizeof(ItemList) * before);
+    memcpy(writers, fuse->writers, sizeof(ItemList) * before);
+    fuse->readers = readers;
+    fuse->writers = writers;
+}
+
 bool nest_operands_apart(const Fuse *fuse, const Item *item) {
     for (int i = 0; i < item->launch.operand_count; i++) {
         if (!item_writes(fuse, item, i)) continue;

@@ -1,4 +1,4 @@
-// fuse, last part: a large reduction to one scalar becomes two launches, so that it has iterations to
+// fuse, second part: a large reduction to one scalar becomes two launches, so that it has iterations to
 // share between threads.
 //
 //   s = sum over i of x[i]          (i = 2^20)
@@ -96,13 +96,14 @@ static void add_part_loop(Transplant *plant, int loop, const Split *split) {
 }
 
 // parts[p] = reduction over the rest.
-static bool make_first(Fuse *fuse, Item *item, int number, const Split *split, uint32_t buffer, const Type *type) {
+static bool make_first(Fuse *fuse, const Item *item, int number, const Split *split, uint32_t buffer,
+                       const Type *type, Item *made) {
     const Nest *nest = item->nest;
     const Stage *stage = &nest->stages[number];
     Nest *first = nest_create(&fuse->ir, names_format(fuse->ir.names, "%s_parts", nest->name), nest->place);
-    item->before_launch = item->launch;
-    item->before_launch.operand_count = 0;
-    Transplant plant = transplant_begin(nest, &item->launch, first, &item->before_launch);
+    *made = (Item){.nest = first, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(nest, &item->launch, first, &made->launch);
     int loops[LOOP_MAX], count = 0;
     for (int loop = 0; loop < nest->loop_count; loop++)
         if ((split->outer >> loop & 1) || loop == split->loop) {
@@ -124,24 +125,24 @@ static bool make_first(Fuse *fuse, Item *item, int number, const Split *split, u
     sum.formula = transplant_formula(&plant, stage->formula);
     if (plant.failed || first->operand_count == NEST_OPERAND_MAX) return false;
     Index *index = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
-    store.operand = add_parts(first, &item->before_launch, buffer, type, true, loops, index);
+    store.operand = add_parts(first, &made->launch, buffer, type, true, loops, index);
     store.index = index;
     store.formula = nest_formula(first, (Formula){.kind = FORMULA_STAGE, .stage = 0, .element = stage->element});
     first->stages[first->stage_count++] = sum;
     first->stages[first->stage_count++] = store;
     nest_compact(first);
     nest_mark_parallel(first);
-    item->before = first;
     return true;
 }
 
 // The nest with the reduction over the parts in place of the large one.
-static bool make_second(Fuse *fuse, Item *item, int number, const Split *split, uint32_t buffer, const Type *type) {
+static bool make_second(Fuse *fuse, const Item *item, int number, const Split *split, uint32_t buffer,
+                        const Type *type, Item *made) {
     const Nest *nest = item->nest;
     Nest *second = nest_create(&fuse->ir, nest->name, nest->place);
-    Launch launch = item->launch;
-    launch.operand_count = 0;
-    Transplant plant = transplant_begin(nest, &item->launch, second, &launch);
+    *made = (Item){.nest = second, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(nest, &item->launch, second, &made->launch);
     int loops[LOOP_MAX], count = 0;
     for (int loop = 0; loop < nest->loop_count; loop++)
         if ((split->outer >> loop & 1) || loop == split->loop) {
@@ -153,7 +154,7 @@ static bool make_second(Fuse *fuse, Item *item, int number, const Split *split, 
     for (int loop = 0; loop < nest->loop_count; loop++)
         if (used >> loop & 1) transplant_loop(&plant, loop);  // other stages have loops of their own
     Index index[RANK_MAX];
-    uint32_t operand = add_parts(second, &launch, buffer, type, false, loops, index);
+    uint32_t operand = add_parts(second, &made->launch, buffer, type, false, loops, index);
     Formula load = {.kind = FORMULA_LOAD, .element = type->element, .operand = operand, .index = index};
     for (int i = 0; i < nest->stage_count && !plant.failed; i++) {
         Stage stage = nest->stages[i];
@@ -176,22 +177,33 @@ static bool make_second(Fuse *fuse, Item *item, int number, const Split *split, 
     if (plant.failed) return false;
     nest_compact(second);
     nest_mark_parallel(second);
-    item->nest = second;
-    item->launch = launch;
     return true;
 }
 
+static void split_item(Fuse *fuse, uint32_t id, int number) {
+    Item *item = &fuse->items[id], first, second;
+    Split split;
+    CHECK(!fuse->items[id - 1].alive);
+    if (!choose_split(item->nest, item->nest->stages[number].inner, &split)) return;
+    const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
+    if (!type) return;
+    size_t before = fuse->program->buffers.count;
+    uint32_t buffer = program_add_buffer(
+        fuse->program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "parts", .type = type, .bytes = type_bytes(type), .offset = -1});
+    fuse_add_buffers(fuse, before);
+    if (!make_first(fuse, item, number, &split, buffer, type, &first) ||
+        !make_second(fuse, item, number, &split, buffer, type, &second))
+        return;
+    fuse_unlist_item(fuse, id);
+    fuse->items[id - 1] = first;
+    fuse->items[id] = second;
+    fuse_list_item(fuse, id - 1);
+    fuse_list_item(fuse, id);
+}
+
 void fuse_split(Fuse *fuse) {
-    for (uint32_t i = 0; i < fuse->count; i++) {
-        Item *item = &fuse->items[i];
-        Split split;
-        int number = item->alive && item->nest ? find_large(item->nest) : -1;
-        if (number < 0 || !choose_split(item->nest, item->nest->stages[number].inner, &split)) continue;
-        const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
-        if (!type) continue;
-        uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "parts", .type = type,
-                                                                     .bytes = type_bytes(type), .offset = -1});
-        if (make_first(fuse, item, number, &split, buffer, type) && !make_second(fuse, item, number, &split, buffer, type))
-            item->before = NULL;
+    for (uint32_t i = 1; i < fuse->count; i += 2) {
+        int number = fuse->items[i].alive && fuse->items[i].nest ? find_large(fuse->items[i].nest) : -1;
+        if (number >= 0) split_item(fuse, i, number);
     }
 }

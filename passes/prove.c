@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "passes/pass.h"
 
 // ---- Inputs ----
 
@@ -228,4 +227,35 @@ bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, 
     if (worst) *worst = slopes.worst;
     arena_destroy(slopes.arena);
     return right;
+}
+
+// ---- Modules ----
+
+enum { GRADIENT_SAMPLES = 24 };  // of each parameter
+
+static bool prove_entry(const char *pass, const Graph *before, const Module *after, uint64_t seed, double tolerance) {
+    Graph *same = module_find_graph(after, before->name);
+    if (same) return same == before || prove_same(pass, before, same, seed, tolerance);
+    Graph *accumulate = module_find_graph(after, "accumulate");
+    if (strcmp(before->name, "loss") != 0 || !accumulate) return true;  // made into something of another kind
+    return prove_same(pass, before, accumulate, seed, tolerance) &&
+           prove_gradients(before, accumulate, seed, GRADIENT_SAMPLES, 1e-5, NULL);
+}
+
+Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed, double tolerance) {
+    PassRequest *requests;
+    uint32_t count;
+    if (!pass_parse(context->ir, passes, &requests, &count)) return NULL;
+    Module *result = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        result = pass_run_module_request(context, &requests[i], module);
+        if (!result) return NULL;
+        for (size_t g = 0; g < module->graphs.count; g++) {
+            const Graph *graph = module->graphs.items[g];
+            if (module_is_entry(module, graph) && !prove_entry(requests[i].pass->name, graph, result, seed, tolerance))
+                return NULL;
+        }
+        module = result;
+    }
+    return result;
 }

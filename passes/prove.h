@@ -5,7 +5,7 @@
 #define CHERRY_PASSES_PROVE_H
 
 #include "ir/evaluate.h"
-#include "ir/module.h"
+#include "passes/pass.h"
 
 // Inputs for a graph: floats in [-1, 1), integers that are valid indices wherever the graph gathers by
 // them, second moments positive, float scalars 0.5, integer scalars 1, but extents of bounded dimensions at
@@ -21,5 +21,9 @@ bool prove_same(const char *pass, const Graph *before, const Graph *after, uint6
 // false, after error E0517. `worst` may be NULL: the largest error found.
 bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, int64_t samples, double tolerance,
                      double *worst);
+
+// Runs passes over a module like pass_run_module, and after each proves every entry graph that it kept by
+// name the same, and `accumulate`, where the pass made it of `loss`, right. NULL after errors.
+Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed, double tolerance);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct Fixture {
@@ -204,6 +205,27 @@ static void test_peak(void **state) {
     assert_true(peak > 1e8 && peak < 1e13);
 }
 
+// A buffer that is one element short: the sanitizer must see into the generated code.
+static void test_sanitizer_sees_kernels(void **state) {
+    if (!SANITIZE) skip();
+    Fixture *fixture = *state;
+    Program *program = make_program(fixture->ir, 1);
+    CpuOptions options = {.sanitize = true};
+    CpuCode *code = cpu_compile(fixture->ir, &program, 1, &options);
+    assert_non_null(code);
+    pid_t child = fork();
+    if (child == 0) {
+        freopen("/dev/null", "w", stderr);
+        char *in = calloc(99, sizeof(float)), *out = calloc(100, sizeof(float));
+        run_split(&program->kernels.items[0].cpu, (char *[]){in, out}, 1);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    cpu_code_destroy(code);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_equal_kernels_once, setup, teardown),
@@ -213,6 +235,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_print, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign_machines, setup, teardown),
         cmocka_unit_test_setup_teardown(test_missing_named_kernel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sanitizer_sees_kernels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peak, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
