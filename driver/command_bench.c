@@ -54,7 +54,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Be
         seconds[step] = clock_seconds() - start;
         peaks[step] = cpu_measure_peak(ir, threads, &options.cpu);
     }
-    double flops = cost_program_flops(runner->compilation->programs[ENTRY_ACCUMULATE]) * (double)training->accumulate;
+    double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
     *bench = (Bench){
         .tokens_per_second = (double)(training->batch * training->time * training->accumulate) / step_seconds,

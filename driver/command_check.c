@@ -43,7 +43,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     int64_t arena = accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
     summary->training_bytes = (double)(cost_state_bytes(programs, 2) + arena);
     const Training *training = &module->training;
-    summary->flops_per_token = cost_program_flops(accumulate) / (double)(training->batch * training->time);
+    summary->flops_per_token = cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
     int threads = session_threads(arguments, ir);
     if (!threads) return false;
     Machine machine = machine_measure(ir, threads, options.cpu.cpu);

@@ -115,7 +115,9 @@ static void add_outputs(Lower *lower) {
             if (lower->target[slot] != UINT32_MAX) break;
             lower->target[slot] = buffer;
             if (!consumes_first(graph_node(graph, value.node)->op)) break;
-            value = graph_node(graph, value.node)->operands[0];
+            Value acc = graph_node(graph, value.node)->operands[0];
+            if (lower->last_use[slot_of(lower, acc)] > (int32_t)value.node) break;  // needed later: a copy changes
+            value = acc;
         }
     }
 }
