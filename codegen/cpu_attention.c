@@ -80,23 +80,6 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     cpu_loop_end(unit, &panels, NULL);
 }
 
-static void emit_mask(const Forward *f, LLVMValueRef key0, LLVMValueRef rows, LLVMValueRef partly) {
-    CpuUnit *unit = f->task.unit;
-    const CpuAttention *plan = f->task.plan;
-    if (!partly) return;
-    CpuIf some;
-    CpuLoop keys;
-    cpu_if_begin(unit, &some, partly);
-    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
-    for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef at = vector_at(f, f->scores, keys.index, v), score = load_vector(f, at);
-        LLVMValueRef visible = cpu_attention_visible(&f->task, v, add(unit, key0, keys.index));
-        store_vector(f, at, cpu_select(unit, visible, score, cpu_number_like(score, ATTENTION_HIDDEN)));
-    }
-    cpu_loop_end(unit, &keys, NULL);
-    cpu_if_end(unit, &some);
-}
-
 // Scores become weights relative to the new maximum; what was summed before is brought down to it.
 static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) {
     CpuUnit *unit = f->task.unit;
@@ -184,10 +167,8 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     cpu_attention_scale(unit, f->queries, plan->keys * plan->queries, plan->scale);
     cpu_attention_positions(&f->task, query0, valid);
     LLVMValueRef zero_vector = cpu_number(unit, ELEMENT_F32, 0, (int)plan->lanes), begin, end;
-    CpuLoop features, blocks;
-    cpu_loop_begin(unit, &features, cpu_i64(unit, 0), cpu_i64(unit, plan->padded_features), 1, NULL, 0);
-    for (int v = 0; v < plan->vectors; v++) store_vector(f, vector_at(f, f->result, features.index, v), zero_vector);
-    cpu_loop_end(unit, &features, NULL);
+    CpuLoop blocks;
+    cpu_attention_clear(unit, f->result, plan->padded_features * plan->queries);
     LLVMValueRef first = cpu_attention_position(&f->task, query0);
     LLVMValueRef last = cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
@@ -204,8 +185,8 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     }
     LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
     emit_scores(f, blocks.index, rows);
-    emit_mask(f, blocks.index, rows,
-              cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
+    cpu_attention_mask(&f->task, f->scores, blocks.index, rows,
+                       cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
     emit_softmax(f, rows, &running);
     emit_values(f, blocks.index, rows);
     for (int v = 0; v < plan->vectors; v++) {
@@ -257,12 +238,6 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     cpu_if_end(unit, &exists);
 }
 
-static LLVMValueRef take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats) {
-    LLVMValueRef at = cpu_at_bytes(unit, scratch, cpu_i64(unit, *used));
-    *used += (floats * 4 + 191) & ~(int64_t)63;
-    return at;
-}
-
 bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuAttention plan;
     if (!cpu_attention_plan(unit, kernel->named, REGULAR, &plan)) return false;
@@ -273,13 +248,13 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
     f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan};
     int64_t used = 0, wide_features = plan.padded_features + 8;
-    f.packed_k = take(unit, body->scratch, &used, plan.padded_past * plan.keys);
-    f.packed_v = take(unit, body->scratch, &used, plan.padded_past * plan.padded_features);
-    f.queries = take(unit, body->scratch, &used, plan.keys * plan.queries);
-    f.scores = take(unit, body->scratch, &used, plan.key_block * plan.queries);
-    f.result = take(unit, body->scratch, &used, wide_features * plan.queries);
-    f.turned = take(unit, body->scratch, &used, wide_features * plan.queries);
-    f.task.positions = take(unit, body->scratch, &used, plan.queries);
+    f.packed_k = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.keys);
+    f.packed_v = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.padded_features);
+    f.queries = cpu_attention_take(unit, body->scratch, &used, plan.keys * plan.queries);
+    f.scores = cpu_attention_take(unit, body->scratch, &used, plan.key_block * plan.queries);
+    f.result = cpu_attention_take(unit, body->scratch, &used, wide_features * plan.queries);
+    f.turned = cpu_attention_take(unit, body->scratch, &used, wide_features * plan.queries);
+    f.task.positions = cpu_attention_take(unit, body->scratch, &used, plan.queries);
     f.task.time = cpu_attention_extent(&f.task, plan.time, plan.time_bound);
     f.task.past = cpu_attention_extent(&f.task, plan.past, plan.past_bound);
     LLVMValueRef packed = cpu_stack_slot(body, unit->i64);

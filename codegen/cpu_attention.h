@@ -78,12 +78,21 @@ void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double f
 // Whether some pair of a query at [first, last] and a key of [begin, end) may be masked; NULL: never.
 LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                                   LLVMValueRef begin, LLVMValueRef end);
-// i1 lanes of queries (vector v of the block) that see key `key`.
-LLVMValueRef cpu_attention_visible(const AttentionTask *task, int v, LLVMValueRef key);
 // Writes matrix from[column * from_stride + row], row < rows, column < columns, to to[row * row_stride +
 // column * column_stride] of any element. `turned` is scratch for rows x columns rounded up to 8.
 void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
                          LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
                          LLVMValueRef turned);
+// The same out of from[row * from_stride + column].
+void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
+                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
+                              int64_t columns);
+// Sets `count` (a multiple of lanes) floats to 0.
+void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count);
+// Masks scores[key - key0][query], rows of plan->queries floats, of keys [key0, key0 + rows) where `partly` holds.
+void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef key0, LLVMValueRef rows,
+                        LLVMValueRef partly);
+// Takes room for `floats` and one vector behind them off the scratch.
+LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats);
 
 #endif

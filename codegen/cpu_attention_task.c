@@ -95,7 +95,8 @@ LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first,
     return partly;
 }
 
-LLVMValueRef cpu_attention_visible(const AttentionTask *task, int v, LLVMValueRef key) {
+// i1 lanes of queries (vector v of the block) that see key `key`.
+static LLVMValueRef visible_lanes(const AttentionTask *task, int v, LLVMValueRef key) {
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
     int lanes = (int)plan->lanes;
@@ -109,6 +110,27 @@ LLVMValueRef cpu_attention_visible(const AttentionTask *task, int v, LLVMValueRe
         visible = visible ? LLVMBuildAnd(unit->builder, visible, near, "") : near;
     }
     return visible;
+}
+
+void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef key0, LLVMValueRef rows,
+                        LLVMValueRef partly) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    if (!partly) return;
+    CpuIf some;
+    CpuLoop keys;
+    cpu_if_begin(unit, &some, partly);
+    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    for (int v = 0; v < plan->vectors; v++) {
+        LLVMValueRef at = add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+        at = cpu_at(unit, scores, ELEMENT_F32, at);
+        LLVMValueRef score = cpu_load(unit, ELEMENT_F32, at, (int)plan->lanes, NULL);
+        LLVMValueRef visible = visible_lanes(task, v, add(unit, key0, keys.index));
+        score = cpu_select(unit, visible, score, cpu_number_like(score, ATTENTION_HIDDEN));
+        cpu_store(unit, ELEMENT_F32, at, score, NULL);
+    }
+    cpu_loop_end(unit, &keys, NULL);
+    cpu_if_end(unit, &some);
 }
 
 // ---- Moving data ----
@@ -167,7 +189,27 @@ void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_
     int64_t width = (columns + 7) & ~(int64_t)7;
     cpu_attention_pack(unit, ELEMENT_F32, from_stride, 1, width, turned, from, cpu_i64(unit, width), rows,
                        cpu_i64(unit, 0));
-    LLVMValueRef arguments[] = {to, turned, rows, cpu_i64(unit, columns), cpu_i64(unit, row_stride),
-                                cpu_i64(unit, column_stride), cpu_i64(unit, width)};
+    cpu_attention_write_rows(unit, element, to, row_stride, column_stride, turned, width, rows, columns);
+}
+
+void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
+                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
+                              int64_t columns) {
+    LLVMValueRef arguments[] = {to, from, rows, cpu_i64(unit, columns), cpu_i64(unit, row_stride),
+                                cpu_i64(unit, column_stride), cpu_i64(unit, from_stride)};
     cpu_helper_call(unit, write_function(unit, element, column_stride == 1), arguments, 7);
+}
+
+void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count) {
+    int lanes = unit->target->lanes;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
+    cpu_store(unit, ELEMENT_F32, cpu_at(unit, at, ELEMENT_F32, loop.index), cpu_number(unit, ELEMENT_F32, 0, lanes), NULL);
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats) {
+    LLVMValueRef at = cpu_at_bytes(unit, scratch, cpu_i64(unit, *used));
+    *used += (floats * 4 + 191) & ~(int64_t)63;
+    return at;
 }

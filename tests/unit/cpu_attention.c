@@ -217,6 +217,48 @@ static void forward(void **state) {
     }
 }
 
+static void check_gradient(const Shape *s, const char *cpu) {
+    Problem x = problem_create(s);
+    Compiled c = compile_named(s, true, cpu);
+    int64_t rows = s->batch * s->time * s->heads * s->group, keys = s->batch * s->past * s->heads;
+    int32_t *positions = malloc(sizeof(int32_t) * (size_t)s->time);
+    for (int64_t t = 0; t < s->time; t++) positions[t] = (int32_t)(s->start + t);
+    char *operands[] = {to_memory(x.q, rows * s->keys, s->element),
+                        to_memory(x.k, keys * s->keys, s->element),
+                        to_memory(x.v, keys * s->features, s->element),
+                        (char *)positions,
+                        to_memory(x.o, rows * s->features, s->element),
+                        to_memory(x.lse, rows, ELEMENT_F32),
+                        to_memory(x.d_o, rows * s->features, s->element),
+                        to_memory(x.d_lse, rows, ELEMENT_F32),
+                        to_memory(NULL, rows * s->keys, s->element),
+                        to_memory(NULL, keys * s->keys, s->element),
+                        to_memory(NULL, keys * s->features, s->element)};
+    run_split(&c.kernel, operands, INT64_MAX / 2);
+    compare("d_q", x.d_q, operands[8], rows * s->keys, s->element, 3e-5);
+    compare("d_k", x.d_k, operands[9], keys * s->keys, s->element, 3e-5);
+    compare("d_v", x.d_v, operands[10], keys * s->features, s->element, 3e-5);
+    size_t bytes = (size_t)(keys * s->keys * element_bytes(s->element));
+    char *first = memcpy(malloc(bytes), operands[9], bytes);
+    run_split(&c.kernel, operands, 1);
+    assert_memory_equal(first, operands[9], bytes);
+    free(first);
+    for (int i = 0; i < 11; i++) free(operands[i]);
+    compiled_destroy(&c);
+    problem_destroy(&x);
+}
+
+static void gradient(void **state) {
+    (void)state;
+    static const Shape more[] = {{1, 1, 2, 300, 300, 8, 8, true, 0, 0, ELEMENT_F32},
+                                 {1, 1, 1, 600, 600, 4, 4, true, 50, 0, ELEMENT_F32}};
+    for (int machine = 0; machine < 2; machine++) {
+        const char *cpu = machine ? "x86-64-v3" : NULL;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_gradient(&shapes[i], cpu);
+        for (size_t i = 0; i < 2; i++) check_gradient(&more[i], cpu);
+    }
+}
+
 // Queries one by one against a cache, the rest of which holds NaN, have the bits that they have together.
 static void decoding_has_the_same_bits(void **state) {
     (void)state;
@@ -264,6 +306,7 @@ static void decoding_has_the_same_bits(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(decoding_has_the_same_bits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(gradient),
+                                       cmocka_unit_test(decoding_has_the_same_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
