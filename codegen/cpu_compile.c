@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 #include "base/thread.h"
-#include "codegen/cpu_compile.h"
+#include "codegen/cpu_cache.h"
 
 enum { BATCH_MAX = 16 };
 
@@ -23,6 +23,11 @@ static size_t table_slot(const CpuCompile *compile, uint64_t key) {
     while (compile->table[slot] && compile->items[compile->table[slot] - 1].kernel.hash != key)
         slot = (slot + 1) & (compile->table_size - 1);
     return slot;
+}
+
+CpuItem *cpu_compile_find(const CpuCompile *compile, uint64_t key) {
+    uint32_t number = compile->table[table_slot(compile, key)];
+    return number ? &compile->items[number - 1] : NULL;
 }
 
 static void collect(CpuCompile *compile, Program *const *programs, size_t count) {
@@ -60,7 +65,7 @@ static bool emit_batch(CpuCompile *compile, CpuUnit *unit, CpuBatch *batch) {
         item->batch = batch->key;
     }
     if (compile->verify && !cpu_llvm_verify(unit)) return false;
-    if (unit->sanitize && !cpu_llvm_run_passes(unit, "asan")) return false;
+    if (unit->sanitize && !cpu_llvm_sanitize(unit)) return false;
     batch->object = cpu_llvm_emit(unit, false);
     return batch->object != NULL;
 }
@@ -73,7 +78,7 @@ static void compile_batch(CpuCompile *compile, CpuBatch *batch) {
         failure = unit->failure ? unit->failure : "no reason given";
         batch->failure_place = unit->failure_place;
     }
-    if (failure) batch->failure = strdup(failure);  // outlives this thread's arena; freed when reported
+    if (failure) snprintf(batch->failure, sizeof batch->failure, "%s", failure);
     cpu_unit_destroy(unit);
     arena_destroy(arena);
 }
@@ -117,10 +122,9 @@ static bool compile_all(CpuCompile *compile, int threads) {
     bool ok = true;
     for (size_t i = 0; i < compile->batch_count; i++) {
         CpuBatch *batch = &compile->batches[i];
-        if (!batch->failure) continue;
+        if (!batch->failure[0]) continue;
         ok = report_error(compile->ir->diagnostics, batch->failure_place, "E0602", "code generation: %s",
                           batch->failure);
-        free(batch->failure);
     }
     return ok;
 }
@@ -167,6 +171,8 @@ static bool link_item(Ir *ir, CpuCode *code, CpuItem *item) {
 static bool link_all(CpuCompile *compile, CpuCode *code) {
     Ir *ir = compile->ir;
     if (!start_jit(ir, code)) return false;
+    while (compile->cached_objects.count)
+        if (!add_object(ir, code, compile->cached_objects.items[--compile->cached_objects.count])) return false;
     for (size_t i = 0; i < compile->batch_count; i++) {
         LLVMMemoryBufferRef object = compile->batches[i].object;
         compile->batches[i].object = NULL;
@@ -181,9 +187,16 @@ static void fill_kernels(CpuCompile *compile, Program *const *programs, size_t c
     for (size_t p = 0; p < count; p++)
         for (size_t k = 0; k < programs[p]->kernels.count; k++) {
             Kernel *kernel = &programs[p]->kernels.items[k];
-            size_t slot = table_slot(compile, cpu_kernel_key(kernel));
-            kernel->cpu = compile->items[compile->table[slot] - 1].code;
+            kernel->cpu = cpu_compile_find(compile, cpu_kernel_key(kernel))->code;
         }
+}
+
+// Those that no linker took over.
+static void drop_objects(CpuCompile *compile) {
+    for (size_t i = 0; i < compile->batch_count; i++)
+        if (compile->batches[i].object) LLVMDisposeMemoryBuffer(compile->batches[i].object);
+    for (size_t i = 0; i < compile->cached_objects.count; i++)
+        LLVMDisposeMemoryBuffer(compile->cached_objects.items[i]);
 }
 
 CpuCode *cpu_compile(Ir *ir, Program *const *programs, size_t count, const CpuOptions *options) {
@@ -197,16 +210,19 @@ CpuCode *cpu_compile(Ir *ir, Program *const *programs, size_t count, const CpuOp
         return NULL;
     }
     CpuCompile compile = {.ir = ir, .target = target, .sanitize = options->sanitize,
-                          .target_key = cpu_target_key(target, options->sanitize)};
+                          .target_key = cpu_target_key(target, options->sanitize),
+                          .cache_folder = cpu_cache_folder(ir->arena, options)};
 #ifndef NDEBUG
     compile.verify = true;
 #endif
     CpuCode *code = calloc(1, sizeof *code);
     CHECK(code);
     collect(&compile, programs, count);
-    bool ok = compile_all(&compile, options->threads) && link_all(&compile, code);
-    for (size_t i = 0; i < compile.batch_count; i++)
-        if (compile.batches[i].object) LLVMDisposeMemoryBuffer(compile.batches[i].object);
+    cpu_cache_load(&compile);
+    bool ok = compile_all(&compile, options->threads);
+    if (ok) cpu_cache_store(&compile);
+    ok = ok && link_all(&compile, code);
+    drop_objects(&compile);
     if (!ok) {
         cpu_code_destroy(code);
         return NULL;

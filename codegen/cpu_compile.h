@@ -19,7 +19,7 @@ typedef struct CpuBatch {
     size_t count;
     uint64_t key;
     LLVMMemoryBufferRef object;
-    char *failure;
+    char failure[512];  // empty: none
     Place failure_place;
 } CpuBatch;
 
@@ -35,7 +35,11 @@ typedef struct CpuCompile {
     CpuBatch *batches;
     size_t batch_count;
     _Atomic size_t next_batch;
+    const char *cache_folder;  // NULL: none
+    VECTOR(LLVMMemoryBufferRef) cached_objects;
     CpuStatistics statistics;
 } CpuCompile;
+
+CpuItem *cpu_compile_find(const CpuCompile *compile, uint64_t key);  // or NULL
 
 #endif

@@ -106,6 +106,27 @@ void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function) {
     }
 }
 
+// Results below the smallest normal number become 0 while a kernel runs: on x86 each of them costs some
+// hundred cycles, and a masked softmax or an idle optimiser moment is full of them.
+enum { FLUSH_TO_ZERO = 0x8000 };
+
+static void flush_denormals(CpuBody *body) {
+    CpuUnit *unit = body->unit;
+    if (unit->target->neon) return;
+    LLVMBuilderRef b = unit->builder;
+    body->control_word = LLVMBuildAlloca(b, unit->i32, "");
+    LLVMValueRef changed = LLVMBuildAlloca(b, unit->i32, "");
+    cpu_intrinsic(unit, "llvm.x86.sse.stmxcsr", NULL, 0, &body->control_word, 1);
+    LLVMValueRef word = LLVMBuildLoad2(b, unit->i32, body->control_word, "");
+    LLVMBuildStore(b, LLVMBuildOr(b, word, cpu_i32(unit, FLUSH_TO_ZERO), ""), changed);
+    cpu_intrinsic(unit, "llvm.x86.sse.ldmxcsr", NULL, 0, &changed, 1);
+}
+
+static void restore_denormals(CpuBody *body) {
+    if (!body->control_word) return;
+    cpu_intrinsic(body->unit, "llvm.x86.sse.ldmxcsr", NULL, 0, &body->control_word, 1);
+}
+
 CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase) {
     CpuBody *body = ARENA_NEW(unit->arena, CpuBody);
     body->unit = unit;
@@ -124,10 +145,14 @@ CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase) {
         LLVMValueRef slot = LLVMBuildGEP2(unit->builder, unit->pointer, operands, &index, 1, "");
         body->operand[i] = LLVMBuildLoad2(unit->builder, unit->pointer, slot, "");
     }
+    flush_denormals(body);
     return body;
 }
 
-void cpu_body_end(CpuBody *body) { LLVMBuildRetVoid(body->unit->builder); }
+void cpu_body_end(CpuBody *body) {
+    restore_denormals(body);
+    LLVMBuildRetVoid(body->unit->builder);
+}
 
 LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type) {
     LLVMBuilderRef b = body->unit->builder;

@@ -5,6 +5,7 @@
 // f32 and f64 are themselves. A value is a scalar (the same for all lanes: uniform) or a vector of
 // `lanes` elements. All floating-point operations are exact as written: no fast-math flag is ever set and
 // multiply-add is written as cpu_fma, so a value depends on its operands alone, never on its neighbours.
+// On x86, results below the smallest normal number are 0 (cpu_body_begin).
 #ifndef CHERRY_CODEGEN_CPU_EMIT_H
 #define CHERRY_CODEGEN_CPU_EMIT_H
 
@@ -150,6 +151,7 @@ typedef struct CpuBody {
     LLVMValueRef workspace, scratch, begin, end;  // arguments: tasks [begin, end)
     LLVMValueRef operand[NEST_OPERAND_MAX];       // base pointers, loaded in the entry block
     LLVMBasicBlockRef entry;
+    LLVMValueRef control_word;                    // of the caller's floating point, or NULL
 } CpuBody;
 
 // The function of phase `phase` of `kernel`; positions the builder in its entry block, behind the loads

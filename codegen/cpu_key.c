@@ -1,10 +1,19 @@
 // Keys of kernels: hashes of all that generated code depends on. They name symbols and cache files, so
 // they must be the same in every process: types count by their text, never by their address.
+#include <sys/stat.h>
+
 #include "base/hash.h"
 #include "codegen/cpu_llvm.h"
 
-// Raised whenever generated code changes for the same nest.
-enum { GENERATOR_VERSION = 1 };
+// What generated the code: this very program. Any rebuild gets new keys, so that no version number has to
+// be remembered when a generator changes.
+static uint64_t generator_key(void) {
+    struct stat status;
+    if (stat("/proc/self/exe", &status) != 0) return 0;
+    uint64_t hash = hash_word(HASH_START, (uint64_t)status.st_size);
+    hash = hash_word(hash, (uint64_t)status.st_mtim.tv_sec);
+    return hash_word(hash, (uint64_t)status.st_mtim.tv_nsec);
+}
 
 static uint64_t type_key(uint64_t hash, const Type *type) {
     hash = hash_word(hash, (uint64_t)type->element << 8 | (uint64_t)type->rank);
@@ -36,8 +45,7 @@ uint64_t cpu_kernel_key(const Kernel *kernel) {
 
 uint64_t cpu_target_key(const CpuTarget *target, bool sanitize) {
     Arena *arena = arena_create();
-    uint64_t hash = hash_word(HASH_START, GENERATOR_VERSION);
-    hash = hash_text(hash, cpu_llvm_version(arena));
+    uint64_t hash = hash_text(generator_key(), cpu_llvm_version(arena));
     hash = hash_text(hash_text(hash_text(hash, target->triple), target->name), target->features);
     arena_destroy(arena);
     return hash_word(hash, sanitize);

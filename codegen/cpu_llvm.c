@@ -98,6 +98,17 @@ bool cpu_llvm_run_passes(CpuUnit *unit, const char *passes) {
     return false;
 }
 
+// The pass adds a constructor that would register globals of ours, of which there are none; objects with
+// constructors cannot be linked side by side.
+bool cpu_llvm_sanitize(CpuUnit *unit) {
+    if (!cpu_llvm_run_passes(unit, "asan")) return false;
+    LLVMValueRef list = LLVMGetNamedGlobal(unit->module, "llvm.global_ctors");
+    if (list) LLVMDeleteGlobal(list);
+    LLVMValueRef constructor = LLVMGetNamedFunction(unit->module, "asan.module_ctor");
+    if (constructor) LLVMDeleteFunction(constructor);
+    return true;
+}
+
 LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly) {
     char *message = NULL;
     LLVMMemoryBufferRef buffer = NULL;

@@ -19,6 +19,7 @@ void cpu_llvm_text_attribute(CpuUnit *unit, LLVMValueRef function, const char *n
 // These return false or NULL after cpu_fail.
 bool cpu_llvm_verify(CpuUnit *unit);
 bool cpu_llvm_run_passes(CpuUnit *unit, const char *passes);
+bool cpu_llvm_sanitize(CpuUnit *unit);  // AddressSanitizer's checks, for functions that ask for them
 LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly);
 
 // cpu_target.c: the machine of the options; reports and returns NULL.

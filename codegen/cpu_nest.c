@@ -393,7 +393,10 @@ static void run_tasks(NestEmitter *e, CpuFrame *frame) {
     LLVMValueRef begin = e->body->begin, end = e->body->end;
     if (plan->blocks == 1) {
         set_vector_range(e, NULL, NULL);
+        CpuIf any;  // with nothing to count off, an empty range must be asked for
+        if (!plan->spread_count) cpu_if_begin(unit, &any, LLVMBuildICmp(unit->builder, LLVMIntSLT, begin, end, ""));
         run_points(e, frame, first_point(e, begin), first_point(e, end));
+        if (!plan->spread_count) cpu_if_end(unit, &any);
         return;
     }
     if (!plan->spread_count) {

@@ -7,6 +7,8 @@
 // A nest with a lane-ordered reduction therefore never takes an outer vector loop.
 #include "codegen/cpu_plan.h"
 
+#include <string.h>
+
 enum {
     TASK_WORK = 1 << 15,   // a task should cost at least about this many element operations
     LANE_ORDER_EXTENT = 16
@@ -228,11 +230,32 @@ static void split_loops(CpuPlan *plan) {
         }
         plan->spread[plan->spread_count++] = loop;
         plan->points *= extent(nest, loop);
-        plan->bounded |= nest->loops[loop].bound_operand != UINT32_MAX;
     }
 }
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Spread loops that every task runs as a whole become ordinary loops: no division to find one's place,
+// and addresses are computed once per loop.
+static void nest_last_loops(CpuPlan *plan) {
+    while (plan->spread_count) {
+        int last = plan->spread[plan->spread_count - 1];
+        int64_t length = extent(plan->nest, last);
+        if (length > plan->points_a_task) return;
+        memmove(plan->sequential + 1, plan->sequential, sizeof *plan->sequential * (size_t)plan->sequential_count);
+        plan->sequential[0] = last;
+        plan->sequential_count++;
+        plan->spread_count--;
+        plan->points /= length;
+        plan->points_a_task /= length;
+    }
+}
+
+static bool any_bounded(const Nest *nest, const int *loops, int count) {
+    for (int i = 0; i < count; i++)
+        if (nest->loops[loops[i]].bound_operand != UINT32_MAX) return true;
+    return false;
+}
 
 static void split_tasks(Arena *arena, CpuPlan *plan) {
     const Nest *nest = plan->nest;
@@ -250,6 +273,8 @@ static void split_tasks(Arena *arena, CpuPlan *plan) {
     }
     plan->points_a_task = plan->blocks > 1 ? 1 : (int64_t)(TASK_WORK / work) + 1;
     if (plan->points_a_task > plan->points) plan->points_a_task = plan->points;
+    nest_last_loops(plan);
+    plan->bounded = any_bounded(nest, plan->spread, plan->spread_count);
     plan->tasks = divide_up(plan->points, plan->points_a_task) * plan->blocks;
 }
 

@@ -22,7 +22,7 @@ typedef struct CpuPlan {
     StageGroup groups[CPU_STAGE_LIMIT];
     int spread_count;   // parallel loops that tasks walk, but for `vector`; outermost first
     int spread[LOOP_MAX];
-    int sequential_count;  // other outer loops, in order
+    int sequential_count;  // outer loops that every task runs as a whole, outermost first
     int sequential[LOOP_MAX];
     bool bounded;          // some spread loop is: tasks share what there is at run time
     int64_t points;        // of the spread loops at capacity

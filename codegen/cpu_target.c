@@ -60,13 +60,13 @@ const CpuTarget *cpu_target_create(Ir *ir, const CpuOptions *options) {
     if (!cpu || strcmp(cpu, "native") == 0) {
         describe_host(ir->arena, target);
     } else if (strncmp(cpu, "aarch64", 7) == 0) {
-        *target = (CpuTarget){.triple = "aarch64-linux-gnu", .name = "generic", .features = "+neon",
+        *target = (CpuTarget){.triple = "aarch64-unknown-linux-gnu", .name = "generic", .features = "+neon",
                               .neon = true};
 #ifdef __aarch64__
         target->native = true;
 #endif
     } else {
-        *target = (CpuTarget){.triple = "x86_64-linux-gnu", .name = cpu, .features = ""};
+        *target = (CpuTarget){.triple = "x86_64-pc-linux-gnu", .name = cpu, .features = ""};
         describe_named(target, cpu);
 #ifdef __x86_64__
         target->native = true;

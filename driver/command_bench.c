@@ -54,7 +54,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Be
         seconds[step] = clock_seconds() - start;
         peaks[step] = cpu_measure_peak(ir, threads, &options.cpu);
     }
-    double flops = cost_program_flops(runner->compilation->programs[ENTRY_ACCUMULATE]) * (double)training->accumulate;
+    double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
     *bench = (Bench){
         .tokens_per_second = (double)(training->batch * training->time * training->accumulate) / step_seconds,
@@ -96,7 +96,7 @@ static void print_text(const Bench *bench) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     Bench bench = {0};
     if (!module || !measure(arguments, ir, module, &bench)) return EXIT_USER_ERROR;
     if (arguments_flag(arguments, "--json"))

@@ -43,7 +43,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     int64_t arena = accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
     summary->training_bytes = (double)(cost_state_bytes(programs, 2) + arena);
     const Training *training = &module->training;
-    summary->flops_per_token = cost_program_flops(accumulate) / (double)(training->batch * training->time);
+    summary->flops_per_token = cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
     int threads = session_threads(arguments, ir);
     if (!threads) return false;
     Machine machine = machine_measure(ir, threads, options.cpu.cpu);
@@ -76,7 +76,7 @@ static void print_text(const Module *module, const Summary *summary) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     Summary summary = {0};
     if (!module || !module_verify(module, "the front end") || !summarise(arguments, ir, module, &summary))
         return EXIT_USER_ERROR;

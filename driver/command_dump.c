@@ -33,6 +33,7 @@ static void print_stage(const Dump *dump, const Graph *graph, const Program *pro
 
 // --all: NN-entry-pass.ir where something changed, and a line of index.json for each stage.
 static void write_stage(Dump *dump, Entry entry, const char *stage, const Graph *graph, const Program *program) {
+    double now = clock_seconds();
     char *text = NULL;
     size_t size = 0;
     FILE *memory = open_memstream(&text, &size);
@@ -45,7 +46,6 @@ static void write_stage(Dump *dump, Entry entry, const char *stage, const Graph 
         FileWriter *writer = file_create(dump->ir->diagnostics, path);
         if (writer && file_write(writer, text, size)) file_commit(writer);
     }
-    double now = clock_seconds();
     fprintf(dump->index, "%s\n  {\"number\": %d, \"entry\": \"%s\", \"stage\": \"%s\", \"changed\": %s, \"milliseconds\": %.2f, ",
             number ? "," : "", number, entry_name(entry), stage, changed ? "true" : "false", (now - dump->started) * 1e3);
     if (program)
@@ -123,7 +123,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     CompileOptions options;
     const char *format = arguments_text(arguments, "--format", "text");
     if (!choose(arguments, ir, &dump, &entry)) return EXIT_USER_ERROR;
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     if (!module || !session_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;

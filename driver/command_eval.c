@@ -42,7 +42,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "eval needs --weights W and --data FILE");
         return EXIT_USER_ERROR;
     }
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     Feed *feed = module ? feed_open(ir, module, &feed_options) : NULL;
     if (!feed) return EXIT_USER_ERROR;
     bool good = evaluate(arguments, ir, module, feed, weights);

@@ -104,7 +104,7 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     return module && explain(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
 }
 

@@ -54,7 +54,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "generate needs --weights W and --prompt TEXT");
         return EXIT_USER_ERROR;
     }
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     return module && generate(arguments, ir, module, weights, prompt) ? EXIT_OK : EXIT_USER_ERROR;
 }
 

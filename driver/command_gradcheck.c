@@ -197,11 +197,7 @@ static bool check(const Arguments *arguments, Problem *problem) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    FrontendOptions frontend = {.train = arguments_text(arguments, "--train", NULL),
-                                .model = arguments_text(arguments, "--model", NULL),
-                                .small = !arguments_flag(arguments, "--full")};
-    frontend.settings = arguments_all(arguments, "--set", &frontend.setting_count);
-    Module *module = frontend_load(ir, arguments_operand(arguments, 0), &frontend);
+    Module *module = session_load(arguments, ir, !arguments_flag(arguments, "--full"));
     Problem problem = {.ir = ir, .module = module};
     return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
 }

@@ -5,32 +5,38 @@
 #include "driver/commands.h"
 #include "driver/session.h"
 #include "passes/pass.h"
-//PROVE#include "passes/prove.h"
+#include "passes/prove.h"
 
 // IR text when the name ends in .ir, else the language.
 static Module *load(const Arguments *arguments, Ir *ir) {
     const char *path = arguments_operand(arguments, 0);
     size_t length = strlen(path), bytes;
-    if (length < 3 || strcmp(path + length - 3, ".ir") != 0) return session_load(arguments, ir);
+    if (length < 3 || strcmp(path + length - 3, ".ir") != 0) return session_load(arguments, ir, arguments_flag(arguments, "--prove"));
     char *text = file_read(ir->arena, ir->diagnostics, path, &bytes);
     if (!text) return NULL;
     diagnostics_add_source(ir->diagnostics, path, text);
     return module_read(ir, path, text);
 }
 
+// --prove: the module before and after each pass, in the reference evaluator.
+static Module *prove(const Arguments *arguments, PassContext *context, const char *passes, const Module *module) {
+    int64_t seed = 1;
+    double tolerance = 1e-9;
+    if (!arguments_integer(arguments, context->ir, "--seed", 0, &seed)) return NULL;
+    Module *proved = prove_passes(context, passes, module, (uint64_t)seed, tolerance);
+    if (proved) printf("# %s: same values before and after every pass (to %g, seed %lld)\n", module->name, tolerance, (long long)seed);
+    return proved;
+}
+
 static int run(const Arguments *arguments, Ir *ir) {
+    bool wants_proof = arguments_flag(arguments, "--prove");
     Module *module = load(arguments, ir);
     if (!module) return EXIT_USER_ERROR;
     PassContext context = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
     const char *passes = arguments_text(arguments, "--passes", "");
-    if (arguments_flag(arguments, "--prove")) {
-        int64_t seed = 1;
-        if (!arguments_integer(arguments, ir, "--seed", 0, &seed)) return EXIT_USER_ERROR;
-        return report_error(ir->diagnostics, NO_PLACE, "E0000", "PROVE") ? EXIT_OK : EXIT_USER_ERROR;
-    }
-    module = pass_run_module(&context, passes, module);
+    module = wants_proof ? prove(arguments, &context, passes, module) : pass_run_module(&context, passes, module);
     if (!module) return EXIT_USER_ERROR;
-    module_print(module, stdout);
+    if (!wants_proof) module_print(module, stdout);
     return EXIT_OK;
 }
 

@@ -70,7 +70,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
 
 static int run(const Arguments *arguments, Ir *ir) {
     FeedOptions feed_options;
-    Module *module = session_load(arguments, ir);
+    Module *module = session_load(arguments, ir, false);
     if (!module || !read_training(arguments, ir, module) || !read_feed(arguments, ir, &feed_options))
         return EXIT_USER_ERROR;
     Feed *feed = feed_open(ir, module, &feed_options);

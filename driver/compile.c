@@ -103,7 +103,9 @@ static const char *step_text(Ir *ir, const char *passes, Entry entry, const Comp
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
                             (long long)(entry == ENTRY_DECODE ? 1 : options->chunk), (long long)options->context,
                             (long long)options->sequences);
-    if (strcmp(passes, "recompute") == 0 && options->recompute)
+    bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
+    if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
+    if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
         return arena_format(ir->arena, "recompute{%s}", options->recompute);
     return passes;
 }

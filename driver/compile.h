@@ -29,7 +29,7 @@ typedef struct Observer {
 
 typedef struct CompileOptions {
     CpuOptions cpu;
-    const char *recompute;   // options of the pass, NULL: its default
+    const char *recompute;   // "layer": whole layers; else options of the pass; NULL: its default
     int64_t chunk, context;  // of prefill and decode
     int64_t sequences;       // batch of prefill and decode
     bool verify;             // the IR after every pass

@@ -9,6 +9,11 @@
 double cost_flops(const Kernel *kernel);
 double cost_bytes(const Kernel *kernel);  // least bytes moved
 
+// FLOPs of one forward and backward pass over a graph, in closed form: every dot is 2 x result x summed
+// extents, once forward and once for each operand that a parameter flows into; causal attention counts the
+// pairs below the diagonal. What a schedule computes again is not counted.
+double cost_model_flops(const Graph *graph);
+
 double cost_program_flops(const Program *program);
 double cost_program_bytes(const Program *program);
 int64_t cost_state_bytes(const Program *const *programs, size_t count);  // distinct state buffers of all

@@ -4,9 +4,10 @@
 
 #include "base/thread.h"
 
-Module *session_load(const Arguments *arguments, Ir *ir) {
+Module *session_load(const Arguments *arguments, Ir *ir, bool small) {
     FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
-                               .model = arguments_text(arguments, "--model", NULL)};
+                               .model = arguments_text(arguments, "--model", NULL),
+                               .small = small};
     options.settings = arguments_all(arguments, "--set", &options.setting_count);
     return frontend_load(ir, arguments_operand(arguments, 0), &options);
 }

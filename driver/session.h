@@ -15,11 +15,12 @@
     {"--cpu", "NAME", "target processor (default: this one; x86-64-v3 for AVX2)"},     \
     {"--threads", "N", "threads to run on (default: all processors)"},                 \
     {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},     \
-    {"--recompute", "OPTIONS", "options of the pass recompute, e.g. mode=layer"},      \
+    {"--recompute", "HOW", "layer, or options of the pass recompute: mode=none, cheap (default), elementwise"},      \
     {"--verify", NULL, "check the rules of the IR after every pass"}
 
-// Parses, checks and builds the operand FILE; NULL after errors.
-Module *session_load(const Arguments *arguments, Ir *ir);
+// Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
+// what runs the reference evaluator.
+Module *session_load(const Arguments *arguments, Ir *ir, bool small);
 // Compile options from the command line; false after errors (an unknown device, for one).
 bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
 // --threads, or all processors.

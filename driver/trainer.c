@@ -212,7 +212,7 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .options = options,
                        .training = &runner->module->training,
                        .last_valid = NAN};
-    trainer.flops_per_step = cost_program_flops(runner->compilation->programs[ENTRY_ACCUMULATE]) *
+    trainer.flops_per_step = cost_model_flops(module_find_graph(runner->module, "loss")) *
                              (double)trainer.training->accumulate;
     bool good = open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);

@@ -162,7 +162,7 @@ struct Builder {
     Ir *ir;
     const FrontendOptions *options;
     Declarations user, prelude;
-    Statements trains;
+    Statements trains, conditions;  // conditions: `if` at file level
     VECTOR(Setting) settings;
     VECTOR(Composite *) composites;
     VECTOR(Graph *) graphs;       // bodies and composites, in the order they were made
@@ -170,7 +170,7 @@ struct Builder {
     Model *model;                 // whose parameters are being declared
     const Statement *train;       // the chosen train block, or NULL
     int depth;                    // of nested evaluation
-    uint32_t body_count;
+    bool muted;                   // the last error was told before
 };
 
 // The graph under construction.
@@ -196,14 +196,20 @@ struct Context {
     Place caller;                 // in the prelude: where the user called into it
     bool returned;
     Thing result;
+    Place result_place;
 };
 
 // ---- build_report.c ----
 Place context_place(const Context *context, Place place);
-#define REPORT(context, place, code, ...) \
-    report_error((context)->builder->ir->diagnostics, context_place(context, place), code, __VA_ARGS__)
-#define NOTE(context, place, ...) report_note((context)->builder->ir->diagnostics, place, __VA_ARGS__)
-#define HINT(context, ...) report_hint((context)->builder->ir->diagnostics, __VA_ARGS__)
+// Errors, notes and hints of the builder. An error that was told already, word for word and at the same
+// place, is left out together with its notes and hints: templates are instantiated many times.
+__attribute__((format(printf, 4, 5))) bool build_error(const Context *context, Place place, const char *code,
+                                                       const char *format, ...);
+#define REPORT(context, place, code, ...) build_error(context, context_place(context, place), code, __VA_ARGS__)
+#define NOTE(context, place, ...) \
+    ((context)->builder->muted ? (void)0 : report_note((context)->builder->ir->diagnostics, place, __VA_ARGS__))
+#define HINT(context, ...) \
+    ((context)->builder->muted ? (void)0 : report_hint((context)->builder->ir->diagnostics, __VA_ARGS__))
 
 typedef VECTOR(const char *) NameList;
 // The candidate nearest to `name`, or NULL where none is near.
@@ -325,6 +331,7 @@ Value work_seed(Context *context, Place place);
 // ---- load.c ----
 // Reads and parses a file with its includes into declarations. False after errors.
 bool load_files(Builder *builder, const char *path);
+bool load_conditions(Builder *builder);  // decides every `if` at file level
 bool load_prelude(Builder *builder);
 
 #endif

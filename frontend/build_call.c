@@ -146,14 +146,14 @@ Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Exp
 
 // ---- Running ----
 
-static Thing give_result(Context *inner, Statement *callee, Place place) {
+static Thing give_result(Context *inner, Statement *callee) {
     if (!inner->returned && callee->kind != STATEMENT_MODEL) {
         report_error(inner->builder->ir->diagnostics, callee->place, "E0235", "%s returns nothing", callee->name);
         return THING_MISSING;
     }
-    if (!type_check_annotation(inner, callee->type, inner->result, arena_format(inner->builder->ir->arena, "the result of %s", callee->name), place))
-        return THING_MISSING;
-    return inner->result;
+    const char *what = arena_format(inner->builder->ir->arena, "the result of %s", callee->name);
+    bool fits = type_check_annotation(inner, callee->type, inner->result, what, inner->result_place);
+    return fits ? inner->result : THING_MISSING;
 }
 
 // Runs the body of `callee` in `scope`, whose formals are bound. `place` is the call.
@@ -169,9 +169,9 @@ Thing run_body(Context *context, Statement *callee, Scope *scope, Instance *inst
     callee->active = callee->visited = true;
     run_statements(&inner, &callee->body);
     callee->active = false;
-    Thing result = inner.returned && inner.result.kind == THING_UNKNOWN ? THING_MISSING : give_result(&inner, callee, place);
-    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors && !callee->prelude &&
-        place.file && place.line)
+    Thing result = give_result(&inner, callee);
+    bool is_entry = place.line == callee->place.line && place.column == callee->place.column;
+    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors && !callee->prelude && place.line && !is_entry)
         NOTE(context, context_place(context, place), "in %s, used here", callee->name);
     return result;
 }

@@ -261,28 +261,71 @@ Thing intrinsic_gather(Context *context, const Call *call) {
     return tensor_or_unknown(build_gather(context->work->graph, table, indices, along, call->place));
 }
 
-static Thing scatter(Context *context, const Call *call, Op op) {
-    Value operands[3];
-    const char *along = call_name(context, call, "along");
-    for (int i = 0; i < 3; i++) operands[i] = call_tensor(context, call, i);
-    for (int i = 0; i < 3; i++)
-        if (value_is_none(operands[i]) || !along) return THING_MISSING;
-    Attribute attribute = {.key = ATTRIBUTE_along, .text = along};
-    return tensor_or_unknown(graph_add(context->work->graph, op, operands, 3, &attribute, 1, call->place));
+// ---- Accumulating ----
+// These ops take over the storage of their first operand. In the language nothing is ever taken over: they
+// start from zeros of their own, and what the user calls `acc` is added.
+
+static Value zeros_like(Context *context, Value value, Place place) {
+    const Type *type = graph_type(context->work->graph, value);
+    return build_expand(context->work->graph, build_constant(context->work->graph, type->element, 0, place), type, place);
 }
 
-Thing intrinsic_scatter_add(Context *context, const Call *call) { return scatter(context, call, OP_scatter_add); }
-Thing intrinsic_scatter(Context *context, const Call *call) { return scatter(context, call, OP_scatter); }
+static bool scatter_operands(Context *context, const Call *call, Value *operands) {
+    for (int i = 0; i < 3; i++) operands[i] = call_tensor(context, call, i);
+    for (int i = 0; i < 3; i++)
+        if (value_is_none(operands[i])) return false;
+    return true;
+}
+
+Thing intrinsic_scatter_add(Context *context, const Call *call) {
+    Value operands[3];
+    const char *along = call_name(context, call, "along");
+    if (!scatter_operands(context, call, operands) || !along) return THING_MISSING;
+    Graph *graph = context->work->graph;
+    Value sums = build_scatter_add(graph, zeros_like(context, operands[0], call->place), operands[1], operands[2], along, call->place);
+    if (value_is_none(sums)) return THING_MISSING;
+    return tensor_or_unknown(build_binary(graph, OP_add, operands[0], sums, call->place));
+}
+
+static Value scatter_into_zeros(Context *context, Value like, Value indices, Value values, const char *along, Place place) {
+    Attribute attribute = {.key = ATTRIBUTE_along, .text = along};
+    Value operands[3] = {zeros_like(context, like, place), indices, values};
+    return graph_add(context->work->graph, OP_scatter, operands, 3, &attribute, 1, place);
+}
+
+// acc where nothing was written, the values elsewhere.
+Thing intrinsic_scatter(Context *context, const Call *call) {
+    Value operands[3];
+    const char *along = call_name(context, call, "along");
+    if (!scatter_operands(context, call, operands) || !along) return THING_MISSING;
+    Graph *graph = context->work->graph;
+    Place place = call->place;
+    Value values = scatter_into_zeros(context, operands[0], operands[1], operands[2], along, place);
+    if (value_is_none(values)) return THING_MISSING;
+    const Type *type = graph_type(graph, operands[2]);
+    Value ones = build_expand(graph, build_constant(graph, type->element, 1, place), type, place);
+    Value marks = scatter_into_zeros(context, operands[0], operands[1], ones, along, place);
+    if (value_is_none(marks)) return THING_MISSING;
+    Value zero = build_constant(graph, graph_type(graph, marks)->element, 0, place);
+    Value written = build_binary(graph, OP_ne, marks, zero, place);
+    return tensor_or_unknown(build_select(graph, written, values, operands[0], place));
+}
 
 Thing intrinsic_accumulate(Context *context, const Call *call) {
     Value acc = call_tensor(context, call, 0), value = call_tensor(context, call, 1);
     if (value_is_none(acc) || value_is_none(value)) return THING_MISSING;
-    if (!call_option(call, "along") && !call_option(call, "at"))
-        return tensor_or_unknown(build_accumulate(context->work->graph, acc, value, call->place));
-    int64_t at;
-    const char *along = call_name(context, call, "along");
-    if (!along || !call_integer(context, call, "at", &at)) return THING_MISSING;
-    return tensor_or_unknown(build_accumulate_at(context->work->graph, acc, value, along, at, call->place));
+    Graph *graph = context->work->graph;
+    Value zeros = zeros_like(context, acc, call->place), sum;
+    if (!call_option(call, "along") && !call_option(call, "at")) {
+        sum = build_accumulate(graph, zeros, value, call->place);
+    } else {
+        int64_t at;
+        const char *along = call_name(context, call, "along");
+        if (!along || !call_integer(context, call, "at", &at)) return THING_MISSING;
+        sum = build_accumulate_at(graph, zeros, value, along, at, call->place);
+    }
+    if (value_is_none(sum)) return THING_MISSING;
+    return tensor_or_unknown(build_binary(graph, OP_add, acc, sum, call->place));
 }
 
 Thing intrinsic_pow(Context *context, const Call *call) {

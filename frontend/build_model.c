@@ -11,7 +11,7 @@ static bool report_not_yet(Builder *builder, const Statement *statement) {
     Diagnostics *diagnostics = builder->ir->diagnostics;
     if (strcmp(name, "average") == 0 || strcmp(name, "unroll") == 0 || strcmp(name, "fuse") == 0)
         return report_error(diagnostics, value->place, "E0310", "models made by %s are not supported yet", name);
-    report_error(diagnostics, value->place, "E0310", "a model is a block, or made by average, unroll or fuse");
+    report_error(diagnostics, value->place, "E0319", "a model is a block, or made by average, unroll or fuse");
     return false;
 }
 

@@ -8,6 +8,23 @@ Place context_place(const Context *context, Place place) {
     return context->in_prelude && context->caller.file ? context->caller : place;
 }
 
+bool build_error(const Context *context, Place place, const char *code, const char *format, ...) {
+    Diagnostics *diagnostics = context->builder->ir->diagnostics;
+    va_list arguments;
+    va_start(arguments, format);
+    const char *text = arena_format_list(context->builder->ir->arena, format, arguments);
+    va_end(arguments);
+    context->builder->muted = false;
+    for (size_t i = 0; i < diagnostics_count(diagnostics); i++) {
+        const Message *message = diagnostics_message(diagnostics, i);
+        if (message->code && strcmp(message->code, code) == 0 && message->place.file == place.file &&
+            message->place.line == place.line && message->place.column == place.column &&
+            strcmp(message->text, text) == 0)
+            context->builder->muted = true;
+    }
+    return context->builder->muted ? false : report_error(diagnostics, place, code, "%s", text);
+}
+
 // Edit distance with transpositions; only the last three rows are kept.
 static int edit_distance(const char *a, const char *b) {
     enum { LENGTH_MAX = 63 };

@@ -47,6 +47,7 @@ static bool run_return(Context *context, Statement *statement) {
         return false;
     }
     context->result = evaluate(context, statement->value);
+    context->result_place = statement->value->place;
     context->returned = true;
     return true;
 }

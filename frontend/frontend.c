@@ -69,20 +69,21 @@ static Statement *find_model(Builder *builder, const char *name, Place place) {
     return NULL;
 }
 
-static bool choose_train(Builder *builder) {
+// Before the conditions of the file are decided and after: they may depend on the block's batch and time.
+static void choose_train(Builder *builder) {
     const FrontendOptions *options = builder->options;
-    if (options && options->model) return true;
-    if (!options || !options->train) {
-        builder->train = builder->trains.count ? builder->trains.items[0] : NULL;
-        return true;
-    }
+    for (size_t i = 0; i < builder->trains.count && !builder->train && !(options && options->model); i++)
+        if (!options || !options->train || strcmp(builder->trains.items[i]->name, options->train) == 0)
+            builder->train = builder->trains.items[i];
+}
+
+static bool check_train_option(Builder *builder) {
+    const FrontendOptions *options = builder->options;
+    if (!options || !options->train || options->model || builder->train) return true;
     NameList names = {0};
-    for (size_t i = 0; i < builder->trains.count; i++) {
-        const Statement *train = builder->trains.items[i];
-        vector_push(builder->ir->arena, &names, train->name);
-        if (!builder->train && strcmp(train->name, options->train) == 0) builder->train = train;
-    }
-    return builder->train || report_missing(builder, "train block", options->train, &names, NO_PLACE);
+    for (size_t i = 0; i < builder->trains.count; i++)
+        vector_push(builder->ir->arena, &names, builder->trains.items[i]->name);
+    return report_missing(builder, "train block", options->train, &names, NO_PLACE);
 }
 
 static Statement *choose_model(Builder *builder) {
@@ -129,7 +130,7 @@ static void check_declarations(Builder *builder) {
         Statement *statement = declaration->statement;
         StatementKind kind = statement ? statement->kind : STATEMENT_DIM;
         if (kind == STATEMENT_DIM || kind == STATEMENT_CONST) {
-            declaration_thing(&context, declaration);
+            if (!statement || statement->value) declaration_thing(&context, declaration);
         } else if (kind == STATEMENT_MODEL && !statement->visited) {
             Model *model = model_create(builder, statement, false);
             if (model) model_build_entries(builder, model, NULL, false);
@@ -150,7 +151,10 @@ Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) 
     builder->options = options;
     size_t errors = diagnostics_error_count(ir->diagnostics);
     if (!read_settings(builder) || !load_prelude(builder) || !load_files(builder, path)) return NULL;
-    if (!choose_train(builder)) return NULL;
+    choose_train(builder);
+    if (!load_conditions(builder)) return NULL;
+    choose_train(builder);
+    if (!check_train_option(builder)) return NULL;
     Statement *statement = choose_model(builder);
     if (!statement) return NULL;
     Model *model = build_chosen(builder, statement);

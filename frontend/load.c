@@ -20,7 +20,6 @@ typedef struct Loader {
     const char *root;           // real path of the top file's folder
     VECTOR(const char *) done;
     VECTOR(Include) active;
-    VECTOR(Statement *) conditions;
 } Loader;
 
 static const char *embedded_text(const char *name) {
@@ -129,19 +128,43 @@ static bool load_once(Loader *loader, const char *path, const char *real, const 
     return ok;
 }
 
+// a/./b/../c -> a/c; leading parts that cannot be removed stay.
+static const char *tidy_path(Arena *arena, const char *path) {
+    char *tidy = arena_copy(arena, path, strlen(path));
+    size_t start = *path == '/', length = start;  // what is kept so far
+    for (const char *at = path + start; *at;) {
+        size_t part = strcspn(at, "/"), last = length;
+        while (last > start && tidy[last - 1] != '/') last--;
+        bool after_up = length - last == 2 && strncmp(tidy + last, "..", 2) == 0;
+        if (part == 2 && strncmp(at, "..", 2) == 0 && length > start && !after_up) {
+            length = last > start ? last - 1 : start;
+        } else if (part && !(part == 1 && *at == '.')) {
+            if (length > start) tidy[length++] = '/';
+            memcpy(tidy + length, at, part);
+            length += part;
+        }
+        at += part + (at[part] == '/');
+    }
+    tidy[length] = 0;
+    return tidy;
+}
+
 static bool load_include(Loader *loader, const Statement *statement) {
     Ir *ir = loader->builder->ir;
     const char *name = statement->name, *from = vector_last(&loader->active).path;
     if (*name == '/' || *name == 0)
         return report_error(ir->diagnostics, statement->place, "E0107", "an include names a file relative to this one");
+    bool from_embedded = strncmp(vector_last(&loader->active).real, "std/", 4) == 0;
     const char *folder = file_folder(ir->arena, from);
     const char *path = strcmp(folder, ".") == 0 ? name : arena_format(ir->arena, "%s/%s", folder, name);
-    const char *real = strncmp(from, "std/", 4) == 0 && embedded_text(from) ? NULL : real_path(ir->arena, path);
-    if (real && !is_inside(real, loader->root))
+    const char *real_folder = from_embedded ? NULL : file_folder(ir->arena, vector_last(&loader->active).real);
+    const char *meant = real_folder ? tidy_path(ir->arena, arena_format(ir->arena, "%s/%s", real_folder, name)) : NULL;
+    const char *real = from_embedded ? NULL : real_path(ir->arena, path);
+    if ((meant && !is_inside(meant, loader->root)) || (real && !is_inside(real, loader->root)))
         return report_error(ir->diagnostics, statement->place, "E0107", "'%s' lies outside of the model's folder", name);
-    if (real) return load_once(loader, path, real, NULL, 0, statement->place);
+    if (real) return load_once(loader, tidy_path(ir->arena, path), real, NULL, 0, statement->place);
     const char *std = strncmp(name, "std/", 4) == 0 ? name : arena_format(ir->arena, "std/%s", name);
-    bool wants_std = std == name || strncmp(from, "std/", 4) == 0;
+    bool wants_std = std == name || from_embedded;
     const char *text = wants_std ? embedded_text(std) : NULL;
     if (text) return load_once(loader, std, std, text, strlen(text), statement->place);
     report_error(ir->diagnostics, statement->place, "E0108", "there is no file '%s'", name);
@@ -160,9 +183,9 @@ static bool load_text(Loader *loader, const char *path, const char *text, size_t
         if (statement->kind == STATEMENT_INCLUDE)
             ok = load_include(loader, statement) && ok;
         else if (statement->kind == STATEMENT_IF)
-            vector_push(builder->ir->arena, &loader->conditions, statement);
+            vector_push(builder->ir->arena, &builder->conditions, statement);
         else
-            ok = declare_one(builder, &builder->user, statement) && ok;
+            declare_one(builder, &builder->user, statement);  // a mistake here does not hide others
     }
     return ok;
 }
@@ -189,9 +212,13 @@ bool load_files(Builder *builder, const char *path) {
     if (!load_once(&loader, arena_copy(ir->arena, path, strlen(path)), real, text, length, NO_PLACE)) return false;
     declare_implicit(builder, "batch");
     declare_implicit(builder, "time");
+    return true;
+}
+
+bool load_conditions(Builder *builder) {
     bool ok = true;
-    for (size_t i = 0; i < loader.conditions.count; i++)
-        ok = decide_condition(builder, loader.conditions.items[i]) && ok;
+    for (size_t i = 0; i < builder->conditions.count; i++)
+        ok = decide_condition(builder, builder->conditions.items[i]) && ok;
     return ok;
 }
 

@@ -100,6 +100,11 @@ static void share_initialisers(Parse *parse, Statements *declared, Place place);
 
 file:
     statements { parse->statements = *$1; }
+  | file '}' statements {
+        /* left over from a head that was not understood, or one too many */
+        if (!yynerrs) report_error(parse->ir->diagnostics, @2, "E0104", "unexpected '}'");
+        yynerrs++;
+    }
 
 statements:
     %empty { $$ = EMPTY(Statements); }
@@ -124,7 +129,6 @@ statement:
         $$->type = $6;
         $$->clauses = *$7;
     }
-  | FN NAME error block { $$ = block_statement(parse, STATEMENT_FN, $2, @2, $4); }
   | LAYER NAME '(' formals ')' result block {
         $$ = block_statement(parse, STATEMENT_LAYER, $2, @2, $7);
         $$->formals = *$4;
@@ -141,7 +145,6 @@ statement:
         $$ = block_statement(parse, STATEMENT_OBJECTIVE, $2, @2, $6);
         $$->formals = *$4;
     }
-  | OBJECTIVE NAME error block { $$ = block_statement(parse, STATEMENT_OBJECTIVE, $2, @2, $4); }
   | TRAIN NAME NAME NAME train_name '{' entries '}' {
         expect_word(parse, $3, "with", @3);
         $$ = syntax_statement(parse, STATEMENT_TRAIN, $5 ? $5 : $2, $5 ? @5 : @2);
@@ -396,19 +399,49 @@ static void yyerror(const Place *place, yyscan_t scanner, Parse *parse, const ch
     parse->too_deep = true;
 }
 
+/* 'x' for marks and reserved words, plain words for classes of tokens. */
+static const char *token_text(Parse *parse, yysymbol_kind_t token) {
+    const char *name = yysymbol_name(token);
+    bool is_class = token == YYSYMBOL_NAME || token == YYSYMBOL_NUMBER || token == YYSYMBOL_TEXT ||
+                    token == YYSYMBOL_YYEOF;
+    return is_class || name[0] == '\'' ? name : arena_format(ARENA, "'%s'", name);
+}
+
+static bool continues_value(yysymbol_kind_t token) {
+    switch (token) {
+        case YYSYMBOL_EQ: case YYSYMBOL_NE: case YYSYMBOL_LE: case YYSYMBOL_GE: case YYSYMBOL_ARROW:
+        case YYSYMBOL_DOTS: return true;
+        default: return strchr("+-*/<>|.[(~", yysymbol_name(token)[1]) && yysymbol_name(token)[0] == '\'';
+    }
+}
+
+/* What could stand here, in few words: operators are left out after a value. */
+static const char *expected_text(Parse *parse, const yypcontext_t *context) {
+    enum { SHOWN = 4 };
+    yysymbol_kind_t expected[YYNTOKENS];
+    const char *list = "";
+    int count = yypcontext_expected_tokens(context, expected, YYNTOKENS), shown = 0;
+    bool value = false, statement = false;
+    for (int i = 0; i < count; i++) {
+        if (expected[i] == YYSYMBOL_NUMBER) value = true;
+        if (expected[i] == YYSYMBOL_LET) statement = true;
+    }
+    if (statement) return "";
+    if (value) return ", expected a value";
+    for (int i = 0; i < count; i++) {
+        if (count > SHOWN && continues_value(expected[i])) continue;
+        list = arena_format(ARENA, "%s%s%s", list, shown ? " or " : ", expected ", token_text(parse, expected[i]));
+        if (++shown > SHOWN) return "";
+    }
+    return list;
+}
+
 static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, Parse *parse) {
     (void)scanner;
     if (parse->too_deep) return 0;
-    enum { SHOWN = 4 };
-    yysymbol_kind_t expected[SHOWN];
-    int count = yypcontext_expected_tokens(context, expected, SHOWN);
-    const char *list = "";
-    for (int i = 0; i < count; i++)
-        list = arena_format(ARENA, "%s%s%s", list, i == 0 ? ", expected " : i + 1 == count ? " or " : ", ",
-                            yysymbol_name(expected[i]));
     yysymbol_kind_t token = yypcontext_token(context);
     report_error(parse->ir->diagnostics, *yypcontext_location(context), "E0104", "unexpected %s%s",
-                 token == YYSYMBOL_YYEMPTY ? "text" : yysymbol_name(token), list);
+                 token == YYSYMBOL_YYEMPTY ? "text" : token_text(parse, token), expected_text(parse, context));
     return 0;
 }
 

@@ -42,6 +42,7 @@ NestBuilder nest_builder(Lowering *lowering, const char *name) {
     builder.launch.workspace = UINT32_MAX;
     builder.launch.node = lowering->node_id;
     builder.launch.place = builder.nest->place;
+    if (lowering->node) builder.launch.region = attribute_integer(lowering->node, ATTRIBUTE_region, 0);
     return builder;
 }
 

@@ -231,6 +231,29 @@ void nest_compact(Nest *nest) {
     }
 }
 
+static const Index *copy_index(Ir *ir, const Index *index, int rank) {
+    Index *copy = ARENA_ARRAY(ir->arena, Index, rank ? rank : 1);
+    if (rank) memcpy(copy, index, sizeof(Index) * (size_t)rank);
+    return copy;
+}
+
+Nest *nest_copy(Ir *ir, const Nest *nest) {
+    Nest *copy = nest_create(ir, nest->name, nest->place);
+    *copy = *nest;
+    copy->ir = ir;
+    memset(&copy->formulas, 0, sizeof copy->formulas);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        Formula formula = nest->formulas.items[i];
+        if (formula.kind == FORMULA_LOAD)
+            formula.index = copy_index(ir, formula.index, nest->operands[formula.operand].rank);
+        vector_push(ir->arena, &copy->formulas, formula);
+    }
+    for (int i = 0; i < nest->stage_count; i++)
+        if (writes(&nest->stages[i]))
+            copy->stages[i].index = copy_index(ir, nest->stages[i].index, nest->operands[nest->stages[i].operand].rank);
+    return copy;
+}
+
 // Iterations of an outer loop may run apart when no two of them write to one place: the loop moves the
 // address of every write through the affine part, or it chooses the place of a `scatter`, whose indices
 // are distinct by definition.

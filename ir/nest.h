@@ -113,6 +113,7 @@ uint64_t nest_hash(const Nest *nest);                // structure without name a
 bool nest_equal(const Nest *a, const Nest *b);
 bool nest_verify(Ir *ir, const Nest *nest);          // reports what is broken
 
+Nest *nest_copy(Ir *ir, const Nest *nest);           // nothing shared; lives in ir->arena
 // Drops formulas that no stage uses and renumbers the others in the order of their first use, so that
 // nests that were built in different ways but say the same compare equal.
 void nest_compact(Nest *nest);

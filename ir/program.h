@@ -65,6 +65,8 @@ typedef struct Launch {
     int64_t offsets[NEST_OPERAND_MAX];     // elements from the start of the buffer
     uint32_t workspace;                    // buffer, or UINT32_MAX
     uint32_t node;                         // the graph node it came from, for reports
+    int64_t region;                        // recompute region of that node, 0: none. What is computed again
+                                           // late must not move back to where it was computed first
     Place place;
 } Launch;
 

@@ -303,7 +303,7 @@ Graph *differentiate(PassContext *context, const Graph *graph) {
     const Output *output = graph_find_output(graph, "loss");
     const Type *type = output ? graph_type(graph, output->value) : NULL;
     if (!output || type->rank != 0 || type->element != ELEMENT_F32) {
-        report_error(ir->diagnostics, NO_PLACE, "E0510", "gradient: graph %s needs an output loss: f32[]; %s",
+        report_error(ir->diagnostics, NO_PLACE, "E0515", "gradient: graph %s needs an output loss: f32[]; %s",
                      graph->name, output ? arena_format(ir->arena, "its loss is %s", type_text(ir, type)) : "it has none");
         return NULL;
     }

@@ -200,14 +200,6 @@ static void settle_sinks(LossRegion *region) {
 
 // ---- The region ----
 
-static void count_uses(LossRegion *region) {
-    const Graph *graph = region->graph;
-    for (uint32_t id = 0; id < graph->nodes.count; id++)
-        for (uint32_t i = 0; i < graph_node(graph, id)->operand_count; i++)
-            region->uses[graph_node(graph, id)->operands[i].node]++;
-    for (size_t i = 0; i < graph->outputs.count; i++) region->uses[graph->outputs.items[i].value.node]++;
-}
-
 // Rows and column from an operand of the call: all results lack exactly one of its dimensions.
 static bool set_dimensions(LossRegion *region, const Node *call, Value operand) {
     const Type *type = graph_type(region->graph, operand);
@@ -244,8 +236,7 @@ static void start(LossRegion *region, const Graph *graph) {
     region->parts = ARENA_ARRAY(arena, Part, count);
     region->levels = ARENA_ARRAY(arena, uint32_t, count);
     region->chains = ARENA_ARRAY(arena, uint32_t, count);
-    region->uses = ARENA_ARRAY(arena, uint32_t, count);
-    count_uses(region);
+    region->uses = graph_uses(graph);
 }
 
 bool loss_region_find(LossRegion *region, const Graph *graph, uint32_t id) {

@@ -115,7 +115,9 @@ static void add_outputs(Lower *lower) {
             if (lower->target[slot] != UINT32_MAX) break;
             lower->target[slot] = buffer;
             if (!consumes_first(graph_node(graph, value.node)->op)) break;
-            value = graph_node(graph, value.node)->operands[0];
+            Value acc = graph_node(graph, value.node)->operands[0];
+            if (lower->last_use[slot_of(lower, acc)] > (int32_t)value.node) break;  // needed later: a copy changes
+            value = acc;
         }
     }
 }
@@ -209,7 +211,8 @@ static bool lower_call(Lower *lower) {
                             "kernel %s has more than %d operands and results", kernel, NEST_OPERAND_MAX);
     NamedKernel *named = ARENA_NEW(lower->program->ir->arena, NamedKernel);
     Launch launch = {.operand_count = (int)count, .workspace = UINT32_MAX, .place = node->place,
-                     .node = lower->lowering.node_id};
+                     .node = lower->lowering.node_id,
+                     .region = attribute_integer(node, ATTRIBUTE_region, 0)};
     *named = (NamedKernel){.name = kernel, .operand_count = (int)count, .place = node->place,
                            .output_start = (int)node->operand_count,
                            .meaning = attribute_graph(node, ATTRIBUTE_function)};

@@ -231,7 +231,14 @@ static bool refers_to(const Graph *graph, const Graph *callee) {
     return false;
 }
 
+static bool is_initializer(const Module *module, const Graph *graph) {
+    for (size_t i = 0; i < module->parameters.count; i++)
+        if (module->parameters.items[i].initialize == graph) return true;
+    return false;
+}
+
 bool module_is_entry(const Module *module, const Graph *graph) {
+    if (is_initializer(module, graph)) return false;
     for (size_t i = 0; i < module->graphs.count; i++)
         if (refers_to(module->graphs.items[i], graph)) return false;
     return true;
@@ -264,35 +271,43 @@ static Module *copy_without_graphs(const Module *module) {
 
 static Module *run_on_entries(PassContext *context, const PassRequest *request, const Module *module) {
     Module *result = copy_without_graphs(module);
-    bool needs_loss = request->pass->run_graph == differentiate;
+    bool only_loss = request->pass->run_graph == differentiate;
     for (size_t i = 0; i < module->graphs.count; i++) {
         Graph *graph = module->graphs.items[i];
+        if (is_initializer(module, graph) && !add_with_callees(result, graph)) return NULL;
         if (!module_is_entry(module, graph)) continue;
-        if (!needs_loss || graph_find_output(graph, "loss")) graph = pass_run_request(context, request, graph);
+        if (!only_loss || strcmp(graph->name, "loss") == 0) graph = pass_run_request(context, request, graph);
         if (!graph || !add_with_callees(result, graph)) return NULL;
     }
+    return result;
+}
+
+Module *pass_run_module_request(PassContext *context, const PassRequest *request, const Module *module) {
+    const Module *outer = context->module;
+    context->module = module;
+    Module *result;
+    if (request->pass->run_module) {
+        context->request = request;
+        result = request->pass->run_module(context, module);
+        context->request = NULL;
+    } else {
+        result = run_on_entries(context, request, module);
+    }
+    context->module = outer;
+    if (result && verifies(context) && !module_verify(result, request->pass->name)) return NULL;
     return result;
 }
 
 Module *pass_run_module(PassContext *context, const char *text, const Module *module) {
     PassRequest *requests;
     uint32_t count;
-    if (!pass_parse(context->ir, text, &requests, &count)) return NULL;
+    if (!module || !pass_parse(context->ir, text, &requests, &count)) return NULL;
     Module *result = NULL;
     for (uint32_t i = 0; i < count; i++) {
-        const PassRequest *request = &requests[i];
-        context->module = module;
-        if (request->pass->run_module) {
-            context->request = request;
-            result = request->pass->run_module(context, module);
-            context->request = NULL;
-        } else {
-            result = run_on_entries(context, request, module);
-        }
-        if (!result || (verifies(context) && !module_verify(result, request->pass->name))) return NULL;
+        result = pass_run_module_request(context, &requests[i], module);
+        if (!result) return NULL;
         module = result;
     }
-    context->module = module;
     return result;
 }
 

@@ -62,12 +62,13 @@ int pass_choice(const PassContext *context, const char *option, const char *word
 // pipeline is a list of calls. The result is verified; a broken rule names its pass.
 Graph *pass_run(PassContext *context, const char *text, const Graph *graph);
 // Runs passes of levels module and graph over a module; graph passes run on every entry graph, except
-// `gradient`, which runs on those with an output `loss`. Returns a new module.
+// `gradient`, which runs on `loss` alone and makes it `accumulate`. Returns a new module.
 Module *pass_run_module(PassContext *context, const char *text, const Module *module);
-// One request on one graph, for callers that print between passes.
+// One request on one graph, or on a module, for callers that look between passes.
 Graph *pass_run_request(PassContext *context, const PassRequest *request, const Graph *graph);
+Module *pass_run_module_request(PassContext *context, const PassRequest *request, const Module *module);
 
-// Graphs of a module that no other graph of it refers to.
+// Graphs of a module that no other graph of it refers to, and that initialise no parameter.
 bool module_is_entry(const Module *module, const Graph *graph);
 
 bool pass_has_kernel(const PassContext *context, const char *kernel);

@@ -28,6 +28,7 @@ typedef struct Recompute {
     const Graph *graph;
     bool *forward;        // by node
     bool *used_backward;  // by node: a backward node has it as operand
+    bool *fixed;          // by node: no input flows into it (tables of positions)
     bool *leaves;         // by node with a region: something outside of the region uses it
     Fate *fates;          // by node
     bool cheap, expensive;
@@ -49,6 +50,12 @@ static bool is_cloned_region(const Recompute *recompute, uint32_t id) {
 
 static void mark(Recompute *recompute) {
     const Graph *graph = recompute->graph;
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        recompute->fixed[id] = node->op != OP_input;
+        for (uint32_t i = 0; i < node->operand_count; i++)
+            recompute->fixed[id] &= recompute->fixed[node->operands[i].node];
+    }
     for (size_t i = 0; i < graph->outputs.count; i++)
         if (value_is_none(graph->outputs.items[i].replaces))
             recompute->forward[graph->outputs.items[i].value.node] = true;
@@ -110,7 +117,7 @@ static Fate fate_of(const Recompute *recompute, uint32_t id, bool used, bool *po
     }
     int64_t region = region_of(recompute, id);
     possible[id] = true;
-    if (node->operand_count == 0 || (is_view(node->op) && standing)) return FATE_FREE;
+    if (recompute->fixed[id] || node->op == OP_input || (is_view(node->op) && standing)) return FATE_FREE;
     if (is_cloned_region(recompute, id)) return used ? FATE_CLONED : FATE_GONE;
     bool is_layer_result = region > 0 && region <= recompute->honoured;
     if (!is_layer_result && all && is_cheap(recompute, node->op)) return used ? FATE_CLONED : FATE_GONE;
@@ -192,6 +199,7 @@ Graph *recompute_values(PassContext *context, const Graph *graph) {
     Recompute recompute = {.graph = graph, .cheap = mode > 0, .expensive = mode > 1};
     recompute.forward = ARENA_ARRAY(arena, bool, count);
     recompute.used_backward = ARENA_ARRAY(arena, bool, count);
+    recompute.fixed = ARENA_ARRAY(arena, bool, count);
     recompute.leaves = ARENA_ARRAY(arena, bool, count);
     recompute.fates = ARENA_ARRAY(arena, Fate, count);
     recompute.clones = ARENA_ARRAY(arena, Value, count);

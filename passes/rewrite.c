@@ -12,6 +12,15 @@ bool *graph_live_nodes(const Graph *graph) {
     return live;
 }
 
+uint32_t *graph_uses(const Graph *graph) {
+    uint32_t *uses = ARENA_ARRAY(graph->ir->arena, uint32_t, graph->nodes.count);
+    for (uint32_t id = 0; id < graph->nodes.count; id++)
+        for (uint32_t i = 0; i < graph_node(graph, id)->operand_count; i++)
+            uses[graph_node(graph, id)->operands[i].node]++;
+    for (size_t i = 0; i < graph->outputs.count; i++) uses[graph->outputs.items[i].value.node]++;
+    return uses;
+}
+
 static void start(Rewrite *rewrite, const Graph *from) {
     Arena *arena = from->ir->arena;
     rewrite->from = from;

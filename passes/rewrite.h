@@ -47,5 +47,7 @@ bool rewrite_splice(Rewrite *rewrite, const Graph *callee, const Value *argument
 
 // live[id]: an output needs the node.
 bool *graph_live_nodes(const Graph *graph);
+// uses[id]: how many operands and outputs are results of the node.
+uint32_t *graph_uses(const Graph *graph);
 
 #endif

@@ -167,30 +167,48 @@ static Value fold_rule(const Match *match) {
     return fit(match, build_constant(match->graph, result->element, number, match->node->place));
 }
 
-// Elementwise ops broadcast by themselves: an operand's own broadcast goes where another operand has all
-// the dimensions, and moves behind the op where the operands lack the same ones.
-static Value broadcast_operand_rule(const Match *match) {
+// Elementwise ops match their operands by name and broadcast by themselves: where one operand has all the
+// dimensions, the others' own broadcasts and transposes go.
+static Value full_operand_rule(const Match *match) {
     Graph *graph = match->graph;
-    uint32_t count = match->node->operand_count;
     const Type *result = match->node->types[0];
     Value operands[3];
-    bool has_full = false, stripped = false, alike = true;
-    const Attribute *first = NULL;
-    for (uint32_t i = 0; i < count && i < 3; i++) {
+    bool has_full = false, stripped = false;
+    for (uint32_t i = 0; i < match->node->operand_count; i++) {
+        operands[i] = match->operands[i];
         const Node *node = operand_node(match, i);
-        const Attribute *dimensions = node->op == OP_broadcast ? attribute_find(node, ATTRIBUTE_dimensions) : NULL;
-        operands[i] = dimensions ? node->operands[0] : match->operands[i];
-        stripped |= dimensions != NULL;
-        has_full |= !dimensions && type_same_dimensions(graph_type(graph, operands[i]), result);
-        if (i == 0) first = dimensions;
-        alike &= dimensions && first && dimensions->count == first->count;
-        for (uint32_t d = 0; alike && d < first->count; d++)
-            alike = dimension_same(&first->dimensions[d], &dimensions->dimensions[d]);
+        while (node->op == OP_broadcast || node->op == OP_transpose) {
+            operands[i] = node->operands[0];
+            node = graph_node(graph, operands[i].node);
+        }
+        bool full = graph_type(graph, operands[i])->rank == result->rank;
+        has_full |= full && type_same_dimensions(graph_type(graph, operands[i]), result);
+        if (full) operands[i] = match->operands[i];  // a transpose at most, which may be what sets the order
+        stripped |= !value_same(operands[i], match->operands[i]);
     }
-    if (count > 3 || !stripped || (!has_full && !alike)) return VALUE_NONE;
+    if (!stripped || !has_full) return VALUE_NONE;
     Value value = graph_copy_node(graph, match->node, operands);
-    if (!has_full) value = build_broadcast(graph, value, first->dimensions, first->count, match->node->place);
     return graph_type(graph, value) == result ? value : VALUE_NONE;
+}
+
+// Where all operands lack the same dimensions, the broadcast moves behind the op.
+static Value late_broadcast_rule(const Match *match) {
+    Graph *graph = match->graph;
+    Value operands[3];
+    const Attribute *first = NULL;
+    for (uint32_t i = 0; i < match->node->operand_count; i++) {
+        const Node *node = operand_node(match, i);
+        if (node->op != OP_broadcast) return VALUE_NONE;
+        const Attribute *dimensions = attribute_find(node, ATTRIBUTE_dimensions);
+        if (!first) first = dimensions;
+        if (dimensions->count != first->count) return VALUE_NONE;
+        for (uint32_t d = 0; d < first->count; d++)
+            if (!dimension_same(&first->dimensions[d], &dimensions->dimensions[d])) return VALUE_NONE;
+        operands[i] = node->operands[0];
+    }
+    Value value = graph_copy_node(graph, match->node, operands);
+    value = build_broadcast(graph, value, first->dimensions, first->count, match->node->place);
+    return graph_type(graph, value) == match->node->types[0] ? value : VALUE_NONE;
 }
 
 // ---- Accumulation ----
@@ -244,28 +262,36 @@ static Value apply_rules(const Match *match) {
     }
     if (strcmp(op_table[match->node->op]->family, "elementwise") != 0) return VALUE_NONE;
     Value value = fold_rule(match);
-    return value_is_none(value) ? broadcast_operand_rule(match) : value;
+    if (value_is_none(value)) value = full_operand_rule(match);
+    return value_is_none(value) ? late_broadcast_rule(match) : value;
 }
+
+typedef struct Round {
+    bool changed;
+    const uint32_t *uses;  // of each old node
+} Round;
 
 static bool simplify_node(Rewrite *rewrite, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
     if (node->result_count != 1 || node->operand_count == 0) return false;
-    Match match = {rewrite->to, node, rewrite_operands(rewrite, node)};
+    Round *round = rewrite->data;
+    Match match = {rewrite->to, node, rewrite_operands(rewrite, node), round->uses};
     Value value = apply_rules(&match);
     if (value_is_none(value)) return false;
     if (graph_type(rewrite->to, value) != node->types[0])
         INTERNAL_ERROR("simplify changed the type of a node %s", op_name(node->op));
-    *(bool *)rewrite->data = true;
+    round->changed = true;
     rewrite_set(rewrite, (Value){id, 0}, value);
     return true;
 }
 
 Graph *simplify(PassContext *context, const Graph *graph) {
     Graph *result = NULL;
-    bool changed = true;
-    for (int round = 0; changed && round < 16; round++) {
-        changed = false;
-        result = rewrite_graph(context, round ? result : graph, graph->name, simplify_node, &changed);
+    Round round = {.changed = true};
+    for (int count = 0; round.changed && count < 16; count++) {
+        if (result) graph = result;
+        round = (Round){.uses = graph_uses(graph)};
+        result = rewrite_graph(context, graph, graph->name, simplify_node, &round);
         if (!result) return NULL;
     }
     return result;

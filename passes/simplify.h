@@ -9,6 +9,7 @@ typedef struct Match {
     Graph *graph;
     const Node *node;
     const Value *operands;
+    const uint32_t *uses;  // of each old node
 } Match;
 
 // A constant, or a broadcast of one.

@@ -24,9 +24,30 @@ static Value rename_to(const Match *match, Value value, const char *const *from,
     return graph_add(match->graph, OP_rename, &value, 1, attributes, 2, match->node->place);
 }
 
+// What is renamed after it was repeated may be renamed before.
+static Value rename_before_broadcast(const Match *match, const Node *broadcast) {
+    const Attribute *added = attribute_find(broadcast, ATTRIBUTE_dimensions);
+    const Type *type = graph_type(match->graph, broadcast->operands[0]);
+    const char *from[RANK_MAX], *to[RANK_MAX];
+    Dimension dimensions[RANK_MAX];
+    uint32_t count = 0;
+    for (int i = 0; i < type->rank; i++) {
+        from[count] = type->dimensions[i].name;
+        to[count] = renamed(match->node, from[count]);
+        if (from[count] != to[count]) count++;
+    }
+    for (uint32_t i = 0; i < added->count; i++) {
+        dimensions[i] = added->dimensions[i];
+        dimensions[i].name = renamed(match->node, dimensions[i].name);
+    }
+    Value value = rename_to(match, broadcast->operands[0], from, to, count);
+    return build_broadcast(match->graph, value, dimensions, added->count, match->node->place);
+}
+
 Value simplify_rename(const Match *match) {
     if (keeps_type(match)) return match->operands[0];
     const Node *inner = inner_node(match);
+    if (inner->op == OP_broadcast) return rename_before_broadcast(match, inner);
     if (inner->op != OP_rename) return VALUE_NONE;
     const Type *type = graph_type(match->graph, inner->operands[0]);
     const char *from[RANK_MAX], *to[RANK_MAX];
@@ -43,7 +64,11 @@ Value simplify_rename(const Match *match) {
 Value simplify_transpose(const Match *match) {
     if (keeps_type(match)) return match->operands[0];
     const Node *inner = inner_node(match);
-    return inner->op == OP_transpose ? graph_copy_node(match->graph, match->node, inner->operands) : VALUE_NONE;
+    if (inner->op == OP_transpose) return graph_copy_node(match->graph, match->node, inner->operands);
+    if (inner->op != OP_dot || match->uses[match->node->operands[0].node] != 1) return VALUE_NONE;
+    // The result of a dot has the dimensions of its first operand in front.
+    Value value = graph_copy_node(match->graph, inner, (Value[]){inner->operands[1], inner->operands[0]});
+    return graph_type(match->graph, value) == match->node->types[0] ? value : VALUE_NONE;
 }
 
 Value simplify_broadcast(const Match *match) {

@@ -9,6 +9,17 @@ config.suffixes = [".cherry", ".ir", ".test"]
 config.excludes = ["unit"]
 config.test_source_root = os.path.join(config.source, "tests")
 config.test_exec_root = os.path.join(config.build, "tests")
+config.environment["XDG_CACHE_HOME"] = os.path.join(config.build, "tests", "cache")  # of objects, the suite's own
+# A model of a few thousand parameters over ASCII, for whole runs: %tiny stands for the file and its settings.
+tiny = {"vocab": 128, "embed": 16, "heads": 2, "key": 8, "ffn": 32, "layers": 2, "batch": 4, "time": 32,
+        "warmup": 10, "sample_every": 0}
+settings = " ".join(f"--set {name}={value}" for name, value in tiny.items())
+nano = os.path.join(config.source, "models", "nano.cherry")
+config.substitutions.append(("%tiny", f"{nano} {settings}"))
+config.substitutions.append(("%story", os.path.join(config.source, "tests", "data", "story.txt")))
+config.substitutions.append(("%exits", os.path.join(config.source, "tests", "exits")))
+config.substitutions.append(("%metrics", "python3 " + os.path.join(config.source, "tests", "run", "metrics.py")))
+config.substitutions.append(("%tensors", "python3 " + os.path.join(config.source, "tests", "run", "tensors.py")))
 config.substitutions.append(("%cherry", os.path.join(config.build, "cherry")))
 config.substitutions.append(("%filecheck", config.filecheck))
 config.substitutions.append(("%root", config.source))

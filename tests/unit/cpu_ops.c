@@ -71,7 +71,7 @@ static void sweep_case(const OpCase *op_case, const char *cpu) {
     if (!evaluate_graph(arena, graph, inputs, outputs)) fail_with_diagnostics(op_case, ir);
     Program *program = lower_graph(graph, cpu_has_kernel);
     if (!program) fail_with_diagnostics(op_case, ir);
-    CpuOptions options = {.cpu = cpu, .threads = 1};
+    CpuOptions options = {.cpu = cpu, .threads = 1, .sanitize = SANITIZE};
     CpuCode *code = cpu_compile(ir, &program, 1, &options);
     if (!code) fail_with_diagnostics(op_case, ir);
     char **buffers = ARENA_ARRAY(arena, char *, program->buffers.count);

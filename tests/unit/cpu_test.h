@@ -29,6 +29,13 @@ typedef struct Storage {
     double *values;      // what the reference sees
 } Storage;
 
+// In a sanitized build generated code is checked as well.
+#ifdef __SANITIZE_ADDRESS__
+enum { SANITIZE = true };
+#else
+enum { SANITIZE = false };
+#endif
+
 static uint64_t test_random_state = 1;
 static inline double test_random(void) {  // [0, 1)
     test_random_state = test_random_state * 6364136223846793005u + 1442695040888963407u;
@@ -90,11 +97,14 @@ static inline Storage storage_create(const NestOperand *operand, const Case *tes
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
     char *workspace = aligned_alloc(64, (size_t)(kernel->workspace_bytes + 127) & ~(size_t)63);
     char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
-    for (int phase = 0; phase < kernel->phase_count; phase++)
+    for (int phase = 0; phase < kernel->phase_count; phase++) {
+        kernel->functions[phase](operands, workspace, scratch, 0, 0);  // an empty share
         for (int64_t begin = 0; begin < kernel->tasks[phase]; begin += step) {
             int64_t end = begin + step < kernel->tasks[phase] ? begin + step : kernel->tasks[phase];
             kernel->functions[phase](operands, workspace, scratch, begin, end);
         }
+        kernel->functions[phase](operands, workspace, scratch, kernel->tasks[phase], kernel->tasks[phase]);
+    }
     free(workspace);
     free(scratch);
 }
@@ -149,7 +159,7 @@ static inline void run_case(const Case *test, const char *cpu) {
         reference[i] = storage[i].values - storage[i].low;
     }
     CpuKernel kernel;
-    CpuOptions options = {.cpu = cpu, .threads = 1};
+    CpuOptions options = {.cpu = cpu, .threads = 1, .sanitize = SANITIZE};
     CpuCode *code = compile_nest(ir, nest, &options, &kernel);
     nest_evaluate(nest, reference);
     char *first[NEST_OPERAND_MAX] = {0};

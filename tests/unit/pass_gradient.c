@@ -182,7 +182,7 @@ static void errors_are_reported(void **state) {
     assert_true(has_error(ir, "E0504"));
     Graph *empty = graph_create(ir, test_name(ir, "empty"));
     assert_null(pass_run(&context, "gradient", empty));
-    assert_true(has_error(ir, "E0510"));
+    assert_true(has_error(ir, "E0515"));
 }
 
 int main(void) {

@@ -128,6 +128,18 @@ static void broadcasts_leave_elementwise_ops(void **state) {
     assert_int_equal(simplified(&at, binary(&at, OP_add, at.x, both)), 3);
 }
 
+static void transposes_leave_elementwise_ops_and_dots(void **state) {
+    Case at = start(state);
+    Value wide = build_expand(at.graph, unary(&at, OP_exp, at.y), test_type(at.ir, ELEMENT_F32, "b", 3, "a", 2, NULL), NO_PLACE);
+    const char *order[] = {name(&at, "a"), name(&at, "b")};
+    Value turned = build_transpose(at.graph, wide, order, 2, NO_PLACE);
+    graph_add_output(at.graph, name(&at, "product"), binary(&at, OP_mul, turned, at.x), VALUE_NONE);
+    Value z = test_input(at.graph, "z", ROLE_DATA, test_type(at.ir, ELEMENT_F32, "b", 3, "c", 4, NULL));
+    const char *swapped[] = {name(&at, "c"), name(&at, "a")};
+    Value dot = build_transpose(at.graph, test_dot(at.graph, at.x, z, "b"), swapped, 2, NO_PLACE);
+    assert_int_equal(simplified(&at, dot), 3);  // exp, mul, dot
+}
+
 static void gradients_stay_right(void **state) {
     Ir *ir = (start(state)).ir;
     TestModel model = test_model(ir, false, test_entries, 4);
@@ -171,6 +183,7 @@ int main(void) {
         cmocka_unit_test_teardown(slices_find_their_part_of_a_concat, finish),
         cmocka_unit_test_teardown(sums_of_broadcasts_multiply, finish),
         cmocka_unit_test_teardown(broadcasts_leave_elementwise_ops, finish),
+        cmocka_unit_test_teardown(transposes_leave_elementwise_ops_and_dots, finish),
         cmocka_unit_test_teardown(gradients_stay_right, finish),
         cmocka_unit_test_teardown(sharing_finds_swapped_operands, finish),
         cmocka_unit_test_teardown(dead_nodes_and_inputs_go, finish),

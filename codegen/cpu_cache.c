@@ -1,0 +1,230 @@
+// Object code on disk. One file holds a batch; every kernel of the batch has a hard link to it under its
+// own name, so a kernel is found whatever it was compiled together with. The cache never fails: what is
+// missing, damaged or of another version is compiled again, and what cannot be written is not.
+//
+// File: Header, an Entry per kernel, the object. The checksum covers everything behind it.
+#include "codegen/cpu_cache.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+
+enum { FOLDER_LIMIT = 256 << 20 };  // bytes of files; the oldest go first
+
+typedef struct Header {
+    char magic[8];
+    uint64_t checksum;
+    uint64_t target_key, batch;
+    uint64_t entries, object_bytes;
+} Header;
+
+typedef struct Entry {
+    uint64_t kernel;
+    int64_t phase_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes;
+} Entry;
+
+static const char magic[8] = "CHERRY1";
+
+// ---- Where ----
+
+static const char *choose_folder(Arena *arena, const char *given) {
+    if (given) return given;
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache && *cache) return arena_format(arena, "%s/cherry", cache);
+    if (home && *home) return arena_format(arena, "%s/.cache/cherry", home);
+    return NULL;
+}
+
+// With parents; only the user's own, since what lies there will be run.
+static bool make_folder(Arena *arena, const char *path) {
+    char *copy = arena_copy(arena, path, strlen(path));
+    for (char *at = copy + 1; *at; at++) {
+        if (*at != '/') continue;
+        *at = 0;
+        mkdir(copy, 0700);
+        *at = '/';
+    }
+    mkdir(copy, 0700);
+    struct stat status;
+    return stat(copy, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid() &&
+           !(status.st_mode & (S_IWGRP | S_IWOTH)) && access(copy, W_OK | X_OK) == 0;
+}
+
+const char *cpu_cache_folder(Arena *arena, const CpuOptions *options) {
+    if (!options->cache) return NULL;
+    const char *folder = choose_folder(arena, options->cache_folder);
+    return folder && make_folder(arena, folder) ? folder : NULL;
+}
+
+static const char *entry_path(Arena *arena, const CpuCompile *compile, uint64_t kernel) {
+    return arena_format(arena, "%s/%016" PRIx64 "-%016" PRIx64 ".o", compile->cache_folder,
+                        kernel, compile->target_key);
+}
+
+// ---- Reading ----
+
+static char *read_whole(Arena *arena, const char *path, size_t *length) {
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (file < 0) return NULL;
+    struct stat status;
+    char *data = NULL;
+    if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid()) {
+        *length = (size_t)status.st_size;
+        data = arena_allocate(arena, *length + 1);
+        size_t got = 0;
+        for (ssize_t n; got < *length && (n = read(file, data + got, *length - got)) > 0;) got += (size_t)n;
+        if (got != *length) data = NULL;
+    }
+    close(file);
+    return data;
+}
+
+static uint64_t checksum(const char *data, size_t length) {
+    size_t skipped = offsetof(Header, checksum) + sizeof(uint64_t);
+    return hash_bytes(HASH_START, data + skipped, length - skipped);
+}
+
+static bool is_sound(const CpuCompile *compile, const char *data, size_t length) {
+    Header header;
+    if (!data || length < sizeof header) return false;
+    memcpy(&header, data, sizeof header);
+    if (memcmp(header.magic, magic, sizeof magic) != 0 || header.target_key != compile->target_key) return false;
+    if (header.entries > length / sizeof(Entry) || header.object_bytes > length) return false;
+    if (sizeof header + header.entries * sizeof(Entry) + header.object_bytes != length) return false;
+    return header.checksum == checksum(data, length);
+}
+
+static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t batch) {
+    CpuItem *item = cpu_compile_find(compile, entry->kernel);
+    if (!item || item->found) return;
+    item->found = true;
+    item->batch = batch;
+    item->code.phase_count = (int)entry->phase_count;
+    memcpy(item->code.tasks, entry->tasks, sizeof entry->tasks);
+    item->code.scratch_bytes = entry->scratch_bytes;
+    item->code.workspace_bytes = entry->workspace_bytes;
+}
+
+static void take_file(CpuCompile *compile, const char *data) {
+    Header header;
+    memcpy(&header, data, sizeof header);
+    for (uint64_t i = 0; i < header.entries; i++) {
+        Entry entry;
+        memcpy(&entry, data + sizeof header + i * sizeof entry, sizeof entry);
+        take_entry(compile, &entry, header.batch);
+    }
+    const char *object = data + sizeof header + header.entries * sizeof(Entry);
+    LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(object, header.object_bytes, "cached");
+    vector_push(compile->ir->arena, &compile->cached_objects, buffer);
+}
+
+void cpu_cache_load(CpuCompile *compile) {
+    if (!compile->cache_folder) return;
+    Arena *arena = arena_create();
+    for (size_t i = 0; i < compile->item_count; i++) {
+        if (compile->items[i].found) continue;
+        const char *path = entry_path(arena, compile, compile->items[i].kernel.hash);
+        size_t length = 0;
+        char *data = read_whole(arena, path, &length);
+        if (is_sound(compile, data, length)) take_file(compile, data);
+        if (data && !compile->items[i].found) unlink(path);  // damaged, or not what its name says
+    }
+    arena_destroy(arena);
+    for (size_t i = 0; i < compile->item_count; i++) compile->statistics.cached += compile->items[i].found;
+}
+
+// ---- Writing ----
+
+static char *pack(Arena *arena, const CpuCompile *compile, const CpuBatch *batch, size_t *length) {
+    size_t object_bytes = LLVMGetBufferSize(batch->object);
+    Header header = {.target_key = compile->target_key, .batch = batch->key, .entries = batch->count,
+                     .object_bytes = object_bytes};
+    memcpy(header.magic, magic, sizeof magic);
+    *length = sizeof header + batch->count * sizeof(Entry) + object_bytes;
+    char *data = arena_allocate(arena, *length);
+    for (size_t i = 0; i < batch->count; i++) {
+        const CpuKernel *code = &batch->items[i]->code;
+        Entry entry = {.kernel = batch->items[i]->kernel.hash, .phase_count = code->phase_count,
+                       .scratch_bytes = code->scratch_bytes, .workspace_bytes = code->workspace_bytes};
+        memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
+        memcpy(data + sizeof header + i * sizeof entry, &entry, sizeof entry);
+    }
+    memcpy(data + *length - object_bytes, LLVMGetBufferStart(batch->object), object_bytes);
+    memcpy(data, &header, sizeof header);
+    header.checksum = checksum(data, *length);
+    memcpy(data, &header, sizeof header);
+    return data;
+}
+
+static bool write_whole(const char *path, const char *data, size_t length) {
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0) return false;
+    size_t done = 0;
+    for (ssize_t n; done < length && (n = write(file, data + done, length - done)) > 0;) done += (size_t)n;
+    return close(file) == 0 && done == length;
+}
+
+static void store_batch(Arena *arena, const CpuCompile *compile, const CpuBatch *batch) {
+    size_t length;
+    const char *data = pack(arena, compile, batch, &length);
+    const char *temporary = arena_format(arena, "%s/%016" PRIx64 ".tmp-%ld", compile->cache_folder,
+                                         batch->key, (long)getpid());
+    if (write_whole(temporary, data, length))
+        for (size_t i = 0; i < batch->count; i++) {
+            const char *path = entry_path(arena, compile, batch->items[i]->kernel.hash);
+            // Another process may have been first: its file is as good.
+            if (link(temporary, path) != 0 && access(path, F_OK) != 0) break;
+        }
+    unlink(temporary);
+}
+
+typedef struct Aged {
+    char name[64];
+    int64_t time, bytes;
+} Aged;
+
+static int by_age(const void *a, const void *b) {
+    const Aged *x = a, *y = b;
+    return (x->time > y->time) - (x->time < y->time);
+}
+
+// Each link counts for its share of the file.
+static void bound_folder(Arena *arena, const char *folder) {
+    VECTOR(Aged) files = {0};
+    int64_t total = 0;
+    DIR *directory = opendir(folder);
+    if (!directory) return;
+    for (struct dirent *item; (item = readdir(directory));) {
+        struct stat status;
+        Aged aged = {.time = 0};
+        if (strlen(item->d_name) >= sizeof aged.name || item->d_name[0] == '.') continue;
+        if (fstatat(dirfd(directory), item->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+        if (!S_ISREG(status.st_mode) || !strstr(item->d_name, ".o")) continue;
+        strcpy(aged.name, item->d_name);
+        aged.time = status.st_mtime;
+        aged.bytes = (int64_t)status.st_size / (int64_t)(status.st_nlink ? status.st_nlink : 1);
+        total += aged.bytes;
+        vector_push(arena, &files, aged);
+    }
+    if (total > FOLDER_LIMIT) {
+        qsort(files.items, files.count, sizeof *files.items, by_age);
+        for (size_t i = 0; i < files.count && total > FOLDER_LIMIT / 4 * 3; i++) {
+            unlinkat(dirfd(directory), files.items[i].name, 0);
+            total -= files.items[i].bytes;
+        }
+    }
+    closedir(directory);
+}
+
+void cpu_cache_store(CpuCompile *compile) {
+    if (!compile->cache_folder || !compile->batch_count) return;
+    Arena *arena = arena_create();
+    for (size_t i = 0; i < compile->batch_count; i++) store_batch(arena, compile, &compile->batches[i]);
+    bound_folder(arena, compile->cache_folder);
+    arena_destroy(arena);
+}

@@ -1,0 +1,84 @@
+// fuse: launches of a program are merged, so that fewer of them move less memory.
+//
+//   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
+//                                 large sums to a scalar in two steps (fuse_split.c),
+//                                 launches over common loops as stages of one nest (fuse_merge.c)
+//
+// Requires: a program as lower_graph leaves it. Leaves: a program that computes the same values, bit for
+// bit, but for the order of the sums that are split; casts and every other primitive stay as they were.
+// A launch never moves across one that writes what it reads, or touches what it writes.
+// What is merged is decided by rules that look at loops, addresses and bytes only; the two files above
+// state them and their costs at the top. All choices are made in the order of launches: same in, same out.
+#include <string.h>
+
+#include "passes/fuse.h"
+#include "passes/program_passes.h"
+
+static Fuse begin(Program *program, Arena *arena) {
+    Fuse fuse = {.program = program, .ir = *program->ir, .count = 2 * (uint32_t)program->launches.count};
+    fuse.ir.arena = arena;
+    fuse.items = ARENA_ARRAY(arena, Item, fuse.count + 1);
+    fuse.readers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
+    fuse.writers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
+    for (uint32_t i = 0; i < program->launches.count; i++) {
+        const Launch *launch = &program->launches.items[i];
+        fuse.items[2 * i + 1] = (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
+    }
+    return fuse;
+}
+
+// The kernel of a nest that lives in the pass's arena: the equal one, or a copy that lasts.
+static uint32_t keep_nest(Fuse *fuse, const Nest *nest) {
+    Program *program = fuse->program;
+    uint64_t hash = nest_hash(nest);
+    for (size_t i = 0; i < program->kernels.count; i++) {
+        const Kernel *kernel = &program->kernels.items[i];
+        if (kernel->hash == hash && kernel->nest && nest_equal(kernel->nest, nest)) return (uint32_t)i;
+    }
+    return program_add_nest(program, nest_copy(program->ir, nest));
+}
+
+// Temporaries that no launch touches any more go.
+static void drop_unused_buffers(Fuse *fuse) {
+    Program *program = fuse->program;
+    uint32_t *number = ARENA_ARRAY(fuse->ir.arena, uint32_t, program->buffers.count + 1);
+    size_t kept = 0;
+    for (size_t i = 0; i < program->launches.count; i++)
+        for (int o = 0; o < program->launches.items[i].operand_count; o++)
+            number[program->launches.items[i].buffers[o]] = 1;
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        if (!number[i] && program->buffers.items[i].kind == BUFFER_TEMPORARY) continue;
+        program->buffers.items[kept] = program->buffers.items[i];
+        number[i] = (uint32_t)kept++;
+    }
+    program->buffers.count = kept;
+    for (size_t i = 0; i < program->launches.count; i++)
+        for (int o = 0; o < program->launches.items[i].operand_count; o++)
+            program->launches.items[i].buffers[o] = number[program->launches.items[i].buffers[o]];
+}
+
+static void finish(Fuse *fuse) {
+    Program *program = fuse->program;
+    program->launches.count = 0;
+    for (uint32_t i = 0; i < fuse->count; i++) {
+        Item *item = &fuse->items[i];
+        if (!item->alive) continue;
+        if (item->nest) item->launch.kernel = keep_nest(fuse, item->nest);
+        vector_push(program->ir->arena, &program->launches, item->launch);
+    }
+    program_drop_unused_kernels(program);
+    drop_unused_buffers(fuse);
+}
+
+bool fuse_program(Program *program) {
+    Arena *arena = arena_create();
+    Fuse fuse = begin(program, arena);
+    for (uint32_t i = 0; i < fuse.count; i++)
+        if (fuse.items[i].alive) fuse_list_item(&fuse, i);
+    fuse_inline(&fuse);
+    fuse_split(&fuse);
+    fuse_merge(&fuse);
+    finish(&fuse);
+    arena_destroy(arena);
+    return true;
+}

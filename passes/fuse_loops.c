@@ -1,0 +1,312 @@
+// fuse, merging: the loops of two launches, and what they touch. See the head of fuse_merge.c.
+#include <string.h>
+
+#include "passes/fuse_merge.h"
+
+enum {
+    ENOUGH_ITERATIONS = 16, // outer iterations of a merged nest with much work in each
+    MUCH_WORK = 1 << 15,
+    LITTLE_WORK = 1 << 15,  // two reductions to scalars that may share one thread
+};
+
+// ---- Accesses ----
+
+AccessList merge_accesses(const Fuse *fuse, const Item *item) {
+    const Nest *nest = item->nest;
+    AccessList list = {ARENA_ARRAY(fuse->ir.arena, Access, nest->formulas.count + STAGE_LIMIT), 0};
+    for (size_t f = 0; f < nest->formulas.count; f++) {
+        const Formula *load = &nest->formulas.items[f];
+        if (load->kind != FORMULA_LOAD) continue;
+        uint32_t loops = nest_index_loops(nest, &nest->operands[load->operand], load->index);
+        list.items[list.count++] =
+            (Access){nest_address(nest, &item->launch, load->operand, load->index), false,
+                     nest_formula_users(nest, (uint32_t)f), nest_iterations(nest, loops) * element_bytes(load->element)};
+    }
+    for (int i = 0; i < nest->stage_count; i++) {
+        const Stage *stage = &nest->stages[i];
+        if (!stage_writes(stage)) continue;
+        uint32_t loops = nest_index_loops(nest, &nest->operands[stage->operand], stage->index);
+        list.items[list.count++] =
+            (Access){nest_address(nest, &item->launch, stage->operand, stage->index), true, 1u << i,
+                     nest_iterations(nest, loops) * element_bytes(nest->operands[stage->operand].element)};
+    }
+    return list;
+}
+
+static bool loops_alike(const Item *a, int i, const Item *b, int j) {
+    const Loop *x = &a->nest->loops[i], *y = &b->nest->loops[j];
+    if (x->dimension.extent != y->dimension.extent) return false;
+    bool x_bound = x->bound_operand != UINT32_MAX, y_bound = y->bound_operand != UINT32_MAX;
+    if (x_bound != y_bound) return false;
+    return !x_bound || a->launch.buffers[x->bound_operand] == b->launch.buffers[y->bound_operand];
+}
+
+// ---- Outer loops ----
+
+bool merge_reduces(const Nest *nest) {
+    for (int i = 0; i < nest->stage_count; i++)
+        if (!stage_writes(&nest->stages[i])) return true;
+    return false;
+}
+
+void merge_pair_loops(Merge *merge, const Access *p, const Access *c) {
+    uint32_t taken = 0;
+    for (int j = 0; j < LOOP_MAX; j++) merge->p_of_c[j] = -1;
+    for (int pass = 0; pass < 2; pass++)  // equal names first
+        for (int j = 0; j < merge->C->nest->outer_count; j++)
+            for (int i = 0; i < merge->P->nest->outer_count && merge->p_of_c[j] < 0; i++) {
+                bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
+                int64_t step = p->address.coefficient[i];
+                if (taken >> i & 1 || !loops_alike(merge->P, i, merge->C, j)) continue;
+                if (step != c->address.coefficient[j]) continue;
+                if (!same_name && (pass == 0 || step == 0)) continue;
+                merge->p_of_c[j] = i;
+                taken |= 1u << i;
+            }
+}
+
+uint32_t merge_paired_p(const Merge *merge) {
+    uint32_t mask = 0;
+    for (int j = 0; j < merge->C->nest->outer_count; j++)
+        if (merge->p_of_c[j] >= 0) mask |= 1u << merge->p_of_c[j];
+    return mask;
+}
+
+uint32_t merge_paired_c(const Merge *merge) {
+    uint32_t mask = 0;
+    for (int j = 0; j < merge->C->nest->outer_count; j++)
+        if (merge->p_of_c[j] >= 0) mask |= 1u << j;
+    return mask;
+}
+
+// The outer loop with the smallest step of every write is among `loops`.
+static bool holds_contiguous(const Nest *nest, const AccessList *accesses, uint32_t loops) {
+    for (size_t i = 0; i < accesses->count; i++) {
+        int best = -1;
+        int64_t least = INT64_MAX;
+        if (!accesses->items[i].writes) continue;
+        for (int loop = 0; loop < nest->outer_count; loop++) {
+            int64_t step = accesses->items[i].address.coefficient[loop];
+            if (step < 0) step = -step;
+            if (step == 0 || step >= least || nest->loops[loop].dimension.extent == 1) continue;
+            least = step;
+            best = loop;
+        }
+        if (best >= 0 && !(loops >> best & 1)) return false;
+    }
+    return true;
+}
+
+static bool moves_inside(const Nest *nest, const Address *address) {
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
+        if (address->coefficient[loop]) return true;
+    return false;
+}
+
+// Some reduction walks its operands along an outer loop: bias gradients and the like.
+static bool reduces_columns(const Nest *nest, const AccessList *accesses) {
+    for (size_t i = 0; i < accesses->count; i++) {
+        const Access *access = &accesses->items[i];
+        int best = -1;
+        int64_t least = INT64_MAX;
+        bool in_reduction = false;
+        for (int s = 0; s < nest->stage_count; s++)
+            in_reduction |= (access->stages >> s & 1) && !stage_writes(&nest->stages[s]);
+        if (!in_reduction || !moves_inside(nest, &access->address)) continue;
+        for (int loop = 0; loop < nest->loop_count; loop++) {
+            int64_t step = access->address.coefficient[loop];
+            if (step < 0) step = -step;
+            if (step == 0 || step >= least || nest->loops[loop].dimension.extent == 1) continue;
+            least = step;
+            best = loop;
+        }
+        if (best >= 0 && best < nest->outer_count && least == 1) return true;
+    }
+    return false;
+}
+
+static double most_work(const Nest *nest) {
+    double most = 0;
+    for (int i = 0; i < nest->stage_count; i++) {
+        double work = nest_iterations(nest, nest_outer_mask(nest) | nest->stages[i].inner);
+        if (work > most) most = work;
+    }
+    return most;
+}
+
+// Cases A, B and C of the head of this file.
+bool merge_structure_fits(const Merge *merge) {
+    const Nest *p = merge->P->nest, *c = merge->C->nest;
+    uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge), more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
+    if (merge->is_contraction && (more_p || more_c || merge_reduces(c))) return false;
+    if (merge_reduces(p) && merge_reduces(c) &&
+        (reduces_columns(p, &merge->p_access) || reduces_columns(c, &merge->c_access)))
+        return false;
+    if (merge_reduces(p) && merge_reduces(c) && p->outer_count == 0 && most_work(p) + most_work(c) > LITTLE_WORK) return false;
+    if (!more_p && !more_c) return true;
+    if ((more_p && more_c) || !merge->feeds) return false;
+    if (more_p ? merge_reduces(p) : merge_reduces(c)) return false;
+    if (merge_paired_p(merge) == 0) return false;
+    if (!holds_contiguous(more_p ? p : c, more_p ? &merge->p_access : &merge->c_access, more_p ? more_p : more_c))
+        return false;
+    double work = most_work(more_p ? p : c);
+    return work <= MUCH_WORK || nest_iterations(p, merge_paired_p(merge)) >= ENOUGH_ITERATIONS;
+}
+
+// ---- The loops of the merged nest ----
+
+static int loop_in_merged(const Transplant *plant, int loop) {
+    for (int i = 0; i < LOOP_MAX; i++)
+        if (plant->loop[loop].scale[i]) return i;
+    return -1;
+}
+
+// An inner loop of the merged nest that can be loop `j` of C too: by its steps in the pair of accesses
+// that were compared, else by name.
+static int find_inner(const Merge *merge, const Access *p, const Access *c, int j) {
+    int found = -1;
+    for (int i = 0; i < merge->P->nest->loop_count; i++) {
+        int loop = loop_in_merged(&merge->p_plant, i);
+        bool taken = loop < merge->nest->outer_count;
+        for (int other = 0; other < merge->C->nest->loop_count; other++)
+            taken |= loop_in_merged(&merge->c_plant, other) == loop;
+        if (taken || !loops_alike(merge->P, i, merge->C, j)) continue;
+        bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
+        int64_t step = p->address.coefficient[i];
+        if (step != 0 && step == c->address.coefficient[j] && (found < 0 || same_name)) found = loop;
+        else if (found < 0 && same_name) found = loop;
+    }
+    return found;
+}
+
+void merge_make_loops(Merge *merge, const Access *p, const Access *c) {
+    const Nest *pn = merge->P->nest, *cn = merge->C->nest;
+    uint32_t paired = merge_paired_p(merge);
+    bool c_order = paired != nest_outer_mask(pn);  // P's loops are turned: C has the order that stays
+    for (int j = 0; c_order && j < cn->outer_count; j++) transplant_loop(&merge->p_plant, merge->p_of_c[j]);
+    for (int i = 0; !c_order && i < pn->outer_count; i++) transplant_loop(&merge->p_plant, i);
+    merge->nest->outer_count = merge->nest->loop_count;
+    for (int i = 0; i < pn->loop_count; i++)
+        if (loop_in_merged(&merge->p_plant, i) < 0) transplant_loop(&merge->p_plant, i);
+    for (int j = 0; j < cn->outer_count; j++)
+        if (merge->p_of_c[j] >= 0) merge->c_plant.loop[j] = merge->p_plant.loop[merge->p_of_c[j]];
+    for (int j = 0; j < cn->loop_count; j++) {
+        if (loop_in_merged(&merge->c_plant, j) >= 0) continue;
+        int loop = find_inner(merge, p, c, j);
+        if (loop >= 0) merge->c_plant.loop[j].scale[loop] = 1;
+        else transplant_loop(&merge->c_plant, j);
+    }
+}
+
+// A reduction keeps the order of its loops: its sum must not change.
+bool merge_keeps_order(const Transplant *plant) {
+    const Nest *nest = plant->from;
+    for (int s = 0; s < nest->stage_count; s++) {
+        int last = -1;
+        for (int loop = 0; loop < nest->loop_count; loop++) {
+            if (!(nest->stages[s].inner >> loop & 1) || stage_writes(&nest->stages[s])) continue;
+            int at = loop_in_merged(plant, loop);
+            if (at < last) return false;
+            last = at;
+        }
+    }
+    return true;
+}
+
+// ---- Dependences ----
+
+static Address merged_address(const Transplant *plant, const Address *address) {
+    Address result = *address;
+    memset(result.coefficient, 0, sizeof result.coefficient);
+    for (int loop = 0; loop < plant->from->loop_count; loop++)
+        for (int i = 0; i < LOOP_MAX; i++)
+            result.coefficient[i] += address->coefficient[loop] * plant->loop[loop].scale[i];
+    return result;
+}
+
+static void inner_range(const Nest *nest, const Address *address, int64_t *low, int64_t *high) {
+    int64_t least = address->offset, most = address->offset + address->gathered_span;
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++) {
+        int64_t last = address->coefficient[loop] * (nest->loops[loop].dimension.extent - 1);
+        *(last < 0 ? &least : &most) += last;
+    }
+    if (least < *low) *low = least;
+    if (most > *high) *high = most;
+}
+
+typedef struct Meeting {
+    int count;
+    int64_t step[LOOP_MAX], last[LOOP_MAX];  // of the outer loops, the largest step first
+} Meeting;
+
+// Is there a choice of distances, one per loop from `at` on and not all zero (unless `moved`), that brings
+// the sum of step * distance into [low, high]?
+static bool can_meet(const Meeting *meeting, int at, int64_t low, int64_t high, bool moved) {
+    if (at == meeting->count) return moved && low <= 0 && 0 <= high;
+    int64_t rest = 0, step = meeting->step[at];
+    for (int i = at + 1; i < meeting->count; i++) rest += meeting->step[i] * meeting->last[i];
+    for (int64_t distance = -meeting->last[at]; distance <= meeting->last[at]; distance++) {
+        int64_t least = low - rest, most = high + rest;
+        if (step > 0 && distance * step < least) {  // skip to the first that can reach
+            int64_t first = least >= 0 ? (least + step - 1) / step : -((-least) / step);
+            if (first > meeting->last[at]) return false;
+            distance = first;
+        }
+        if (distance * step > most) return false;
+        if (can_meet(meeting, at + 1, low - distance * step, high - distance * step, moved || distance != 0)) return true;
+    }
+    return false;
+}
+
+// Do the two accesses meet in the same outer iteration only? They must move alike with the outer loops.
+static bool same_iteration(const Nest *nest, const Address *a, const Address *b) {
+    Meeting meeting = {.count = 0};
+    int64_t a_low = INT64_MAX, a_high = INT64_MIN, b_low = INT64_MAX, b_high = INT64_MIN;
+    inner_range(nest, a, &a_low, &a_high);
+    inner_range(nest, b, &b_low, &b_high);
+    for (int loop = 0; loop < nest->outer_count; loop++) {
+        int64_t last = nest->loops[loop].dimension.extent - 1, step = a->coefficient[loop];
+        if (last == 0) continue;
+        if (step != b->coefficient[loop] || step == 0) return false;
+        if (step < 0) step = -step;  // distances go both ways
+        int at = meeting.count++;
+        for (; at > 0 && meeting.step[at - 1] < step; at--) {
+            meeting.step[at] = meeting.step[at - 1];
+            meeting.last[at] = meeting.last[at - 1];
+        }
+        meeting.step[at] = step;
+        meeting.last[at] = last;
+    }
+    return !can_meet(&meeting, 0, b_low - a_high, b_high - a_low, false);
+}
+
+bool merge_dependences_hold(const Merge *merge) {
+    for (size_t i = 0; i < merge->p_access.count; i++)
+        for (size_t j = 0; j < merge->c_access.count; j++) {
+            const Access *p = &merge->p_access.items[i], *c = &merge->c_access.items[j];
+            if (p->address.buffer != c->address.buffer || (!p->writes && !c->writes)) continue;
+            Address a = merged_address(&merge->p_plant, &p->address), b = merged_address(&merge->c_plant, &c->address);
+            if (!same_iteration(merge->nest, &a, &b)) return false;
+        }
+    return true;
+}
+
+// Bytes that both touch at the same places: what the merged launch touches once instead of twice.
+double merge_shared_bytes(const Merge *merge) {
+    double shared = 0;
+    for (size_t j = 0; j < merge->c_access.count; j++)
+        for (size_t i = 0; i < merge->p_access.count; i++) {
+            Address a = merged_address(&merge->p_plant, &merge->p_access.items[i].address);
+            Address b = merged_address(&merge->c_plant, &merge->c_access.items[j].address);
+            if (!address_equal(&a, &b)) continue;
+            shared += merge->c_access.items[j].bytes;
+            break;
+        }
+    return shared;
+}
+
+double merge_all_bytes(const AccessList *list) {
+    double bytes = 0;
+    for (size_t i = 0; i < list->count; i++) bytes += list->items[i].bytes;
+    return bytes;
+}

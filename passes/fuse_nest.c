@@ -1,0 +1,395 @@
+// fuse, its tools: spans and hazards of launches, addresses, moving formulas between nests.
+#include <string.h>
+
+#include "passes/fuse.h"
+
+// ---- Launches and buffers ----
+
+bool item_reads(const Fuse *fuse, const Item *item, int operand) {
+    return item->nest ? item->nest->operands[operand].reads : launch_reads(fuse->program, &item->launch, operand);
+}
+
+bool item_writes(const Fuse *fuse, const Item *item, int operand) {
+    return item->nest ? item->nest->operands[operand].writes : launch_writes(fuse->program, &item->launch, operand);
+}
+
+Span item_span(const Fuse *fuse, const Item *item, int operand) {
+    Span span = {item->launch.offsets[operand], item->launch.offsets[operand]};
+    const NamedKernel *named = item->nest ? NULL : fuse->program->kernels.items[item->launch.kernel].named;
+    int rank = named ? named->types[operand]->rank : item->nest->operands[operand].rank;
+    for (int d = 0; d < rank; d++) {
+        int64_t extent = named ? named->types[operand]->dimensions[d].extent : item->nest->operands[operand].extent[d];
+        int64_t stride = named ? named->strides[operand][d] : item->nest->operands[operand].stride[d];
+        *(stride < 0 ? &span.low : &span.high) += (extent - 1) * stride;
+    }
+    return span;
+}
+
+static bool overlap(Span a, Span b) { return a.low <= b.high && b.low <= a.high; }
+
+// Index of the first entry that is not below `item`.
+static size_t list_position(const ItemList *list, uint32_t item) {
+    size_t low = 0, high = list->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (list->items[middle] < item) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+static void list_insert(Fuse *fuse, ItemList *list, uint32_t item) {
+    size_t at = list_position(list, item);
+    if (at < list->count && list->items[at] == item) return;
+    vector_push(fuse->ir.arena, list, item);
+    memmove(&list->items[at + 1], &list->items[at], sizeof(uint32_t) * (list->count - 1 - at));
+    list->items[at] = item;
+}
+
+static void list_remove(ItemList *list, uint32_t item) {
+    size_t at = list_position(list, item);
+    if (at == list->count || list->items[at] != item) return;
+    memmove(&list->items[at], &list->items[at + 1], sizeof(uint32_t) * (list->count - 1 - at));
+    list->count--;
+}
+
+void fuse_list_item(Fuse *fuse, uint32_t item) {
+    const Item *it = &fuse->items[item];
+    for (int i = 0; i < it->launch.operand_count; i++) {
+        if (item_reads(fuse, it, i)) list_insert(fuse, &fuse->readers[it->launch.buffers[i]], item);
+        if (item_writes(fuse, it, i)) list_insert(fuse, &fuse->writers[it->launch.buffers[i]], item);
+    }
+}
+
+void fuse_unlist_item(Fuse *fuse, uint32_t item) {
+    const Item *it = &fuse->items[item];
+    for (int i = 0; i < it->launch.operand_count; i++) {
+        list_remove(&fuse->readers[it->launch.buffers[i]], item);
+        list_remove(&fuse->writers[it->launch.buffers[i]], item);
+    }
+}
+
+// Does an item of the list in [low, high) touch this part of the buffer?
+static bool touched(const Fuse *fuse, const ItemList *list, uint32_t buffer, Span span, bool writing, uint32_t low,
+                    uint32_t high) {
+    for (size_t i = list_position(list, low); i < list->count && list->items[i] < high; i++) {
+        const Item *other = &fuse->items[list->items[i]];
+        for (int o = 0; o < other->launch.operand_count; o++)
+            if (other->launch.buffers[o] == buffer &&
+                (writing ? item_writes(fuse, other, o) : item_reads(fuse, other, o)) &&
+                overlap(span, item_span(fuse, other, o)))
+                return true;
+    }
+    return false;
+}
+
+bool fuse_written(const Fuse *fuse, uint32_t buffer, Span span, uint32_t low, uint32_t high) {
+    return touched(fuse, &fuse->writers[buffer], buffer, span, true, low + 1, high + 1);
+}
+
+bool fuse_conflict(const Fuse *fuse, const Item *item, uint32_t low, uint32_t high) {
+    for (int i = 0; i < item->launch.operand_count; i++) {
+        uint32_t buffer = item->launch.buffers[i];
+        Span span = item_span(fuse, item, i);
+        if (touched(fuse, &fuse->writers[buffer], buffer, span, true, low + 1, high)) return true;
+        if (item_writes(fuse, item, i) &&
+            touched(fuse, &fuse->readers[buffer], buffer, span, false, low + 1, high))
+            return true;
+    }
+    return false;
+}
+
+uint32_t fuse_last_reader(const Fuse *fuse, uint32_t buffer) {
+    const ItemList *readers = &fuse->readers[buffer];
+    return readers->count ? vector_last(readers) : 0;
+}
+
+void fuse_add_buffers(Fuse *fuse, size_t before) {
+    size_t count = fuse->program->buffers.count;
+    ItemList *readers = ARENA_ARRAY(fuse->ir.arena, ItemList, count + 1);
+    ItemList *writers = ARENA_ARRAY(fuse->ir.arena, ItemList, count + 1);
+    memcpy(readers, fuse->readers, sizeof(ItemList) * before);
+    memcpy(writers, fuse->writers, sizeof(ItemList) * before);
+    fuse->readers = readers;
+    fuse->writers = writers;
+}
+
+bool nest_operands_apart(const Fuse *fuse, const Item *item) {
+    for (int i = 0; i < item->launch.operand_count; i++) {
+        if (!item_writes(fuse, item, i)) continue;
+        for (int j = 0; j < item->launch.operand_count; j++)
+            if (i != j && item->launch.buffers[i] == item->launch.buffers[j] &&
+                overlap(item_span(fuse, item, i), item_span(fuse, item, j)))
+                return false;
+    }
+    return true;
+}
+
+// ---- Addresses ----
+
+Address nest_address(const Nest *nest, const Launch *launch, uint32_t number, const Index *index) {
+    const NestOperand *operand = &nest->operands[number];
+    Address address = {.buffer = launch->buffers[number], .offset = launch->offsets[number]};
+    for (int d = 0; d < operand->rank; d++) {
+        if (index[d].gathered != FORMULA_NONE) {  // anywhere along this dimension
+            int64_t span = (operand->extent[d] - 1) * operand->stride[d];
+            address.gathered = true;
+            address.gathered_span += span < 0 ? -span : span;
+            if (span < 0) address.offset += span;
+            continue;
+        }
+        address.offset += index[d].affine.offset * operand->stride[d];
+        for (int loop = 0; loop < nest->loop_count; loop++)
+            address.coefficient[loop] += index[d].affine.scale[loop] * operand->stride[d];
+    }
+    return address;
+}
+
+bool address_equal(const Address *a, const Address *b) {
+    return a->buffer == b->buffer && !a->gathered && !b->gathered && a->offset == b->offset &&
+           memcmp(a->coefficient, b->coefficient, sizeof a->coefficient) == 0;
+}
+
+// ---- Formulas ----
+
+uint32_t nest_formula_users(const Nest *nest, uint32_t formula) {
+    bool *uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    uint32_t mask = 0;
+    uses[formula] = true;
+    for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
+        const Formula *f = &nest->formulas.items[i];
+        if (f->kind == FORMULA_PRIMITIVE)
+            for (int a = 0; a < primitive_arguments(f->primitive); a++) uses[i] |= uses[f->arguments[a]];
+        if (f->kind == FORMULA_LOAD)
+            for (int d = 0; d < nest->operands[f->operand].rank; d++)
+                if (f->index[d].gathered != FORMULA_NONE) uses[i] |= uses[f->index[d].gathered];
+    }
+    for (int i = 0; i < nest->stage_count; i++) {
+        const Stage *stage = &nest->stages[i];
+        bool used = uses[stage->formula];
+        if (stage_writes(stage))
+            for (int d = 0; d < nest->operands[stage->operand].rank; d++)
+                if (stage->index[d].gathered != FORMULA_NONE) used |= uses[stage->index[d].gathered];
+        if (used) mask |= 1u << i;
+    }
+    return mask;
+}
+
+static void add_cost(const Nest *nest, uint32_t id, bool *seen, FormulaCost *cost) {
+    const Formula *formula = &nest->formulas.items[id];
+    if (seen[id]) return;
+    seen[id] = true;
+    if (formula->kind == FORMULA_LOAD)
+        for (int d = 0; d < nest->operands[formula->operand].rank; d++)
+            if (formula->index[d].gathered != FORMULA_NONE) {
+                cost->gathers = true;
+                add_cost(nest, formula->index[d].gathered, seen, cost);
+            }
+    if (formula->kind != FORMULA_PRIMITIVE) return;
+    cost->operations += formula->primitive != PRIMITIVE_cast;
+    cost->expensive |= primitive_is_expensive(formula->primitive);
+    for (int a = 0; a < primitive_arguments(formula->primitive); a++)
+        add_cost(nest, formula->arguments[a], seen, cost);
+}
+
+FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula) {
+    FormulaCost cost = {0};
+    add_cost(nest, formula, ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count), &cost);
+    return cost;
+}
+
+double nest_iterations(const Nest *nest, uint32_t loops) {
+    double product = 1;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if (loops >> loop & 1) product *= (double)nest->loops[loop].dimension.extent;
+    return product;
+}
+
+// ---- Transplants ----
+
+Transplant transplant_begin(const Nest *from, const Launch *from_launch, Nest *to, Launch *launch) {
+    Transplant transplant = {.from = from, .from_launch = from_launch, .to = to, .launch = launch};
+    transplant.map = ARENA_ARRAY(to->ir->arena, uint32_t, from->formulas.count + 1);
+    for (int i = 0; i < LOOP_MAX; i++) transplant.gathered[i] = FORMULA_NONE;
+    transplant_forget(&transplant);
+    return transplant;
+}
+
+void transplant_forget(Transplant *transplant) {
+    memset(transplant->map, 0xff, sizeof(uint32_t) * (transplant->from->formulas.count + 1));
+}
+
+static bool operand_same(const NestOperand *a, const NestOperand *b) {
+    if (a->rank != b->rank || a->element != b->element) return false;
+    for (int d = 0; d < a->rank; d++)
+        if (a->extent[d] != b->extent[d] || a->stride[d] != b->stride[d]) return false;
+    return true;
+}
+
+uint32_t transplant_operand(Transplant *transplant, uint32_t number, bool reads, bool writes) {
+    Nest *to = transplant->to;
+    NestOperand operand = transplant->from->operands[number];
+    uint32_t buffer = transplant->from_launch->buffers[number];
+    int64_t offset = transplant->from_launch->offsets[number];
+    for (int i = 0; i < to->operand_count; i++) {
+        if (transplant->launch->buffers[i] != buffer || transplant->launch->offsets[i] != offset ||
+            !operand_same(&to->operands[i], &operand))
+            continue;
+        to->operands[i].reads |= reads;
+        to->operands[i].writes |= writes;
+        return (uint32_t)i;
+    }
+    if (to->operand_count == NEST_OPERAND_MAX) {
+        transplant->failed = true;
+        return 0;
+    }
+    operand.reads = reads;
+    operand.writes = writes;
+    transplant->launch->buffers[to->operand_count] = buffer;
+    transplant->launch->offsets[to->operand_count] = offset;
+    to->operands[to->operand_count++] = operand;
+    transplant->launch->operand_count = to->operand_count;
+    return (uint32_t)to->operand_count - 1;
+}
+
+void transplant_loop(Transplant *transplant, int number) {
+    Nest *to = transplant->to;
+    Loop loop = transplant->from->loops[number];
+    if (to->loop_count == LOOP_MAX) {
+        transplant->failed = true;
+        return;
+    }
+    const char *base = loop.dimension.name;
+    for (int i = 0, suffix = 2; i < to->loop_count; i++)
+        if (to->loops[i].dimension.name == loop.dimension.name) {  // another loop has the name: make a new one
+            loop.dimension.name = names_format(to->ir->names, "%s.%d", base, suffix++);
+            i = -1;
+        }
+    if (loop.bound_operand != UINT32_MAX)
+        loop.bound_operand = transplant_operand(transplant, loop.bound_operand, true, false);
+    transplant->loop[number] = (Affine){0};
+    transplant->loop[number].scale[to->loop_count] = 1;
+    to->loops[to->loop_count++] = loop;
+}
+
+uint32_t transplant_mask(const Transplant *transplant, uint32_t loops) {
+    uint32_t mask = 0;
+    for (int loop = 0; loop < transplant->from->loop_count; loop++)
+        for (int i = 0; i < LOOP_MAX && (loops >> loop & 1); i++)
+            if (transplant->loop[loop].scale[i]) mask |= 1u << i;
+    return mask;
+}
+
+static Affine map_affine(const Transplant *transplant, const Affine *affine) {
+    Affine result = {.offset = affine->offset};
+    for (int loop = 0; loop < transplant->from->loop_count; loop++) {
+        int64_t scale = affine->scale[loop];
+        if (!scale) continue;
+        result.offset += scale * transplant->loop[loop].offset;
+        for (int i = 0; i < LOOP_MAX; i++) result.scale[i] += scale * transplant->loop[loop].scale[i];
+    }
+    return result;
+}
+
+// The gathered part that the loops of an affine value bring along: one, unscaled, or none.
+static uint32_t gathered_part(Transplant *transplant, const Affine *affine) {
+    uint32_t gathered = FORMULA_NONE;
+    for (int loop = 0; loop < transplant->from->loop_count; loop++) {
+        if (!affine->scale[loop] || transplant->gathered[loop] == FORMULA_NONE) continue;
+        if (gathered != FORMULA_NONE || affine->scale[loop] != 1) transplant->failed = true;
+        gathered = transplant->gathered[loop];
+    }
+    return gathered;
+}
+
+void transplant_index(Transplant *transplant, uint32_t operand, const Index *index, Index *mapped) {
+    for (int d = 0; d < transplant->from->operands[operand].rank; d++) {
+        mapped[d].affine = map_affine(transplant, &index[d].affine);
+        mapped[d].gathered = gathered_part(transplant, &index[d].affine);
+        if (index[d].gathered == FORMULA_NONE) continue;
+        if (mapped[d].gathered != FORMULA_NONE) transplant->failed = true;
+        mapped[d].gathered = transplant_formula(transplant, index[d].gathered);
+    }
+}
+
+static uint32_t transplant_load(Transplant *transplant, const Formula *load) {
+    Index index[RANK_MAX];
+    Formula mapped = *load;
+    transplant_index(transplant, load->operand, load->index, index);
+    mapped.index = index;
+    if (transplant->failed) return 0;
+    if (transplant->replace) {
+        uint32_t replacement = transplant->replace(transplant, load, &mapped);
+        if (transplant->failed) return 0;
+        if (replacement != FORMULA_NONE) return replacement;
+    }
+    mapped.operand = transplant_operand(transplant, load->operand, true, false);
+    return transplant->failed ? 0 : nest_formula(transplant->to, mapped);
+}
+
+uint32_t transplant_formula(Transplant *transplant, uint32_t id) {
+    if (transplant->failed) return 0;
+    if (transplant->map[id] != FORMULA_NONE) return transplant->map[id];
+    Formula formula = transplant->from->formulas.items[id];
+    uint32_t result = 0;
+    switch (formula.kind) {
+    case FORMULA_LOAD: result = transplant_load(transplant, &formula); break;
+    case FORMULA_LOOP:
+        if (gathered_part(transplant, &formula.affine) != FORMULA_NONE) transplant->failed = true;
+        formula.affine = map_affine(transplant, &formula.affine);
+        result = nest_formula(transplant->to, formula);
+        break;
+    case FORMULA_STAGE:
+        formula.stage = transplant->stage[formula.stage];
+        result = nest_formula(transplant->to, formula);
+        break;
+    case FORMULA_PRIMITIVE:
+        for (int a = 0; a < primitive_arguments(formula.primitive); a++)
+            formula.arguments[a] = transplant_formula(transplant, formula.arguments[a]);
+        result = transplant->failed ? 0 : nest_formula(transplant->to, formula);
+        break;
+    case FORMULA_CONSTANT: result = nest_formula(transplant->to, formula); break;
+    }
+    if (transplant->failed) return 0;
+    return transplant->map[id] = result;
+}
+
+Nest *nest_without_stages(const Nest *nest, const Launch *from_launch, const bool *dropped, Launch *launch) {
+    bool keep[STAGE_LIMIT];
+    for (int i = nest->stage_count - 1; i >= 0; i--) {  // a reduction stays where a later kept stage uses it
+        keep[i] = stage_writes(&nest->stages[i]) && !dropped[i];
+        for (size_t f = 0; f < nest->formulas.count && !keep[i]; f++) {
+            const Formula *formula = &nest->formulas.items[f];
+            if (formula->kind != FORMULA_STAGE || formula->stage != (uint32_t)i) continue;
+            uint32_t users = nest_formula_users(nest, (uint32_t)f);
+            for (int s = i + 1; s < nest->stage_count; s++) keep[i] |= keep[s] && (users >> s & 1);
+        }
+    }
+    Nest *result = nest_create(nest->ir, nest->name, nest->place);
+    *launch = *from_launch;
+    launch->operand_count = 0;
+    Transplant transplant = transplant_begin(nest, from_launch, result, launch);
+    uint32_t used = nest_outer_mask(nest);
+    for (int i = 0; i < nest->stage_count; i++) used |= keep[i] ? nest->stages[i].inner : 0;
+    for (int i = 0; i < nest->loop_count; i++)
+        if (used >> i & 1) transplant_loop(&transplant, i);
+    result->outer_count = nest->outer_count;
+    for (int i = 0; i < nest->stage_count; i++) {
+        if (!keep[i]) continue;
+        Stage stage = nest->stages[i];
+        stage.inner = transplant_mask(&transplant, stage.inner);
+        stage.formula = transplant_formula(&transplant, stage.formula);
+        if (stage_writes(&stage)) {
+            Index *index = ARENA_ARRAY(nest->ir->arena, Index, RANK_MAX);
+            transplant_index(&transplant, stage.operand, stage.index, index);
+            stage.index = index;
+            stage.operand = transplant_operand(&transplant, stage.operand, stage.kind == STAGE_ADD, true);
+        }
+        transplant.stage[i] = (uint32_t)result->stage_count;
+        result->stages[result->stage_count++] = stage;
+    }
+    CHECK(!transplant.failed);
+    nest_compact(result);
+    nest_mark_parallel(result);
+    return result;
+}

@@ -1,0 +1,209 @@
+// fuse, second part: a large reduction to one scalar becomes two launches, so that it has iterations to
+// share between threads.
+//
+//   s = sum over i of x[i]          (i = 2^20)
+//   -> parts[p] = sum over q of x[p * 2^14 + q];  s = sum over p of parts[p]
+//
+// The split depends on the extents alone, never on threads, so the sum has one order everywhere.
+#include "passes/fuse.h"
+
+enum { LARGE = 1 << 14, PARTS = 64, FEWEST_PARTS = 8, MOST_PARTS = 1024 };
+
+typedef struct Split {
+    uint32_t outer;      // inner loops that become the parts
+    int loop;            // a loop that is cut, or -1
+    int64_t cut;         // into that many pieces
+} Split;
+
+// The divisor of `extent` that comes closest to `wanted` from above, else the largest below; 1: none.
+static int64_t pieces(int64_t extent, int64_t wanted) {
+    for (int64_t d = wanted; d <= MOST_PARTS && d < extent; d++)
+        if (extent % d == 0) return d;
+    for (int64_t d = wanted; d > 1; d--)
+        if (extent % d == 0) return d;
+    return 1;
+}
+
+static bool choose_split(const Nest *nest, uint32_t inner, Split *split) {
+    int64_t parts = 1;
+    *split = (Split){.loop = -1, .cut = 1};
+    for (int loop = 0; loop < nest->loop_count && parts < PARTS; loop++) {
+        if (!(inner >> loop & 1)) continue;
+        int64_t extent = nest->loops[loop].dimension.extent;
+        if (inner >> loop > 1) {
+            split->outer |= 1u << loop;
+            parts *= extent;
+        } else if (nest->loops[loop].bound_operand == UINT32_MAX) {
+            split->cut = pieces(extent, (PARTS + parts - 1) / parts);
+            if (split->cut > 1) split->loop = loop;
+            parts *= split->cut;
+        }
+    }
+    return parts >= FEWEST_PARTS;
+}
+
+// The one reduction that is worth it, or -1.
+static int find_large(const Nest *nest) {
+    int found = -1;
+    if (nest->outer_count != 0) return -1;
+    for (int i = 0; i < nest->stage_count; i++) {
+        const Stage *stage = &nest->stages[i];
+        if (stage_writes(stage) || nest_iterations(nest, stage->inner) < LARGE) continue;
+        if (found >= 0 || stage->element == ELEMENT_BF16) return -1;  // parts would be rounded
+        found = i;
+    }
+    for (int i = 0; i < found; i++)  // it must not need the value of an earlier stage
+        if (!stage_writes(&nest->stages[i])) return -1;
+    return found;
+}
+
+static const Type *parts_type(const Fuse *fuse, const Nest *nest, const Split *split, Element element) {
+    Dimension dimensions[RANK_MAX];
+    int rank = 0;
+    for (int loop = 0; loop < nest->loop_count; loop++) {
+        if (!(split->outer >> loop & 1) && loop != split->loop) continue;
+        if (rank == RANK_MAX) return NULL;
+        dimensions[rank] = nest->loops[loop].dimension;
+        if (loop == split->loop) dimensions[rank].extent = split->cut;
+        rank++;
+    }
+    return type_make(fuse->program->ir, element, rank, dimensions);
+}
+
+// The access to parts[...] at the loops of `nest` that stand for the dimensions, in order.
+static uint32_t add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, bool writes,
+                          const int *loops, Index *index) {
+    NestOperand operand = {.element = type->element, .rank = type->rank, .reads = !writes, .writes = writes};
+    int64_t stride = 1;
+    for (int d = type->rank - 1; d >= 0; d--) {
+        operand.extent[d] = type->dimensions[d].extent;
+        operand.stride[d] = stride;
+        stride *= operand.extent[d];
+        index[d] = (Index){.gathered = FORMULA_NONE};
+        index[d].affine.scale[loops[d]] = 1;
+    }
+    launch->buffers[nest->operand_count] = buffer;
+    launch->offsets[nest->operand_count] = 0;
+    nest->operands[nest->operand_count++] = operand;
+    launch->operand_count = nest->operand_count;
+    return (uint32_t)nest->operand_count - 1;
+}
+
+// Adds loops for the parts to both nests; `loops` gets their numbers, which are the same in both.
+static void add_part_loop(Transplant *plant, int loop, const Split *split) {
+    transplant_loop(plant, loop);
+    if (loop == split->loop) plant->to->loops[plant->to->loop_count - 1].dimension.extent = split->cut;
+}
+
+// parts[p] = reduction over the rest.
+static bool make_first(Fuse *fuse, const Item *item, int number, const Split *split, uint32_t buffer,
+                       const Type *type, Item *made) {
+    const Nest *nest = item->nest;
+    const Stage *stage = &nest->stages[number];
+    Nest *first = nest_create(&fuse->ir, names_format(fuse->ir.names, "%s_parts", nest->name), nest->place);
+    *made = (Item){.nest = first, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(nest, &item->launch, first, &made->launch);
+    int loops[LOOP_MAX], count = 0;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if ((split->outer >> loop & 1) || loop == split->loop) {
+            loops[count++] = first->loop_count;
+            add_part_loop(&plant, loop, split);
+        }
+    first->outer_count = first->loop_count;
+    for (int loop = 0; loop < nest->loop_count; loop++) {
+        if (!(stage->inner >> loop & 1) || (split->outer >> loop & 1)) continue;
+        Affine part = plant.loop[loop];
+        transplant_loop(&plant, loop);
+        if (plant.failed || loop != split->loop) continue;
+        int64_t length = nest->loops[loop].dimension.extent / split->cut;  // loop = part * length + rest
+        first->loops[first->loop_count - 1].dimension.extent = length;
+        for (int i = 0; i < LOOP_MAX; i++) plant.loop[loop].scale[i] += length * part.scale[i];
+    }
+    Stage sum = *stage, store = {.kind = STAGE_STORE, .element = stage->element, .place = stage->place};
+    sum.inner = ((1u << first->loop_count) - 1) & ~nest_outer_mask(first);
+    sum.formula = transplant_formula(&plant, stage->formula);
+    if (plant.failed || first->operand_count == NEST_OPERAND_MAX) return false;
+    Index *index = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
+    store.operand = add_parts(first, &made->launch, buffer, type, true, loops, index);
+    store.index = index;
+    store.formula = nest_formula(first, (Formula){.kind = FORMULA_STAGE, .stage = 0, .element = stage->element});
+    first->stages[first->stage_count++] = sum;
+    first->stages[first->stage_count++] = store;
+    nest_compact(first);
+    nest_mark_parallel(first);
+    return true;
+}
+
+// The nest with the reduction over the parts in place of the large one.
+static bool make_second(Fuse *fuse, const Item *item, int number, const Split *split, uint32_t buffer,
+                        const Type *type, Item *made) {
+    const Nest *nest = item->nest;
+    Nest *second = nest_create(&fuse->ir, nest->name, nest->place);
+    *made = (Item){.nest = second, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(nest, &item->launch, second, &made->launch);
+    int loops[LOOP_MAX], count = 0;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if ((split->outer >> loop & 1) || loop == split->loop) {
+            loops[count++] = second->loop_count;
+            add_part_loop(&plant, loop, split);
+        }
+    uint32_t parts = (1u << second->loop_count) - 1, used = 0;
+    for (int i = 0; i < nest->stage_count; i++) used |= i == number ? 0 : nest->stages[i].inner;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if (used >> loop & 1) transplant_loop(&plant, loop);  // other stages have loops of their own
+    Index index[RANK_MAX];
+    uint32_t operand = add_parts(second, &made->launch, buffer, type, false, loops, index);
+    Formula load = {.kind = FORMULA_LOAD, .element = type->element, .operand = operand, .index = index};
+    for (int i = 0; i < nest->stage_count && !plant.failed; i++) {
+        Stage stage = nest->stages[i];
+        if (i == number) {
+            stage.inner = parts;
+            stage.formula = nest_formula(second, load);
+        } else {
+            stage.inner = transplant_mask(&plant, stage.inner);
+            stage.formula = transplant_formula(&plant, stage.formula);
+        }
+        if (stage_writes(&stage)) {
+            Index *at = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
+            transplant_index(&plant, stage.operand, stage.index, at);
+            stage.index = at;
+            stage.operand = transplant_operand(&plant, stage.operand, stage.kind == STAGE_ADD, true);
+        }
+        plant.stage[i] = (uint32_t)i;
+        second->stages[second->stage_count++] = stage;
+    }
+    if (plant.failed) return false;
+    nest_compact(second);
+    nest_mark_parallel(second);
+    return true;
+}
+
+static void split_item(Fuse *fuse, uint32_t id, int number) {
+    Item *item = &fuse->items[id], first, second;
+    Split split;
+    CHECK(!fuse->items[id - 1].alive);
+    if (!choose_split(item->nest, item->nest->stages[number].inner, &split)) return;
+    const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
+    if (!type) return;
+    size_t before = fuse->program->buffers.count;
+    uint32_t buffer = program_add_buffer(
+        fuse->program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "parts", .type = type, .bytes = type_bytes(type), .offset = -1});
+    fuse_add_buffers(fuse, before);
+    if (!make_first(fuse, item, number, &split, buffer, type, &first) ||
+        !make_second(fuse, item, number, &split, buffer, type, &second))
+        return;
+    fuse_unlist_item(fuse, id);
+    fuse->items[id - 1] = first;
+    fuse->items[id] = second;
+    fuse_list_item(fuse, id - 1);
+    fuse_list_item(fuse, id);
+}
+
+void fuse_split(Fuse *fuse) {
+    for (uint32_t i = 1; i < fuse->count; i += 2) {
+        int number = fuse->items[i].alive && fuse->items[i].nest ? find_large(fuse->items[i].nest) : -1;
+        if (number >= 0) split_item(fuse, i, number);
+    }
+}

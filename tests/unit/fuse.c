@@ -1,0 +1,288 @@
+// fuse on graphs made by hand: what is merged, and that the values stay.
+#include "tests/unit/fuse_test.h"
+
+static Ir *ir;
+static Graph *g;
+static const Type *bte, *bt, *e;
+
+static int setup(void **state) {
+    (void)state;
+    ir = ir_create(arena_create());
+    g = graph_create(ir, test_name(ir, "test"));
+    bte = test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "embed", 8, NULL);
+    bt = test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, NULL);
+    e = test_type(ir, ELEMENT_F32, "embed", 8, NULL);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    arena_destroy(ir->arena);
+    return 0;
+}
+
+static Value argument(const char *name, const Type *type) { return test_input(g, name, ROLE_DATA, type); }
+static Value parameter(const char *name, const Type *type) { return test_input(g, name, ROLE_PARAMETER, type); }
+static Value gradient(const char *name, const Type *type) { return test_input(g, name, ROLE_GRADIENT, type); }
+
+static void elementwise_chain(void **state) {
+    (void)state;
+    Value x = argument("x", bte), y = argument("y", bte), scale = argument("scale", e);
+    Value a = fuse_mul(g, x, scale), b = fuse_add(g, a, y), c = fuse_one(g, OP_tanh, b);
+    fuse_output(g, "out", fuse_sub(g, c, x));
+    fuse_output(g, "twice", fuse_mul(g, c, fuse_number(g, 2)));
+    fuse_test(g, 1);
+}
+
+static void softmax(void **state) {
+    (void)state;
+    Value x = argument("x", bte);
+    Value m = test_reduce(g, OP_max_over, x, "embed");
+    Value p = fuse_one(g, OP_exp, fuse_sub(g, x, m));
+    fuse_output(g, "out", fuse_div(g, p, fuse_sum(g, p, "embed")));
+    Program *program = fuse_test(g, 1);
+    assert_int_equal(program->arena_bytes, 0 * 64 + 192);  // the exponentials, once
+}
+
+static Value rms_norm(Value x, Value scale) {
+    Value mean = fuse_mul(g, fuse_sum(g, fuse_mul(g, x, x), "embed"), fuse_number(g, 0.125));
+    Value r = fuse_one(g, OP_rsqrt, fuse_add(g, mean, fuse_number(g, 1e-5)));
+    return fuse_mul(g, fuse_mul(g, x, r), scale);
+}
+
+static void rms_norms(void **state) {
+    (void)state;
+    fuse_output(g, "out", rms_norm(argument("x", bte), argument("scale", e)));
+    Program *program = fuse_test(g, 1);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+static void layer_norm(void **state) {
+    (void)state;
+    Value x = argument("x", bte), eighth = fuse_number(g, 0.125);
+    Value mean = fuse_mul(g, fuse_sum(g, x, "embed"), eighth), centred = fuse_sub(g, x, mean);
+    Value variance = fuse_mul(g, fuse_sum(g, fuse_mul(g, centred, centred), "embed"), eighth);
+    Value r = fuse_one(g, OP_rsqrt, fuse_add(g, variance, fuse_number(g, 1e-5)));
+    Value n = fuse_mul(g, centred, r);
+    fuse_output(g, "out", fuse_add(g, fuse_mul(g, n, argument("scale", e)), argument("shift", e)));
+    Program *program = fuse_test(g, 1);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+// The gradient of rms_norm and what follows: rows together, the column sum for the scale on its own.
+static void rms_norm_gradient(void **state) {
+    (void)state;
+    Value x = argument("x", bte), scale = parameter("scale", e), dy = argument("dy", bte), r = argument("r", bt);
+    Value gs = gradient("scale", e);
+    Value dn = fuse_mul(g, dy, scale);
+    Value dot = fuse_sum(g, fuse_mul(g, dn, x), "embed");
+    Value r3 = fuse_mul(g, fuse_mul(g, r, r), fuse_mul(g, r, fuse_number(g, 0.125)));
+    Value dx = fuse_sub(g, fuse_mul(g, dn, r), fuse_mul(g, x, fuse_mul(g, dot, r3)));
+    Value ds = fuse_sum(g, fuse_sum(g, fuse_mul(g, fuse_mul(g, dy, x), r), "batch"), "time");
+    (void)ds;
+    const char *over[] = {test_name(ir, "batch"), test_name(ir, "time")};
+    Value column = build_reduce(g, OP_sum, fuse_mul(g, fuse_mul(g, dy, x), r), over, 2, NO_PLACE);
+    fuse_output(g, "dx", fuse_add(g, dx, dy));
+    fuse_replace(g, "ds", build_accumulate(g, gs, column, NO_PLACE), gs);
+    Program *program = fuse_test(g, 2);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+static void contraction_with_epilogue(void **state) {
+    (void)state;
+    Value x = argument("x", bte), w = parameter("w", test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL));
+    Value bias = parameter("bias", test_type(ir, ELEMENT_F32, "ffn", 5, NULL));
+    Value h = fuse_add(g, test_dot(g, x, w, "embed"), bias);
+    fuse_output(g, "pre", h);
+    fuse_output(g, "out", fuse_mul(g, h, fuse_one(g, OP_tanh, h)));
+    Program *program = fuse_test(g, 1);
+    Contraction contraction;
+    assert_true(nest_contraction(program->kernels.items[0].nest, &contraction));
+}
+
+static void swiglu(void **state) {
+    (void)state;
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL);
+    const Type *v = test_type(ir, ELEMENT_F32, "ffn", 5, "embed", 8, NULL);
+    Value x = argument("x", bte), gate = test_dot(g, x, parameter("gate", w), "embed");
+    Value up = test_dot(g, x, parameter("up", w), "embed");
+    Value half = fuse_mul(g, gate, fuse_number(g, 0.5));
+    Value silu = fuse_mul(g, half, fuse_add(g, fuse_one(g, OP_tanh, half), fuse_number(g, 1)));
+    Value down = test_dot(g, fuse_mul(g, silu, up), parameter("down", v), "ffn");
+    fuse_output(g, "out", fuse_add(g, x, down));
+    fuse_test(g, 3);
+}
+
+// dot into a slice of a stacked gradient, twice: no temporary at all.
+static void accumulates_into_slices(void **state) {
+    (void)state;
+    Value x = argument("x", bte), dy = argument("dy", test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "ffn", 5, NULL));
+    Value acc = gradient("w", test_type(ir, ELEMENT_F32, "layer", 3, "embed", 8, "ffn", 5, NULL));
+    const char *over[] = {test_name(ir, "batch"), test_name(ir, "time")};
+    Value dw = build_dot(g, x, dy, over, 2, NO_PLACE), dv = build_dot(g, fuse_mul(g, x, x), dy, over, 2, NO_PLACE);
+    Value a = build_accumulate_at(g, acc, dw, test_name(ir, "layer"), 1, NO_PLACE);
+    Value b = build_accumulate_at(g, a, dv, test_name(ir, "layer"), 1, NO_PLACE);
+    Value c = build_accumulate_at(g, b, dw, test_name(ir, "layer"), 2, NO_PLACE);
+    fuse_replace(g, "dw", c, acc);
+    Program *program = fuse_test(g, 3);
+    assert_true(program->arena_bytes <= 192 + 2 * 192);
+}
+
+static void adamw(void **state) {
+    (void)state;
+    const Type *type = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL), *scalar = type_scalar(ir, ELEMENT_F32);
+    Value p = parameter("w", type), gr = gradient("w", type), m = test_input(g, "w", ROLE_MOMENT1, type);
+    Value v = test_input(g, "w", ROLE_MOMENT2, type), rate = test_input(g, "rate", ROLE_SCALAR, scalar);
+    Value scale = test_input(g, "scale", ROLE_SCALAR, scalar), d = fuse_mul(g, gr, scale);
+    Value m2 = fuse_add(g, fuse_mul(g, m, fuse_number(g, 0.9)), fuse_mul(g, d, fuse_number(g, 0.1)));
+    Value v2 = fuse_add(g, fuse_mul(g, v, fuse_number(g, 0.95)), fuse_mul(g, fuse_mul(g, d, d), fuse_number(g, 0.05)));
+    Value step = fuse_div(g, m2, fuse_add(g, fuse_one(g, OP_sqrt, v2), fuse_number(g, 1e-8)));
+    Value decayed = fuse_add(g, step, fuse_mul(g, p, fuse_number(g, 0.1)));
+    Value p2 = fuse_sub(g, p, fuse_mul(g, decayed, rate));
+    fuse_replace(g, "w", p2, p);
+    fuse_replace(g, "m", m2, m);
+    fuse_replace(g, "v", v2, v);
+    fuse_replace(g, "g", build_broadcast(g, fuse_number(g, 0), type->dimensions, 2, NO_PLACE), gr);
+    Program *program = fuse_test(g, 1);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+// A table that is gathered from and contracted with; its gradient comes from both ends.
+static void tied_table(void **state) {
+    (void)state;
+    const Type *tokens_type = test_type(ir, ELEMENT_I32, "batch", 2, "time", 3, NULL);
+    Value table = parameter("table", test_type(ir, ELEMENT_F32, "vocab", 5, "embed", 8, NULL));
+    Value grad = gradient("table", test_type(ir, ELEMENT_F32, "vocab", 5, "embed", 8, NULL));
+    Value tokens = argument("tokens", tokens_type), dl = argument("dl", test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "vocab", 5, NULL));
+    const char *vocab = test_name(ir, "vocab"), *over[] = {test_name(ir, "batch"), test_name(ir, "time")};
+    Value x = build_gather(g, table, tokens, vocab, NO_PLACE);
+    Value logits = test_dot(g, x, table, "embed");
+    fuse_output(g, "logits", logits);
+    Value dx = test_dot(g, dl, table, "vocab");
+    Value a = build_accumulate(g, grad, build_dot(g, dl, x, over, 2, NO_PLACE), NO_PLACE);
+    fuse_replace(g, "dt", build_scatter_add(g, a, tokens, dx, vocab, NO_PLACE), grad);
+    fuse_test(g, 5);
+}
+
+static void rope(void **state) {
+    (void)state;
+    Value x = argument("x", test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "heads", 2, "key", 8, NULL));
+    Dimension parts[] = {test_dimension(ir, "half", 2), test_dimension(ir, "pair", 4)};
+    Value s = build_split(g, x, test_name(ir, "key"), parts, 2, NO_PLACE);
+    Value angle = fuse_mul(g, build_cast(g, build_index(g, test_dimension(ir, "time", 3), NO_PLACE), ELEMENT_F32, NO_PLACE),
+                           fuse_number(g, 0.3));
+    Value freq = fuse_one(g, OP_exp, build_cast(g, build_index(g, parts[1], NO_PLACE), ELEMENT_F32, NO_PLACE));
+    const Type *table = test_type(ir, ELEMENT_F32, "time", 3, "pair", 4, NULL);
+    Value phase = fuse_mul(g, build_expand(g, angle, table, NO_PLACE), freq);
+    Value c = fuse_one(g, OP_cos, phase), sn = fuse_one(g, OP_sin, phase);
+    const char *half = test_name(ir, "half");
+    Value a = build_slice(g, s, half, 0, 1, NO_PLACE), b = build_slice(g, s, half, 1, 1, NO_PLACE);
+    Value left = fuse_sub(g, fuse_mul(g, a, c), fuse_mul(g, b, sn));
+    Value right = fuse_add(g, fuse_mul(g, a, sn), fuse_mul(g, b, c));
+    Value pair[] = {left, right};
+    Attribute along = {.key = ATTRIBUTE_along, .count = 1, .text = half};
+    Value whole = graph_add(g, OP_concat, pair, 2, &along, 1, NO_PLACE);
+    const char *from[] = {half, parts[1].name};
+    fuse_output(g, "out", build_merge(g, whole, from, 2, test_name(ir, "key"), NO_PLACE));
+    Attribute reversed = {.key = ATTRIBUTE_along, .count = 1, .text = half};
+    Value swapped = graph_add(g, OP_reverse, &s, 1, &reversed, 1, NO_PLACE);
+    fuse_output(g, "other", fuse_mul(g, fuse_add(g, swapped, s), c));
+    fuse_test(g, -1);
+}
+
+static void shapes(void **state) {
+    (void)state;
+    Value x = argument("x", bte), y = fuse_mul(g, x, x), z = fuse_one(g, OP_neg, x);
+    const char *time = test_name(ir, "time");
+    Value padded = build_pad(g, y, time, 1, 6, NO_PLACE);
+    Attribute shift[] = {{.key = ATTRIBUTE_along, .count = 1, .text = time}, {.key = ATTRIBUTE_by, .integer = 1}};
+    Value shifted = graph_add(g, OP_shift, &y, 1, shift, 2, NO_PLACE);
+    Value both[] = {y, z, shifted};
+    Value joined = graph_add(g, OP_concat, both, 3, shift, 1, NO_PLACE);
+    const char *order[] = {test_name(ir, "embed"), time, test_name(ir, "batch")};
+    Value turned = build_transpose(g, fuse_add(g, shifted, z), order, 3, NO_PLACE);
+    fuse_output(g, "padded", padded);
+    fuse_output(g, "joined", joined);
+    fuse_output(g, "turned", fuse_one(g, OP_abs, turned));
+    fuse_output(g, "slice", fuse_one(g, OP_exp, build_slice(g, turned, time, 1, 2, NO_PLACE)));
+    fuse_output(g, "pick", fuse_sum(g, build_pick(g, turned, time, 2, NO_PLACE), "batch"));
+    fuse_test(g, -1);
+}
+
+// Outputs that are inputs, twice the same value, swapped states, one state kept.
+static void outputs_of_all_kinds(void **state) {
+    (void)state;
+    Value a = parameter("a", e), b = parameter("b", e), c = parameter("c", e), x = argument("x", e);
+    Value y = fuse_mul(g, x, a);
+    fuse_replace(g, "a2", b, a);
+    fuse_replace(g, "b2", a, b);
+    fuse_replace(g, "c2", c, c);
+    fuse_output(g, "x", x);
+    fuse_output(g, "y1", y);
+    fuse_output(g, "y2", y);
+    fuse_output(g, "old", a);
+    fuse_test(g, -1);
+}
+
+// In place only where nobody needs the old value.
+static void in_place_hazards(void **state) {
+    (void)state;
+    const Type *square = test_type(ir, ELEMENT_F32, "embed", 4, "other", 4, NULL);
+    Value a = parameter("a", square), b = parameter("b", square), x = argument("x", square);
+    const char *from[] = {test_name(ir, "embed"), test_name(ir, "other")}, *swapped[] = {from[1], from[0]};
+    Value t = build_transpose(g, a, swapped, 2, NO_PLACE);
+    t = build_rename(g, t, "embed", "k", NO_PLACE);
+    t = build_rename(g, t, "other", "embed", NO_PLACE);
+    t = build_rename(g, t, "k", "other", NO_PLACE);
+    fuse_replace(g, "a2", fuse_add(g, a, t), a);            // reads the transpose: not in place
+    Value b2 = build_accumulate(g, b, x, NO_PLACE);         // old b is read later: not in place
+    fuse_replace(g, "b2", b2, b);
+    fuse_output(g, "difference", fuse_sub(g, fuse_one(g, OP_exp, b2), b));
+    Value zero = build_broadcast(g, fuse_number(g, 0), square->dimensions, 2, NO_PLACE);
+    fuse_output(g, "fresh", build_accumulate(g, zero, fuse_add(g, x, a), NO_PLACE));
+    Value z2 = build_accumulate(g, x, x, NO_PLACE);         // an input is copied
+    fuse_output(g, "doubled", z2);
+    fuse_test(g, -1);
+}
+
+static void large_sums_are_split(void **state) {
+    (void)state;
+    Value x = argument("x", test_type(ir, ELEMENT_F32, "i", 96, "j", 256, NULL));
+    Value y = argument("y", test_type(ir, ELEMENT_F32, "k", 3 << 13, NULL));
+    const char *over[] = {test_name(ir, "i"), test_name(ir, "j")};
+    Value s = build_reduce(g, OP_sum, fuse_mul(g, x, x), over, 2, NO_PLACE);
+    Value total = fuse_add(g, s, test_reduce(g, OP_max_over, y, "k"));
+    fuse_output(g, "norm", fuse_one(g, OP_sqrt, total));
+    fuse_test(g, 3);
+}
+
+static void casts_stay(void **state) {
+    (void)state;
+    Value x = argument("x", bte), w = parameter("w", test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL));
+    Value n = build_cast(g, fuse_mul(g, x, x), ELEMENT_BF16, NO_PLACE), wb = build_cast(g, w, ELEMENT_BF16, NO_PLACE);
+    Value h = build_cast(g, test_dot(g, n, wb, "embed"), ELEMENT_F32, NO_PLACE);
+    fuse_output(g, "out", fuse_one(g, OP_tanh, h));
+    Program *program = fuse_test(g, 2);  // bf16 of x is stored, that of w made where it is loaded; sums are f32
+    Contraction contraction;
+    bool found = false;
+    for (size_t i = 0; i < program->kernels.count; i++) {
+        const Nest *nest = program->kernels.items[i].nest;
+        int casts = 0;
+        for (size_t f = 0; f < nest->formulas.count; f++)
+            casts += nest->formulas.items[f].kind == FORMULA_PRIMITIVE && nest->formulas.items[f].primitive == PRIMITIVE_cast;
+        if (nest_contraction(nest, &contraction)) found = casts == 3;
+        else assert_int_equal(casts, 1);
+    }
+    assert_true(found);
+}
+
+int main(void) {
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(elementwise_chain), TEST(softmax), TEST(rms_norms), TEST(layer_norm), TEST(rms_norm_gradient),
+        TEST(contraction_with_epilogue), TEST(swiglu), TEST(accumulates_into_slices), TEST(adamw), TEST(tied_table),
+        TEST(rope), TEST(shapes), TEST(outputs_of_all_kinds), TEST(in_place_hazards), TEST(large_sums_are_split),
+        TEST(casts_stay),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
