@@ -110,6 +110,9 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
     plan->time_bound = bound_operand(named, regular, &q->dimensions[time_at]);
     plan->past_bound = bound_operand(named, regular, &k->dimensions[past_at]);
     plan->scale = 1 / sqrt((double)plan->keys);
+    // Causal queries see no key beyond their position; others need to know where the keys end.
+    if (k->dimensions[past_at].bound && plan->past_bound == UINT32_MAX && !plan->causal)
+        return cpu_fail(unit, named->place, "attention that is not causal over %s, whose extent varies", past->text);
     if (!join_features(unit, plan, over->text, past->text)) return false;
     for (int i = 0; i < named->operand_count; i++) {
         AttentionSide *side = &plan->side[i];
