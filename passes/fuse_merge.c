@@ -68,6 +68,7 @@ static bool build(Merge *merge, const Access *p, const Access *c) {
     merge_drop_dead_stores(merge);
     nest_compact(merge->nest);
     nest_mark_parallel(merge->nest);
+    if (merge_reads_back_at_point(merge)) return false;
     Contraction contraction;
     if (merge->is_contraction && !nest_contraction(merge->nest, &contraction)) return false;
     return nest_operands_apart(merge->fuse, &merge->built);
