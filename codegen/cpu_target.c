@@ -19,22 +19,64 @@ static bool has_feature(const char *features, const char *name) {
     return false;
 }
 
-// Which vector features a named CPU has, asked from LLVM's own tables through the names that people use.
-// Levels of x86-64 and the AVX-512 machines are told apart by name; the rest counts as AVX2.
-static void describe_named(CpuTarget *target, const char *cpu) {
-    static const char *const wide[] = {"x86-64-v4", "skylake-avx512", "cascadelake", "cooperlake",
-                                       "icelake",   "tigerlake",      "rocketlake",  "sapphirerapids",
-                                       "emeraldrapids", "graniterapids", "znver4", "znver5"};
-    static const char *const bf16[] = {"cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids",
-                                       "znver4", "znver5"};
-    static const char *const narrow[] = {"x86-64", "x86-64-v2", "nehalem", "sandybridge", "btver2"};
-    target->avx2 = true;
-    for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++)
-        if (strcmp(cpu, narrow[i]) == 0) target->avx2 = false;
-    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
-        if (strncmp(cpu, wide[i], strlen(wide[i])) == 0) target->avx512 = true;
-    for (size_t i = 0; i < sizeof bf16 / sizeof *bf16; i++)
-        if (strncmp(cpu, bf16[i], strlen(bf16[i])) == 0) target->avx512_bf16 = true;
+typedef enum Width { NARROW, AVX2, AVX512, AVX512_BF16 } Width;
+
+// The processors that --cpu names, as LLVM spells them: LLVM prints to stderr or aborts when it is asked for
+// a name that it does not know, and its C API has no question for what a name stands for.
+static const struct NamedCpu {
+    const char *name;
+    Width width;
+} named_cpus[] = {
+    {"x86-64", NARROW},
+    {"x86-64-v2", NARROW},
+    {"nehalem", NARROW},
+    {"sandybridge", NARROW},
+    {"x86-64-v3", AVX2},
+    {"haswell", AVX2},
+    {"broadwell", AVX2},
+    {"skylake", AVX2},
+    {"alderlake", AVX2},
+    {"raptorlake", AVX2},
+    {"meteorlake", AVX2},
+    {"arrowlake", AVX2},
+    {"lunarlake", AVX2},
+    {"sierraforest", AVX2},
+    {"znver1", AVX2},
+    {"znver2", AVX2},
+    {"znver3", AVX2},
+    {"x86-64-v4", AVX512},
+    {"skylake-avx512", AVX512},
+    {"cascadelake", AVX512},
+    {"icelake-client", AVX512},
+    {"icelake-server", AVX512},
+    {"tigerlake", AVX512},
+    {"rocketlake", AVX512},
+    {"cooperlake", AVX512_BF16},
+    {"sapphirerapids", AVX512_BF16},
+    {"emeraldrapids", AVX512_BF16},
+    {"graniterapids", AVX512_BF16},
+    {"znver4", AVX512_BF16},
+    {"znver5", AVX512_BF16},
+};
+enum { NAMED_CPUS = sizeof named_cpus / sizeof *named_cpus };
+
+static bool report_unknown(Ir *ir, const char *cpu) {
+    report_error(ir->diagnostics, NO_PLACE, "E0606", "--cpu '%.80s' is not known", cpu);
+    const char *names = "native, aarch64";
+    for (int i = 0; i < NAMED_CPUS; i++)
+        if (named_cpus[i].width != NARROW) names = arena_format(ir->arena, "%s, %s", names, named_cpus[i].name);
+    report_hint(ir->diagnostics, "there are: %s", names);
+    return false;
+}
+
+static bool describe_named(Ir *ir, CpuTarget *target, const char *cpu) {
+    int at = 0;
+    while (at < NAMED_CPUS && strcmp(named_cpus[at].name, cpu) != 0) at++;
+    if (at == NAMED_CPUS) return report_unknown(ir, cpu);
+    Width width = named_cpus[at].width;
+    *target = (CpuTarget){.triple = "x86_64-pc-linux-gnu", .name = named_cpus[at].name, .features = "",
+                          .avx2 = width >= AVX2, .avx512 = width >= AVX512, .avx512_bf16 = width >= AVX512_BF16};
+    return true;
 }
 
 static void describe_host(Arena *arena, CpuTarget *target) {
@@ -66,10 +108,12 @@ const CpuTarget *cpu_target_create(Ir *ir, const CpuOptions *options) {
         target->native = true;
 #endif
     } else {
-        *target = (CpuTarget){.triple = "x86_64-pc-linux-gnu", .name = cpu, .features = ""};
-        describe_named(target, cpu);
+        if (!describe_named(ir, target, cpu)) return NULL;
 #ifdef __x86_64__
-        target->native = true;
+        CpuTarget host = {0};
+        describe_host(ir->arena, &host);
+        target->native = (host.avx2 || !target->avx2) && (host.avx512 || !target->avx512) &&
+                         (host.avx512_bf16 || !target->avx512_bf16);
 #endif
     }
     target->vector_bits = target->avx512 ? 512 : target->avx2 ? 256 : 128;

@@ -84,12 +84,16 @@ static bool is_extent(double number) {
 
 // The context for constants at file level: no graph, no local names.
 static Context file_context(const Context *context) {
-    return (Context){.builder = context->builder, .in_prelude = context->in_prelude, .caller = context->caller};
+    return (Context){
+        .builder = context->builder, .in_prelude = context->in_prelude, .caller = context->caller};
 }
 
 // With the option `small`: what an extent written as a number becomes. Even extents stay even, for halves.
 static double small_extent(const char *name, double extent) {
-    double limit = strcmp(name, "batch") == 0 ? 2 : strcmp(name, "time") == 0 ? 6 : (int64_t)extent % 2 ? 7 : 8;
+    double limit = strcmp(name, "batch") == 0  ? 2
+                   : strcmp(name, "time") == 0 ? 6
+                   : (int64_t)extent % 2       ? 7
+                                               : 8;
     return extent < limit ? extent : limit;
 }
 
@@ -111,12 +115,14 @@ static Thing evaluate_declaration(Context *context, Declaration *declaration) {
         thing = number_thing(16);
     else if (!is_set)
         report_error(context->builder->ir->diagnostics, place, "E0204", "dimension '%s' has no extent", name);
-    if (thing.kind == THING_NAME && thing.name && (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
+    if (thing.kind == THING_NAME && thing.name &&
+        (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
         double extent;
         if (!thing_to_number(&constants, thing, place, &extent)) return THING_MISSING;
         thing = number_thing(extent);
     }
-    if (is_dimension && thing.kind != THING_UNKNOWN && (thing.kind != THING_NUMBER || !is_extent(thing.number))) {
+    if (is_dimension && thing.kind != THING_UNKNOWN &&
+        (thing.kind != THING_NUMBER || !is_extent(thing.number))) {
         report_error(context->builder->ir->diagnostics, place, "E0204",
                      "dimension '%s' needs a whole number from 1 to 2^47 as its extent, found %s%s", name,
                      thing_text(context, thing), is_set ? " (from --set)" : "");
@@ -170,7 +176,8 @@ bool dimension_extent(Context *context, const char *name, Place place, int64_t *
 void gather_visible_names(const Context *context, NameList *names) {
     Arena *arena = context->builder->ir->arena;
     for (const Scope *scope = context->scope; scope; scope = scope->outer)
-        for (size_t i = 0; i < scope->bindings.count; i++) vector_push(arena, names, scope->bindings.items[i].name);
+        for (size_t i = 0; i < scope->bindings.count; i++)
+            vector_push(arena, names, scope->bindings.items[i].name);
     for (size_t i = 0; i < context->builder->user.count && !context->in_prelude; i++)
         vector_push(arena, names, context->builder->user.items[i]->name);
     for (size_t i = 0; i < context->builder->prelude.count; i++)
@@ -189,6 +196,7 @@ const char *scope_own_name(const Context *context, const char *name) {
     while (scope && !scope->prelude) scope = scope->outer;
     if (!scope) return name;
     const char *own = name;
-    for (int i = 2; is_taken(scope, own); i++) own = names_format(context->builder->ir->names, "%s%d", name, i);
+    for (int i = 2; is_taken(scope, own); i++)
+        own = names_format(context->builder->ir->names, "%s%d", name, i);
     return own;
 }

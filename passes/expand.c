@@ -115,7 +115,8 @@ static bool expand_call(Rewrite *rewrite, uint32_t id) {
 
 // The operand as one entry sees it: a stacked parameter's layer, or a row of the per-iteration ones,
 // whose leading dimension the body's input lacks.
-static Value entry_operand(Graph *graph, Value value, const Type *wanted, const StackEntry *entry, Place place) {
+static Value entry_operand(Graph *graph, Value value, const Type *wanted, const StackEntry *entry,
+                           Place place) {
     const Type *type = graph_type(graph, value);
     if (type->rank == wanted->rank) return value;
     const Dimension *first = &type->dimensions[0];

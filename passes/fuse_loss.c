@@ -100,7 +100,8 @@ static Value chunk_value(Rewrite *rewrite, Value old, Place place, bool again) {
     if (is_inside(sweep, old)) {
         if (sweep->made[old.node]) return sweep->made[old.node][old.result];
         if (sweep->region.levels[old.node] == sweep->level || loss_region_is_wide(&sweep->region, old)) {
-            Value *results = make_node(rewrite, old.node, again || sweep->region.levels[old.node] != sweep->level);
+            Value *results =
+                make_node(rewrite, old.node, again || sweep->region.levels[old.node] != sweep->level);
             return results ? results[old.result] : VALUE_NONE;
         }
     }
@@ -157,7 +158,8 @@ static Value *make_node(Rewrite *rewrite, uint32_t id, bool again) {
             if (!again || node->attributes.items[i].key != ATTRIBUTE_region)
                 attributes[count++] = chunk_attribute(sweep, arena, node->attributes.items[i]);
         if (again) attributes[count++] = (Attribute){.key = ATTRIBUTE_region, .integer = sweep->clone_region};
-        Value value = graph_add(rewrite->to, node->op, operands, node->operand_count, attributes, count, node->place);
+        Value value =
+            graph_add(rewrite->to, node->op, operands, node->operand_count, attributes, count, node->place);
         if (value_is_none(value)) return NULL;
         for (uint32_t i = 0; i < node->result_count; i++) results[i] = (Value){value.node, i};
     }
@@ -275,7 +277,8 @@ static bool demand_operands(Rewrite *rewrite, uint32_t id, uint32_t level, bool 
         bool inside = region->parts[operand.node] != PART_OUTSIDE;
         if (inside && region->levels[operand.node] == level) continue;
         bool again = inside && loss_region_is_wide(region, operand);
-        if (again ? !demand_operands(rewrite, operand.node, level, visited) : !demand(rewrite, operand)) return false;
+        if (again ? !demand_operands(rewrite, operand.node, level, visited) : !demand(rewrite, operand))
+            return false;
     }
     return true;
 }
@@ -311,8 +314,9 @@ static bool run_level(Rewrite *rewrite, uint32_t level) {
     for (int64_t cell = 0; cell < sweep->cells; cell++)
         if (!run_cell(rewrite, cell, &wholes)) return false;
     for (size_t i = 0; i < wholes.count; i++)
-        rewrite_set(rewrite, wholes.items[i].old,
-                    join(rewrite, wholes.items[i].chunks, graph_node(graph, wholes.items[i].old.node)->place));
+        rewrite_set(
+            rewrite, wholes.items[i].old,
+            join(rewrite, wholes.items[i].chunks, graph_node(graph, wholes.items[i].old.node)->place));
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         if (sweep->region.levels[id] != level) continue;
         if (sweep->region.parts[id] == PART_SINK)

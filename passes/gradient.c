@@ -41,7 +41,8 @@ static bool inline_underived(Rewrite *rewrite, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
     if (node->op != OP_call || attribute_graph(node, ATTRIBUTE_gradient)) return false;
     Value *results = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count);
-    if (!rewrite_splice(rewrite, attribute_graph(node, ATTRIBUTE_function), rewrite_operands(rewrite, node), results))
+    if (!rewrite_splice(rewrite, attribute_graph(node, ATTRIBUTE_function), rewrite_operands(rewrite, node),
+                        results))
         return true;
     for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, results[i]);
     return true;
@@ -198,14 +199,16 @@ static bool has_call(const Graph *graph) {
 
 // The gradient clause over (operands, results, cotangents): spliced where it is written with composites of
 // its own, which may have kernels; else a call of it.
-static bool call_gradient_graph(Backward *backward, const Node *node, const Value *arguments, Value *results) {
+static bool call_gradient_graph(Backward *backward, const Node *node, const Value *arguments,
+                                Value *results) {
     Graph *graph = backward->graph;
     Graph *rule = attribute_graph(node, ATTRIBUTE_gradient);
     uint32_t argument_count = node->operand_count + 2 * node->result_count;
     if (rule->inputs.count != argument_count)
-        return report_error(graph->ir->diagnostics, node->place, "E0508",
-                            "the gradient %s takes %zu values; a composite of %u operands and %u results gives %u",
-                            rule->name, rule->inputs.count, node->operand_count, node->result_count, argument_count);
+        return report_error(
+            graph->ir->diagnostics, node->place, "E0508",
+            "the gradient %s takes %zu values; a composite of %u operands and %u results gives %u",
+            rule->name, rule->inputs.count, node->operand_count, node->result_count, argument_count);
     if (has_call(rule)) {
         graph_inline(graph, rule, arguments, results);
         return true;
@@ -238,9 +241,10 @@ static bool differentiate_call(Backward *backward, uint32_t id, const Value *cot
     }
     bool all = rule->outputs.count == operands;  // else: those of the float operands alone
     if (!all && rule->outputs.count != floats)
-        return report_error(graph->ir->diagnostics, node->place, "E0508",
-                            "the gradient %s gives %zu values; expected one for each of %u operands of floats",
-                            rule->name, rule->outputs.count, floats);
+        return report_error(
+            graph->ir->diagnostics, node->place, "E0508",
+            "the gradient %s gives %zu values; expected one for each of %u operands of floats", rule->name,
+            rule->outputs.count, floats);
     Value *out = ARENA_ARRAY(arena, Value, rule->outputs.count + 1);
     if (!call_gradient_graph(backward, node, arguments, out)) return false;
     for (uint32_t i = 0, next = 0; i < operands; i++) {
@@ -294,7 +298,8 @@ static void add_gradient_outputs(Backward *backward) {
         if (!backward->live[chain->parameter.node])
             report_warning(graph->ir->diagnostics, node->place, "E0509",
                            "parameter %s has no part in the loss: its gradient stays zero", name);
-        graph_add_output(graph, state_output_name(graph->ir, ROLE_GRADIENT, name), chain->value, chain->input);
+        graph_add_output(graph, state_output_name(graph->ir, ROLE_GRADIENT, name), chain->value,
+                         chain->input);
     }
 }
 
@@ -304,11 +309,13 @@ Graph *differentiate(PassContext *context, const Graph *graph) {
     const Type *type = output ? graph_type(graph, output->value) : NULL;
     if (!output || type->rank != 0 || type->element != ELEMENT_F32) {
         report_error(ir->diagnostics, NO_PLACE, "E0515", "gradient: graph %s needs an output loss: f32[]; %s",
-                     graph->name, output ? arena_format(ir->arena, "its loss is %s", type_text(ir, type)) : "it has none");
+                     graph->name,
+                     output ? arena_format(ir->arena, "its loss is %s", type_text(ir, type)) : "it has none");
         return NULL;
     }
     Place place = graph_node(graph, output->value.node)->place;
-    Graph *forward = rewrite_graph(context, graph, names_intern(ir->names, "accumulate"), inline_underived, NULL);
+    Graph *forward =
+        rewrite_graph(context, graph, names_intern(ir->names, "accumulate"), inline_underived, NULL);
     if (!forward) return NULL;
     Backward backward = {.context = context, .graph = forward};
     Value loss = graph_find_output(forward, "loss")->value;

@@ -80,22 +80,27 @@ static bool impossible(const Incremental *incremental, const Node *node, const c
     const Graph *function = attribute_graph(node, ATTRIBUTE_function);
     return report_error(incremental->context->ir->diagnostics, node->place, "E0513",
                         "%s cannot be computed incrementally along %s: %s",
-                        kernel ? kernel : function ? function->name : op_name(node->op), incremental->along, why);
+                        kernel     ? kernel
+                        : function ? function->name
+                                   : op_name(node->op),
+                        incremental->along, why);
 }
 
 static bool check_input(const Incremental *incremental, const Node *node) {
     Role role = (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT);
     if (role == ROLE_DATA || type_find(node->types[0], incremental->along) < 0) return true;
-    return report_error(incremental->context->ir->diagnostics, node->place, "E0514",
-                        "%s '%s' has dimension %s, whose extent changes from call to call; give it a dimension "
-                        "of its own and index it by position",
-                        role_name(role), attribute_text(node, ATTRIBUTE_name), incremental->along);
+    return report_error(
+        incremental->context->ir->diagnostics, node->place, "E0514",
+        "%s '%s' has dimension %s, whose extent changes from call to call; give it a dimension "
+        "of its own and index it by position",
+        role_name(role), attribute_text(node, ATTRIBUTE_name), incremental->along);
 }
 
 static bool reads_cache(const Incremental *incremental, const Graph *graph, const Node *node) {
     for (uint32_t i = 0; i < node->operand_count; i++)
         for (size_t c = 0; c < incremental->caches.count; c++)
-            if (type_find(graph_type(graph, node->operands[i]), incremental->caches.items[c].past) >= 0) return true;
+            if (type_find(graph_type(graph, node->operands[i]), incremental->caches.items[c].past) >= 0)
+                return true;
     return false;
 }
 
@@ -111,8 +116,9 @@ static bool check_node(const Incremental *incremental, const Graph *graph, const
         if (node->op == OP_call && reads_cache(incremental, graph, node)) return true;
         return impossible(incremental, node, "it needs earlier positions, and keeps none");
     default:
-        return impossible(incremental, node, node->op == OP_call ? "it looks at later positions (is it causal?)"
-                                                                 : "it needs all positions at once");
+        return impossible(incremental, node,
+                          node->op == OP_call ? "it looks at later positions (is it causal?)"
+                                              : "it needs all positions at once");
     }
 }
 
@@ -124,7 +130,8 @@ static Value rename_others(Rewrite *rewrite, const Node *node, Value value) {
     const Type *type = graph_type(rewrite->to, value);
     for (int i = 0; i < type->rank; i++) {
         const char *name = type->dimensions[i].name, *other = new_name(node, name);
-        if (name != incremental->along && other != name) value = build_rename(rewrite->to, value, name, other, node->place);
+        if (name != incremental->along && other != name)
+            value = build_rename(rewrite->to, value, name, other, node->place);
     }
     return value;
 }
@@ -136,14 +143,16 @@ static bool cut_node(Rewrite *rewrite, uint32_t id) {
     Ir *ir = rewrite->to->ir;
     const char *past = new_name(node, incremental->along);
     if (graph_node(rewrite->from, node->operands[0].node)->op == OP_index) {  // positions need no cache
-        rewrite_set(rewrite, (Value){id, 0}, build_index(rewrite->to, node->types[0]->dimensions[0], node->place));
+        rewrite_set(rewrite, (Value){id, 0},
+                    build_index(rewrite->to, node->types[0]->dimensions[0], node->place));
         return true;
     }
     Cache cache = {.name = names_format(ir->names, "cache.%zu", incremental->caches.count), .past = past};
     Value value = rename_others(rewrite, node, rewrite_value(rewrite, node->operands[0]));
     if (value_is_none(value)) return rewrite_fail(rewrite);
     graph_add_output(rewrite->to, cache.name, value, VALUE_NONE);
-    rewrite_set(rewrite, (Value){id, 0}, graph_add_input(rewrite->to, cache.name, ROLE_CACHE, node->types[0], node->place));
+    rewrite_set(rewrite, (Value){id, 0},
+                graph_add_input(rewrite->to, cache.name, ROLE_CACHE, node->types[0], node->place));
     vector_push(ir->arena, &incremental->caches, cache);
     return true;
 }
@@ -158,12 +167,13 @@ static Graph *retype(Incremental *incremental, const Graph *graph) {
     if (incremental->batch > 0) vector_push(ir->arena, &map, ((Dimension){batch, incremental->batch, NULL}));
     for (size_t i = 0; i < incremental->caches.count; i++) {
         bool known = false;
-        for (size_t j = 0; j < map.count; j++) known |= map.items[j].name == incremental->caches.items[i].past;
+        for (size_t j = 0; j < map.count; j++)
+            known |= map.items[j].name == incremental->caches.items[i].past;
         Dimension past = {incremental->caches.items[i].past, incremental->capacity, length};
         if (!known) vector_push(ir->arena, &map, past);
     }
-    return graph_retype(graph, names_intern(ir->names, incremental->chunk == 1 ? "decode" : "prefill"), map.items,
-                        (uint32_t)map.count);
+    return graph_retype(graph, names_intern(ir->names, incremental->chunk == 1 ? "decode" : "prefill"),
+                        map.items, (uint32_t)map.count);
 }
 
 // ---- Positions and caches ----
@@ -182,7 +192,8 @@ static Value write_cache(Rewrite *rewrite, Cache *cache) {
     Place place = graph_node(rewrite->to, values.node)->place;
     const Type *type = graph_type(rewrite->to, values);
     Dimension along = type->dimensions[type_find(type, incremental->along)];
-    Value index = build_binary(rewrite->to, OP_add, build_index(rewrite->to, along, place), incremental->position, place);
+    Value index = build_binary(rewrite->to, OP_add, build_index(rewrite->to, along, place),
+                               incremental->position, place);
     Attribute attribute = {.key = ATTRIBUTE_along, .text = cache->past};
     Value operands[] = {rewrite_value(rewrite, cache->input), index, values};
     return cache->written = graph_add(rewrite->to, OP_scatter, operands, 3, &attribute, 1, place);
@@ -206,14 +217,16 @@ static bool place_node(Rewrite *rewrite, uint32_t id) {
     if (!reads) return false;
     Value value = graph_copy_node(rewrite->to, node, operands);
     if (value_is_none(value)) return rewrite_fail(rewrite);
-    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
+    for (uint32_t i = 0; i < node->result_count; i++)
+        rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
     return true;
 }
 
 static Value scalar(Graph *graph, const char *name, Place place) {
     Value value = graph_find_input(graph, name, ROLE_SCALAR);
     if (!value_is_none(value)) return value;
-    return graph_add_input(graph, names_intern(graph->ir->names, name), ROLE_SCALAR, type_scalar(graph->ir, ELEMENT_I64), place);
+    return graph_add_input(graph, names_intern(graph->ir->names, name), ROLE_SCALAR,
+                           type_scalar(graph->ir, ELEMENT_I64), place);
 }
 
 static Graph *place_caches(Incremental *incremental, const Graph *graph) {
@@ -235,17 +248,21 @@ static Graph *place_caches(Incremental *incremental, const Graph *graph) {
             if (incremental->caches.items[c].name == output->name) cache = &incremental->caches.items[c];
         Value value = cache ? write_cache(rewrite, cache) : rewrite_value(rewrite, output->value);
         if (value_is_none(value)) return NULL;
-        graph_add_output(rewrite->to, output->name, value, cache ? rewrite_value(rewrite, cache->input) : VALUE_NONE);
+        graph_add_output(rewrite->to, output->name, value,
+                         cache ? rewrite_value(rewrite, cache->input) : VALUE_NONE);
     }
     return rewrite->to;
 }
 
 Graph *derive_incremental(PassContext *context, const Graph *graph) {
-    Incremental incremental = {.context = context, .chunk = pass_integer(context, "chunk"),
-                               .capacity = pass_integer(context, "context"), .batch = pass_integer(context, "batch")};
+    Incremental incremental = {.context = context,
+                               .chunk = pass_integer(context, "chunk"),
+                               .capacity = pass_integer(context, "context"),
+                               .batch = pass_integer(context, "batch")};
     incremental.along = names_intern(context->ir->names, pass_text(context, "along"));
     if (incremental.chunk < 1 || incremental.capacity < incremental.chunk) {
-        report_error(context->ir->diagnostics, NO_PLACE, "E0504", "incremental: chunk must be 1 to context = %lld, not %lld",
+        report_error(context->ir->diagnostics, NO_PLACE, "E0504",
+                     "incremental: chunk must be 1 to context = %lld, not %lld",
                      (long long)incremental.capacity, (long long)incremental.chunk);
         return NULL;
     }

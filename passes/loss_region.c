@@ -27,7 +27,8 @@ static bool is_row_part(const LossRegion *region, const Node *node) {
     for (uint32_t i = 0; i < node->result_count; i++)
         if (!has_rows(region, node->types[i])) return false;
     for (int i = 0; i < region->row_count; i++)
-        if (op_table[node->op]->along(region->graph, node, region->rows[i].name) != ALONG_POINTWISE) return false;
+        if (op_table[node->op]->along(region->graph, node, region->rows[i].name) != ALONG_POINTWISE)
+            return false;
     return true;
 }
 
@@ -52,7 +53,8 @@ static Part part_of(const LossRegion *region, const Node *node) {
 
 static bool uses_wide(const LossRegion *region, const Node *node) {
     for (uint32_t i = 0; i < node->operand_count; i++)
-        if (region->parts[node->operands[i].node] == PART_ROW && loss_region_is_wide(region, node->operands[i]))
+        if (region->parts[node->operands[i].node] == PART_ROW &&
+            loss_region_is_wide(region, node->operands[i]))
             return true;
     return false;
 }
@@ -91,7 +93,8 @@ static bool absorb(LossRegion *region) {
     const Graph *graph = region->graph;
     Arena *arena = graph->ir->arena;
     size_t count = graph->nodes.count;
-    bool *leads_in = ARENA_ARRAY(arena, bool, count), *comes_out = ARENA_ARRAY(arena, bool, count), any = false;
+    bool *leads_in = ARENA_ARRAY(arena, bool, count), *comes_out = ARENA_ARRAY(arena, bool, count),
+         any = false;
     for (size_t id = count; id-- > 0;) {
         const Node *node = graph_node(graph, (uint32_t)id);
         for (uint32_t i = 0; i < node->operand_count; i++)
@@ -118,7 +121,8 @@ static bool absorb(LossRegion *region) {
 // ---- Sinks ----
 
 static bool is_tail(Op op) {
-    return op == OP_transpose || op == OP_rename || op == OP_split || op == OP_merge || op == OP_cast || op == OP_neg;
+    return op == OP_transpose || op == OP_rename || op == OP_split || op == OP_merge || op == OP_cast ||
+           op == OP_neg;
 }
 
 static uint32_t only_user(const LossRegion *region, uint32_t id) {
@@ -132,7 +136,8 @@ static uint32_t only_user(const LossRegion *region, uint32_t id) {
 // reduced -> views -> accumulate(acc, .): the views and the accumulate join the region.
 static void find_sink(LossRegion *region, uint32_t reduced) {
     uint32_t user = only_user(region, reduced), last = reduced;
-    while (user != UINT32_MAX && region->parts[user] == PART_OUTSIDE && is_tail(graph_node(region->graph, user)->op)) {
+    while (user != UINT32_MAX && region->parts[user] == PART_OUTSIDE &&
+           is_tail(graph_node(region->graph, user)->op)) {
         last = user;
         user = only_user(region, user);
     }
@@ -174,7 +179,8 @@ static void set_levels(LossRegion *region) {
             if (at > level) level = at;
         }
         region->levels[id] = level;
-        if (region->parts[id] != PART_OUTSIDE && level >= region->level_count) region->level_count = level + 1;
+        if (region->parts[id] != PART_OUTSIDE && level >= region->level_count)
+            region->level_count = level + 1;
     }
 }
 
@@ -209,7 +215,8 @@ static bool set_dimensions(LossRegion *region, const Node *call, Value operand) 
         const Dimension *dimension = &type->dimensions[i];
         if (dimension->bound) return false;
         bool in_results = true;
-        for (uint32_t r = 0; r < call->result_count; r++) in_results &= has_dimension(call->types[r], dimension);
+        for (uint32_t r = 0; r < call->result_count; r++)
+            in_results &= has_dimension(call->types[r], dimension);
         if (in_results) {
             region->rows[region->row_count++] = *dimension;
         } else {

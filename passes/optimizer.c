@@ -130,7 +130,8 @@ static Graph *update_graph(const Module *module) {
     const Parameter *parameters = module->parameters.items;
     Step step = {.graph = graph_create(ir, names_intern(ir->names, "update")),
                  .training = &module->training, .place = module->training.place};
-    Value *values = ARENA_ARRAY(ir->arena, Value, count + 1), *gradients = ARENA_ARRAY(ir->arena, Value, count + 1);
+    Value *values = ARENA_ARRAY(ir->arena, Value, count + 1),
+          *gradients = ARENA_ARRAY(ir->arena, Value, count + 1);
     for (size_t i = 0; i < count; i++) values[i] = state_input(&step, &parameters[i], ROLE_PARAMETER);
     for (size_t i = 0; i < count; i++) gradients[i] = state_input(&step, &parameters[i], ROLE_GRADIENT);
     step.rate = scalar_input(&step, "rate", ELEMENT_F32);
@@ -147,9 +148,11 @@ static Graph *update_graph(const Module *module) {
         step.correction2 = bias_correction(&step, steps, module->training.beta2);
     }
     for (size_t i = 0; i < count; i++) {
-        if (module->training.optimizer == OPTIMIZER_ADAMW) adamw(&step, &parameters[i], values[i], gradients[i]);
+        if (module->training.optimizer == OPTIMIZER_ADAMW)
+            adamw(&step, &parameters[i], values[i], gradients[i]);
         else sgd(&step, &parameters[i], values[i], gradients[i]);
-        Value zero = build_expand(step.graph, number(&step, 0), graph_type(step.graph, gradients[i]), step.place);
+        Value zero =
+            build_expand(step.graph, number(&step, 0), graph_type(step.graph, gradients[i]), step.place);
         state_output(&step, zero, gradients[i]);
     }
     graph_add_output(step.graph, names_intern(ir->names, "gradient_norm"), norm, VALUE_NONE);
@@ -158,7 +161,8 @@ static Graph *update_graph(const Module *module) {
 
 Module *build_optimizer(PassContext *context, const Module *module) {
     if (!module->has_training) {
-        report_error(context->ir->diagnostics, NO_PLACE, "E0511", "optimizer: %s has no train block", module->name);
+        report_error(context->ir->diagnostics, NO_PLACE, "E0511", "optimizer: %s has no train block",
+                     module->name);
         return NULL;
     }
     Module *result = module_create(module->ir, module->name);

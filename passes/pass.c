@@ -12,8 +12,12 @@ const Pass pass_table[] = {
 #define PASS_LEVEL_module PASS_MODULE
 #define PASS_LEVEL_graph PASS_GRAPH
 #define PASS_LEVEL_program PASS_PROGRAM
-#define PASS(name_, level_, function, options_, doc_)                                              \
-    {.name = name_, .level = PASS_LEVEL_##level_, .options = options_, .doc = doc_, PASS_RUN_##level_(function)},
+#define PASS(name_, level_, function, options_, doc_) \
+    {.name = name_,                                   \
+     .level = PASS_LEVEL_##level_,                    \
+     .options = options_,                             \
+     .doc = doc_,                                     \
+     PASS_RUN_##level_(function)},
 #include "passes/passes.def"
 #undef PASS
 };
@@ -108,7 +112,8 @@ static bool parse_request(Reader *reader, PassRequest *request) {
     Diagnostics *diagnostics = reader->ir->diagnostics;
     const char *name = take_word(reader);
     if (!name)
-        return report_error(diagnostics, NO_PLACE, "E0502", "expected the name of a pass at `%s`", reader->at);
+        return report_error(diagnostics, NO_PLACE, "E0502", "expected the name of a pass at `%s`",
+                            reader->at);
     request->pass = pass_find(name);
     if (!request->pass) {
         report_error(diagnostics, NO_PLACE, "E0512", "there is no pass %s", name);
@@ -196,7 +201,8 @@ static bool verifies(const PassContext *context) {
 Graph *pass_run_request(PassContext *context, const PassRequest *request, const Graph *graph) {
     const Pass *pass = request->pass;
     if (!pass->run_graph) {
-        report_error(context->ir->diagnostics, NO_PLACE, "E0505", "pass %s does not run on a graph", pass->name);
+        report_error(context->ir->diagnostics, NO_PLACE, "E0505", "pass %s does not run on a graph",
+                     pass->name);
         return NULL;
     }
     const PassRequest *outer = context->request;

@@ -14,7 +14,8 @@ static int64_t index_limit(const Graph *graph, int64_t limit) {
         const Node *node = graph_node(graph, id);
         if (node->op == OP_gather || node->op == OP_scatter || node->op == OP_scatter_add) {
             const Type *table = graph_type(graph, node->operands[0]);
-            int64_t extent = table->dimensions[type_find(table, attribute_text(node, ATTRIBUTE_along))].extent;
+            int64_t extent =
+                table->dimensions[type_find(table, attribute_text(node, ATTRIBUTE_along))].extent;
             if (extent < limit) limit = extent;
         }
         for (uint32_t i = 0; i < node->attributes.count; i++)
@@ -96,13 +97,15 @@ static size_t find_input(const Graph *graph, const char *name, Role role) {
 }
 
 // Inputs of `graph`, those that `from` has too being the same tensors.
-static Tensor *carry_inputs(Arena *arena, const Graph *graph, uint64_t seed, const Graph *from, const Tensor *tensors) {
+static Tensor *carry_inputs(Arena *arena, const Graph *graph, uint64_t seed, const Graph *from,
+                            const Tensor *tensors) {
     Tensor *inputs = prove_inputs(arena, graph, seed);
     for (size_t i = 0; i < graph->inputs.count; i++) {
         const Node *node = graph_node(graph, graph->inputs.items[i]);
         size_t at = find_input(from, attribute_text(node, ATTRIBUTE_name),
                                (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT));
-        if (at < from->inputs.count && type_count(tensors[at].type) == type_count(inputs[i].type)) inputs[i] = tensors[at];
+        if (at < from->inputs.count && type_count(tensors[at].type) == type_count(inputs[i].type))
+            inputs[i] = tensors[at];
     }
     return inputs;
 }
@@ -120,8 +123,8 @@ static size_t find_output(const Graph *graph, const char *name) {
 
 // ---- Before and after ----
 
-static bool same_output(const char *pass, const Graph *before, const char *name, const Tensor *a, const Tensor *b,
-                        double tolerance) {
+static bool same_output(const char *pass, const Graph *before, const char *name, const Tensor *a,
+                        const Tensor *b, double tolerance) {
     Diagnostics *diagnostics = before->ir->diagnostics;
     Place place = graph_node(before, graph_find_output(before, name)->value.node)->place;
     if (!type_same_dimensions(a->type, b->type))
@@ -129,8 +132,9 @@ static bool same_output(const char *pass, const Graph *before, const char *name,
     for (int64_t i = 0; i < type_count(a->type); i++) {
         double x = a->data[i], y = b->data[i];
         if (fabs(x - y) <= tolerance * (1 + fabs(x)) || (isnan(x) && isnan(y)) || x == y) continue;
-        return report_error(diagnostics, place, "E0516", "%s changed output %s: element %lld was %.9g and is %.9g", pass,
-                            name, (long long)i, x, y);
+        return report_error(diagnostics, place, "E0516",
+                            "%s changed output %s: element %lld was %.9g and is %.9g", pass, name,
+                            (long long)i, x, y);
     }
     return true;
 }
@@ -139,13 +143,15 @@ bool prove_same(const char *pass, const Graph *before, const Graph *after, uint6
     Arena *arena = arena_create();  // tensors are many and need not outlive the proof
     Tensor *inputs = prove_inputs(arena, before, seed);
     const Tensor *expected = run(arena, before, inputs);
-    const Tensor *found = expected ? run(arena, after, carry_inputs(arena, after, seed, before, inputs)) : NULL;
+    const Tensor *found =
+        expected ? run(arena, after, carry_inputs(arena, after, seed, before, inputs)) : NULL;
     bool same = expected && found;
     for (size_t i = 0; same && i < before->outputs.count; i++) {
         const char *name = before->outputs.items[i].name;
         size_t at = find_output(after, name);
         if (at == after->outputs.count)
-            same = report_error(before->ir->diagnostics, NO_PLACE, "E0516", "%s dropped output %s", pass, name);
+            same =
+                report_error(before->ir->diagnostics, NO_PLACE, "E0516", "%s dropped output %s", pass, name);
         else
             same = same_output(pass, before, name, &expected[i], &found[at], tolerance);
     }
@@ -176,13 +182,15 @@ static bool loss_at(Slopes *slopes, size_t input, int64_t element, double value,
 }
 
 // `start`: what the gradient input held.
-static bool check_parameter(Slopes *slopes, size_t input, const Tensor *gradient, const Tensor *start, double scale) {
+static bool check_parameter(Slopes *slopes, size_t input, const Tensor *gradient, const Tensor *start,
+                            double scale) {
     const Node *node = graph_node(slopes->loss, slopes->loss->inputs.items[input]);
     int64_t count = type_count(node->types[0]);
     int64_t stride = slopes->samples > 0 && count > slopes->samples ? count / slopes->samples : 1;
     for (int64_t i = 0; i < count; i += stride) {
         double at = slopes->inputs[input].data[i], step = 1e-5, above, below;
-        if (!loss_at(slopes, input, i, at + step, &above) || !loss_at(slopes, input, i, at - step, &below)) return false;
+        if (!loss_at(slopes, input, i, at + step, &above) || !loss_at(slopes, input, i, at - step, &below))
+            return false;
         double slope = scale * (above - below) / (2 * step), found = gradient->data[i] - start->data[i];
         double error = fabs(slope - found) / (1 + fabs(slope));
         if (!(error <= slopes->worst)) slopes->worst = error;
@@ -216,12 +224,14 @@ static bool check_gradients(Slopes *slopes, const Graph *accumulate, uint64_t se
     return true;
 }
 
-bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, int64_t samples, double tolerance,
-                     double *worst) {
+bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, int64_t samples,
+                     double tolerance, double *worst) {
     size_t output = find_output(loss, "loss");
     if (output == loss->outputs.count)
-        return report_error(loss->ir->diagnostics, NO_PLACE, "E0515", "graph %s has no output loss", loss->name);
-    Slopes slopes = {.arena = arena_create(), .loss = loss, .output = output, .tolerance = tolerance, .samples = samples};
+        return report_error(loss->ir->diagnostics, NO_PLACE, "E0515", "graph %s has no output loss",
+                            loss->name);
+    Slopes slopes = {
+        .arena = arena_create(), .loss = loss, .output = output, .tolerance = tolerance, .samples = samples};
     slopes.inputs = prove_inputs(slopes.arena, loss, seed);
     bool right = check_gradients(&slopes, accumulate, seed);
     if (worst) *worst = slopes.worst;
@@ -233,7 +243,8 @@ bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, 
 
 enum { GRADIENT_SAMPLES = 24 };  // of each parameter
 
-static bool prove_entry(const char *pass, const Graph *before, const Module *after, uint64_t seed, double tolerance) {
+static bool prove_entry(const char *pass, const Graph *before, const Module *after, uint64_t seed,
+                        double tolerance) {
     Graph *same = module_find_graph(after, before->name);
     if (same) return same == before || prove_same(pass, before, same, seed, tolerance);
     Graph *accumulate = module_find_graph(after, "accumulate");
@@ -242,7 +253,8 @@ static bool prove_entry(const char *pass, const Graph *before, const Module *aft
            prove_gradients(before, accumulate, seed, GRADIENT_SAMPLES, 1e-5, NULL);
 }
 
-Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed, double tolerance) {
+Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed,
+                     double tolerance) {
     PassRequest *requests;
     uint32_t count;
     if (!pass_parse(context->ir, passes, &requests, &count)) return NULL;
@@ -252,7 +264,8 @@ Module *prove_passes(PassContext *context, const char *passes, const Module *mod
         if (!result) return NULL;
         for (size_t g = 0; g < module->graphs.count; g++) {
             const Graph *graph = module->graphs.items[g];
-            if (module_is_entry(module, graph) && !prove_entry(requests[i].pass->name, graph, result, seed, tolerance))
+            if (module_is_entry(module, graph) &&
+                !prove_entry(requests[i].pass->name, graph, result, seed, tolerance))
                 return NULL;
         }
         module = result;

@@ -19,11 +19,12 @@ bool prove_same(const char *pass, const Graph *before, const Graph *after, uint6
 // The outputs gradient.<path> of `accumulate`, less what the gradient inputs hold, against central
 // differences of the output `loss` of `loss`, at up to `samples` elements of each parameter (0: all). Else
 // false, after error E0517. `worst` may be NULL: the largest error found.
-bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, int64_t samples, double tolerance,
-                     double *worst);
+bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, int64_t samples,
+                     double tolerance, double *worst);
 
 // Runs passes over a module like pass_run_module, and after each proves every entry graph that it kept by
 // name the same, and `accumulate`, where the pass made it of `loss`, right. NULL after errors.
-Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed, double tolerance);
+Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed,
+                     double tolerance);
 
 #endif

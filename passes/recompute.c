@@ -69,14 +69,21 @@ static void mark(Recompute *recompute) {
                 recompute->leaves[operand] = true;
         }
     }
-    for (size_t i = 0; i < graph->outputs.count; i++) recompute->leaves[graph->outputs.items[i].value.node] = true;
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        recompute->leaves[graph->outputs.items[i].value.node] = true;
 }
 
 // ---- Deciding ----
 
 static bool is_view(Op op) {
     switch (op) {
-    case OP_rename: case OP_split: case OP_merge: case OP_transpose: case OP_broadcast: case OP_slice: case OP_pick:
+    case OP_rename:
+    case OP_split:
+    case OP_merge:
+    case OP_transpose:
+    case OP_broadcast:
+    case OP_slice:
+    case OP_pick:
     case OP_reverse: case OP_stop_gradient: return true;
     default: return false;
     }
@@ -171,7 +178,8 @@ static Value clone(Rewrite *rewrite, Value old) {
         Value *operands = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->operand_count + 1);
         for (uint32_t i = 0; i < node->operand_count; i++) operands[i] = clone(rewrite, node->operands[i]);
         int64_t tag = recompute->last_region + 1 + (in_region ? region_of(recompute, old.node) : 0);
-        *made = graph_copy_node_with(rewrite->to, node, operands, (Attribute){.key = ATTRIBUTE_region, .integer = tag});
+        *made = graph_copy_node_with(rewrite->to, node, operands,
+                                     (Attribute){.key = ATTRIBUTE_region, .integer = tag});
         if (value_is_none(*made)) rewrite->failed = true;
     }
     return value_is_none(*made) ? *made : (Value){made->node, old.result};
@@ -187,7 +195,8 @@ static bool recompute_node(Rewrite *rewrite, uint32_t id) {
                                                                  : rewrite_value(rewrite, node->operands[i]);
     Value value = graph_copy_node(rewrite->to, node, operands);
     if (value_is_none(value)) return rewrite_fail(rewrite);
-    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
+    for (uint32_t i = 0; i < node->result_count; i++)
+        rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
     return true;
 }
 
@@ -205,7 +214,8 @@ Graph *recompute_values(PassContext *context, const Graph *graph) {
     recompute.clones = ARENA_ARRAY(arena, Value, count);
     for (uint32_t id = 0; id < count; id++) {
         recompute.clones[id] = VALUE_NONE;
-        if (region_of(&recompute, id) > recompute.last_region) recompute.last_region = region_of(&recompute, id);
+        if (region_of(&recompute, id) > recompute.last_region)
+            recompute.last_region = region_of(&recompute, id);
     }
     mark(&recompute);
     choose_regions(&recompute, pass_integer(context, "bytes"));

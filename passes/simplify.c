@@ -87,7 +87,8 @@ static Value div_rule(const Match *match) {
     if (!element_is_float(match->node->types[0]->element) || number == 0) return VALUE_NONE;
     double mantissa = frexp(fabs(number), &exponent);
     if (mantissa != 0.5 || exponent > 100 || exponent < -100) return VALUE_NONE;
-    Value inverse = build_constant(match->graph, match->node->types[0]->element, 1 / number, match->node->place);
+    Value inverse =
+        build_constant(match->graph, match->node->types[0]->element, 1 / number, match->node->place);
     return binary(match, OP_mul, x[0], inverse);
 }
 
@@ -113,7 +114,8 @@ static Value select_rule(const Match *match) {
     if (simplify_constant(match->graph, x[0], &condition)) return fit(match, condition != 0 ? x[1] : x[2]);
     if (value_same(x[1], x[2])) return fit(match, x[1]);
     if (operand_node(match, 0)->op == OP_not)
-        return fit(match, build_select(match->graph, operand_node(match, 0)->operands[0], x[2], x[1], match->node->place));
+        return fit(match, build_select(match->graph, operand_node(match, 0)->operands[0], x[2], x[1],
+                                       match->node->place));
     return VALUE_NONE;
 }
 

@@ -2,7 +2,9 @@
 // broadcasts. Two views in a row become one, a view that changes nothing goes.
 #include "passes/simplify.h"
 
-static const Node *inner_node(const Match *match) { return graph_node(match->graph, match->operands[0].node); }
+static const Node *inner_node(const Match *match) {
+    return graph_node(match->graph, match->operands[0].node);
+}
 static const Type *operand_type(const Match *match) { return graph_type(match->graph, match->operands[0]); }
 static const char *along_of(const Node *node) { return attribute_text(node, ATTRIBUTE_along); }
 static int64_t start_of(const Node *node) { return attribute_integer(node, ATTRIBUTE_start, 0); }
@@ -17,7 +19,8 @@ static const char *renamed(const Node *node, const char *name) {
     return name;
 }
 
-static Value rename_to(const Match *match, Value value, const char *const *from, const char *const *to, uint32_t count) {
+static Value rename_to(const Match *match, Value value, const char *const *from, const char *const *to,
+                       uint32_t count) {
     if (count == 0) return value;
     Attribute attributes[2] = {{.key = ATTRIBUTE_from, .count = count, .names = from},
                                {.key = ATTRIBUTE_to, .count = count, .names = to}};
@@ -120,8 +123,8 @@ Value simplify_merge(const Match *match) {
 }
 
 // The operand of a concat that holds all of [start, start + count), and where it begins.
-static Value find_part(const Match *match, const Node *concat, const char *along, int64_t start, int64_t count,
-                       int64_t *begin) {
+static Value find_part(const Match *match, const Node *concat, const char *along, int64_t start,
+                       int64_t count, int64_t *begin) {
     *begin = 0;
     for (uint32_t i = 0; i < concat->operand_count; i++) {
         const Type *type = graph_type(match->graph, concat->operands[i]);
@@ -168,7 +171,8 @@ Value simplify_pick(const Match *match) {
 
 Value simplify_reverse(const Match *match) {
     const Node *inner = inner_node(match);
-    return inner->op == OP_reverse && along_of(inner) == along_of(match->node) ? inner->operands[0] : VALUE_NONE;
+    return inner->op == OP_reverse && along_of(inner) == along_of(match->node) ? inner->operands[0]
+                                                                               : VALUE_NONE;
 }
 
 Value simplify_shift(const Match *match) {

@@ -19,8 +19,9 @@ static int64_t widest(Ir *ir, const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++)
         for (uint32_t r = 0; r < graph_node(graph, id)->result_count; r++) {
             const Type *type = graph_node(graph, id)->types[r];
-            bool wide = type_find(type, test_name(ir, "vocab")) >= 0 &&
-                        (type_find(type, test_name(ir, "time")) >= 0 || type_find(type, test_name(ir, "batch")) >= 0);
+            bool wide =
+                type_find(type, test_name(ir, "vocab")) >= 0 &&
+                (type_find(type, test_name(ir, "time")) >= 0 || type_find(type, test_name(ir, "batch")) >= 0);
             if (wide && type_count(type) > most) most = type_count(type);
         }
     return most;
@@ -56,7 +57,8 @@ static void training_is_chunked(void **state) {
         Graph *result = fused(ir, graph, 1);
         // The head's part of the table's gradient is in the one chain, a link a chunk.
         assert_int_equal(test_count(result, OP_accumulate), CELLS + 8);
-        assert_int_equal(test_count(result, OP_concat), 2 * 3);  // losses and dh: two rows of three, then both
+        assert_int_equal(test_count(result, OP_concat),
+                         2 * 3);  // losses and dh: two rows of three, then both
     }
 }
 
@@ -99,7 +101,8 @@ static void row_penalties_need_one_sweep(void **state) {
     Ir *ir = start(state);
     TestModel model = test_model(ir, false, test_entries, 1);
     Value call = head(model.loss, &model, true, model.table), lse = {call.node, 1};
-    Value total = build_binary(model.loss, OP_add, call, build_binary(model.loss, OP_mul, lse, lse, NO_PLACE), NO_PLACE);
+    Value total = build_binary(model.loss, OP_add, call, build_binary(model.loss, OP_mul, lse, lse, NO_PLACE),
+                               NO_PLACE);
     fused(ir, with_loss(&model, test_mean(model.loss, total)), 1);
 }
 
@@ -128,8 +131,9 @@ static void two_heads_are_two_regions(void **state) {
     Ir *ir = start(state);
     TestModel model = test_model(ir, false, test_entries, 1);
     Graph *graph = model.loss;
-    Value heads = test_input(graph, "heads", ROLE_PARAMETER,
-                             test_type(ir, ELEMENT_F32, "layer", 2, "embed", TEST_EMBED, "vocab", TEST_VOCAB, NULL));
+    Value heads =
+        test_input(graph, "heads", ROLE_PARAMETER,
+                   test_type(ir, ELEMENT_F32, "layer", 2, "embed", TEST_EMBED, "vocab", TEST_VOCAB, NULL));
     Value picked = build_pick(graph, heads, test_name(ir, "layer"), 1, NO_PLACE);
     Value first = test_mean(graph, head(graph, &model, false, model.table));
     Value second = test_mean(graph, head(graph, &model, true, picked));
@@ -145,10 +149,12 @@ static void weights_and_metrics_go_along(void **state) {
     Value weights = test_input(graph, "weights", ROLE_DATA, rows);
     Value logits = test_dot(graph, model.hidden, model.table, "embed");
     Value call = test_loss_call(graph, logits, model.targets, false);
-    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = test_name(ir, "vocab")}, {.key = ATTRIBUTE_count, .integer = 1}};
+    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = test_name(ir, "vocab")},
+                              {.key = ATTRIBUTE_count, .integer = 1}};
     Value top = graph_add(graph, OP_top_k, &logits, 1, attributes, 2, NO_PLACE);
     Value best = build_pick(graph, (Value){top.node, 1}, test_name(ir, "vocab"), 0, NO_PLACE);
-    Value hits = build_cast(graph, build_binary(graph, OP_eq, best, model.targets, NO_PLACE), ELEMENT_F32, NO_PLACE);
+    Value hits =
+        build_cast(graph, build_binary(graph, OP_eq, best, model.targets, NO_PLACE), ELEMENT_F32, NO_PLACE);
     graph->outputs.count = 0;
     Value weighted = build_binary(graph, OP_mul, call, weights, NO_PLACE);
     graph_add_output(graph, test_name(ir, "loss"), test_mean(graph, weighted), VALUE_NONE);

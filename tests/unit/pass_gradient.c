@@ -122,7 +122,8 @@ static void recompute_marks_regions(void **state) {
     Graph *flat = test_pass(ir, "expand-stacks", model.loss);
     int64_t regions[4] = {0};
     for (uint32_t id = 0; id < flat->nodes.count; id++)
-        if (graph_node(flat, id)->op == OP_tanh) regions[attribute_integer(graph_node(flat, id), ATTRIBUTE_region, 0)]++;
+        if (graph_node(flat, id)->op == OP_tanh)
+            regions[attribute_integer(graph_node(flat, id), ATTRIBUTE_region, 0)]++;
     assert_int_equal(regions[0], 1);
     assert_int_equal(regions[1], 1);
     assert_int_equal(regions[2], 1);
@@ -132,15 +133,18 @@ static void recompute_marks_regions(void **state) {
 // Two dropouts of one layer in two iterations draw different numbers.
 static void random_sites_are_extended(void **state) {
     Ir *ir = start(state);
-    const Type *type = test_type(ir, ELEMENT_F32, "batch", 2, NULL), *seed_type = type_scalar(ir, ELEMENT_I64);
+    const Type *type = test_type(ir, ELEMENT_F32, "batch", 2, NULL),
+               *seed_type = type_scalar(ir, ELEMENT_I64);
     Graph *body = graph_create(ir, test_name(ir, "noise"));
-    Value x = test_input(body, "x", ROLE_ARGUMENT, type), seed = test_input(body, "seed", ROLE_ARGUMENT, seed_type);
+    Value x = test_input(body, "x", ROLE_ARGUMENT, type),
+          seed = test_input(body, "seed", ROLE_ARGUMENT, seed_type);
     Attribute random[] = {{.key = ATTRIBUTE_dimensions, .count = 1, .dimensions = type->dimensions},
                           {.key = ATTRIBUTE_site, .text = test_name(ir, "trunk.dropout")}};
     Value noise = graph_add(body, OP_random, &seed, 1, random, 2, NO_PLACE);
     graph_add_output(body, test_name(ir, "y"), build_binary(body, OP_add, x, noise, NO_PLACE), VALUE_NONE);
     Graph *graph = graph_create(ir, test_name(ir, "loss"));
-    Value operands[] = {test_input(graph, "x", ROLE_DATA, type), test_input(graph, "seed", ROLE_SCALAR, seed_type)};
+    Value operands[] = {test_input(graph, "x", ROLE_DATA, type),
+                        test_input(graph, "seed", ROLE_SCALAR, seed_type)};
     Attribute attributes[] = {{.key = ATTRIBUTE_body, .graph = body},
                               {.key = ATTRIBUTE_carried, .integer = 1},
                               {.key = ATTRIBUTE_invariant, .integer = 1},
@@ -153,7 +157,8 @@ static void random_sites_are_extended(void **state) {
     const char *sites[4];
     uint32_t count = 0;
     for (uint32_t id = 0; id < flat->nodes.count; id++)
-        if (graph_node(flat, id)->op == OP_random) sites[count++] = attribute_text(graph_node(flat, id), ATTRIBUTE_site);
+        if (graph_node(flat, id)->op == OP_random)
+            sites[count++] = attribute_text(graph_node(flat, id), ATTRIBUTE_site);
     assert_string_equal(sites[0], "trunk.dropout.0.0");
     assert_string_equal(sites[3], "trunk.dropout.0.1");
 }

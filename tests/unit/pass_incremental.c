@@ -24,12 +24,15 @@ static Graph *attention_core(Ir *ir) {
     Value q = test_input(graph, "q", ROLE_ARGUMENT, sequence(ir, "time", "key", KEY));
     Value k = test_input(graph, "k", ROLE_ARGUMENT, sequence(ir, "past", "key", KEY));
     Value v = test_input(graph, "v", ROLE_ARGUMENT, sequence(ir, "past", "key", KEY));
-    Value positions = test_input(graph, "positions", ROLE_ARGUMENT, test_type(ir, ELEMENT_I32, "time", TIME, NULL));
+    Value positions =
+        test_input(graph, "positions", ROLE_ARGUMENT, test_type(ir, ELEMENT_I32, "time", TIME, NULL));
     Value scores = test_dot(graph, q, k, "key");
     const Type *type = type_with_element(ir, graph_type(graph, scores), ELEMENT_I32);
-    Value past = build_expand(graph, build_index(graph, test_dimension(ir, "past", TIME), NO_PLACE), type, NO_PLACE);
+    Value past =
+        build_expand(graph, build_index(graph, test_dimension(ir, "past", TIME), NO_PLACE), type, NO_PLACE);
     Value seen = build_binary(graph, OP_le, past, build_expand(graph, positions, type, NO_PLACE), NO_PLACE);
-    Value none = build_expand(graph, build_constant(graph, ELEMENT_F32, -1e30, NO_PLACE), graph_type(graph, scores), NO_PLACE);
+    Value none = build_expand(graph, build_constant(graph, ELEMENT_F32, -1e30, NO_PLACE),
+                              graph_type(graph, scores), NO_PLACE);
     scores = build_select(graph, seen, scores, none, NO_PLACE);
     Value top = test_reduce(graph, OP_max_over, scores, "past");
     Value e = build_unary(graph, OP_exp, build_binary(graph, OP_sub, scores, top, NO_PLACE), NO_PLACE);
@@ -42,7 +45,8 @@ static Graph *attention_core(Ir *ir) {
 static Value attention(Graph *graph, Value q, Value k, Value v, bool kernel, bool causal) {
     Ir *ir = graph->ir;
     const char *time = test_name(ir, "time"), *past = test_name(ir, "past");
-    Value operands[] = {q, build_rename(graph, k, time, past, NO_PLACE), build_rename(graph, v, time, past, NO_PLACE),
+    Value operands[] = {q, build_rename(graph, k, time, past, NO_PLACE),
+                        build_rename(graph, v, time, past, NO_PLACE),
                         build_index(graph, test_dimension(ir, "time", TIME), NO_PLACE)};
     Option *options = ARENA_ARRAY(ir->arena, Option, 3);
     options[0] = (Option){.name = test_name(ir, "along"), .text = time};
@@ -55,7 +59,8 @@ static Value attention(Graph *graph, Value q, Value k, Value v, bool kernel, boo
 }
 
 static Value weight(Graph *graph, const char *name, const char *from, int rows, const char *to, int columns) {
-    return test_input(graph, name, ROLE_PARAMETER, test_type(graph->ir, ELEMENT_F32, from, rows, to, columns, NULL));
+    return test_input(graph, name, ROLE_PARAMETER,
+                      test_type(graph->ir, ELEMENT_F32, from, rows, to, columns, NULL));
 }
 
 // Embedding and learned positions, two attention layers, a tied head.
@@ -63,16 +68,23 @@ static Graph *logits(Ir *ir, bool kernel, bool causal) {
     Graph *graph = graph_create(ir, test_name(ir, "logits"));
     Value table = weight(graph, "table", "vocab", VOCAB, "embed", EMBED);
     Value places = weight(graph, "places", "context", CONTEXT, "embed", EMBED);
-    Value tokens = test_input(graph, "tokens", ROLE_DATA, test_type(ir, ELEMENT_I32, "batch", BATCH, "time", TIME, NULL));
+    Value tokens = test_input(graph, "tokens", ROLE_DATA,
+                              test_type(ir, ELEMENT_I32, "batch", BATCH, "time", TIME, NULL));
     Value x = build_gather(graph, table, tokens, test_name(ir, "vocab"), NO_PLACE);
     Value index = build_index(graph, test_dimension(ir, "time", TIME), NO_PLACE);
-    x = build_binary(graph, OP_add, x, build_gather(graph, places, index, test_name(ir, "context"), NO_PLACE), NO_PLACE);
+    x = build_binary(graph, OP_add, x, build_gather(graph, places, index, test_name(ir, "context"), NO_PLACE),
+                     NO_PLACE);
     for (int layer = 0; layer < 2; layer++) {
         Value qkv[3];
         for (int i = 0; i < 3; i++)
-            qkv[i] = test_dot(graph, x, weight(graph, arena_format(ir->arena, "w%d.%d", layer, i), "embed", EMBED, "key", KEY), "embed");
+            qkv[i] = test_dot(
+                graph, x,
+                weight(graph, arena_format(ir->arena, "w%d.%d", layer, i), "embed", EMBED, "key", KEY),
+                "embed");
         Value o = attention(graph, qkv[0], qkv[1], qkv[2], kernel, causal);
-        Value out = test_dot(graph, o, weight(graph, arena_format(ir->arena, "o%d", layer), "key", KEY, "embed", EMBED), "key");
+        Value out =
+            test_dot(graph, o,
+                     weight(graph, arena_format(ir->arena, "o%d", layer), "key", KEY, "embed", EMBED), "key");
         x = build_binary(graph, OP_add, x, out, NO_PLACE);
     }
     graph_add_output(graph, test_name(ir, "logits"), test_dot(graph, x, table, "embed"), VALUE_NONE);
@@ -101,7 +113,8 @@ static void run_chunk(const Graph *whole, Tensor *whole_inputs, const Tensor *ex
     Ir *ir = step->ir;
     Tensor *inputs = test_carry(whole, whole_inputs, step, VOCAB);
     const Tensor *tokens = test_find_input(whole, whole_inputs, "tokens", ROLE_DATA);
-    Tensor few = tensor_create(ir->arena, graph_node(step, graph_find_input(step, "tokens", ROLE_DATA).node)->types[0]);
+    Tensor few = tensor_create(ir->arena,
+                               graph_node(step, graph_find_input(step, "tokens", ROLE_DATA).node)->types[0]);
     for (int64_t b = 0; b < BATCH; b++)
         for (int64_t t = 0; t < chunk; t++) few.data[b * chunk + t] = tokens->data[b * TIME + position + t];
     *test_find_input(step, inputs, "tokens", ROLE_DATA) = few;
@@ -119,7 +132,8 @@ static void run_chunk(const Graph *whole, Tensor *whole_inputs, const Tensor *ex
             for (int64_t v = 0; v < VOCAB; v++)
                 assert_true(fabs(found->data[(b * chunk + t) * VOCAB + v] -
                                  expected->data[(b * TIME + position + t) * VOCAB + v]) < 1e-12);
-    for (int i = 0; i < 4; i++) caches[i] = *test_output(step, outputs, arena_format(ir->arena, "cache.%d", i));
+    for (int i = 0; i < 4; i++)
+        caches[i] = *test_output(step, outputs, arena_format(ir->arena, "cache.%d", i));
 }
 
 static void compare(Ir *ir, const Graph *whole, int64_t prompt) {
@@ -162,7 +176,8 @@ static bool fails_with(Ir *ir, const Graph *graph, const char *code, const char 
 
 static void what_looks_ahead_is_refused(void **state) {
     Ir *ir = start(state);
-    assert_true(fails_with(ir, logits(ir, true, false), "E0513", "attention cannot be computed incrementally along time"));
+    assert_true(fails_with(ir, logits(ir, true, false), "E0513",
+                           "attention cannot be computed incrementally along time"));
 }
 
 static Graph *with_op(Ir *ir, int which) {
@@ -172,8 +187,11 @@ static Graph *with_op(Ir *ir, int which) {
     Attribute shift[] = {{.key = ATTRIBUTE_along, .text = time}, {.key = ATTRIBUTE_by, .integer = 1}};
     Value y = which == 0   ? test_reduce(graph, OP_sum, x, "time")
               : which == 1 ? build_slice(graph, x, time, 0, 2, NO_PLACE)
-              : which == 2 ? graph_add(graph, OP_shift, &x, 1, shift, 2, NO_PLACE)
-                           : build_binary(graph, OP_add, x, test_input(graph, "p", ROLE_PARAMETER, sequence(ir, "time", "embed", EMBED)), NO_PLACE);
+              : which == 2
+                  ? graph_add(graph, OP_shift, &x, 1, shift, 2, NO_PLACE)
+                  : build_binary(graph, OP_add, x,
+                                 test_input(graph, "p", ROLE_PARAMETER, sequence(ir, "time", "embed", EMBED)),
+                                 NO_PLACE);
     graph_add_output(graph, test_name(ir, "y"), y, VALUE_NONE);
     return graph;
 }

@@ -39,7 +39,8 @@ static void check_slopes(const Graph *loss, const Graph *accumulate) {
         const Node *node = graph_node(loss, loss->inputs.items[i]);
         if (attribute_integer(node, ATTRIBUTE_role, 0) != ROLE_PARAMETER) continue;
         const char *name = attribute_text(node, ATTRIBUTE_name);
-        const Tensor *gradient = test_output(accumulate, outputs, state_output_name(loss->ir, ROLE_GRADIENT, name));
+        const Tensor *gradient =
+            test_output(accumulate, outputs, state_output_name(loss->ir, ROLE_GRADIENT, name));
         for (int64_t j = 0; j < type_count(node->types[0]); j += 7) {
             double at = inputs[i].data[j], step = 1e-5;
             inputs[i].data[j] = at + step;
@@ -59,8 +60,9 @@ static Graph *training(void **state, const char *file, const char *settings, boo
     Module *module = load(state, file, settings);
     Ir *ir = module->ir;
     const Graph *loss = module_find_graph(module, "loss");
-    static const char *const passes[] = {"expand-stacks", "gradient", "fuse-loss{bytes=1}", "recompute", "expand-calls{calls=all}",
-                                         "simplify", "share", "dead{inputs=drop}"};
+    static const char *const passes[] = {
+        "expand-stacks", "gradient", "fuse-loss{bytes=1}", "recompute", "expand-calls{calls=all}",
+        "simplify",      "share",    "dead{inputs=drop}"};
     Graph *graph = test_pass(ir, passes[0], loss), *flat = graph;
     // The evaluator runs a stack's body without extending its random sites, so a body that draws differs.
     if (test_count(flat, OP_random) == 0) test_same(loss, flat, VOCAB, 1e-9);
@@ -80,7 +82,8 @@ static void nano_trains_in_chunks(void **state) {
     const char *vocab = test_name(graph->ir, "vocab"), *time = test_name(graph->ir, "time");
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Type *type = graph_node(graph, id)->types[0];
-        if (type_find(type, vocab) >= 0 && type_find(type, time) >= 0) assert_true(type_count(type) <= 64 * VOCAB);
+        if (type_find(type, vocab) >= 0 && type_find(type, time) >= 0)
+            assert_true(type_count(type) <= 64 * VOCAB);
     }
 }
 
@@ -88,24 +91,29 @@ static void gpt2_trains(void **state) { training(state, "models/gpt2.cherry", gp
 
 // Routed experts, grouped queries, a window, dropout, capped logits.
 static void experts_train(void **state) { training(state, "tests/pass/experts.cherry", "", true); }
-static void experts_train_in_chunks(void **state) { training(state, "tests/pass/experts.cherry", "time=70 layers=1", false); }
+static void experts_train_in_chunks(void **state) {
+    training(state, "tests/pass/experts.cherry", "time=70 layers=1", false);
+}
 
 static void nano_decodes(void **state) {
     Module *module = load(state, "models/nano.cherry", nano);
     Ir *ir = module->ir;
     Graph *flat = test_pass(ir, "expand-stacks", module_find_graph(module, "logits"));
     Graph *decode = test_pass(ir, "incremental{context=16, batch=1}", flat);
-    test_pass(ir, "incremental{context=16, batch=1, chunk=8}, expand-calls{calls=all}, simplify, share, dead", flat);
+    test_pass(ir, "incremental{context=16, batch=1, chunk=8}, expand-calls{calls=all}, simplify, share, dead",
+              flat);
     size_t caches = 0;
     for (size_t i = 0; i < decode->inputs.count; i++)
-        caches += attribute_integer(graph_node(decode, decode->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_CACHE;
+        caches +=
+            attribute_integer(graph_node(decode, decode->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_CACHE;
     assert_int_equal(caches, 2 * 2);  // keys and values of two layers
 }
 
 static void nano_is_proved(void **state) {
     Module *module = load(state, "models/nano.cherry", nano);
     PassContext context = {.ir = module->ir, .verify = true};
-    Module *proved = prove_passes(&context, "optimizer, expand-stacks, gradient, simplify, share, recompute, dead", module, 3, 1e-9);
+    Module *proved = prove_passes(
+        &context, "optimizer, expand-stacks, gradient, simplify, share, recompute, dead", module, 3, 1e-9);
     if (!proved) test_show_errors(module->ir);
     assert_non_null(proved);
 }
@@ -113,7 +121,8 @@ static void nano_is_proved(void **state) {
 static void nano_updates(void **state) {
     Module *module = load(state, "models/nano.cherry", nano);
     PassContext context = {.ir = module->ir, .verify = true};
-    Module *with_update = pass_run_module(&context, "optimizer, expand-stacks, gradient, simplify, share, dead", module);
+    Module *with_update =
+        pass_run_module(&context, "optimizer, expand-stacks, gradient, simplify, share, dead", module);
     if (!with_update) test_show_errors(module->ir);
     assert_non_null(with_update);
     assert_non_null(module_find_graph(with_update, "update"));

@@ -12,9 +12,12 @@ static Module *small_module(void **state, Training training) {
     *state = arena;
     Ir *ir = ir_create(arena);
     Module *module = module_create(ir, test_name(ir, "Small"));
-    const Type *matrix = test_type(ir, ELEMENT_F32, "a", 2, "b", 3, NULL), *row = test_type(ir, ELEMENT_F32, "b", 3, NULL);
-    vector_push(arena, &module->parameters, ((Parameter){.path = test_name(ir, "w"), .type = matrix, .declared_rank = 2}));
-    vector_push(arena, &module->parameters, ((Parameter){.path = test_name(ir, "g"), .type = row, .declared_rank = 1}));
+    const Type *matrix = test_type(ir, ELEMENT_F32, "a", 2, "b", 3, NULL),
+               *row = test_type(ir, ELEMENT_F32, "b", 3, NULL);
+    vector_push(arena, &module->parameters,
+                ((Parameter){.path = test_name(ir, "w"), .type = matrix, .declared_rank = 2}));
+    vector_push(arena, &module->parameters,
+                ((Parameter){.path = test_name(ir, "g"), .type = row, .declared_rank = 1}));
     module->has_training = true;
     module->training = training;
     PassContext context = {.ir = ir, .verify = true};
@@ -31,7 +34,8 @@ typedef struct Hand {
 } Hand;
 
 // PyTorch's clip_grad_norm_, AdamW and SGD, written out.
-static double step_by_hand(const Training *t, Hand *hand, double g[2][6], double scale, double rate, int64_t step) {
+static double step_by_hand(const Training *t, Hand *hand, double g[2][6], double scale, double rate,
+                           int64_t step) {
     double total = 0;
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < (i ? 3 : 6); j++) total += pow(g[i][j] * scale, 2);
@@ -49,7 +53,8 @@ static double step_by_hand(const Training *t, Hand *hand, double g[2][6], double
             *p *= 1 - rate * decay;
             *m = t->beta1 * *m + (1 - t->beta1) * x;
             *v = t->beta2 * *v + (1 - t->beta2) * x * x;
-            double m_hat = *m / (1 - pow(t->beta1, (double)step)), v_hat = *v / (1 - pow(t->beta2, (double)step));
+            double m_hat = *m / (1 - pow(t->beta1, (double)step)),
+                   v_hat = *v / (1 - pow(t->beta2, (double)step));
             *p -= rate * m_hat / (sqrt(v_hat) + t->epsilon);
         }
     }
@@ -64,7 +69,9 @@ static Role roles(const Training *training, int i) {
 
 // Inputs or outputs of the graph against the state kept by hand.
 static double *hand_state(Hand *hand, Role role, int parameter) {
-    return role == ROLE_PARAMETER ? hand->p[parameter] : role == ROLE_MOMENT1 ? hand->m[parameter] : hand->v[parameter];
+    return role == ROLE_PARAMETER ? hand->p[parameter]
+           : role == ROLE_MOMENT1 ? hand->m[parameter]
+                                  : hand->v[parameter];
 }
 
 static void run(void **state, Training training, double size) {
@@ -95,7 +102,8 @@ static void run(void **state, Training training, double size) {
         assert_true(fabs(test_output(update, outputs, "gradient_norm")->data[0] - norm) < 1e-9 * (1 + norm));
         for (int i = 0; i < 2; i++) {
             for (int r = 0; r < 3 && roles(&training, r) != ROLE_COUNT; r++) {
-                const Tensor *found = test_output(update, outputs, state_output_name(ir, roles(&training, r), paths[i]));
+                const Tensor *found =
+                    test_output(update, outputs, state_output_name(ir, roles(&training, r), paths[i]));
                 for (int j = 0; j < (i ? 3 : 6); j++)
                     assert_true(fabs(found->data[j] - hand_state(&hand, roles(&training, r), i)[j]) < 2e-7);
             }
@@ -118,7 +126,8 @@ static void adamw_clips(void **state) { run(state, adamw(0.5), 4); }
 static void adamw_leaves_small_gradients(void **state) { run(state, adamw(100), 1); }
 static void adamw_survives_zero_gradients(void **state) { run(state, adamw(1), 0); }
 static void sgd_steps(void **state) {
-    run(state, (Training){.optimizer = OPTIMIZER_SGD, .momentum = 0.9, .decay = 0.1, .decay_rank = 2, .clip = 1}, 2);
+    run(state,
+        (Training){.optimizer = OPTIMIZER_SGD, .momentum = 0.9, .decay = 0.1, .decay_rank = 2, .clip = 1}, 2);
 }
 
 static float in_f32(float step, float beta_log) {  // the formula of bias_correction, in f32

@@ -36,7 +36,8 @@ static void right_passes_are_accepted(void **state) {
 
 static void wrong_values_are_found(void **state) {
     Ir *ir = start(state);
-    Graph *before = graph_create(ir, test_name(ir, "before")), *after = graph_create(ir, test_name(ir, "after"));
+    Graph *before = graph_create(ir, test_name(ir, "before")),
+          *after = graph_create(ir, test_name(ir, "after"));
     const Type *type = test_type(ir, ELEMENT_F32, "a", 3, NULL);
     Value x = test_input(before, "x", ROLE_DATA, type), y = test_input(after, "x", ROLE_DATA, type);
     graph_add_output(before, test_name(ir, "out"), build_unary(before, OP_abs, x, NO_PLACE), VALUE_NONE);

@@ -21,17 +21,22 @@ static Graph *squares(Ir *ir) {
     Value w = test_input(body, "w", ROLE_ARGUMENT, test_type(ir, ELEMENT_F32, "embed", 4, "ffn", 3, NULL));
     Value v = test_input(body, "v", ROLE_ARGUMENT, test_type(ir, ELEMENT_F32, "ffn", 3, "embed", 4, NULL));
     Value h = test_dot(body, build_binary(body, OP_mul, x, g, NO_PLACE), w, "embed");
-    Value y = build_binary(body, OP_add, x, test_dot(body, build_binary(body, OP_mul, h, h, NO_PLACE), v, "ffn"), NO_PLACE);
+    Value y = build_binary(body, OP_add, x,
+                           test_dot(body, build_binary(body, OP_mul, h, h, NO_PLACE), v, "ffn"), NO_PLACE);
     graph_add_output(body, test_name(ir, "y"), y, VALUE_NONE);
     return body;
 }
 
 static Graph *accumulate(Ir *ir, const char *passes) {
     Graph *graph = graph_create(ir, test_name(ir, "loss"));
-    Value x = test_input(graph, "x", ROLE_DATA, test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "embed", 4, NULL));
-    Value g = test_input(graph, "g", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", 2, "embed", 4, NULL));
-    Value w = test_input(graph, "w", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", 2, "embed", 4, "ffn", 3, NULL));
-    Value v = test_input(graph, "v", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", 2, "ffn", 3, "embed", 4, NULL));
+    Value x = test_input(graph, "x", ROLE_DATA,
+                         test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "embed", 4, NULL));
+    Value g =
+        test_input(graph, "g", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", 2, "embed", 4, NULL));
+    Value w = test_input(graph, "w", ROLE_PARAMETER,
+                         test_type(ir, ELEMENT_F32, "layer", 2, "embed", 4, "ffn", 3, NULL));
+    Value v = test_input(graph, "v", ROLE_PARAMETER,
+                         test_type(ir, ELEMENT_F32, "layer", 2, "ffn", 3, "embed", 4, NULL));
     Attribute attributes[] = {{.key = ATTRIBUTE_body, .graph = squares(ir)},
                               {.key = ATTRIBUTE_carried, .integer = 1},
                               {.key = ATTRIBUTE_invariant, .integer = 0},
@@ -42,14 +47,18 @@ static Graph *accumulate(Ir *ir, const char *passes) {
     return test_pass(ir, passes, graph);
 }
 
-static bool is_free(Op op) { return op == OP_input || op == OP_constant || op == OP_pick || op == OP_broadcast; }
+static bool is_free(Op op) {
+    return op == OP_input || op == OP_constant || op == OP_pick || op == OP_broadcast;
+}
 
 // Bytes of forward values that backward nodes have as operands.
 static int64_t kept(const Graph *graph) {
     Arena *arena = graph->ir->arena;
-    bool *forward = ARENA_ARRAY(arena, bool, graph->nodes.count), *counted = ARENA_ARRAY(arena, bool, graph->nodes.count);
+    bool *forward = ARENA_ARRAY(arena, bool, graph->nodes.count),
+         *counted = ARENA_ARRAY(arena, bool, graph->nodes.count);
     for (size_t i = 0; i < graph->outputs.count; i++)
-        if (value_is_none(graph->outputs.items[i].replaces)) forward[graph->outputs.items[i].value.node] = true;
+        if (value_is_none(graph->outputs.items[i].replaces))
+            forward[graph->outputs.items[i].value.node] = true;
     for (size_t id = graph->nodes.count; id-- > 0;)
         for (uint32_t i = 0; forward[id] && i < graph_node(graph, (uint32_t)id)->operand_count; i++)
             forward[graph_node(graph, (uint32_t)id)->operands[i].node] = true;
@@ -57,7 +66,9 @@ static int64_t kept(const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++)
         for (uint32_t i = 0; !forward[id] && i < graph_node(graph, id)->operand_count; i++) {
             Value operand = graph_node(graph, id)->operands[i];
-            if (!forward[operand.node] || counted[operand.node] || is_free(graph_node(graph, operand.node)->op)) continue;
+            if (!forward[operand.node] || counted[operand.node] ||
+                is_free(graph_node(graph, operand.node)->op))
+                continue;
             counted[operand.node] = true;
             bytes += type_bytes(graph_type(graph, operand));
         }
@@ -90,7 +101,8 @@ static void layers_are_made_again(void **state) {
 static void a_budget_takes_as_few_layers_as_it_can(void **state) {
     Ir *ir = start(state);
     Graph *graph = accumulate(ir, "expand-stacks{recompute=all}, gradient, simplify");
-    const char *text = arena_format(ir->arena, "recompute{mode=none, bytes=%lld}", (long long)kept(graph) - 1);
+    const char *text =
+        arena_format(ir->arena, "recompute{mode=none, bytes=%lld}", (long long)kept(graph) - 1);
     Graph *result = test_pass(ir, text, graph);
     assert_int_equal(kept(result), ENTRIES * WIDE + (ENTRIES - 1) * (WIDE + 2 * NARROW));
     test_same(graph, result, 3, 1e-12);

@@ -25,8 +25,12 @@ static int finish(void **state) {
     return 0;
 }
 
-static Value number(const Case *at, double value) { return build_constant(at->graph, ELEMENT_F32, value, NO_PLACE); }
-static Value binary(const Case *at, Op op, Value a, Value b) { return build_binary(at->graph, op, a, b, NO_PLACE); }
+static Value number(const Case *at, double value) {
+    return build_constant(at->graph, ELEMENT_F32, value, NO_PLACE);
+}
+static Value binary(const Case *at, Op op, Value a, Value b) {
+    return build_binary(at->graph, op, a, b, NO_PLACE);
+}
 static Value unary(const Case *at, Op op, Value a) { return build_unary(at->graph, op, a, NO_PLACE); }
 static const char *name(const Case *at, const char *text) { return test_name(at->ir, text); }
 
@@ -45,7 +49,8 @@ static void neutral_elements_go(void **state) {
     Value v = binary(&at, OP_mul, binary(&at, OP_add, at.x, number(&at, 0)), ones);
     v = binary(&at, OP_div, binary(&at, OP_sub, v, number(&at, 0)), number(&at, 1));
     v = unary(&at, OP_neg, unary(&at, OP_neg, v));
-    assert_int_equal(simplified(&at, build_select(at.graph, binary(&at, OP_lt, at.x, at.y), v, v, NO_PLACE)), 0);
+    assert_int_equal(simplified(&at, build_select(at.graph, binary(&at, OP_lt, at.x, at.y), v, v, NO_PLACE)),
+                     0);
 }
 
 static void zero_times_a_float_stays(void **state) {
@@ -83,8 +88,10 @@ static void powers_of_two_multiply(void **state) {
 
 static void casts_there_and_back_go(void **state) {
     Case at = start(state);
-    Value wide = build_cast(at.graph, build_cast(at.graph, at.n, ELEMENT_I64, NO_PLACE), ELEMENT_I32, NO_PLACE);
-    Value narrow = build_cast(at.graph, build_cast(at.graph, at.x, ELEMENT_BF16, NO_PLACE), ELEMENT_F32, NO_PLACE);
+    Value wide =
+        build_cast(at.graph, build_cast(at.graph, at.n, ELEMENT_I64, NO_PLACE), ELEMENT_I32, NO_PLACE);
+    Value narrow =
+        build_cast(at.graph, build_cast(at.graph, at.x, ELEMENT_BF16, NO_PLACE), ELEMENT_F32, NO_PLACE);
     graph_add_output(at.graph, name(&at, "wide"), wide, VALUE_NONE);
     graph_add_output(at.graph, name(&at, "narrow"), narrow, VALUE_NONE);
     Graph *result = test_pass(at.ir, "simplify", at.graph);
@@ -101,7 +108,8 @@ static void views_compose(void **state) {
     v = build_merge(at.graph, v, merged, 2, name(&at, "m"), NO_PLACE);
     Dimension parts[] = {test_dimension(at.ir, "p", 2), test_dimension(at.ir, "q", 3)};
     v = build_split(at.graph, v, name(&at, "m"), parts, 2, NO_PLACE);
-    v = build_slice(at.graph, build_slice(at.graph, v, name(&at, "q"), 1, 2, NO_PLACE), name(&at, "q"), 1, 1, NO_PLACE);
+    v = build_slice(at.graph, build_slice(at.graph, v, name(&at, "q"), 1, 2, NO_PLACE), name(&at, "q"), 1, 1,
+                    NO_PLACE);
     v = build_pad(at.graph, v, name(&at, "q"), 0, 1, NO_PLACE);
     assert_int_equal(simplified(&at, v), 2);  // a rename and a slice
 }
@@ -130,7 +138,8 @@ static void broadcasts_leave_elementwise_ops(void **state) {
 
 static void transposes_leave_elementwise_ops_and_dots(void **state) {
     Case at = start(state);
-    Value wide = build_expand(at.graph, unary(&at, OP_exp, at.y), test_type(at.ir, ELEMENT_F32, "b", 3, "a", 2, NULL), NO_PLACE);
+    Value wide = build_expand(at.graph, unary(&at, OP_exp, at.y),
+                              test_type(at.ir, ELEMENT_F32, "b", 3, "a", 2, NULL), NO_PLACE);
     const char *order[] = {name(&at, "a"), name(&at, "b")};
     Value turned = build_transpose(at.graph, wide, order, 2, NO_PLACE);
     graph_add_output(at.graph, name(&at, "product"), binary(&at, OP_mul, turned, at.x), VALUE_NONE);

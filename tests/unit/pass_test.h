@@ -48,7 +48,8 @@ static inline double test_random(uint64_t *state) {
 
 static inline uint64_t test_seed(const Node *input) {
     uint64_t seed = (uint64_t)attribute_integer(input, ATTRIBUTE_role, 0) == ROLE_MOMENT2 ? 77 : 7;
-    for (const char *at = attribute_text(input, ATTRIBUTE_name); *at; at++) seed = seed * 131 + (unsigned char)*at;
+    for (const char *at = attribute_text(input, ATTRIBUTE_name); *at; at++)
+        seed = seed * 131 + (unsigned char)*at;
     return seed;
 }
 
@@ -151,14 +152,16 @@ static inline Graph *test_pass(Ir *ir, const char *text, const Graph *graph) {
 }
 
 // Gradients of `accumulate` against central differences of `loss`, at every element of every parameter.
-static inline void test_gradients(const Graph *loss, const Graph *accumulate, int64_t limit, double tolerance) {
+static inline void test_gradients(const Graph *loss, const Graph *accumulate, int64_t limit,
+                                  double tolerance) {
     Tensor *inputs = test_inputs(loss, limit);
     const Tensor *outputs = test_evaluate(accumulate, test_carry(loss, inputs, accumulate, limit));
     for (size_t i = 0; i < loss->inputs.count; i++) {
         const Node *node = graph_node(loss, loss->inputs.items[i]);
         if (attribute_integer(node, ATTRIBUTE_role, 0) != ROLE_PARAMETER) continue;
         const char *name = attribute_text(node, ATTRIBUTE_name);
-        const Tensor *gradient = test_output(accumulate, outputs, state_output_name(loss->ir, ROLE_GRADIENT, name));
+        const Tensor *gradient =
+            test_output(accumulate, outputs, state_output_name(loss->ir, ROLE_GRADIENT, name));
         for (int64_t j = 0; j < type_count(node->types[0]); j++) {
             double at = inputs[i].data[j], step = 1e-5;
             inputs[i].data[j] = at + step;
@@ -193,10 +196,13 @@ static inline Value test_reduce(Graph *graph, Op op, Value a, const char *over) 
 // x[batch, time, embed] + tanh(x w) v
 static inline Graph *test_body(Ir *ir) {
     Graph *body = graph_create(ir, test_name(ir, "Block"));
-    Value x = test_input(body, "x", ROLE_ARGUMENT,
-                         test_type(ir, ELEMENT_F32, "batch", TEST_BATCH, "time", TEST_TIME, "embed", TEST_EMBED, NULL));
-    Value w = test_input(body, "w", ROLE_ARGUMENT, test_type(ir, ELEMENT_F32, "embed", TEST_EMBED, "ffn", TEST_FFN, NULL));
-    Value v = test_input(body, "v", ROLE_ARGUMENT, test_type(ir, ELEMENT_F32, "ffn", TEST_FFN, "embed", TEST_EMBED, NULL));
+    Value x = test_input(
+        body, "x", ROLE_ARGUMENT,
+        test_type(ir, ELEMENT_F32, "batch", TEST_BATCH, "time", TEST_TIME, "embed", TEST_EMBED, NULL));
+    Value w = test_input(body, "w", ROLE_ARGUMENT,
+                         test_type(ir, ELEMENT_F32, "embed", TEST_EMBED, "ffn", TEST_FFN, NULL));
+    Value v = test_input(body, "v", ROLE_ARGUMENT,
+                         test_type(ir, ELEMENT_F32, "ffn", TEST_FFN, "embed", TEST_EMBED, NULL));
     Value h = build_unary(body, OP_tanh, test_dot(body, x, w, "embed"), NO_PLACE);
     Value y = build_binary(body, OP_add, x, test_dot(body, h, v, "ffn"), NO_PLACE);
     graph_add_output(body, test_name(ir, "y"), y, VALUE_NONE);
@@ -219,16 +225,20 @@ static inline Graph *test_cross_entropy(Ir *ir, const Type *logits, const Type *
     Value t = test_input(graph, "targets", ROLE_ARGUMENT, targets);
     Value top = test_reduce(graph, OP_max_over, x, "vocab");
     Value e = build_unary(graph, OP_exp, build_binary(graph, OP_sub, x, top, NO_PLACE), NO_PLACE);
-    Value lse = build_binary(graph, OP_add, top,
-                             build_unary(graph, OP_log, test_reduce(graph, OP_sum, e, "vocab"), NO_PLACE), NO_PLACE);
-    Value hit = test_reduce(graph, OP_sum, build_binary(graph, OP_mul, test_onehot(graph, t, logits), x, NO_PLACE), "vocab");
-    graph_add_output(graph, test_name(ir, "loss"), build_binary(graph, OP_sub, lse, hit, NO_PLACE), VALUE_NONE);
+    Value lse =
+        build_binary(graph, OP_add, top,
+                     build_unary(graph, OP_log, test_reduce(graph, OP_sum, e, "vocab"), NO_PLACE), NO_PLACE);
+    Value hit = test_reduce(graph, OP_sum,
+                            build_binary(graph, OP_mul, test_onehot(graph, t, logits), x, NO_PLACE), "vocab");
+    graph_add_output(graph, test_name(ir, "loss"), build_binary(graph, OP_sub, lse, hit, NO_PLACE),
+                     VALUE_NONE);
     graph_add_output(graph, test_name(ir, "lse"), lse, VALUE_NONE);
     return graph;
 }
 
 // (logits, targets, loss, lse, d_loss, d_lse) -> d_logits
-static inline Graph *test_cross_entropy_gradient(Ir *ir, const Type *logits, const Type *targets, const Type *rows) {
+static inline Graph *test_cross_entropy_gradient(Ir *ir, const Type *logits, const Type *targets,
+                                                 const Type *rows) {
     Graph *graph = graph_create(ir, test_name(ir, "cross_entropy_core_gradient"));
     Value x = test_input(graph, "logits", ROLE_ARGUMENT, logits);
     Value t = test_input(graph, "targets", ROLE_ARGUMENT, targets);
@@ -288,10 +298,12 @@ static inline TestModel test_model(Ir *ir, bool wrapped, const StackEntry *entri
     const Type *data = test_type(ir, ELEMENT_I32, "batch", TEST_BATCH, "time", TEST_TIME, NULL);
     model.table = test_input(graph, "table", ROLE_PARAMETER,
                              test_type(ir, ELEMENT_F32, "vocab", TEST_VOCAB, "embed", TEST_EMBED, NULL));
-    Value w = test_input(graph, "trunk.w", ROLE_PARAMETER,
-                         test_type(ir, ELEMENT_F32, "layer", TEST_LAYERS, "embed", TEST_EMBED, "ffn", TEST_FFN, NULL));
-    Value v = test_input(graph, "trunk.v", ROLE_PARAMETER,
-                         test_type(ir, ELEMENT_F32, "layer", TEST_LAYERS, "ffn", TEST_FFN, "embed", TEST_EMBED, NULL));
+    Value w = test_input(
+        graph, "trunk.w", ROLE_PARAMETER,
+        test_type(ir, ELEMENT_F32, "layer", TEST_LAYERS, "embed", TEST_EMBED, "ffn", TEST_FFN, NULL));
+    Value v = test_input(
+        graph, "trunk.v", ROLE_PARAMETER,
+        test_type(ir, ELEMENT_F32, "layer", TEST_LAYERS, "ffn", TEST_FFN, "embed", TEST_EMBED, NULL));
     model.tokens = test_input(graph, "tokens", ROLE_DATA, data);
     model.targets = test_input(graph, "targets", ROLE_DATA, data);
     Value x = build_gather(graph, model.table, model.tokens, test_name(ir, "vocab"), NO_PLACE);
