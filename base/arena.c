@@ -42,6 +42,20 @@ void arena_destroy(Arena *arena) {
     free(arena);
 }
 
+void arena_reset(Arena *arena) {
+    Block *first = arena->block;
+    if (!first) return;
+    while (first->previous) {
+        Block *previous = first->previous;
+        free(first);
+        first = previous;
+    }
+    memset((char *)first + 2 * ALIGNMENT, 0, first->used);
+    first->used = 0;
+    arena->block = first;
+    arena->bytes = 0;
+}
+
 void *arena_allocate(Arena *arena, size_t bytes) {
     if (bytes > SIZE_MAX / 2) bytes = SIZE_MAX / 2;  // calloc refuses it and we abort with its size
     bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);

@@ -22,6 +22,9 @@ __attribute__((format(printf, 2, 3))) char *arena_format(Arena *arena, const cha
 __attribute__((format(printf, 2, 0))) char *arena_format_list(Arena *arena, const char *format,
                                                               va_list arguments);
 
+// Gives everything back and keeps one block: for scratch memory of a step that is repeated.
+void arena_reset(Arena *arena);
+
 // Bytes handed out so far.
 size_t arena_bytes(const Arena *arena);
 

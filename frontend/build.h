@@ -19,12 +19,12 @@ typedef struct Thing Thing;
 // ---- Things: what an expression can be ----
 
 typedef enum ThingKind {
-    THING_UNKNOWN,    // an error was reported, or the type is not known here: absorbs everything silently
-    THING_NONE,       // `none`: an argument that was not given
-    THING_TENSOR,     // a value of the graph under construction
-    THING_NUMBER,     // a constant; `truth` marks true and false
-    THING_NAME,       // the name of a dimension; `all` where name is NULL
-    THING_ELEMENT,    // f32, i32, ...
+    THING_UNKNOWN,  // an error was reported, or the type is not known here: absorbs everything silently
+    THING_NONE,     // `none`: an argument that was not given
+    THING_TENSOR,   // a value of the graph under construction
+    THING_NUMBER,   // a constant; `truth` marks true and false
+    THING_NAME,     // the name of a dimension; `all` where name is NULL
+    THING_ELEMENT,  // f32, i32, ...
     THING_TEXT,
     THING_TUPLE,
     THING_PARAMETER,  // becomes a tensor where it is used
@@ -71,20 +71,20 @@ typedef struct Binding {
 struct Scope {
     Scope *outer;
     VECTOR(Binding) bindings;
-    bool prelude;                       // names that mean nothing here are names of its own
-    VECTOR(const Type *) taken;         // prelude: types whose dimension names those must avoid
+    bool prelude;                // names that mean nothing here are names of its own
+    VECTOR(const Type *) taken;  // prelude: types whose dimension names those must avoid
 };
 
 // ---- Owners of parameters ----
 
 // One use of a layer or a model, by path. Entered again for each graph that is built.
 struct Instance {
-    const char *path;       // "" for the model, "trunk", "trunk.attn"
-    Stack *stack;           // the stack it is in, or NULL
-    int64_t depth;          // what `depth` means inside
+    const char *path;  // "" for the model, "trunk", "trunk.attn"
+    Stack *stack;      // the stack it is in, or NULL
+    int64_t depth;     // what `depth` means inside
     VECTOR(struct Part) parts;
 };
-typedef struct Part {       // a layer used inside, and where: two uses need two names
+typedef struct Part {  // a layer used inside, and where: two uses need two names
     const char *name;
     const Expression *use;
     Instance *instance;
@@ -92,28 +92,28 @@ typedef struct Part {       // a layer used inside, and where: two uses need two
 
 typedef struct ParameterSlot {
     const char *path;
-    const char *inner;      // path inside the body of its stack
+    const char *inner;  // path inside the body of its stack
     Stack *stack;
-    const Type *type;       // without `layer`
-    const Type *stored;     // as in Parameter
+    const Type *type;    // without `layer`
+    const Type *stored;  // as in Parameter
     Place place;
 } ParameterSlot;
 
-typedef struct Body {       // a stack's layer, built for given operand types
+typedef struct Body {  // a stack's layer, built for given operand types
     Graph *graph;
-    uint32_t carried, invariant;        // invariant: without the seed
+    uint32_t carried, invariant;  // invariant: without the seed
     bool needs_seed;
     bool training, asked_training;
     VECTOR(const ParameterSlot *) parameters;
-    const Type **types;                 // of the operands
+    const Type **types;  // of the operands
     uint32_t type_count;
 } Body;
 
 struct Stack {
     const char *name;
     Statement *statement, *layer;
-    const Expression *options;          // the call that fixes the layer's constants, or NULL
-    Scope *scope;                       // where those are evaluated
+    const Expression *options;  // the call that fixes the layer's constants, or NULL
+    Scope *scope;               // where those are evaluated
     int64_t layers;
     Instance *instance;
     VECTOR(Body *) bodies;
@@ -127,7 +127,7 @@ struct Model {
     Scope *scope;
     Instance *instance;
     VECTOR(ParameterSlot *) slots;
-    bool stored;                        // its parameters go into the module
+    bool stored;  // its parameters go into the module
 };
 
 // ---- The state of one load ----
@@ -141,9 +141,9 @@ typedef enum DeclarationState { DECLARATION_NEW, DECLARATION_ACTIVE, DECLARATION
 
 typedef struct Declaration {
     const char *name;
-    Statement *statement;   // NULL: batch and time where the file does not declare them
+    Statement *statement;  // NULL: batch and time where the file does not declare them
     DeclarationState state;
-    Thing thing;            // of dim and const, once it is DONE; an extent is thing.number
+    Thing thing;  // of dim and const, once it is DONE; an extent is thing.number
 } Declaration;
 typedef VECTOR(Declaration *) Declarations;
 
@@ -165,21 +165,22 @@ struct Builder {
     Statements trains, conditions;  // conditions: `if` at file level
     VECTOR(Setting) settings;
     VECTOR(Composite *) composites;
-    VECTOR(Graph *) graphs;       // bodies and composites, in the order they were made
+    VECTOR(Graph *) graphs;  // bodies and composites, in the order they were made
     Module *module;
-    Model *model;                 // whose parameters are being declared
-    const Statement *train;       // the chosen train block, or NULL
-    int depth;                    // of nested evaluation
-    bool muted;                   // the last error was told before
+    Model *model;            // whose parameters are being declared
+    const Statement *train;  // the chosen train block, or NULL
+    int depth;               // of nested evaluation
+    int64_t evaluations;     // so far: a chain of doubling functions would never end
+    bool muted;              // the last error was told before
 };
 
 // The graph under construction.
 struct Work {
     Graph *graph;
-    Stack *stack;                 // it is a body of this stack
+    Stack *stack;  // it is a body of this stack
     Body *body;
-    const Type *initialize;       // it makes a parameter of this type
-    const char *site;             // path in front of the sites of random numbers
+    const Type *initialize;  // it makes a parameter of this type
+    const char *site;        // path in front of the sites of random numbers
     int sites;
     bool training, asked_training;
 };
@@ -187,13 +188,13 @@ struct Work {
 // What surrounds an expression. Copied on entering a function; small.
 struct Context {
     Builder *builder;
-    Work *work;                   // NULL: only constants
+    Work *work;  // NULL: only constants
     Scope *scope;
-    Instance *instance;           // NULL in functions at file level
-    Statement *function;          // the innermost fn, layer, model or objective
-    const char *let_name;         // of the `let` whose right side is being evaluated
+    Instance *instance;    // NULL in functions at file level
+    Statement *function;   // the innermost fn, layer, model or objective
+    const char *let_name;  // of the `let` whose right side is being evaluated
     bool in_prelude;
-    Place caller;                 // in the prelude: where the user called into it
+    Place caller;  // in the prelude: where the user called into it
     bool returned;
     Thing result;
     Place result_place;
@@ -205,14 +206,18 @@ Place context_place(const Context *context, Place place);
 // place, is left out together with its notes and hints: templates are instantiated many times.
 __attribute__((format(printf, 4, 5))) bool build_error(const Context *context, Place place, const char *code,
                                                        const char *format, ...);
-#define REPORT(context, place, code, ...) build_error(context, context_place(context, place), code, __VA_ARGS__)
-#define NOTE(context, place, ...) \
-    ((context)->builder->muted ? (void)0 : report_note((context)->builder->ir->diagnostics, place, __VA_ARGS__))
+#define REPORT(context, place, code, ...) \
+    build_error(context, context_place(context, place), code, __VA_ARGS__)
+#define NOTE(context, place, ...)        \
+    ((context)->builder->muted ? (void)0 \
+                               : report_note((context)->builder->ir->diagnostics, place, __VA_ARGS__))
 #define HINT(context, ...) \
     ((context)->builder->muted ? (void)0 : report_hint((context)->builder->ir->diagnostics, __VA_ARGS__))
 
 typedef VECTOR(const char *) NameList;
 // The candidate nearest to `name`, or NULL where none is near.
+// Says which use of a template an error came from; only the innermost few are told.
+void report_use(const Context *context, const char *name, Place place);
 const char *suggest(const char *name, const NameList *candidates);
 void report_suggestion(const Context *context, const char *name, const NameList *candidates);
 void report_unknown_name(const Context *context, const char *name, Place place);
@@ -231,15 +236,16 @@ Declaration *context_find_declaration(const Context *context, const char *name);
 Thing declaration_thing(Context *context, Declaration *declaration);
 bool dimension_extent(Context *context, const char *name, Place place, int64_t *extent);
 bool builder_setting(Context *context, const char *name, Thing *thing);
-void builder_note_setting(Context *context, const char *name);
 void gather_visible_names(const Context *context, NameList *names);
 // In the prelude, the dimension name that `name` stands for: one that no tensor argument has.
 const char *scope_own_name(const Context *context, const char *name);
 
 // ---- build_type.c ----
 bool type_resolve(Context *context, const TypeSyntax *syntax, Element otherwise, const Type **type);
-const Type *type_checked(Context *context, Place place, Element element, int rank, const Dimension *dimensions);
-bool type_check_annotation(Context *context, const TypeSyntax *syntax, Thing thing, const char *name, Place place);
+const Type *type_checked(Context *context, Place place, Element element, int rank,
+                         const Dimension *dimensions);
+bool type_check_annotation(Context *context, const TypeSyntax *syntax, Thing thing, const char *name,
+                           Place place);
 bool element_from_name(const char *name, Element *element);
 
 // ---- build_evaluate.c ----
@@ -272,8 +278,8 @@ typedef struct Call {
 } Call;
 typedef struct Intrinsic {
     const char *name;
-    int least, most;          // positional arguments; most -1: any number
-    const char *labels;       // options it knows, separated by spaces; "*": any
+    int least, most;     // positional arguments; most -1: any number
+    const char *labels;  // options it knows, separated by spaces; "*": any
     Thing (*run)(Context *context, const Call *call);
     const char *doc;
 } Intrinsic;
@@ -283,8 +289,8 @@ void intrinsic_gather_names(Builder *builder, NameList *names);
 #define INTRINSIC(name, least, most, labels, doc) Thing intrinsic_##name(Context *context, const Call *call);
 #include "frontend/intrinsics.def"
 #undef INTRINSIC
-const Argument *call_argument(const Call *call, int index);            // positional, or NULL
-const Argument *call_option(const Call *call, const char *label);      // or NULL
+const Argument *call_argument(const Call *call, int index);        // positional, or NULL
+const Argument *call_option(const Call *call, const char *label);  // or NULL
 Value call_tensor(Context *context, const Call *call, int index);
 bool call_names(Context *context, const Call *call, const char *label, NameList *names, bool *all);
 const char *call_name(Context *context, const Call *call, const char *label);  // exactly one, or NULL

@@ -52,7 +52,8 @@ static bool is_part_name(const Statement *callee, const Argument *argument) {
 }
 
 // The formal that the argument is for, or -1 after an error. `position` counts positional arguments.
-static int match_argument(Context *context, const Statement *callee, const Argument *argument, size_t *position) {
+static int match_argument(Context *context, const Statement *callee, const Argument *argument,
+                          size_t *position) {
     if (!argument->label) {
         if (*position < callee->formals.count) return (int)(*position)++;
         REPORT(context, argument->place, "E0230", "%s takes %zu argument%s at most", callee->name,
@@ -69,7 +70,8 @@ static int match_argument(Context *context, const Statement *callee, const Argum
     return at;
 }
 
-static Context callee_context(const Context *context, Statement *callee, Scope *scope, Instance *instance, Place place) {
+static Context callee_context(const Context *context, Statement *callee, Scope *scope, Instance *instance,
+                              Place place) {
     Context inner = *context;
     inner.scope = scope;
     inner.instance = instance;
@@ -92,8 +94,8 @@ static bool bind_defaults(Context *inner, Statement *callee, Scope *scope, const
         if (formal->otherwise) {
             thing = evaluate_argument(inner, formal, formal->otherwise);
         } else {
-            ok = report_error(inner->builder->ir->diagnostics, inner->in_prelude ? inner->caller : place, "E0230",
-                              "%s needs an argument for '%s'", callee->name, formal->name);
+            ok = report_error(inner->builder->ir->diagnostics, inner->in_prelude ? inner->caller : place,
+                              "E0230", "%s needs an argument for '%s'", callee->name, formal->name);
             if (!callee->prelude) NOTE(inner, formal->place, "declared here");
         }
         thing.place = formal->place;
@@ -102,16 +104,16 @@ static bool bind_defaults(Context *inner, Statement *callee, Scope *scope, const
     return ok;
 }
 
-Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Expression *call, const Thing *given,
-                    uint32_t given_count) {
+Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Expression *call,
+                    const Thing *given, uint32_t given_count) {
     Arena *arena = context->builder->ir->arena;
     Scope *scope = scope_create(context->builder, outer);
     bool *bound = ARENA_ARRAY(arena, bool, callee->formals.count + 1);
     size_t position = given_count;
     bool ok = true;
     if (given_count > callee->formals.count) {
-        REPORT(context, call ? call->place : callee->place, "E0230", "%s takes %zu argument%s, found %u", callee->name,
-               callee->formals.count, callee->formals.count == 1 ? "" : "s", given_count);
+        REPORT(context, call ? call->place : callee->place, "E0230", "%s takes %zu argument%s, found %u",
+               callee->name, callee->formals.count, callee->formals.count == 1 ? "" : "s", given_count);
         NOTE(context, callee->place, "declared here");
         return NULL;
     }
@@ -131,7 +133,9 @@ Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Exp
         const Formal *formal = &callee->formals.items[at];
         Thing thing = argument ? evaluate_argument(context, formal, argument->value) : given[i];
         Place place = argument ? argument->value->place : call ? call->place : formal->place;
-        if (!is_dimension_formal(formal) && !type_check_annotation(context, formal->type, thing, formal->name, place)) ok = false;
+        if (!is_dimension_formal(formal) &&
+            !type_check_annotation(context, formal->type, thing, formal->name, place))
+            ok = false;
         if (thing.kind == THING_TENSOR)
             vector_push(arena, &scope->taken, graph_type(context->work->graph, thing.value));
         bound[at] = true;
@@ -148,7 +152,8 @@ Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Exp
 
 static Thing give_result(Context *inner, Statement *callee) {
     if (!inner->returned && callee->kind != STATEMENT_MODEL) {
-        report_error(inner->builder->ir->diagnostics, callee->place, "E0235", "%s returns nothing", callee->name);
+        report_error(inner->builder->ir->diagnostics, callee->place, "E0235", "%s returns nothing",
+                     callee->name);
         return THING_MISSING;
     }
     const char *what = arena_format(inner->builder->ir->arena, "the result of %s", callee->name);
@@ -161,7 +166,8 @@ Thing run_body(Context *context, Statement *callee, Scope *scope, Instance *inst
     if (callee->active) {
         REPORT(context, place, "E0234", "%s uses itself", callee->name);
         NOTE(context, callee->place, "declared here");
-        HINT(context, "what repeats is a stack: stack trunk = %s * 8", callee->kind == STATEMENT_LAYER ? callee->name : "Layer");
+        HINT(context, "what repeats is a stack: stack trunk = %s * 8",
+             callee->kind == STATEMENT_LAYER ? callee->name : "Layer");
         return THING_MISSING;
     }
     size_t errors = diagnostics_error_count(context->builder->ir->diagnostics);
@@ -171,8 +177,9 @@ Thing run_body(Context *context, Statement *callee, Scope *scope, Instance *inst
     callee->active = false;
     Thing result = give_result(&inner, callee);
     bool is_entry = place.line == callee->place.line && place.column == callee->place.column;
-    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors && !callee->prelude && place.line && !is_entry)
-        NOTE(context, context_place(context, place), "in %s, used here", callee->name);
+    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors && !callee->prelude &&
+        place.line && !is_entry)
+        report_use(context, callee->name, place);
     return result;
 }
 
@@ -182,7 +189,8 @@ static Thing function_call(Context *context, const Thing *function, const Expres
     Statement *callee = function->callable.syntax;
     Scope *scope = bind_formals(context, callee, function->callable.scope, expression, NULL, 0);
     if (!scope) return THING_MISSING;
-    if (callee->clauses.count && context->work) return composite_call(context, callee, scope, expression->place);
+    if (callee->clauses.count && context->work)
+        return composite_call(context, callee, scope, expression->place);
     return run_body(context, callee, scope, function->callable.instance, expression->place);
 }
 
@@ -193,12 +201,18 @@ static void evaluate_arguments_for_errors(Context *context, const Expression *ex
 
 static Thing call_thing(Context *context, Thing thing, const Expression *expression) {
     switch (thing.kind) {
-        case THING_FUNCTION: return function_call(context, &thing, expression);
-        case THING_LAYER: return layer_call(context, thing.callable.syntax, expression);
-        case THING_STACK: return stack_call(context, thing.stack, expression);
-        case THING_UNKNOWN: evaluate_arguments_for_errors(context, expression); return thing;
+        case THING_FUNCTION:
+            return function_call(context, &thing, expression);
+        case THING_LAYER:
+            return layer_call(context, thing.callable.syntax, expression);
+        case THING_STACK:
+            return stack_call(context, thing.stack, expression);
+        case THING_UNKNOWN:
+            evaluate_arguments_for_errors(context, expression);
+            return thing;
         default:
-            REPORT(context, expression->a->place, "E0233", "%s is not a function", thing_text(context, thing));
+            REPORT(context, expression->a->place, "E0233", "%s is not a function",
+                   thing_text(context, thing));
             if (thing.place.file) NOTE(context, thing.place, "declared here");
             evaluate_arguments_for_errors(context, expression);
             return THING_MISSING;
@@ -210,7 +224,8 @@ Thing call_expression(Context *context, const Expression *expression) {
     if (target->kind != EXPRESSION_NAME) return call_thing(context, evaluate(context, target), expression);
     const Thing *local = scope_find(context->scope, target->name);
     const Declaration *declaration = local ? NULL : context_find_declaration(context, target->name);
-    if (local || declaration) return call_thing(context, local ? *local : evaluate_name(context, target), expression);
+    if (local || declaration)
+        return call_thing(context, local ? *local : evaluate_name(context, target), expression);
     const Intrinsic *intrinsic = intrinsic_find(target->name);
     if (intrinsic) return intrinsic_call(context, intrinsic, expression);
     REPORT(context, target->place, "E0201", "unknown function '%s'", target->name);

@@ -14,8 +14,9 @@ typedef struct Split {  // a call's arguments: tensors, and constants by name
 static const char *joined_names(Context *context, const Tuple *tuple) {
     const char *text = "";
     for (uint32_t i = 0; i < tuple->count; i++)
-        text = arena_format(context->builder->ir->arena, "%s%s%s", text, i ? "," : "",
-                            tuple->items[i].kind == THING_NAME && tuple->items[i].name ? tuple->items[i].name : "?");
+        text = arena_format(
+            context->builder->ir->arena, "%s%s%s", text, i ? "," : "",
+            tuple->items[i].kind == THING_NAME && tuple->items[i].name ? tuple->items[i].name : "?");
     return names_intern(context->builder->ir->names, text);
 }
 
@@ -28,11 +29,19 @@ static bool split_argument(Context *context, const Formal *formal, Thing thing, 
             vector_push(arena, &split->types, graph_type(context->work->graph, thing.value));
             vector_push(arena, &split->names, formal->name);
             return true;
-        case THING_NUMBER: option.number = thing.number; break;
-        case THING_NAME: option.text = thing.name ? thing.name : names_intern(context->builder->ir->names, "all"); break;
-        case THING_TUPLE: option.text = joined_names(context, thing.tuple); break;
-        case THING_NONE: return true;
-        case THING_UNKNOWN: return false;
+        case THING_NUMBER:
+            option.number = thing.number;
+            break;
+        case THING_NAME:
+            option.text = thing.name ? thing.name : names_intern(context->builder->ir->names, "all");
+            break;
+        case THING_TUPLE:
+            option.text = joined_names(context, thing.tuple);
+            break;
+        case THING_NONE:
+            return true;
+        case THING_UNKNOWN:
+            return false;
         default:
             return REPORT(context, formal->place, "E0239", "'%s' cannot be passed to a composite",
                           thing_text(context, thing));
@@ -86,27 +95,30 @@ static bool add_outputs(Context *context, Thing result, const Statement *stateme
 }
 
 static Graph *finish(Context *context, const Split *split_inputs) {
-    if (!value_is_none(graph_find_input(context->work->graph, names_intern(context->builder->ir->names, "seed"), ROLE_SCALAR))) {
-        REPORT(context, context->caller, "E0239", "a fn with a gradient or a kernel cannot draw random numbers");
+    if (!value_is_none(graph_find_input(context->work->graph,
+                                        names_intern(context->builder->ir->names, "seed"), ROLE_SCALAR))) {
+        REPORT(context, context->caller, "E0239",
+               "a fn with a gradient or a kernel cannot draw random numbers");
         return NULL;
     }
-    return graph_finish(context->work->graph, split_inputs->operands.items, (uint32_t)split_inputs->operands.count);
+    return graph_finish(context->work->graph, split_inputs->operands.items,
+                        (uint32_t)split_inputs->operands.count);
 }
 
 // Inputs of a composite's graph, bound in `scope` under their names.
 static void add_inputs(Context *context, const Split *split, Scope *scope, Split *inner) {
     Arena *arena = context->builder->ir->arena;
     for (size_t i = 0; i < split->types.count; i++) {
-        Value value = graph_add_input(context->work->graph, split->names.items[i], ROLE_ARGUMENT, split->types.items[i],
-                                      context->caller);
+        Value value = graph_add_input(context->work->graph, split->names.items[i], ROLE_ARGUMENT,
+                                      split->types.items[i], context->caller);
         vector_push(arena, &inner->operands, value);
         vector_push(arena, &scope->taken, split->types.items[i]);
         scope_bind(context->builder, scope, split->names.items[i], tensor_thing(value));
     }
 }
 
-static Graph *build_function(Context *context, Statement *statement, const Scope *arguments, const Split *split,
-                             const char *name, Place place) {
+static Graph *build_function(Context *context, Statement *statement, const Scope *arguments,
+                             const Split *split, const char *name, Place place) {
     Work work = {.graph = graph_create(context->builder->ir, name), .site = name};
     Context inner = *context;
     inner.work = &work;
@@ -114,7 +126,8 @@ static Graph *build_function(Context *context, Statement *statement, const Scope
     Scope *scope = scope_create(context->builder, NULL);
     for (size_t i = 0; i < arguments->bindings.count; i++)
         if (arguments->bindings.items[i].thing.kind != THING_TENSOR)
-            scope_bind(context->builder, scope, arguments->bindings.items[i].name, arguments->bindings.items[i].thing);
+            scope_bind(context->builder, scope, arguments->bindings.items[i].name,
+                       arguments->bindings.items[i].thing);
     Split inputs = {0};
     add_inputs(&inner, split, scope, &inputs);
     Thing result = run_body(&inner, statement, scope, NULL, place);
@@ -124,16 +137,18 @@ static Graph *build_function(Context *context, Statement *statement, const Scope
 
 static Statement *clause_function(Context *context, const Clause *clause) {
     Declaration *declaration = context_find_declaration(context, clause->value);
-    if (!declaration && context->in_prelude) declaration = declaration_find(&context->builder->prelude, clause->value);
+    if (!declaration && context->in_prelude)
+        declaration = declaration_find(&context->builder->prelude, clause->value);
     if (declaration && declaration->statement && declaration->statement->kind == STATEMENT_FN)
         return declaration->statement;
-    report_error(context->builder->ir->diagnostics, clause->value_place, "E0201", "unknown function '%s'", clause->value);
+    report_error(context->builder->ir->diagnostics, clause->value_place, "E0201", "unknown function '%s'",
+                 clause->value);
     return NULL;
 }
 
 // What a formal of the gradient stands for: an operand, a result, a cotangent, or an option of the composite.
-static bool bind_gradient_formal(Context *context, const Formal *formal, const Scope *inputs, const Scope *arguments,
-                                 Scope *scope) {
+static bool bind_gradient_formal(Context *context, const Formal *formal, const Scope *inputs,
+                                 const Scope *arguments, Scope *scope) {
     const Thing *thing = scope_find(inputs, formal->name);
     if (!thing) thing = scope_find(arguments, formal->name);
     Thing bound = thing ? *thing : formal->otherwise ? evaluate(context, formal->otherwise) : THING_MISSING;
@@ -146,8 +161,8 @@ static bool bind_gradient_formal(Context *context, const Formal *formal, const S
 }
 
 // (operands, results, cotangents) -> cotangents of the operands, by the fn that the clause names.
-static Graph *build_gradient(Context *context, const Clause *clause, const Scope *arguments, const Split *split,
-                             const Graph *function, Place place) {
+static Graph *build_gradient(Context *context, const Clause *clause, const Scope *arguments,
+                             const Split *split, const Graph *function, Place place) {
     Statement *statement = clause_function(context, clause);
     if (!statement) return NULL;
     Builder *builder = context->builder;
@@ -166,7 +181,8 @@ static Graph *build_gradient(Context *context, const Clause *clause, const Scope
         for (size_t i = 0; i < function->outputs.count; i++) {
             const Output *output = &function->outputs.items[i];
             vector_push(arena, &all.types, graph_type(function, output->value));
-            vector_push(arena, &all.names, cotangent ? names_format(builder->ir->names, "d_%s", output->name) : output->name);
+            vector_push(arena, &all.names,
+                        cotangent ? names_format(builder->ir->names, "d_%s", output->name) : output->name);
         }
     Scope *inputs = scope_create(builder, NULL), *scope = scope_create(builder, NULL);
     Split values = {0};
@@ -175,14 +191,16 @@ static Graph *build_gradient(Context *context, const Clause *clause, const Scope
     scope->taken.items = inputs->taken.items;
     scope->taken.count = inputs->taken.count;
     for (size_t i = 0; i < statement->formals.count; i++)
-        if (!bind_gradient_formal(&inner, &statement->formals.items[i], inputs, arguments, scope)) return NULL;
+        if (!bind_gradient_formal(&inner, &statement->formals.items[i], inputs, arguments, scope))
+            return NULL;
     Thing result = statement->clauses.count ? composite_call(&inner, statement, scope, place)
                                             : run_body(&inner, statement, scope, NULL, place);
     if (!add_outputs(&inner, result, statement, place)) return NULL;
     return finish(&inner, &values);
 }
 
-static Composite *make_composite(Context *context, Statement *statement, const Scope *scope, const Split *split, Place place) {
+static Composite *make_composite(Context *context, Statement *statement, const Scope *scope,
+                                 const Split *split, Place place) {
     Builder *builder = context->builder;
     Arena *arena = builder->ir->arena;
     int number = 1;
@@ -207,7 +225,8 @@ static Composite *make_composite(Context *context, Statement *statement, const S
             composite->gradient = build_gradient(context, clause, scope, split, composite->function, place);
             if (composite->gradient) vector_push(arena, &builder->graphs, composite->gradient);
         } else {
-            report_error(builder->ir->diagnostics, clause->place, "E0229", "unknown clause '%s'", clause->name);
+            report_error(builder->ir->diagnostics, clause->place, "E0229", "unknown clause '%s'",
+                         clause->name);
             report_hint(builder->ir->diagnostics, "a fn knows `gradient` and `kernel`");
         }
     }
@@ -226,12 +245,15 @@ Thing composite_call(Context *context, Statement *statement, Scope *scope, Place
     if (!composite->function) return THING_MISSING;
     Attribute attributes[4] = {{.key = ATTRIBUTE_function, .graph = composite->function}};
     uint32_t count = 1;
-    if (composite->gradient) attributes[count++] = (Attribute){.key = ATTRIBUTE_gradient, .graph = composite->gradient};
-    if (composite->kernel) attributes[count++] = (Attribute){.key = ATTRIBUTE_kernel, .text = composite->kernel};
+    if (composite->gradient)
+        attributes[count++] = (Attribute){.key = ATTRIBUTE_gradient, .graph = composite->gradient};
+    if (composite->kernel)
+        attributes[count++] = (Attribute){.key = ATTRIBUTE_kernel, .text = composite->kernel};
     if (composite->option_count)
-        attributes[count++] = (Attribute){.key = ATTRIBUTE_options, .options = composite->options, .count = composite->option_count};
-    Value value = graph_add(context->work->graph, OP_call, split.operands.items, (uint32_t)split.operands.count,
-                            attributes, count, context_place(context, place));
+        attributes[count++] = (Attribute){
+            .key = ATTRIBUTE_options, .options = composite->options, .count = composite->option_count};
+    Value value = graph_add(context->work->graph, OP_call, split.operands.items,
+                            (uint32_t)split.operands.count, attributes, count, context_place(context, place));
     if (value_is_none(value)) return THING_MISSING;
     uint32_t results = (uint32_t)composite->function->outputs.count;
     if (results == 1) return tensor_thing(value);

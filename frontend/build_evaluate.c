@@ -4,7 +4,10 @@
 
 #include "frontend/build.h"
 
-enum { EVALUATION_DEPTH_MAX = 1200 };  // of nested expressions over all instantiations
+enum {
+    EVALUATION_DEPTH_MAX = 1200,  // of nested expressions over all instantiations
+    EVALUATION_MAX = 2000000      // of expressions in one load; GPT-2 has 3000
+};
 
 Thing number_thing(double number) { return (Thing){.kind = THING_NUMBER, .number = number}; }
 Thing truth_thing(bool truth) { return (Thing){.kind = THING_NUMBER, .truth = true, .number = truth}; }
@@ -41,7 +44,8 @@ bool thing_to_number(Context *context, Thing thing, Place place, double *number)
     }
     if (thing.kind == THING_UNKNOWN) return false;
     REPORT(context, place, "E0214", "expected a constant number, found %s", thing_text(context, thing));
-    if (thing.kind == THING_TENSOR) HINT(context, "to choose element by element write select(condition, a, b)");
+    if (thing.kind == THING_TENSOR)
+        HINT(context, "to choose element by element write select(condition, a, b)");
     return false;
 }
 
@@ -53,7 +57,8 @@ bool evaluate_integer(Context *context, Expression *expression, const char *what
     double value;
     if (!evaluate_number(context, expression, &value)) return false;
     if (!(fabs(value) < 0x1p53) || floor(value) != value)
-        return REPORT(context, expression->place, "E0215", "%s must be a whole number, found %g", what, value);
+        return REPORT(context, expression->place, "E0215", "%s must be a whole number, found %g", what,
+                      value);
     *number = (int64_t)value;
     return true;
 }
@@ -91,10 +96,15 @@ static Thing declared_thing(Context *context, Declaration *declaration) {
             thing = name_thing(declaration->name);
             thing.place = statement ? statement->place : NO_PLACE;
             return thing;
-        case STATEMENT_FN: return thing;
-        case STATEMENT_LAYER: thing.kind = THING_LAYER; return thing;
-        case STATEMENT_CONST: return declaration_thing(context, declaration);
-        default: return THING_MISSING;
+        case STATEMENT_FN:
+            return thing;
+        case STATEMENT_LAYER:
+            thing.kind = THING_LAYER;
+            return thing;
+        case STATEMENT_CONST:
+            return declaration_thing(context, declaration);
+        default:
+            return THING_MISSING;
     }
 }
 
@@ -107,7 +117,8 @@ Thing evaluate_name(Context *context, const Expression *expression) {
     Thing thing = THING_MISSING;
     Declaration *declaration = context_find_declaration(context, name);
     if (declaration && declaration->statement &&
-        (declaration->statement->kind == STATEMENT_MODEL || declaration->statement->kind == STATEMENT_OBJECTIVE)) {
+        (declaration->statement->kind == STATEMENT_MODEL ||
+         declaration->statement->kind == STATEMENT_OBJECTIVE)) {
         REPORT(context, expression->place, "E0216", "'%s' is %s and cannot be used here", name,
                declaration->statement->kind == STATEMENT_MODEL ? "a model" : "an objective");
         return THING_MISSING;
@@ -215,7 +226,8 @@ static Thing index_range(Context *context, Value tensor, const char *name, const
     int64_t start = 0, end = type->dimensions[type_find(type, name)].extent, extent = end;
     if (argument->value && !evaluate_integer(context, argument->value, "the start of a slice", &start))
         return THING_MISSING;
-    if (argument->end && !evaluate_integer(context, argument->end, "the end of a slice", &end)) return THING_MISSING;
+    if (argument->end && !evaluate_integer(context, argument->end, "the end of a slice", &end))
+        return THING_MISSING;
     if (start < 0 || end > extent || start >= end) {
         REPORT(context, argument->place, "E0219", "%lld..%lld is not a part of %s = %lld", (long long)start,
                (long long)end, name, (long long)extent);
@@ -268,7 +280,8 @@ static Thing evaluate_field(Context *context, const Expression *expression) {
     }
     const Thing *part = scope_find(base.model->scope, expression->name);
     if (!part) {
-        REPORT(context, expression->place, "E0222", "the model %s has no '%s'", base.model->name, expression->name);
+        REPORT(context, expression->place, "E0222", "the model %s has no '%s'", base.model->name,
+               expression->name);
         NameList names = {0};
         for (size_t i = 0; i < base.model->scope->bindings.count; i++)
             vector_push(context->builder->ir->arena, &names, base.model->scope->bindings.items[i].name);
@@ -282,9 +295,9 @@ static Thing evaluate_field(Context *context, const Expression *expression) {
 }
 
 static Thing evaluate_binary(Context *context, const Expression *expression) {
-    if (expression->operator == OPERATOR_BAR || expression->operator == OPERATOR_ARROW) {
+    if (expression->operator== OPERATOR_BAR || expression->operator== OPERATOR_ARROW) {
         REPORT(context, expression->place, "E0223", "'%s' stands in a model made by average or unroll only",
-               expression->operator == OPERATOR_BAR ? "|" : "->");
+               expression->operator== OPERATOR_BAR ? "|" : "->");
         return THING_MISSING;
     }
     Thing a = evaluate(context, expression->a);
@@ -294,31 +307,51 @@ static Thing evaluate_binary(Context *context, const Expression *expression) {
 
 static Thing evaluate_kind(Context *context, Expression *expression) {
     switch (expression->kind) {
-        case EXPRESSION_NUMBER: return number_thing(expression->number);
-        case EXPRESSION_TEXT: return (Thing){.kind = THING_TEXT, .name = expression->name};
-        case EXPRESSION_NAME: return evaluate_name(context, expression);
-        case EXPRESSION_FIELD: return evaluate_field(context, expression);
-        case EXPRESSION_CALL: return call_expression(context, expression);
-        case EXPRESSION_INDEX: return evaluate_index(context, expression);
-        case EXPRESSION_TUPLE: return evaluate_tuple(context, expression);
+        case EXPRESSION_NUMBER:
+            return number_thing(expression->number);
+        case EXPRESSION_TEXT:
+            return (Thing){.kind = THING_TEXT, .name = expression->name};
+        case EXPRESSION_NAME:
+            return evaluate_name(context, expression);
+        case EXPRESSION_FIELD:
+            return evaluate_field(context, expression);
+        case EXPRESSION_CALL:
+            return call_expression(context, expression);
+        case EXPRESSION_INDEX:
+            return evaluate_index(context, expression);
+        case EXPRESSION_TUPLE:
+            return evaluate_tuple(context, expression);
         case EXPRESSION_NEGATE: {
             Thing a = evaluate(context, expression->a);
             return operate_op(context, OP_neg, &a, 1, expression->place);
         }
-        case EXPRESSION_BINARY: return evaluate_binary(context, expression);
-        case EXPRESSION_IF: return evaluate_if(context, expression);
+        case EXPRESSION_BINARY:
+            return evaluate_binary(context, expression);
+        case EXPRESSION_IF:
+            return evaluate_if(context, expression);
     }
     return THING_MISSING;
+}
+
+static bool within_limits(Context *context, Expression *expression) {
+    Builder *builder = context->builder;
+    if (builder->depth > EVALUATION_DEPTH_MAX)
+        return REPORT(context, expression->place, "E0105", "calls and expressions nested more than %d deep",
+                      EVALUATION_DEPTH_MAX);
+    if (builder->evaluations == EVALUATION_MAX)
+        return REPORT(context, expression->place, "E0111",
+                      "the file asks for more than %d instantiated expressions", EVALUATION_MAX);
+    return builder->evaluations < EVALUATION_MAX;
 }
 
 // An expression of the user's that failed once stays silent: a template is instantiated many times.
 Thing evaluate(Context *context, Expression *expression) {
     Builder *builder = context->builder;
     if (expression->failed) return THING_MISSING;
-    if (++builder->depth > EVALUATION_DEPTH_MAX) {
+    builder->depth++;
+    builder->evaluations++;
+    if (!within_limits(context, expression)) {
         builder->depth--;
-        REPORT(context, expression->place, "E0105", "calls and expressions nested more than %d deep",
-               EVALUATION_DEPTH_MAX);
         expression->failed = true;
         return THING_MISSING;
     }

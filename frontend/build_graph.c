@@ -20,7 +20,8 @@ Graph *graph_finish(const Graph *graph, const Value *inputs, uint32_t count) {
         const Node *node = graph_node(graph, inputs[i].node);
         map[inputs[i].node] = graph_add_input(copy, attribute_text(node, ATTRIBUTE_name),
                                               (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT),
-                                              node->types[0], node->place).node;
+                                              node->types[0], node->place)
+                                  .node;
     }
     for (uint32_t id = 0; id < node_count; id++) {
         const Node *node = graph_node(graph, id);
@@ -33,7 +34,8 @@ Graph *graph_finish(const Graph *graph, const Value *inputs, uint32_t count) {
     }
     for (size_t i = 0; i < graph->outputs.count; i++) {
         const Output *output = &graph->outputs.items[i];
-        graph_add_output(copy, output->name, (Value){map[output->value.node], output->value.result}, VALUE_NONE);
+        graph_add_output(copy, output->name, (Value){map[output->value.node], output->value.result},
+                         VALUE_NONE);
     }
     return copy;
 }

@@ -80,7 +80,8 @@ const char *call_name(Context *context, const Call *call, const char *label) {
     NameList names = {0};
     if (!call_names(context, call, label, &names, NULL)) return NULL;
     if (names.count == 1) return names.items[0];
-    REPORT(context, call_option(call, label)->place, "E0217", "`%s` is one dimension, found %zu", label, names.count);
+    REPORT(context, call_option(call, label)->place, "E0217", "`%s` is one dimension, found %zu", label,
+           names.count);
     return NULL;
 }
 
@@ -132,9 +133,10 @@ Thing intrinsic_call(Context *context, const Intrinsic *intrinsic, const Express
     if (positional < intrinsic->least || (intrinsic->most >= 0 && positional > intrinsic->most)) {
         REPORT(context, expression->place, "E0230", "%s takes %d%s argument%s, found %d", expression->a->name,
                intrinsic->least,
-               intrinsic->most < 0                   ? " or more"
-               : intrinsic->most != intrinsic->least ? arena_format(context->builder->ir->arena, " or %d", intrinsic->most)
-                                                     : "",
+               intrinsic->most < 0 ? " or more"
+               : intrinsic->most != intrinsic->least
+                   ? arena_format(context->builder->ir->arena, " or %d", intrinsic->most)
+                   : "",
                intrinsic->least == 1 && intrinsic->most == 1 ? "" : "s", positional);
         return THING_MISSING;
     }
@@ -149,7 +151,8 @@ static Thing elementwise_run(Context *context, const Call *call) {
     if (!elementwise_find(call->expression->a->name, &op)) return THING_MISSING;
     Thing operands[3];
     uint32_t count = (uint32_t)call->expression->arguments.count;
-    for (uint32_t i = 0; i < count; i++) operands[i] = evaluate(context, call->expression->arguments.items[i].value);
+    for (uint32_t i = 0; i < count; i++)
+        operands[i] = evaluate(context, call->expression->arguments.items[i].value);
     return operate_op(context, op, operands, count, call->expression->place);
 }
 
@@ -176,10 +179,13 @@ Thing intrinsic_stop_gradient(Context *context, const Call *call) {
 Thing intrinsic_dot(Context *context, const Call *call) {
     Value a = call_tensor(context, call, 0), b = call_tensor(context, call, 1);
     NameList over = {0};
-    if (!call_names(context, call, "over", &over, NULL) || value_is_none(a) || value_is_none(b)) return THING_MISSING;
+    if (!call_names(context, call, "over", &over, NULL) || value_is_none(a) || value_is_none(b))
+        return THING_MISSING;
     Place place = call_option(call, "over")->place;
-    if (!check_has_names(context, a, &over, place) || !check_has_names(context, b, &over, place)) return THING_MISSING;
-    return tensor_or_unknown(build_dot(context->work->graph, a, b, over.items, (uint32_t)over.count, call->place));
+    if (!check_has_names(context, a, &over, place) || !check_has_names(context, b, &over, place))
+        return THING_MISSING;
+    return tensor_or_unknown(
+        build_dot(context->work->graph, a, b, over.items, (uint32_t)over.count, call->place));
 }
 
 // a repeated along what only b has, times b.
@@ -206,11 +212,13 @@ static Thing reduce(Context *context, const Call *call, Op op, Value value) {
     if (!call_names(context, call, "over", &over, &all) || value_is_none(value)) return THING_MISSING;
     const Type *type = graph_type(context->work->graph, value);
     if (all)
-        for (int i = 0; i < type->rank; i++) vector_push(context->builder->ir->arena, &over, type->dimensions[i].name);
+        for (int i = 0; i < type->rank; i++)
+            vector_push(context->builder->ir->arena, &over, type->dimensions[i].name);
     else if (!check_has_names(context, value, &over, call_option(call, "over")->place))
         return THING_MISSING;
     if (over.count == 0) return tensor_thing(value);
-    return tensor_or_unknown(build_reduce(context->work->graph, op, value, over.items, (uint32_t)over.count, call->place));
+    return tensor_or_unknown(
+        build_reduce(context->work->graph, op, value, over.items, (uint32_t)over.count, call->place));
 }
 
 Thing intrinsic_sum(Context *context, const Call *call) {
@@ -219,7 +227,8 @@ Thing intrinsic_sum(Context *context, const Call *call) {
 
 static Thing extreme(Context *context, const Call *call, Op op) {
     if (!call_argument(call, 1)) return reduce(context, call, OP_max_over, call_tensor(context, call, 0));
-    Thing operands[2] = {evaluate(context, call_argument(call, 0)->value), evaluate(context, call_argument(call, 1)->value)};
+    Thing operands[2] = {evaluate(context, call_argument(call, 0)->value),
+                         evaluate(context, call_argument(call, 1)->value)};
     return operate_op(context, op, operands, 2, call->expression->place);
 }
 
@@ -247,7 +256,8 @@ Thing intrinsic_top_k(Context *context, const Call *call) {
     const char *along = call_name(context, call, "along");
     int64_t count;
     if (!along || !call_integer(context, call, "count", &count) || value_is_none(value)) return THING_MISSING;
-    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = along}, {.key = ATTRIBUTE_count, .integer = count}};
+    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = along},
+                              {.key = ATTRIBUTE_count, .integer = count}};
     Value best = graph_add(context->work->graph, OP_top_k, &value, 1, attributes, 2, call->place);
     if (value_is_none(best)) return THING_MISSING;
     Thing results[2] = {tensor_thing(best), tensor_thing((Value){best.node, 1})};
@@ -267,7 +277,8 @@ Thing intrinsic_gather(Context *context, const Call *call) {
 
 static Value zeros_like(Context *context, Value value, Place place) {
     const Type *type = graph_type(context->work->graph, value);
-    return build_expand(context->work->graph, build_constant(context->work->graph, type->element, 0, place), type, place);
+    return build_expand(context->work->graph, build_constant(context->work->graph, type->element, 0, place),
+                        type, place);
 }
 
 static bool scatter_operands(Context *context, const Call *call, Value *operands) {
@@ -282,12 +293,14 @@ Thing intrinsic_scatter_add(Context *context, const Call *call) {
     const char *along = call_name(context, call, "along");
     if (!scatter_operands(context, call, operands) || !along) return THING_MISSING;
     Graph *graph = context->work->graph;
-    Value sums = build_scatter_add(graph, zeros_like(context, operands[0], call->place), operands[1], operands[2], along, call->place);
+    Value sums = build_scatter_add(graph, zeros_like(context, operands[0], call->place), operands[1],
+                                   operands[2], along, call->place);
     if (value_is_none(sums)) return THING_MISSING;
     return tensor_or_unknown(build_binary(graph, OP_add, operands[0], sums, call->place));
 }
 
-static Value scatter_into_zeros(Context *context, Value like, Value indices, Value values, const char *along, Place place) {
+static Value scatter_into_zeros(Context *context, Value like, Value indices, Value values, const char *along,
+                                Place place) {
     Attribute attribute = {.key = ATTRIBUTE_along, .text = along};
     Value operands[3] = {zeros_like(context, like, place), indices, values};
     return graph_add(context->work->graph, OP_scatter, operands, 3, &attribute, 1, place);

@@ -38,7 +38,8 @@ Thing intrinsic_rename(Context *context, const Call *call) {
     if (!check_has_names(context, value, &from, call->place)) return THING_MISSING;
     Attribute attributes[] = {{.key = ATTRIBUTE_from, .names = from.items, .count = (uint32_t)from.count},
                               {.key = ATTRIBUTE_to, .names = to.items, .count = (uint32_t)to.count}};
-    return tensor_or_unknown(graph_add(context->work->graph, OP_rename, &value, 1, attributes, 2, call->place));
+    return tensor_or_unknown(
+        graph_add(context->work->graph, OP_rename, &value, 1, attributes, 2, call->place));
 }
 
 typedef struct Parts {
@@ -60,7 +61,9 @@ static bool add_part(Context *context, const Argument *argument, Parts *parts) {
     bool declared = declaration && (!declaration->statement || declaration->statement->kind == STATEMENT_DIM);
     if (argument->label) {
         if (!evaluate_integer(context, argument->value, "an extent", &extent)) return false;
-        if (extent < 1) return REPORT(context, argument->place, "E0204", "an extent is at least 1, found %lld", (long long)extent);
+        if (extent < 1)
+            return REPORT(context, argument->place, "E0204", "an extent is at least 1, found %lld",
+                          (long long)extent);
     } else if (declared && !context->in_prelude) {
         if (!dimension_extent(context, name, label->place, &extent)) return false;
     } else if (parts->unknown >= 0) {
@@ -78,11 +81,14 @@ static bool infer_part(Context *context, Parts *parts, int64_t whole, const char
     int64_t known = 1;
     for (uint32_t i = 0; i < parts->count; i++) {
         if ((int)i == parts->unknown) continue;
-        if (parts->items[i].extent > whole / known) known = whole + 1;  // does not divide
-        else known *= parts->items[i].extent;
+        if (parts->items[i].extent > whole / known)
+            known = whole + 1;  // does not divide
+        else
+            known *= parts->items[i].extent;
     }
     if (known > whole || whole % known != 0)
-        return REPORT(context, place, "E0231", "%s = %lld does not split into parts of these extents", name, (long long)whole);
+        return REPORT(context, place, "E0231", "%s = %lld does not split into parts of these extents", name,
+                      (long long)whole);
     parts->items[parts->unknown].extent = whole / known;
     return true;
 }
@@ -106,7 +112,8 @@ Thing intrinsic_split(Context *context, const Call *call) {
     const Type *type = graph_type(context->work->graph, value);
     int64_t whole = type->dimensions[type_find(type, along)].extent;
     if (!infer_part(context, &parts, whole, along, tuple->place)) return THING_MISSING;
-    return tensor_or_unknown(build_split(context->work->graph, value, along, parts.items, parts.count, call->place));
+    return tensor_or_unknown(
+        build_split(context->work->graph, value, along, parts.items, parts.count, call->place));
 }
 
 Thing intrinsic_merge(Context *context, const Call *call) {
@@ -161,15 +168,16 @@ Thing intrinsic_broadcast(Context *context, const Call *call) {
     uint32_t count = 0;
     for (; count < over.count && count < RANK_MAX; count++) {
         int64_t extent;
-        if (!dimension_extent(context, over.items[count], call_option(call, "over")->place, &extent)) return THING_MISSING;
+        if (!dimension_extent(context, over.items[count], call_option(call, "over")->place, &extent))
+            return THING_MISSING;
         dimensions[count] = (Dimension){over.items[count], extent, NULL};
     }
     return tensor_or_unknown(build_broadcast(graph, value, dimensions, count, call->place));
 }
 
 // Integer options of an op along one dimension.
-static Thing along_op(Context *context, const Call *call, Op op, const char *const *labels, const AttributeKey *keys,
-                      int count) {
+static Thing along_op(Context *context, const Call *call, Op op, const char *const *labels,
+                      const AttributeKey *keys, int count) {
     Value value = call_tensor(context, call, 0);
     const char *along = call_name(context, call, "along");
     if (!along || value_is_none(value)) return THING_MISSING;
@@ -178,7 +186,8 @@ static Thing along_op(Context *context, const Call *call, Op op, const char *con
         const Argument *option = call_option(call, labels[i]);
         int64_t number;
         if (!option) {
-            REPORT(context, call->place, "E0227", "%s needs `%s = ...`", call->expression->a->name, labels[i]);
+            REPORT(context, call->place, "E0227", "%s needs `%s = ...`", call->expression->a->name,
+                   labels[i]);
             return THING_MISSING;
         }
         if (!evaluate_integer(context, option->value, labels[i], &number)) return THING_MISSING;
@@ -191,14 +200,18 @@ static Thing along_op(Context *context, const Call *call, Op op, const char *con
         graph_add(context->work->graph, op, &value, 1, attributes, (uint32_t)count + 1, call->place));
 }
 
-#define LABELS(...) (const char *const[]){__VA_ARGS__}
-#define KEYS(...) (const AttributeKey[]){__VA_ARGS__}
+#define LABELS(...) \
+    (const char *const[]) { __VA_ARGS__ }
+#define KEYS(...) \
+    (const AttributeKey[]) { __VA_ARGS__ }
 
 Thing intrinsic_slice(Context *context, const Call *call) {
-    return along_op(context, call, OP_slice, LABELS("start", "count"), KEYS(ATTRIBUTE_start, ATTRIBUTE_count), 2);
+    return along_op(context, call, OP_slice, LABELS("start", "count"), KEYS(ATTRIBUTE_start, ATTRIBUTE_count),
+                    2);
 }
 Thing intrinsic_pad(Context *context, const Call *call) {
-    return along_op(context, call, OP_pad, LABELS("start", "count"), KEYS(ATTRIBUTE_start, ATTRIBUTE_count), 2);
+    return along_op(context, call, OP_pad, LABELS("start", "count"), KEYS(ATTRIBUTE_start, ATTRIBUTE_count),
+                    2);
 }
 Thing intrinsic_pick(Context *context, const Call *call) {
     return along_op(context, call, OP_pick, LABELS("at"), KEYS(ATTRIBUTE_at), 1);
@@ -220,8 +233,8 @@ Thing intrinsic_concat(Context *context, const Call *call) {
     }
     if (!along) return THING_MISSING;
     Attribute attribute = {.key = ATTRIBUTE_along, .text = along};
-    return tensor_or_unknown(
-        graph_add(context->work->graph, OP_concat, values.items, (uint32_t)values.count, &attribute, 1, call->place));
+    return tensor_or_unknown(graph_add(context->work->graph, OP_concat, values.items, (uint32_t)values.count,
+                                       &attribute, 1, call->place));
 }
 
 // ---- Sources ----
@@ -286,7 +299,8 @@ Thing intrinsic_random(Context *context, const Call *call) {
     if (like.kind == THING_UNKNOWN) return THING_MISSING;
     if (like.kind == THING_TENSOR)
         return random_values(context, graph_type(context->work->graph, like.value), call->place);
-    if (context->work && context->work->initialize) return random_values(context, context->work->initialize, call->place);
+    if (context->work && context->work->initialize)
+        return random_values(context, context->work->initialize, call->place);
     REPORT(context, call->place, "E0232", "random numbers need a shape: write `like = x`");
     return THING_MISSING;
 }
@@ -314,7 +328,8 @@ static bool gather_excluded(Context *context, const Expression *expression, Name
             if (!gather_excluded(context, expression->arguments.items[i].value, excluded)) return false;
         return true;
     }
-    const Thing *local = expression->kind == EXPRESSION_NAME ? scope_find(context->scope, expression->name) : NULL;
+    const Thing *local =
+        expression->kind == EXPRESSION_NAME ? scope_find(context->scope, expression->name) : NULL;
     if (!local || (local->kind != THING_TENSOR && local->kind != THING_PARAMETER))
         return evaluate_names(context, expression, excluded, NULL);
     Thing thing = evaluate_name(context, expression);
@@ -329,7 +344,8 @@ Thing intrinsic_names(Context *context, const Call *call) {
     Value value = call_tensor(context, call, 0);
     const Argument *option = call_option(call, "without");
     NameList excluded = {0};
-    if (value_is_none(value) || (option && !gather_excluded(context, option->value, &excluded))) return THING_MISSING;
+    if (value_is_none(value) || (option && !gather_excluded(context, option->value, &excluded)))
+        return THING_MISSING;
     const Type *type = graph_type(context->work->graph, value);
     Thing names[RANK_MAX];
     uint32_t count = 0;

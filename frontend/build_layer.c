@@ -17,7 +17,8 @@ static Scope *constant_scope(Context *context) {
     Scope *copy = scope_create(context->builder, NULL);
     const Scope *chain[16];
     int count = 0;
-    for (const Scope *scope = context->scope; scope && count < 16; scope = scope->outer) chain[count++] = scope;
+    for (const Scope *scope = context->scope; scope && count < 16; scope = scope->outer)
+        chain[count++] = scope;
     while (count-- > 0)
         for (size_t i = 0; i < chain[count]->bindings.count; i++) {
             const Binding *binding = &chain[count]->bindings.items[i];
@@ -29,9 +30,10 @@ static Scope *constant_scope(Context *context) {
 
 static Graph *build_initialize(Context *context, const Statement *statement, const ParameterSlot *slot) {
     Builder *builder = context->builder;
-    Work work = {.graph = graph_create(builder->ir, names_format(builder->ir->names, "%s.initialize", slot->path)),
-                 .initialize = slot->stored,
-                 .site = slot->path};
+    Work work = {
+        .graph = graph_create(builder->ir, names_format(builder->ir->names, "%s.initialize", slot->path)),
+        .initialize = slot->stored,
+        .site = slot->path};
     Context inner = *context;
     inner.work = &work;
     inner.scope = constant_scope(context);
@@ -39,7 +41,8 @@ static Graph *build_initialize(Context *context, const Statement *statement, con
     Thing thing = evaluate(&inner, statement->value);
     if (thing.kind == THING_UNKNOWN) return NULL;
     if (statement->random && thing.kind != THING_TENSOR) {
-        REPORT(context, place, "E0307", "expected a distribution after '~', found %s", thing_text(&inner, thing));
+        REPORT(context, place, "E0307", "expected a distribution after '~', found %s",
+               thing_text(&inner, thing));
         HINT(context, "write `~ normal(0.02)`, `~ uniform(-1, 1)`, or `= 0`");
         return NULL;
     }
@@ -130,7 +133,8 @@ Value parameter_tensor(Context *context, const ParameterSlot *slot, Place place)
 static const char *part_name(Context *context, const Statement *layer, const Expression *expression) {
     for (size_t i = 0; i < expression->arguments.count; i++) {
         const Argument *argument = &expression->arguments.items[i];
-        if (argument->label && argument->label->kind == EXPRESSION_NAME && strcmp(argument->label->name, "name") == 0) {
+        if (argument->label && argument->label->kind == EXPRESSION_NAME &&
+            strcmp(argument->label->name, "name") == 0) {
             if (argument->value->kind == EXPRESSION_NAME) return argument->value->name;
             REPORT(context, argument->place, "E0308", "a layer's name is one word: name = attn");
             return NULL;
@@ -200,14 +204,17 @@ bool declare_stack(Context *context, Statement *statement) {
     Expression *value = statement->value;
     Builder *builder = context->builder;
     scope_declare(context, statement->name, THING_MISSING, statement->place);
-    bool repeated = value->kind == EXPRESSION_BINARY && value->operator == OPERATOR_MUL;
-    if (!repeated) return REPORT(context, value->place, "E0302", "expected a layer and its count: stack %s = Block * 12", statement->name);
+    bool repeated = value->kind == EXPRESSION_BINARY && value->operator== OPERATOR_MUL;
+    if (!repeated)
+        return REPORT(context, value->place, "E0302", "expected a layer and its count: stack %s = Block * 12",
+                      statement->name);
     const Expression *options = value->a->kind == EXPRESSION_CALL ? value->a : NULL;
     Statement *layer = find_layer(context, options ? options->a : value->a);
     int64_t layers;
     if (!evaluate_integer(context, value->b, "the number of layers", &layers) || !layer) return false;
     if (layers < 1 || layers > STACK_LAYERS_MAX)
-        return REPORT(context, value->b->place, "E0303", "a stack has 1 to %d layers, found %lld", STACK_LAYERS_MAX, (long long)layers);
+        return REPORT(context, value->b->place, "E0303", "a stack has 1 to %d layers, found %lld",
+                      STACK_LAYERS_MAX, (long long)layers);
     Stack *stack = ARENA_NEW(builder->ir->arena, Stack);
     stack->name = statement->name;
     stack->statement = statement;
@@ -220,7 +227,8 @@ bool declare_stack(Context *context, Statement *statement) {
     stack->instance->path = path_join(context, context->instance->path, statement->name);
     stack->instance->stack = stack;
     stack->instance->depth = layers;
-    scope_bind(builder, context->scope, statement->name, (Thing){.kind = THING_STACK, .stack = stack, .place = statement->place});
+    scope_bind(builder, context->scope, statement->name,
+               (Thing){.kind = THING_STACK, .stack = stack, .place = statement->place});
     return true;
 }
 
@@ -239,14 +247,15 @@ static bool add_carried(Context *context, Body *body, const Stack *stack, Thing 
     uint32_t count = result.kind == THING_TUPLE ? result.tuple->count : 1;
     if (result.kind == THING_UNKNOWN) return false;
     if (count == 0 || count > body->type_count)
-        return REPORT(context, place, "E0311", "the layer %s takes %u inputs and returns %u values", stack->layer->name,
-                      body->type_count, count);
+        return REPORT(context, place, "E0311", "the layer %s takes %u inputs and returns %u values",
+                      stack->layer->name, body->type_count, count);
     for (uint32_t i = 0; i < count; i++) {
         Thing item = result.kind == THING_TUPLE ? result.tuple->items[i] : result;
         Value value = thing_to_tensor(context, item, body->types[i]->element, place);
         if (value_is_none(value)) return false;
         const Type *found = graph_type(graph, value), *wanted = body->types[i];
-        if (found->element != wanted->element || found->rank != wanted->rank || !type_contains(wanted, found)) {
+        if (found->element != wanted->element || found->rank != wanted->rank ||
+            !type_contains(wanted, found)) {
             REPORT(context, place, "E0311", "a layer of a stack returns what it takes: expected %s, found %s",
                    type_text(graph->ir, wanted), type_text(graph->ir, found));
             NOTE(context, graph_node(graph, value.node)->place, "returned by %s", stack->layer->name);
@@ -280,7 +289,8 @@ static Body *build_body(Context *context, Stack *stack, const Type **types, uint
     body->type_count = count;
     vector_push(builder->ir->arena, &stack->bodies, body);
     const char *name = names_format(builder->ir->names, "%s.body", stack->name);
-    if (stack->bodies.count > 1) name = names_format(builder->ir->names, "%s.body.%zu", stack->name, stack->bodies.count);
+    if (stack->bodies.count > 1)
+        name = names_format(builder->ir->names, "%s.body.%zu", stack->name, stack->bodies.count);
     Work work = {.graph = graph_create(builder->ir, name),
                  .stack = stack,
                  .body = body,
@@ -292,7 +302,8 @@ static Body *build_body(Context *context, Stack *stack, const Type **types, uint
     Thing *inputs = ARENA_ARRAY(builder->ir->arena, Thing, count + 1);
     for (uint32_t i = 0; i < count && i < stack->layer->formals.count; i++) {
         const Formal *formal = &stack->layer->formals.items[i];
-        inputs[i] = tensor_thing(graph_add_input(work.graph, formal->name, ROLE_ARGUMENT, types[i], formal->place));
+        inputs[i] =
+            tensor_thing(graph_add_input(work.graph, formal->name, ROLE_ARGUMENT, types[i], formal->place));
     }
     Scope *scope = bind_formals(&inner, stack->layer, NULL, stack->options, inputs, count);
     if (!scope) return body;
@@ -308,7 +319,8 @@ static const StackEntry *straight_order(Context *context, const Stack *stack) {
     return entries;
 }
 
-static Thing add_stack(Context *context, Stack *stack, const Body *body, const Value *arguments, Place place) {
+static Thing add_stack(Context *context, Stack *stack, const Body *body, const Value *arguments,
+                       Place place) {
     Arena *arena = context->builder->ir->arena;
     VECTOR(Value) operands = {0};
     for (uint32_t i = 0; i < body->type_count; i++) vector_push(arena, &operands, arguments[i]);
@@ -319,9 +331,11 @@ static Thing add_stack(Context *context, Stack *stack, const Body *body, const V
         {.key = ATTRIBUTE_body, .graph = body->graph},
         {.key = ATTRIBUTE_carried, .integer = body->carried},
         {.key = ATTRIBUTE_invariant, .integer = body->invariant + (body->needs_seed ? 1 : 0)},
-        {.key = ATTRIBUTE_entries, .entries = straight_order(context, stack), .count = (uint32_t)stack->layers}};
-    Value value = graph_add(context->work->graph, OP_stack, operands.items, (uint32_t)operands.count, attributes, 4,
-                            context_place(context, place));
+        {.key = ATTRIBUTE_entries,
+         .entries = straight_order(context, stack),
+         .count = (uint32_t)stack->layers}};
+    Value value = graph_add(context->work->graph, OP_stack, operands.items, (uint32_t)operands.count,
+                            attributes, 4, context_place(context, place));
     if (value_is_none(value)) return THING_MISSING;
     if (body->carried == 1) return tensor_thing(value);
     Thing *items = ARENA_ARRAY(arena, Thing, body->carried);
@@ -336,7 +350,8 @@ Thing stack_call(Context *context, Stack *stack, const Expression *expression) {
     Value *values = ARENA_ARRAY(arena, Value, count + 1);
     bool ok = true;
     stack->used = true;
-    if (count == 0) ok = REPORT(context, expression->place, "E0230", "the stack %s needs its input", stack->name);
+    if (count == 0)
+        ok = REPORT(context, expression->place, "E0230", "the stack %s needs its input", stack->name);
     for (uint32_t i = 0; i < count; i++) {
         const Argument *argument = &expression->arguments.items[i];
         if (argument->label) {
@@ -344,9 +359,12 @@ Thing stack_call(Context *context, Stack *stack, const Expression *expression) {
             NOTE(context, stack->place, "declared here");
             return THING_MISSING;
         }
-        values[i] = thing_to_tensor(context, evaluate(context, argument->value), ELEMENT_F32, argument->place);
-        if (value_is_none(values[i])) ok = false;
-        else types[i] = graph_type(context->work->graph, values[i]);
+        values[i] =
+            thing_to_tensor(context, evaluate(context, argument->value), ELEMENT_F32, argument->place);
+        if (value_is_none(values[i]))
+            ok = false;
+        else
+            types[i] = graph_type(context->work->graph, values[i]);
     }
     if (!ok) return THING_MISSING;
     if (context->work->stack) {

@@ -7,11 +7,14 @@
 
 static bool report_not_yet(Builder *builder, const Statement *statement) {
     const Expression *value = statement->value;
-    const char *name = value->kind == EXPRESSION_CALL && value->a->kind == EXPRESSION_NAME ? value->a->name : "";
+    const char *name =
+        value->kind == EXPRESSION_CALL && value->a->kind == EXPRESSION_NAME ? value->a->name : "";
     Diagnostics *diagnostics = builder->ir->diagnostics;
     if (strcmp(name, "average") == 0 || strcmp(name, "unroll") == 0 || strcmp(name, "fuse") == 0)
-        return report_error(diagnostics, value->place, "E0310", "models made by %s are not supported yet", name);
-    report_error(diagnostics, value->place, "E0319", "a model is a block, or made by average, unroll or fuse");
+        return report_error(diagnostics, value->place, "E0310", "models made by %s are not supported yet",
+                            name);
+    report_error(diagnostics, value->place, "E0319",
+                 "a model is a block, or made by average, unroll or fuse");
     return false;
 }
 
@@ -31,7 +34,8 @@ Model *model_create(Builder *builder, Statement *statement, bool stored) {
     model->instance->depth = 1;
     builder->model = model;
     statement->visited = true;
-    Context context = {.builder = builder, .scope = model->scope, .instance = model->instance, .function = statement};
+    Context context = {
+        .builder = builder, .scope = model->scope, .instance = model->instance, .function = statement};
     run_statements(&context, &statement->body);
     return model;
 }
@@ -48,7 +52,8 @@ static bool default_data_type(Context *context, const Formal *formal, const Type
     Dimension dimensions[2] = {{.name = names_intern(context->builder->ir->names, "batch")},
                                {.name = names_intern(context->builder->ir->names, "time")}};
     for (int i = 0; i < 2; i++)
-        if (!dimension_extent(context, dimensions[i].name, formal->place, &dimensions[i].extent)) return false;
+        if (!dimension_extent(context, dimensions[i].name, formal->place, &dimensions[i].extent))
+            return false;
     *type = type_checked(context, formal->place, is_mask ? ELEMENT_BOOL : ELEMENT_I32, 2, dimensions);
     return *type != NULL;
 }
@@ -93,8 +98,10 @@ static bool add_metric(Context *context, const char *name, Thing thing, bool is_
     Value value = thing_to_tensor(context, thing, ELEMENT_F32, place);
     if (value_is_none(value)) return false;
     const Type *type = graph_type(context->work->graph, value);
-    if (is_loss && (type->rank != 0 || type->element != ELEMENT_F32)) {
-        REPORT(context, place, "E0314", "the loss must be one number, f32[]; found %s", type_text(context->builder->ir, type));
+    if (type->rank != 0 || type->element != ELEMENT_F32) {
+        REPORT(context, place, "E0314", "the %s must be one number, f32[]; found %s",
+               is_loss ? "loss" : arena_format(context->builder->ir->arena, "metric %s", name),
+               type_text(context->builder->ir, type));
         HINT(context, "write mean(...)");
         return false;
     }
@@ -126,7 +133,8 @@ static Thing objective_option(Context *context, const Statement *train, const Fo
     return evaluate(context, written ? written : formal->otherwise);
 }
 
-static bool bind_objective(Context *context, const Statement *train, Model *model, Scope *scope, Values *data) {
+static bool bind_objective(Context *context, const Statement *train, Model *model, Scope *scope,
+                           Values *data) {
     const Statement *objective = context->function;
     bool ok = true;
     if (objective->formals.count == 0 || objective->formals.items[0].otherwise)
@@ -146,20 +154,23 @@ static bool bind_objective(Context *context, const Statement *train, Model *mode
     return ok;
 }
 
-static Graph *build_loss(Builder *builder, Model *model, const Statement *train, const char *name, bool training) {
+static Graph *build_loss(Builder *builder, Model *model, const Statement *train, const char *name,
+                         bool training) {
     Declaration *declaration = declaration_find(&builder->user, train->objective);
     if (!declaration || !declaration->statement || declaration->statement->kind != STATEMENT_OBJECTIVE) {
         Context context = {.builder = builder};
         REPORT(&context, train->objective_place, "E0301", "'%s' is not an objective", train->objective);
         NameList names = {0};
         for (size_t i = 0; i < builder->user.count; i++)
-            if (builder->user.items[i]->statement && builder->user.items[i]->statement->kind == STATEMENT_OBJECTIVE)
+            if (builder->user.items[i]->statement &&
+                builder->user.items[i]->statement->kind == STATEMENT_OBJECTIVE)
                 vector_push(builder->ir->arena, &names, builder->user.items[i]->name);
         report_suggestion(&context, train->objective, &names);
         return NULL;
     }
     Statement *objective = declaration->statement;
-    Work work = {.graph = graph_create(builder->ir, names_intern(builder->ir->names, name)), .site = model->name,
+    Work work = {.graph = graph_create(builder->ir, names_intern(builder->ir->names, name)),
+                 .site = model->name,
                  .training = training};
     Context context = {.builder = builder, .work = &work, .function = objective};
     Scope *scope = scope_create(builder, NULL);
@@ -226,7 +237,8 @@ static void check_callable(Context *context, Statement *statement, Scope *outer,
         else if (is_name || is_model)
             thing = THING_MISSING;
         else if (formal->type ? formal_type(&inner, formal, &type) : default_data_type(&inner, formal, &type))
-            thing = tensor_thing(graph_add_input(work.graph, formal->name, ROLE_ARGUMENT, type, formal->place));
+            thing =
+                tensor_thing(graph_add_input(work.graph, formal->name, ROLE_ARGUMENT, type, formal->place));
         thing.place = formal->place;
         scope_bind(builder, scope, formal->name, thing);
     }

@@ -2,52 +2,44 @@
 #include <math.h>
 
 #include "frontend/build.h"
+#include "ir/op.h"
 
 // ---- Constants ----
 
-static double fold_number(Op op, const double *x) {
+// Constants are doubles; bits and remainders are those of whole numbers, logic is that of bools.
+static Element fold_element(Op op) {
     switch (op) {
-        case OP_add: return x[0] + x[1];
-        case OP_sub: return x[0] - x[1];
-        case OP_mul: return x[0] * x[1];
-        case OP_div: return x[0] / x[1];
-        case OP_rem: return fmod(x[0], x[1]);
-        case OP_max: return x[0] > x[1] ? x[0] : x[1];
-        case OP_min: return x[0] < x[1] ? x[0] : x[1];
-        case OP_neg: return -x[0];
-        case OP_abs: return fabs(x[0]);
-        case OP_floor: return floor(x[0]);
-        case OP_lt: return x[0] < x[1];
-        case OP_le: return x[0] <= x[1];
-        case OP_eq: return x[0] == x[1];
-        case OP_ne: return x[0] != x[1];
-        case OP_and: return x[0] != 0 && x[1] != 0;
-        case OP_or: return x[0] != 0 || x[1] != 0;
-        case OP_xor: return (x[0] != 0) != (x[1] != 0);
-        case OP_not: return x[0] == 0;
-        case OP_select: return x[0] != 0 ? x[1] : x[2];
-        case OP_exp: return exp(x[0]);
-        case OP_log: return log(x[0]);
-        case OP_sin: return sin(x[0]);
-        case OP_cos: return cos(x[0]);
-        case OP_tanh: return tanh(x[0]);
-        case OP_erf: return erf(x[0]);
-        case OP_sqrt: return sqrt(x[0]);
-        case OP_rsqrt: return 1 / sqrt(x[0]);
-        default: return (double)NAN;
+        case OP_and:
+        case OP_or:
+        case OP_xor:
+        case OP_not:
+            return ELEMENT_BOOL;
+        case OP_rem:
+        case OP_shl:
+        case OP_shr:
+            return ELEMENT_I64;
+        default:
+            return ELEMENT_F64;
     }
 }
 
 static bool gives_truth(Op op) {
-    return op == OP_lt || op == OP_le || op == OP_eq || op == OP_ne || op == OP_and || op == OP_or || op == OP_xor ||
-           op == OP_not;
+    return op == OP_lt || op == OP_le || op == OP_eq || op == OP_ne || op == OP_and || op == OP_or ||
+           op == OP_xor || op == OP_not;
 }
 
 static Thing fold(Context *context, Op op, const Thing *operands, uint32_t count, Place place) {
     double numbers[3] = {0};
-    for (uint32_t i = 0; i < count; i++)
+    Element element = fold_element(op);
+    for (uint32_t i = 0; i < count; i++) {
         if (!thing_to_number(context, operands[i], place, &numbers[i])) return THING_MISSING;
-    double result = fold_number(op, numbers);
+        if (element == ELEMENT_BOOL) numbers[i] = numbers[i] != 0;
+        if (element == ELEMENT_I64 && (floor(numbers[i]) != numbers[i] || fabs(numbers[i]) > 0x1p53)) {
+            REPORT(context, place, "E0215", "%s needs whole numbers, found %g", op_name(op), numbers[i]);
+            return THING_MISSING;
+        }
+    }
+    double result = primitive_evaluate(op_table[op]->primitive, element, numbers);
     if (!isfinite(result)) {
         REPORT(context, place, "E0224", "this constant is not a finite number");
         return THING_MISSING;
@@ -123,13 +115,16 @@ Thing operate_op(Context *context, Op op, const Thing *operands, uint32_t count,
         }
         if (value_is_none(values[i])) return THING_MISSING;
     }
-    return tensor_or_unknown(graph_add(context->work->graph, op, values, count, NULL, 0, context_place(context, place)));
+    return tensor_or_unknown(
+        graph_add(context->work->graph, op, values, count, NULL, 0, context_place(context, place)));
 }
 
 // none == none, names of dimensions, element types: equal or not at this time.
 static bool compare_things(Thing a, Thing b, bool *equal) {
-    bool special_a = a.kind == THING_NONE || a.kind == THING_NAME || a.kind == THING_ELEMENT || a.kind == THING_TUPLE;
-    bool special_b = b.kind == THING_NONE || b.kind == THING_NAME || b.kind == THING_ELEMENT || b.kind == THING_TUPLE;
+    bool special_a =
+        a.kind == THING_NONE || a.kind == THING_NAME || a.kind == THING_ELEMENT || a.kind == THING_TUPLE;
+    bool special_b =
+        b.kind == THING_NONE || b.kind == THING_NAME || b.kind == THING_ELEMENT || b.kind == THING_TUPLE;
     if (a.kind == THING_NONE || b.kind == THING_NONE) {
         *equal = a.kind == b.kind;
         return a.kind != THING_UNKNOWN && b.kind != THING_UNKNOWN;
@@ -140,16 +135,16 @@ static bool compare_things(Thing a, Thing b, bool *equal) {
 }
 
 Thing operate_binary(Context *context, Operator operator, Thing a, Thing b, const Expression *expression) {
-    static const Op ops[] = {[OPERATOR_ADD] = OP_add, [OPERATOR_SUB] = OP_sub, [OPERATOR_MUL] = OP_mul,
-                             [OPERATOR_DIV] = OP_div, [OPERATOR_EQ] = OP_eq,   [OPERATOR_NE] = OP_ne,
-                             [OPERATOR_LT] = OP_lt,   [OPERATOR_LE] = OP_le,   [OPERATOR_GT] = OP_lt,
-                             [OPERATOR_GE] = OP_le};
+    static const Op ops[] = {
+        [OPERATOR_ADD] = OP_add, [OPERATOR_SUB] = OP_sub, [OPERATOR_MUL] = OP_mul, [OPERATOR_DIV] = OP_div,
+        [OPERATOR_EQ] = OP_eq,   [OPERATOR_NE] = OP_ne,   [OPERATOR_LT] = OP_lt,   [OPERATOR_LE] = OP_le,
+        [OPERATOR_GT] = OP_lt,   [OPERATOR_GE] = OP_le};
     bool equal;
     // The user compares extents; only the prelude asks whether two names are the same.
     bool extents = a.kind == THING_NAME && b.kind == THING_NAME && !context->in_prelude;
-    if ((operator == OPERATOR_EQ || operator == OPERATOR_NE) && !extents && compare_things(a, b, &equal))
-        return truth_thing(equal == (operator == OPERATOR_EQ));
-    bool swapped = operator == OPERATOR_GT || operator == OPERATOR_GE;
+    if ((operator== OPERATOR_EQ || operator== OPERATOR_NE) && !extents && compare_things(a, b, &equal))
+        return truth_thing(equal == (operator== OPERATOR_EQ));
+    bool swapped = operator== OPERATOR_GT || operator== OPERATOR_GE;
     Thing operands[2] = {swapped ? b : a, swapped ? a : b};
     return operate_op(context, ops[operator], operands, 2, expression->place);
 }

@@ -25,6 +25,15 @@ bool build_error(const Context *context, Place place, const char *code, const ch
     return context->builder->muted ? false : report_error(diagnostics, place, code, "%s", text);
 }
 
+void report_use(const Context *context, const char *name, Place place) {
+    enum { TOLD = 8 };
+    const Diagnostics *diagnostics = context->builder->ir->diagnostics;
+    size_t count = diagnostics_count(diagnostics), after = 0;
+    while (after < count && diagnostics_message(diagnostics, count - 1 - after)->severity != SEVERITY_ERROR)
+        after++;
+    if (after < TOLD) NOTE(context, context_place(context, place), "in %s, used here", name);
+}
+
 // Edit distance with transpositions; only the last three rows are kept.
 static int edit_distance(const char *a, const char *b) {
     enum { LENGTH_MAX = 63 };
@@ -81,22 +90,33 @@ const char *names_text(const Context *context, const NameList *names) {
 const char *thing_text(const Context *context, Thing thing) {
     Arena *arena = context->builder->ir->arena;
     switch (thing.kind) {
-        case THING_UNKNOWN: return "something unknown";
-        case THING_NONE: return "none";
-        case THING_TENSOR: return type_text(context->builder->ir, graph_type(context->work->graph, thing.value));
+        case THING_UNKNOWN:
+            return "something unknown";
+        case THING_NONE:
+            return "none";
+        case THING_TENSOR:
+            return type_text(context->builder->ir, graph_type(context->work->graph, thing.value));
         case THING_NUMBER:
             if (thing.truth) return thing.number != 0 ? "the constant true" : "the constant false";
             return arena_format(arena, "the number %g", thing.number);
         case THING_NAME:
             return thing.name ? arena_format(arena, "the dimension %s", thing.name) : "all dimensions";
-        case THING_ELEMENT: return arena_format(arena, "the element type %s", element_name(thing.element));
-        case THING_TEXT: return arena_format(arena, "the text \"%s\"", thing.name);
-        case THING_TUPLE: return arena_format(arena, "a tuple of %u", thing.tuple->count);
-        case THING_PARAMETER: return arena_format(arena, "the parameter %s", thing.parameter->path);
-        case THING_FUNCTION: return arena_format(arena, "the function %s", thing.callable.syntax->name);
-        case THING_LAYER: return arena_format(arena, "the layer %s", thing.callable.syntax->name);
-        case THING_STACK: return arena_format(arena, "the stack %s", thing.stack->name);
-        case THING_MODEL: return arena_format(arena, "the model %s", thing.model->name);
+        case THING_ELEMENT:
+            return arena_format(arena, "the element type %s", element_name(thing.element));
+        case THING_TEXT:
+            return arena_format(arena, "the text \"%s\"", thing.name);
+        case THING_TUPLE:
+            return arena_format(arena, "a tuple of %u", thing.tuple->count);
+        case THING_PARAMETER:
+            return arena_format(arena, "the parameter %s", thing.parameter->path);
+        case THING_FUNCTION:
+            return arena_format(arena, "the function %s", thing.callable.syntax->name);
+        case THING_LAYER:
+            return arena_format(arena, "the layer %s", thing.callable.syntax->name);
+        case THING_STACK:
+            return arena_format(arena, "the stack %s", thing.stack->name);
+        case THING_MODEL:
+            return arena_format(arena, "the model %s", thing.model->name);
     }
     return "";
 }

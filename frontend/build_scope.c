@@ -79,7 +79,7 @@ bool builder_setting(Context *context, const char *name, Thing *thing) {
 }
 
 // After an error in a value: where it is from, if not from the file.
-void builder_note_setting(Context *context, const char *name) {
+static void note_setting(Context *context, const char *name) {
     Builder *builder = context->builder;
     for (size_t i = builder->settings.count; i-- > 0;) {
         const Setting *setting = &builder->settings.items[i];
@@ -95,12 +95,16 @@ static bool is_extent(double number) {
 
 // The context for constants at file level: no graph, no local names.
 static Context file_context(const Context *context) {
-    return (Context){.builder = context->builder, .in_prelude = context->in_prelude, .caller = context->caller};
+    return (Context){
+        .builder = context->builder, .in_prelude = context->in_prelude, .caller = context->caller};
 }
 
 // With the option `small`: what an extent written as a number becomes. Even extents stay even, for halves.
 static double small_extent(const char *name, double extent) {
-    double limit = strcmp(name, "batch") == 0 ? 2 : strcmp(name, "time") == 0 ? 6 : (int64_t)extent % 2 ? 7 : 8;
+    double limit = strcmp(name, "batch") == 0  ? 2
+                   : strcmp(name, "time") == 0 ? 6
+                   : (int64_t)extent % 2       ? 7
+                                               : 8;
     return extent < limit ? extent : limit;
 }
 
@@ -122,15 +126,17 @@ static Thing evaluate_declaration(Context *context, Declaration *declaration) {
         thing = number_thing(16);
     else if (!is_set)
         report_error(context->builder->ir->diagnostics, place, "E0204", "dimension '%s' has no extent", name);
-    if (thing.kind == THING_NAME && thing.name && (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
+    if (thing.kind == THING_NAME && thing.name &&
+        (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
         double extent;
         if (!thing_to_number(&constants, thing, place, &extent)) {
-            if (is_set) builder_note_setting(context, name);
+            if (is_set) note_setting(context, name);
             return THING_MISSING;
         }
         thing = number_thing(extent);
     }
-    if (is_dimension && thing.kind != THING_UNKNOWN && (thing.kind != THING_NUMBER || !is_extent(thing.number))) {
+    if (is_dimension && thing.kind != THING_UNKNOWN &&
+        (thing.kind != THING_NUMBER || !is_extent(thing.number))) {
         report_error(context->builder->ir->diagnostics, place, "E0204",
                      "dimension '%s' needs a whole number from 1 to 2^47 as its extent, found %s%s", name,
                      thing_text(context, thing), is_set ? " (from --set)" : "");
@@ -184,7 +190,8 @@ bool dimension_extent(Context *context, const char *name, Place place, int64_t *
 void gather_visible_names(const Context *context, NameList *names) {
     Arena *arena = context->builder->ir->arena;
     for (const Scope *scope = context->scope; scope; scope = scope->outer)
-        for (size_t i = 0; i < scope->bindings.count; i++) vector_push(arena, names, scope->bindings.items[i].name);
+        for (size_t i = 0; i < scope->bindings.count; i++)
+            vector_push(arena, names, scope->bindings.items[i].name);
     for (size_t i = 0; i < context->builder->user.count && !context->in_prelude; i++)
         vector_push(arena, names, context->builder->user.items[i]->name);
     for (size_t i = 0; i < context->builder->prelude.count; i++)
@@ -203,6 +210,7 @@ const char *scope_own_name(const Context *context, const char *name) {
     while (scope && !scope->prelude) scope = scope->outer;
     if (!scope) return name;
     const char *own = name;
-    for (int i = 2; is_taken(scope, own); i++) own = names_format(context->builder->ir->names, "%s%d", name, i);
+    for (int i = 2; is_taken(scope, own); i++)
+        own = names_format(context->builder->ir->names, "%s%d", name, i);
     return own;
 }

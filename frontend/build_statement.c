@@ -22,7 +22,8 @@ static bool run_let_names(Context *context, Statement *statement) {
     bool ok = true;
     for (uint32_t i = 0; i < count; i++) {
         const LetName *name = &statement->names.items[i];
-        if (!bind_let(context, name->name, fits ? thing.tuple->items[i] : THING_MISSING, name->place)) ok = false;
+        if (!bind_let(context, name->name, fits ? thing.tuple->items[i] : THING_MISSING, name->place))
+            ok = false;
     }
     return ok && fits;
 }
@@ -109,19 +110,29 @@ static bool run_stack(Context *context, Statement *statement) {
 
 static bool run_statement(Context *context, Statement *statement) {
     switch (statement->kind) {
-        case STATEMENT_LET: return run_let(context, statement);
-        case STATEMENT_RETURN: return run_return(context, statement);
-        case STATEMENT_IF: return run_if(context, statement);
-        case STATEMENT_FN: return run_fn(context, statement);
-        case STATEMENT_CONST: return run_const(context, statement);
-        case STATEMENT_PARAM: return run_param(context, statement);
-        case STATEMENT_STACK: return run_stack(context, statement);
-        case STATEMENT_DIM: REPORT(context, statement->place, "E0237", "`dim` stands at file level"); return false;
+        case STATEMENT_LET:
+            return run_let(context, statement);
+        case STATEMENT_RETURN:
+            return run_return(context, statement);
+        case STATEMENT_IF:
+            return run_if(context, statement);
+        case STATEMENT_FN:
+            return run_fn(context, statement);
+        case STATEMENT_CONST:
+            return run_const(context, statement);
+        case STATEMENT_PARAM:
+            return run_param(context, statement);
+        case STATEMENT_STACK:
+            return run_stack(context, statement);
+        case STATEMENT_DIM:
+            REPORT(context, statement->place, "E0237", "`dim` stands at file level");
+            return false;
         case STATEMENT_INCLUDE:
         case STATEMENT_LAYER:
         case STATEMENT_MODEL:
         case STATEMENT_OBJECTIVE:
-        case STATEMENT_TRAIN: break;
+        case STATEMENT_TRAIN:
+            break;
     }
     REPORT(context, statement->place, "E0237", "this stands at file level");
     return false;
@@ -134,7 +145,8 @@ bool run_statements(Context *context, const Statements *statements) {
         if (!context->returned) continue;
         // After `if c { return a }` the rest is for the other case; after a plain return it is a mistake.
         if (statements->items[i]->kind == STATEMENT_RETURN && i + 1 < statements->count)
-            return REPORT(context, statements->items[i + 1]->place, "E0236", "nothing is reached after `return`");
+            return REPORT(context, statements->items[i + 1]->place, "E0236",
+                          "nothing is reached after `return`");
         break;
     }
     return ok;

@@ -13,7 +13,8 @@ typedef struct EntryField {
     double least, most;
 } EntryField;
 
-#define FIELD(name, kind, member, least, most) {name, kind, offsetof(Training, member), least, most}
+#define FIELD(name, kind, member, least, most) \
+    { name, kind, offsetof(Training, member), least, most }
 static const EntryField entry_fields[] = {
     FIELD("rate", ENTRY_NUMBER, rate, 0, 1e6),
     FIELD("beta1", ENTRY_NUMBER, beta1, 0, 0.999999),  // of 1, nothing would ever be corrected
@@ -62,17 +63,22 @@ Expression *train_entry(const Statement *train, const char *name) {
 
 // ---- Fields ----
 
-static bool set_number(Context *context, const EntryField *field, Training *training, double number, Place place) {
+// A value without a place comes from the command line.
+static const char *origin(Place place) { return place.file ? "" : "--set: "; }
+
+static bool set_number(Context *context, const EntryField *field, Training *training, double number,
+                       Place place) {
     char *at = (char *)training + field->offset;
     if (!(number >= field->least && number <= field->most))
-        return REPORT(context, place, "E0312", "%s must be from %g to %g, found %g", field->name, field->least,
-                      field->most, number);
+        return REPORT(context, place, "E0312", "%s%s must be from %g to %g, found %g", origin(place),
+                      field->name, field->least, field->most, number);
     if (field->kind == ENTRY_NUMBER) {
         *(double *)at = number;
         return true;
     }
     if ((double)(int64_t)number != number)
-        return REPORT(context, place, "E0312", "%s must be a whole number, found %g", field->name, number);
+        return REPORT(context, place, "E0312", "%s%s must be a whole number, found %g", origin(place),
+                      field->name, number);
     if (field->offset == offsetof(Training, decay_rank))
         training->decay_rank = (int)number;
     else
@@ -80,13 +86,16 @@ static bool set_number(Context *context, const EntryField *field, Training *trai
     return true;
 }
 
-static bool set_field(Context *context, const EntryField *field, Training *training, Thing thing, Place place) {
+static bool set_field(Context *context, const EntryField *field, Training *training, Thing thing,
+                      Place place) {
     double number;
     if (field->kind != ENTRY_ELEMENT)
-        return thing_to_number(context, thing, place, &number) && set_number(context, field, training, number, place);
+        return thing_to_number(context, thing, place, &number) &&
+               set_number(context, field, training, number, place);
     if (thing.kind == THING_UNKNOWN) return false;
     if (thing.kind != THING_ELEMENT || (thing.element != ELEMENT_F32 && thing.element != ELEMENT_BF16))
-        return REPORT(context, place, "E0312", "precision is f32 or bf16, found %s", thing_text(context, thing));
+        return REPORT(context, place, "E0312", "%sprecision is f32 or bf16, found %s", origin(place),
+                      thing_text(context, thing));
     training->precision = thing.element;
     return true;
 }
@@ -114,18 +123,21 @@ static bool report_unknown_entry(Context *context, const char *name, const char 
 // ---- optimizer adamw(...), rate warmup(...), cosine(...) ----
 
 static bool read_optimizer(Context *context, const TrainEntry *entry, Training *training) {
-    static const char *const adamw[] = {"rate", "beta1", "beta2", "epsilon", "decay", "clip", "decay_rank", NULL};
+    static const char *const adamw[] = {"rate",  "beta1", "beta2",      "epsilon",
+                                        "decay", "clip",  "decay_rank", NULL};
     static const char *const sgd[] = {"rate", "momentum", "decay", "clip", "decay_rank", NULL};
     bool is_adamw = strcmp(entry->kind, "adamw") == 0, ok = true;
     if (!is_adamw && strcmp(entry->kind, "sgd") != 0) {
-        REPORT(context, entry->kind_place, "E0313", "unknown optimizer '%s'", entry->kind);
+        REPORT(context, entry->kind_place, "E0313", "%sunknown optimizer '%s'", origin(entry->kind_place),
+               entry->kind);
         HINT(context, "there are adamw and sgd");
         return false;
     }
     training->optimizer = is_adamw ? OPTIMIZER_ADAMW : OPTIMIZER_SGD;
     for (size_t i = 0; i < entry->arguments.count; i++) {
         const Argument *argument = &entry->arguments.items[i];
-        const char *name = argument->label && argument->label->kind == EXPRESSION_NAME ? argument->label->name : "?";
+        const char *name =
+            argument->label && argument->label->kind == EXPRESSION_NAME ? argument->label->name : "?";
         const char *const *known = is_adamw ? adamw : sgd;
         while (*known && strcmp(*known, name) != 0) known++;
         if (is_adamw && strcmp(name, "betas") == 0)
@@ -133,7 +145,9 @@ static bool read_optimizer(Context *context, const TrainEntry *entry, Training *
         else if (!*known || argument->sign != '=')
             ok = report_unknown_entry(context, name, entry->kind, argument->place);
         else
-            ok = set_field(context, find_field(name), training, evaluate(context, argument->value), argument->place) && ok;
+            ok = set_field(context, find_field(name), training, evaluate(context, argument->value),
+                           argument->place) &&
+                 ok;
     }
     return ok;
 }
@@ -147,24 +161,30 @@ static bool read_schedule(Context *context, const TrainEntry *entry, Training *t
         return count == 0 || REPORT(context, first->place, "E0313", "constant takes nothing");
     }
     if (strcmp(kind, "warmup") == 0) {
-        if (count != 1 || first->label) return REPORT(context, entry->kind_place, "E0313", "write warmup(100): a number of steps");
-        return set_field(context, find_field("warmup"), training, evaluate(context, first->value), first->place);
+        if (count != 1 || first->label)
+            return REPORT(context, entry->kind_place, "E0313", "write warmup(100): a number of steps");
+        return set_field(context, find_field("warmup"), training, evaluate(context, first->value),
+                         first->place);
     }
     bool cosine = strcmp(kind, "cosine") == 0;
     if (!cosine && strcmp(kind, "linear") != 0) {
-        REPORT(context, entry->kind_place, "E0313", "unknown schedule '%s'", kind);
+        REPORT(context, entry->kind_place, "E0313", "%sunknown schedule '%s'", origin(entry->kind_place),
+               kind);
         HINT(context, "there are warmup, constant, cosine and linear");
         return false;
     }
     training->schedule = cosine ? RATE_COSINE : RATE_LINEAR;
     if (count == 0) return true;
-    if (count != 1 || !first->label || first->label->kind != EXPRESSION_NAME || strcmp(first->label->name, "to") != 0)
+    if (count != 1 || !first->label || first->label->kind != EXPRESSION_NAME ||
+        strcmp(first->label->name, "to") != 0)
         return REPORT(context, entry->kind_place, "E0313", "write %s(to = 3e-5)", kind);
-    return set_field(context, find_field("final_rate"), training, evaluate(context, first->value), first->place);
+    return set_field(context, find_field("final_rate"), training, evaluate(context, first->value),
+                     first->place);
 }
 
 // Entries with a value: fields, options of the objective, further models.
-static bool read_value(Context *context, const Statement *objective, const TrainEntry *entry, bool has_file, Training *training) {
+static bool read_value(Context *context, const Statement *objective, const TrainEntry *entry, bool has_file,
+                       Training *training) {
     if (has_file) {
         REPORT(context, entry->place, "E0310", "further models in a train block are not supported yet");
         return false;
@@ -172,7 +192,8 @@ static bool read_value(Context *context, const Statement *objective, const Train
     if (strcmp(entry->name, "betas") == 0) return set_betas(context, training, entry->value);
     const EntryField *field = find_field(entry->name);
     if (field && is_dimension_field(field)) return true;
-    if (field) return set_field(context, field, training, evaluate(context, entry->value), entry->value->place);
+    if (field)
+        return set_field(context, field, training, evaluate(context, entry->value), entry->value->place);
     for (size_t i = 0; objective && i < objective->formals.count; i++) {
         const Formal *formal = &objective->formals.items[i];
         if (formal->name == entry->name && formal->otherwise) return true;  // read with the objective
@@ -180,7 +201,8 @@ static bool read_value(Context *context, const Statement *objective, const Train
     return report_unknown_entry(context, entry->name, "a train block", entry->place);
 }
 
-static bool read_entries(Context *context, const Statement *train, const Statement *objective, Training *training) {
+static bool read_entries(Context *context, const Statement *train, const Statement *objective,
+                         Training *training) {
     bool ok = true;
     const char *group = NULL;
     for (size_t i = 0; i < train->entries.count; i++) {
@@ -197,7 +219,8 @@ static bool read_entries(Context *context, const Statement *train, const Stateme
         else if (group && strcmp(group, "rate") == 0)
             ok = read_schedule(context, entry, training) && ok;
         else
-            ok = report_unknown_entry(context, entry->name ? entry->name : entry->kind, "a train block", entry->place);
+            ok = report_unknown_entry(context, entry->name ? entry->name : entry->kind, "a train block",
+                                      entry->place);
     }
     return ok;
 }
@@ -206,37 +229,45 @@ static bool apply_settings(Context *context, Training *training) {
     bool ok = true;
     for (int i = 0; i < ENTRY_FIELD_COUNT; i++) {
         Thing thing;
-        const char *name = names_intern(context->builder->ir->names, entry_fields[i].name);
-        if (is_dimension_field(&entry_fields[i]) || !builder_setting(context, name, &thing)) continue;
-        if (set_field(context, &entry_fields[i], training, thing, training->place)) continue;
-        builder_note_setting(context, name);
-        ok = false;
+        if (is_dimension_field(&entry_fields[i])) continue;
+        if (builder_setting(context, names_intern(context->builder->ir->names, entry_fields[i].name), &thing))
+            ok = set_field(context, &entry_fields[i], training, thing, NO_PLACE) && ok;
     }
     Thing thing;
     if (builder_setting(context, names_intern(context->builder->ir->names, "optimizer"), &thing)) {
-        TrainEntry entry = {.name = "optimizer", .kind = thing.kind == THING_NAME ? thing.name : "?",
-                            .place = training->place, .kind_place = training->place};
+        TrainEntry entry = {.name = "optimizer", .kind = thing.kind == THING_NAME ? thing.name : "?"};
         ok = read_optimizer(context, &entry, training) && ok;
     }
     if (builder_setting(context, names_intern(context->builder->ir->names, "schedule"), &thing)) {
-        TrainEntry entry = {.name = "rate", .kind = thing.kind == THING_NAME ? thing.name : "?",
-                            .place = training->place, .kind_place = training->place};
+        TrainEntry entry = {.name = "rate", .kind = thing.kind == THING_NAME ? thing.name : "?"};
         ok = read_schedule(context, &entry, training) && ok;
     }
     return ok;
 }
 
-// Settings belong to the chosen block alone. A constant final rate is a tenth of the rate where none is given.
+// Settings belong to the chosen block alone. A constant final rate is a tenth of the rate where none is
+// given.
 bool train_read(Builder *builder, const Statement *train, Training *training) {
     Context context = {.builder = builder};
-    const char *batch = names_intern(builder->ir->names, "batch"), *time = names_intern(builder->ir->names, "time");
-    *training = (Training){.name = train->name, .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8,
-                           .decay_rank = 2, .steps = 1000, .accumulate = 1, .precision = ELEMENT_F32,
-                           .final_rate = -1, .seed = 1, .place = train->place};
+    const char *batch = names_intern(builder->ir->names, "batch"),
+               *time = names_intern(builder->ir->names, "time");
+    *training = (Training){.name = train->name,
+                           .rate = 1e-3,
+                           .beta1 = 0.9,
+                           .beta2 = 0.95,
+                           .epsilon = 1e-8,
+                           .decay_rank = 2,
+                           .steps = 1000,
+                           .accumulate = 1,
+                           .precision = ELEMENT_F32,
+                           .final_rate = -1,
+                           .seed = 1,
+                           .place = train->place};
     Declaration *objective = declaration_find(&builder->user, train->objective);
     bool ok = read_entries(&context, train, objective ? objective->statement : NULL, training);
     if (train == builder->train) ok = apply_settings(&context, training) && ok;
-    if (training->final_rate < 0) training->final_rate = training->schedule == RATE_CONSTANT ? training->rate : training->rate / 10;
+    if (training->final_rate < 0)
+        training->final_rate = training->schedule == RATE_CONSTANT ? training->rate : training->rate / 10;
     return dimension_extent(&context, batch, train->place, &training->batch) &&
            dimension_extent(&context, time, train->place, &training->time) && ok;
 }

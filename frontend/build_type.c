@@ -10,7 +10,8 @@ bool element_from_name(const char *name, Element *element) {
 }
 
 // type_make insists on distinct names and a sane size; here is where a user hears of it.
-const Type *type_checked(Context *context, Place place, Element element, int rank, const Dimension *dimensions) {
+const Type *type_checked(Context *context, Place place, Element element, int rank,
+                         const Dimension *dimensions) {
     Ir *ir = context->builder->ir;
     if (rank > RANK_MAX) {
         REPORT(context, place, "E0206", "a tensor has at most %d dimensions, found %d", RANK_MAX, rank);
@@ -41,8 +42,9 @@ const Type *type_checked(Context *context, Place place, Element element, int ran
 static bool resolve_extent(Context *context, const DimensionSyntax *syntax, int64_t *extent) {
     if (!syntax->extent) return dimension_extent(context, syntax->name, syntax->place, extent);
     return evaluate_integer(context, syntax->extent, "an extent", extent) &&
-           (*extent >= 1 || REPORT(context, syntax->extent->place, "E0204", "%s: an extent is at least 1, found %lld",
-                                   syntax->name, (long long)*extent));
+           (*extent >= 1 ||
+            REPORT(context, syntax->extent->place, "E0204", "%s: an extent is at least 1, found %lld",
+                   syntax->name, (long long)*extent));
 }
 
 // `otherwise` is the element type where none is written.
@@ -78,7 +80,8 @@ static bool element_fits(const TypeSyntax *syntax, Element element) {
 }
 
 // An annotation is minimal: the value has at least these dimensions. `name` is what is annotated.
-bool type_check_annotation(Context *context, const TypeSyntax *syntax, Thing thing, const char *name, Place place) {
+bool type_check_annotation(Context *context, const TypeSyntax *syntax, Thing thing, const char *name,
+                           Place place) {
     if (!syntax || thing.kind == THING_UNKNOWN) return true;
     if (thing.kind != THING_TENSOR) {
         if (thing.kind == THING_NUMBER && !syntax->dimensions.count) return true;

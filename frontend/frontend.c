@@ -13,7 +13,8 @@ static bool read_settings(Builder *builder) {
     for (size_t i = 0; options && i < options->setting_count; i++) {
         const char *text = options->settings[i], *equals = strchr(text, '=');
         if (!equals || equals == text || !equals[1]) {
-            ok = report_error(builder->ir->diagnostics, NO_PLACE, "E0317", "--set %s: expected name=value", text);
+            ok = report_error(builder->ir->diagnostics, NO_PLACE, "E0317", "--set %s: expected name=value",
+                              text);
             continue;
         }
         const char *name = names_intern_length(builder->ir->names, text, (size_t)(equals - text));
@@ -30,7 +31,8 @@ static void check_settings(Builder *builder) {
         for (size_t j = 0; j < builder->settings.count; j++)
             if (builder->settings.items[j].name == name && builder->settings.items[j].used) used = true;
         if (used) continue;
-        report_error(builder->ir->diagnostics, NO_PLACE, "E0316", "--set %s: nothing in the file has that name", name);
+        report_error(builder->ir->diagnostics, NO_PLACE, "E0316",
+                     "--set %s: nothing in the file has that name", name);
         NameList names = {0};
         for (size_t j = 0; j < builder->user.count; j++)
             vector_push(builder->ir->arena, &names, builder->user.items[j]->name);
@@ -49,7 +51,8 @@ static void gather_declared(Builder *builder, StatementKind kind, NameList *name
             vector_push(builder->ir->arena, names, builder->user.items[i]->name);
 }
 
-static bool report_missing(Builder *builder, const char *what, const char *name, const NameList *names, Place place) {
+static bool report_missing(Builder *builder, const char *what, const char *name, const NameList *names,
+                           Place place) {
     Context context = {.builder = builder};
     report_error(builder->ir->diagnostics, place, "E0301", "there is no %s '%s'", what, name);
     if (suggest(name, names))
@@ -88,7 +91,8 @@ static bool check_train_option(Builder *builder) {
 
 static Statement *choose_model(Builder *builder) {
     const FrontendOptions *options = builder->options;
-    if (options && options->model) return find_model(builder, names_intern(builder->ir->names, options->model), NO_PLACE);
+    if (options && options->model)
+        return find_model(builder, names_intern(builder->ir->names, options->model), NO_PLACE);
     if (builder->train) return find_model(builder, builder->train->model, builder->train->model_place);
     for (size_t i = 0; i < builder->user.count; i++)
         if (builder->user.items[i]->statement && builder->user.items[i]->statement->kind == STATEMENT_MODEL)
@@ -140,7 +144,8 @@ static void check_declarations(Builder *builder) {
     for (size_t i = 0; i < builder->user.count; i++) {
         Statement *statement = builder->user.items[i]->statement;
         if (statement && !statement->visited &&
-            (statement->kind == STATEMENT_FN || statement->kind == STATEMENT_LAYER || statement->kind == STATEMENT_OBJECTIVE))
+            (statement->kind == STATEMENT_FN || statement->kind == STATEMENT_LAYER ||
+             statement->kind == STATEMENT_OBJECTIVE))
             check_template(builder, statement);
     }
 }

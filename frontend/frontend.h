@@ -7,10 +7,10 @@
 typedef struct FrontendOptions {
     const char *const *settings;  // "name=value" of --set; later ones win
     size_t setting_count;
-    const char *train;            // name of the train block, NULL: the first one
-    const char *model;            // a model by name instead of a train block, NULL: that of the train block
-    bool small;                   // every dim that is written as a number becomes a handful, for checks that
-                                  // run the reference evaluator; dims computed from others follow
+    const char *train;  // name of the train block, NULL: the first one
+    const char *model;  // a model by name instead of a train block, NULL: that of the train block
+    bool small;         // every dim that is written as a number becomes a handful, for checks that
+                        // run the reference evaluator; dims computed from others follow
 } FrontendOptions;
 
 // Reads `path` and what it includes, checks all of it, and builds one module: parameters with their

@@ -17,7 +17,7 @@ typedef struct Include {
 
 typedef struct Loader {
     Builder *builder;
-    const char *root;           // real path of the top file's folder
+    const char *root;  // real path of the top file's folder
     VECTOR(const char *) done;
     VECTOR(Include) active;
 } Loader;
@@ -33,7 +33,8 @@ static const char *embedded_text(const char *name) {
 static bool declare(Builder *builder, Declarations *declarations, Statement *statement) {
     Declaration *other = declaration_find(declarations, statement->name);
     if (other) {
-        report_error(builder->ir->diagnostics, statement->place, "E0202", "'%s' is declared twice", statement->name);
+        report_error(builder->ir->diagnostics, statement->place, "E0202", "'%s' is declared twice",
+                     statement->name);
         report_note(builder->ir->diagnostics, other->statement->place, "declared here before");
         return false;
     }
@@ -45,11 +46,26 @@ static bool declare(Builder *builder, Declarations *declarations, Statement *sta
 }
 
 static bool report_misplaced(Builder *builder, const Statement *statement) {
-    const char *what = statement->kind == STATEMENT_PARAM ? "`param` stands in a layer or a model"
+    const char *what = statement->kind == STATEMENT_PARAM   ? "`param` stands in a layer or a model"
                        : statement->kind == STATEMENT_STACK ? "`stack` stands in a model"
-                       : statement->kind == STATEMENT_INCLUDE ? "`include` stands outside of all blocks"
-                                                              : "this stands in a fn, a layer or an objective";
+                       : statement->kind == STATEMENT_INCLUDE
+                           ? "`include` stands outside of all blocks"
+                           : "this stands in a fn, a layer or an objective";
     return report_error(builder->ir->diagnostics, statement->place, "E0237", "%s", what);
+}
+
+static bool declare_train(Builder *builder, Statement *statement) {
+    for (size_t i = 0; i < builder->trains.count; i++) {
+        if (builder->trains.items[i]->name != statement->name) continue;
+        report_error(builder->ir->diagnostics, statement->place, "E0202", "two train blocks are called '%s'",
+                     statement->name);
+        report_note(builder->ir->diagnostics, builder->trains.items[i]->place, "declared here before");
+        report_hint(builder->ir->diagnostics, "write `train %s with %s as name`", statement->model,
+                    statement->objective);
+        return false;
+    }
+    vector_push(builder->ir->arena, &builder->trains, statement);
+    return true;
 }
 
 // Everything but includes, and conditions, which are decided once all files are known.
@@ -60,9 +76,12 @@ static bool declare_one(Builder *builder, Declarations *declarations, Statement 
         case STATEMENT_FN:
         case STATEMENT_LAYER:
         case STATEMENT_MODEL:
-        case STATEMENT_OBJECTIVE: return declare(builder, declarations, statement);
-        case STATEMENT_TRAIN: vector_push(builder->ir->arena, &builder->trains, statement); return true;
-        default: return report_misplaced(builder, statement);
+        case STATEMENT_OBJECTIVE:
+            return declare(builder, declarations, statement);
+        case STATEMENT_TRAIN:
+            return declare_train(builder, statement);
+        default:
+            return report_misplaced(builder, statement);
     }
 }
 
@@ -89,7 +108,9 @@ static bool parse_text(Builder *builder, const char *path, const char *text, siz
                        Statements *statements) {
     diagnostics_add_source(builder->ir->diagnostics, path, text);
     if (length > INT_MAX / 2)
-        return report_error(builder->ir->diagnostics, (Place){.file = path}, "E0110", "the file is too large");
+        return report_error(builder->ir->diagnostics, (Place){.file = path}, "E0110",
+                            "the file is too large");
+    if (strncmp(text, "\xef\xbb\xbf", 3) == 0) text += 3, length -= 3;  // a byte order mark
     Parse parse = {.ir = builder->ir, .file = path, .prelude = prelude};
     bool ok = syntax_parse(&parse, text, length);
     *statements = parse.statements;
@@ -110,11 +131,13 @@ static bool report_cycle(Loader *loader, const char *path, Place place) {
     Diagnostics *diagnostics = loader->builder->ir->diagnostics;
     report_error(diagnostics, place, "E0109", "'%s' includes itself", path);
     for (size_t i = 1; i < loader->active.count; i++)
-        report_note(diagnostics, loader->active.items[i].place, "%s is included here", loader->active.items[i].path);
+        report_note(diagnostics, loader->active.items[i].place, "%s is included here",
+                    loader->active.items[i].path);
     return false;
 }
 
-static bool load_once(Loader *loader, const char *path, const char *real, const char *text, size_t length, Place place) {
+static bool load_once(Loader *loader, const char *path, const char *real, const char *text, size_t length,
+                      Place place) {
     Arena *arena = loader->builder->ir->arena;
     for (size_t i = 0; i < loader->active.count; i++)
         if (strcmp(loader->active.items[i].real, real) == 0) return report_cycle(loader, path, place);
@@ -153,15 +176,19 @@ static bool load_include(Loader *loader, const Statement *statement) {
     Ir *ir = loader->builder->ir;
     const char *name = statement->name, *from = vector_last(&loader->active).path;
     if (*name == '/' || *name == 0)
-        return report_error(ir->diagnostics, statement->place, "E0107", "an include names a file relative to this one");
+        return report_error(ir->diagnostics, statement->place, "E0107",
+                            "an include names a file relative to this one");
     bool from_embedded = strncmp(vector_last(&loader->active).real, "std/", 4) == 0;
     const char *folder = file_folder(ir->arena, from);
     const char *path = strcmp(folder, ".") == 0 ? name : arena_format(ir->arena, "%s/%s", folder, name);
-    const char *real_folder = from_embedded ? NULL : file_folder(ir->arena, vector_last(&loader->active).real);
-    const char *meant = real_folder ? tidy_path(ir->arena, arena_format(ir->arena, "%s/%s", real_folder, name)) : NULL;
+    const char *real_folder =
+        from_embedded ? NULL : file_folder(ir->arena, vector_last(&loader->active).real);
+    const char *meant =
+        real_folder ? tidy_path(ir->arena, arena_format(ir->arena, "%s/%s", real_folder, name)) : NULL;
     const char *real = from_embedded ? NULL : real_path(ir->arena, path);
     if ((meant && !is_inside(meant, loader->root)) || (real && !is_inside(real, loader->root)))
-        return report_error(ir->diagnostics, statement->place, "E0107", "'%s' lies outside of the model's folder", name);
+        return report_error(ir->diagnostics, statement->place, "E0107",
+                            "'%s' lies outside of the model's folder", name);
     if (real) return load_once(loader, tidy_path(ir->arena, path), real, NULL, 0, statement->place);
     const char *std = strncmp(name, "std/", 4) == 0 ? name : arena_format(ir->arena, "std/%s", name);
     bool wants_std = std == name || from_embedded;
@@ -170,7 +197,8 @@ static bool load_include(Loader *loader, const Statement *statement) {
     report_error(ir->diagnostics, statement->place, "E0108", "there is no file '%s'", name);
     if (wants_std)
         for (size_t i = 0; i < embedded_count; i++)
-            if (strncmp(embedded_names[i], "std/", 4) == 0) report_hint(ir->diagnostics, "there is %s", embedded_names[i]);
+            if (strncmp(embedded_names[i], "std/", 4) == 0)
+                report_hint(ir->diagnostics, "there is %s", embedded_names[i]);
     return false;
 }
 
@@ -209,7 +237,8 @@ bool load_files(Builder *builder, const char *path) {
     loader.root = real_path(ir->arena, file_folder(ir->arena, path));
     if (!real || !loader.root)
         return report_error(ir->diagnostics, (Place){.file = path}, "E0108", "the path does not resolve");
-    if (!load_once(&loader, arena_copy(ir->arena, path, strlen(path)), real, text, length, NO_PLACE)) return false;
+    if (!load_once(&loader, arena_copy(ir->arena, path, strlen(path)), real, text, length, NO_PLACE))
+        return false;
     declare_implicit(builder, "batch");
     declare_implicit(builder, "time");
     return true;

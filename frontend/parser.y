@@ -29,6 +29,7 @@ static void yyerror(const Place *place, yyscan_t scanner, Parse *parse, const ch
 static Statement *block_statement(Parse *parse, StatementKind kind, const char *name, Place place,
                                   Statements *body);
 static void push_result(Parse *parse, Statements *statements, Expression *value);
+static Statements *push_all(Parse *parse, Statements *statements, const Statements *further);
 static void expect_word(Parse *parse, const char *word, const char *expected, Place place);
 static void share_initialisers(Parse *parse, Statements *declared, Place place);
 
@@ -109,12 +110,11 @@ file:
 statements:
     %empty { $$ = EMPTY(Statements); }
   | statements statement { $$ = $1; vector_push(ARENA, $$, $2); }
-  | statements DIM dims { $$ = $1; for (size_t i = 0; i < $3->count; i++) vector_push(ARENA, $$, $3->items[i]); }
-  | statements CONST constants { $$ = $1; for (size_t i = 0; i < $3->count; i++) vector_push(ARENA, $$, $3->items[i]); }
+  | statements DIM dims { $$ = push_all(parse, $1, $3); }
+  | statements CONST constants { $$ = push_all(parse, $1, $3); }
   | statements PARAM declarations {
-        $$ = $1;
         share_initialisers(parse, $3, @3);
-        for (size_t i = 0; i < $3->count; i++) vector_push(ARENA, $$, $3->items[i]);
+        $$ = push_all(parse, $1, $3);
     }
   | statements error { $$ = $1; }
 
@@ -430,7 +430,8 @@ static const char *expected_text(Parse *parse, const yypcontext_t *context) {
     if (value) return ", expected a value";
     for (int i = 0; i < count; i++) {
         if (count > SHOWN && continues_value(expected[i])) continue;
-        list = arena_format(ARENA, "%s%s%s", list, shown ? " or " : ", expected ", token_text(parse, expected[i]));
+        const char *joint = shown ? " or " : ", expected ";
+        list = arena_format(ARENA, "%s%s%s", list, joint, token_text(parse, expected[i]));
         if (++shown > SHOWN) return "";
     }
     return list;
@@ -440,8 +441,9 @@ static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, 
     (void)scanner;
     if (parse->too_deep) return 0;
     yysymbol_kind_t token = yypcontext_token(context);
-    report_error(parse->ir->diagnostics, *yypcontext_location(context), "E0104", "unexpected %s%s",
-                 token == YYSYMBOL_YYEMPTY ? "text" : token_text(parse, token), expected_text(parse, context));
+    const char *found = token == YYSYMBOL_YYEMPTY ? "text" : token_text(parse, token);
+    report_error(parse->ir->diagnostics, *yypcontext_location(context), "E0104", "unexpected %s%s", found,
+                 expected_text(parse, context));
     return 0;
 }
 
@@ -458,18 +460,25 @@ static void push_result(Parse *parse, Statements *statements, Expression *value)
     vector_push(ARENA, statements, statement);
 }
 
+static Statements *push_all(Parse *parse, Statements *statements, const Statements *further) {
+    for (size_t i = 0; i < further->count; i++) vector_push(ARENA, statements, further->items[i]);
+    return statements;
+}
+
 /* Words that mean something in one position only are not reserved; they are checked here. */
 static void expect_word(Parse *parse, const char *word, const char *expected, Place place) {
     if (strcmp(word, expected) != 0)
-        report_error(parse->ir->diagnostics, place, "E0104", "unexpected '%s', expected '%s'", word, expected);
+        report_error(parse->ir->diagnostics, place, "E0104", "unexpected '%s', expected '%s'", word,
+                     expected);
 }
 
 /* `param a[x], b[y] = 1`: a declaration without a value takes that of the next one that has it. */
 static void share_initialisers(Parse *parse, Statements *declared, Place place) {
     const Statement *last = vector_last(declared);
     if (!last->value) {
-        report_error(parse->ir->diagnostics, place, "E0106", "parameter '%s' has no initial value", last->name);
-        report_hint(parse->ir->diagnostics, "write `param %s[...] ~ normal(0.02)` or `= 1`", last->name);
+        Diagnostics *diagnostics = parse->ir->diagnostics;
+        report_error(diagnostics, place, "E0106", "parameter '%s' has no initial value", last->name);
+        report_hint(diagnostics, "write `param %s[...] ~ normal(0.02)` or `= 1`", last->name);
         return;
     }
     for (size_t i = declared->count - 1; i-- > 0;) {

@@ -1,9 +1,10 @@
 // Makers of syntax nodes. Depth is limited here, so that nothing that walks the tree can run out of stack.
 #include "frontend/syntax.h"
 
+// clang-format off: the scanner's header uses the parser's types
 #include "frontend/parser.h"
-
 #include "frontend/lexer.h"
+// clang-format on
 
 static int depth_of(const Expression *expression) { return expression ? expression->depth : 0; }
 
@@ -14,8 +15,8 @@ static Expression *make(Parse *parse, ExpressionKind kind, Place place, int inne
     expression->depth = inner_depth + 1;
     if (expression->depth > EXPRESSION_DEPTH_MAX) {
         if (!parse->too_deep)
-            report_error(parse->ir->diagnostics, place, "E0105",
-                         "expression nested more than %d deep", EXPRESSION_DEPTH_MAX);
+            report_error(parse->ir->diagnostics, place, "E0105", "expression nested more than %d deep",
+                         EXPRESSION_DEPTH_MAX);
         parse->too_deep = true;
         expression->kind = EXPRESSION_NUMBER;
         expression->depth = 1;
@@ -64,10 +65,10 @@ Expression *syntax_negate(Parse *parse, Expression *a, Place place) {
     return expression;
 }
 
-Expression *syntax_binary(Parse *parse, Operator operator, Expression *a, Expression *b, Place place) {
+Expression *syntax_binary(Parse *parse, Operator operator, Expression * a, Expression *b, Place place) {
     int depth = depth_of(a) > depth_of(b) ? depth_of(a) : depth_of(b);
     Expression *expression = make(parse, EXPRESSION_BINARY, place, depth);
-    expression->operator = operator;
+    expression->operator= operator;
     expression->a = a;
     expression->b = b;
     return expression;

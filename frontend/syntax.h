@@ -25,10 +25,18 @@ typedef enum ExpressionKind {
 } ExpressionKind;
 
 typedef enum Operator {
-    OPERATOR_ADD, OPERATOR_SUB, OPERATOR_MUL, OPERATOR_DIV,
-    OPERATOR_EQ, OPERATOR_NE, OPERATOR_LT, OPERATOR_LE, OPERATOR_GT, OPERATOR_GE,
-    OPERATOR_BAR,    // a | b: parts of a schedule
-    OPERATOR_ARROW   // a -> b: a new count
+    OPERATOR_ADD,
+    OPERATOR_SUB,
+    OPERATOR_MUL,
+    OPERATOR_DIV,
+    OPERATOR_EQ,
+    OPERATOR_NE,
+    OPERATOR_LT,
+    OPERATOR_LE,
+    OPERATOR_GT,
+    OPERATOR_GE,
+    OPERATOR_BAR,   // a | b: parts of a schedule
+    OPERATOR_ARROW  // a -> b: a new count
 } Operator;
 
 // One entry between parentheses or brackets: value, label = value, label: value, label: value..end.
@@ -37,7 +45,7 @@ typedef struct Argument {
     char sign;          // '=' or ':', 0 without a label
     Expression *value;  // NULL in `label: ..end`
     Expression *end;
-    bool range;         // there was a `..`
+    bool range;  // there was a `..`
     Place place;
 } Argument;
 typedef VECTOR(Argument) Arguments;
@@ -63,7 +71,7 @@ typedef struct DimensionSyntax {
 typedef VECTOR(DimensionSyntax) DimensionSyntaxes;
 
 typedef struct TypeSyntax {
-    const char *element;           // "int", "bool", "f32", ..., "dim"; NULL: any float
+    const char *element;  // "int", "bool", "f32", ..., "dim"; NULL: any float
     bool has_dimensions;
     DimensionSyntaxes dimensions;
     Place place;
@@ -107,7 +115,7 @@ typedef VECTOR(Statement *) Statements;
 typedef struct TrainEntry {
     const char *name, *kind;
     Expression *value;
-    const char *from;      // name = Model from "file"
+    const char *from;  // name = Model from "file"
     Arguments arguments;
     Place place, kind_place;
 } TrainEntry;
@@ -121,20 +129,20 @@ typedef VECTOR(LetName) LetNames;
 
 struct Statement {
     StatementKind kind;
-    Place place;              // of the name, or of the keyword where there is none
+    Place place;  // of the name, or of the keyword where there is none
     const char *name;
     Expression *value;
-    TypeSyntax *type;         // of param, let; result of fn and layer
+    TypeSyntax *type;  // of param, let; result of fn and layer
     Formals formals;
     Clauses clauses;
     Statements body, otherwise;
-    LetNames names;           // of `let (a, b) = ...`
+    LetNames names;  // of `let (a, b) = ...`
     const char *model, *objective;
     Place model_place, objective_place;
     TrainEntries entries;
     bool random;
-    bool prelude;             // written in the prelude: errors inside are the caller's
-    bool visited, active;     // builder: instantiated at least once; being instantiated now
+    bool prelude;          // written in the prelude: errors inside are the caller's
+    bool visited, active;  // builder: instantiated at least once; being instantiated now
 };
 
 // What the scanner and the parser share for one file.
@@ -144,8 +152,8 @@ typedef struct Parse {
     bool prelude;
     Statements statements;
     uint32_t line, column;
-    int brackets;          // how many ( [ { are open
-    bool too_deep;         // reported; the rest of the file is not read
+    int brackets;   // how many ( [ { are open
+    bool too_deep;  // reported; the rest of the file is not read
 } Parse;
 
 Expression *syntax_number(Parse *parse, double number, Place place);
@@ -154,7 +162,7 @@ Expression *syntax_field(Parse *parse, Expression *a, const char *name, Place pl
 Expression *syntax_arguments(Parse *parse, ExpressionKind kind, Expression *a, Arguments *arguments,
                              Place place);
 Expression *syntax_negate(Parse *parse, Expression *a, Place place);
-Expression *syntax_binary(Parse *parse, Operator operator, Expression *a, Expression *b, Place place);
+Expression *syntax_binary(Parse *parse, Operator operator, Expression * a, Expression *b, Place place);
 Expression *syntax_if(Parse *parse, Expression *a, Expression *b, Expression *c, Place place);
 Statement *syntax_statement(Parse *parse, StatementKind kind, const char *name, Place place);
 

@@ -38,7 +38,7 @@ const View *lowering_result(Lowering *lowering, uint32_t result) {
 
 NestBuilder nest_builder(Lowering *lowering, const char *name) {
     NestBuilder builder = {.lowering = lowering};
-    builder.nest = nest_create(lowering->program->ir, name, lowering->node ? lowering->node->place : NO_PLACE);
+    builder.nest = nest_create(lowering->scratch ? lowering->scratch : lowering->program->ir, name, lowering->node ? lowering->node->place : NO_PLACE);
     builder.launch.workspace = UINT32_MAX;
     builder.launch.node = lowering->node_id;
     builder.launch.place = builder.nest->place;
@@ -202,6 +202,6 @@ void nest_builder_finish(NestBuilder *builder) {
     nest_compact(builder->nest);
     nest_mark_parallel(builder->nest);
     Program *program = builder->lowering->program;
-    builder->launch.kernel = program_add_nest(program, builder->nest);
+    builder->launch.kernel = program_keep_nest(program, builder->nest);
     vector_push(program->ir->arena, &program->launches, builder->launch);
 }

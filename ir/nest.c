@@ -157,9 +157,11 @@ static uint32_t affine_loops(const Affine *affine) {
     return mask;
 }
 
+enum { USUAL_FORMULAS = 512 };  // as many need no memory of the arena
+
 // Masks of all formulas before `count`, bottom up: arguments stand before users.
-static uint32_t *formula_masks(const Nest *nest, size_t count) {
-    uint32_t *mask = ARENA_ARRAY(nest->ir->arena, uint32_t, count ? count : 1);
+static void formula_masks(const Nest *nest, size_t count, uint32_t *mask) {
+    memset(mask, 0, sizeof *mask * count);
     for (size_t i = 0; i < count; i++) {
         const Formula *formula = &nest->formulas.items[i];
         if (formula->kind == FORMULA_LOOP) mask[i] = affine_loops(&formula->affine);
@@ -173,11 +175,13 @@ static uint32_t *formula_masks(const Nest *nest, size_t count) {
                 mask[i] |= mask[formula->arguments[a]];
         if (formula->kind == FORMULA_STAGE) mask[i] = (1u << nest->outer_count) - 1;
     }
-    return mask;
 }
 
 uint32_t nest_formula_loops(const Nest *nest, uint32_t formula) {
-    return formula_masks(nest, (size_t)formula + 1)[formula];
+    uint32_t usual[USUAL_FORMULAS], *mask = usual;
+    if (formula >= USUAL_FORMULAS) mask = ARENA_ARRAY(nest->ir->arena, uint32_t, (size_t)formula + 1);
+    formula_masks(nest, (size_t)formula + 1, mask);
+    return mask[formula];
 }
 
 uint32_t nest_index_loops(const Nest *nest, const NestOperand *operand, const Index *index) {

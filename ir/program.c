@@ -27,15 +27,19 @@ uint32_t program_find_buffer(const Program *program, const char *name, Role role
     return UINT32_MAX;
 }
 
-uint32_t program_add_nest(Program *program, const Nest *nest) {
+static uint32_t add_nest(Program *program, const Nest *nest, bool copies) {
     uint64_t hash = nest_hash(nest);
     for (size_t i = 0; i < program->kernels.count; i++) {
         const Kernel *kernel = &program->kernels.items[i];
         if (kernel->hash == hash && kernel->nest && nest_equal(kernel->nest, nest)) return (uint32_t)i;
     }
+    if (copies) nest = nest_copy(program->ir, nest);
     vector_push(program->ir->arena, &program->kernels, ((Kernel){.name = nest->name, .hash = hash, .nest = nest}));
     return (uint32_t)program->kernels.count - 1;
 }
+
+uint32_t program_add_nest(Program *program, const Nest *nest) { return add_nest(program, nest, false); }
+uint32_t program_keep_nest(Program *program, const Nest *nest) { return add_nest(program, nest, true); }
 
 static uint64_t named_hash(const NamedKernel *named) {
     uint64_t hash = hash_word(hash_text(HASH_START, named->name), (uint64_t)named->output_start);

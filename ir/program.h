@@ -84,6 +84,7 @@ Program *program_create(Ir *ir, const char *name);
 uint32_t program_add_buffer(Program *program, Buffer buffer);
 // Adds a kernel, or returns the equal one that is there: this is what keeps compile time flat in depth.
 uint32_t program_add_nest(Program *program, const Nest *nest);
+uint32_t program_keep_nest(Program *program, const Nest *nest);  // the same; a new one is copied
 uint32_t program_add_named(Program *program, const NamedKernel *named);
 uint32_t program_find_buffer(const Program *program, const char *name, Role role);  // or UINT32_MAX
 void program_print(const Program *program, FILE *stream);

@@ -17,6 +17,8 @@
 static Fuse begin(Program *program, Arena *arena) {
     Fuse fuse = {.program = program, .ir = *program->ir, .count = 2 * (uint32_t)program->launches.count};
     fuse.ir.arena = arena;
+    fuse.trial = *program->ir;
+    fuse.trial.arena = arena_create();
     fuse.items = ARENA_ARRAY(arena, Item, fuse.count + 1);
     fuse.readers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
     fuse.writers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
@@ -25,17 +27,6 @@ static Fuse begin(Program *program, Arena *arena) {
         fuse.items[2 * i + 1] = (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
     }
     return fuse;
-}
-
-// The kernel of a nest that lives in the pass's arena: the equal one, or a copy that lasts.
-static uint32_t keep_nest(Fuse *fuse, const Nest *nest) {
-    Program *program = fuse->program;
-    uint64_t hash = nest_hash(nest);
-    for (size_t i = 0; i < program->kernels.count; i++) {
-        const Kernel *kernel = &program->kernels.items[i];
-        if (kernel->hash == hash && kernel->nest && nest_equal(kernel->nest, nest)) return (uint32_t)i;
-    }
-    return program_add_nest(program, nest_copy(program->ir, nest));
 }
 
 // Temporaries that no launch touches any more go.
@@ -63,7 +54,7 @@ static void finish(Fuse *fuse) {
     for (uint32_t i = 0; i < fuse->count; i++) {
         Item *item = &fuse->items[i];
         if (!item->alive) continue;
-        if (item->nest) item->launch.kernel = keep_nest(fuse, item->nest);
+        if (item->nest) item->launch.kernel = program_keep_nest(program, item->nest);
         vector_push(program->ir->arena, &program->launches, item->launch);
     }
     program_drop_unused_kernels(program);
@@ -76,9 +67,11 @@ bool fuse_program(Program *program) {
     for (uint32_t i = 0; i < fuse.count; i++)
         if (fuse.items[i].alive) fuse_list_item(&fuse, i);
     fuse_inline(&fuse);
+    fuse_inline(&fuse);  // gathers by an index have become plain loads
     fuse_split(&fuse);
     fuse_merge(&fuse);
     finish(&fuse);
+    arena_destroy(fuse.trial.arena);
     arena_destroy(arena);
     return true;
 }

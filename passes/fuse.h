@@ -18,6 +18,7 @@ typedef VECTOR(uint32_t) ItemList;  // ascending
 typedef struct Fuse {
     Program *program;
     Ir ir;                        // the program's, but for the arena: that goes with the pass
+    Ir trial;                     // and this one's with a merge that is tried
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
@@ -78,7 +79,10 @@ struct Transplant {
 Transplant transplant_begin(const Nest *from, const Launch *from_launch, Nest *to, Launch *launch);
 void transplant_forget(Transplant *transplant);  // what is there already: call it between stages
 uint32_t transplant_formula(Transplant *transplant, uint32_t formula);
-uint32_t transplant_operand(Transplant *transplant, uint32_t operand, bool reads, bool writes);
+// The operand of `to` for an access through operand `number` of `from`, cut to what the loops reach;
+// `index` is in terms of `to` and is moved with it (NULL: rank 0).
+uint32_t transplant_access(Transplant *transplant, uint32_t number, Index *index, bool reads, bool writes);
+void transplant_write(Transplant *transplant, Stage *stage);  // operand and index of a stage that writes
 // `index` in terms of `to`; room for RANK_MAX.
 void transplant_index(Transplant *transplant, uint32_t operand, const Index *index, Index *mapped);
 // A loop of `to` that is like `loop` of `from`.

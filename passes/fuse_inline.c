@@ -382,12 +382,7 @@ static bool build(Inline *inl, const Item *item, Item *built) {
     for (int i = 0; i < item->nest->stage_count && !transplant.failed; i++) {
         Stage stage = item->nest->stages[i];
         stage.formula = transplant_formula(&transplant, stage.formula);
-        if (stage_writes(&stage)) {
-            Index *index = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
-            transplant_index(&transplant, stage.operand, stage.index, index);
-            stage.index = index;
-            stage.operand = transplant_operand(&transplant, stage.operand, stage.kind == STAGE_ADD, true);
-        }
+        transplant_write(&transplant, &stage);
         transplant.stage[i] = (uint32_t)i;
         nest->stages[nest->stage_count++] = stage;
     }

@@ -13,7 +13,7 @@ enum {
 
 AccessList merge_accesses(const Fuse *fuse, const Item *item) {
     const Nest *nest = item->nest;
-    AccessList list = {ARENA_ARRAY(fuse->ir.arena, Access, nest->formulas.count + STAGE_LIMIT), 0};
+    AccessList list = {ARENA_ARRAY(fuse->trial.arena, Access, nest->formulas.count + STAGE_LIMIT), 0};
     for (size_t f = 0; f < nest->formulas.count; f++) {
         const Formula *load = &nest->formulas.items[f];
         if (load->kind != FORMULA_LOAD) continue;

@@ -40,7 +40,7 @@ static void begin_nest(Merge *merge) {
     // The place is that of the main work: the contraction, the reduction, else what comes last.
     bool p_leads = merge->is_contraction || (merge_reduces(merge->P->nest) && !merge_reduces(merge->C->nest));
     const Item *main = p_leads ? merge->P : merge->C;
-    merge->nest = nest_create(&merge->fuse->ir, merged_name(merge), main->nest->place);
+    merge->nest = nest_create(&merge->fuse->trial, merged_name(merge), main->nest->place);
     merge->built = (Item){.nest = merge->nest, .launch = main->launch, .alive = true};
     merge->built.launch.operand_count = 0;
     merge->p_plant = transplant_begin(merge->P->nest, &merge->P->launch, merge->nest, &merge->built.launch);
@@ -99,21 +99,23 @@ static bool feeds(const Fuse *fuse, const Item *p, const Item *c) {
     return false;
 }
 
-static int64_t temporary_bytes(const Fuse *fuse, uint32_t buffer) {
-    const Buffer *b = &fuse->program->buffers.items[buffer];
-    return b->kind == BUFFER_TEMPORARY ? b->bytes : 0;
+// Of the part of a temporary that an operand touches.
+static int64_t temporary_bytes(const Fuse *fuse, const Item *item, int operand) {
+    const Buffer *buffer = &fuse->program->buffers.items[item->launch.buffers[operand]];
+    Span span = item_span(fuse, item, operand);
+    return buffer->kind == BUFFER_TEMPORARY ? (span.high - span.low + 1) * element_bytes(buffer->type->element) : 0;
 }
 
 // Bytes that live longer when C moves up to P, less those that then never live.
 static int64_t kept_when_up(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
     int64_t bytes = 0;
     for (int i = 0; i < C->launch.operand_count; i++)
-        if (item_writes(fuse, C, i)) bytes += temporary_bytes(fuse, C->launch.buffers[i]);
+        if (item_writes(fuse, C, i)) bytes += temporary_bytes(fuse, C, i);
     for (int i = 0; i < P->launch.operand_count; i++) {
         uint32_t buffer = P->launch.buffers[i];
         const ItemList *readers = &fuse->readers[buffer];
         if (item_writes(fuse, P, i) && readers->count == 1 && readers->items[0] == c)
-            bytes -= temporary_bytes(fuse, buffer);
+            bytes -= temporary_bytes(fuse, P, i);
     }
     return bytes;
 }
@@ -122,7 +124,7 @@ static int64_t kept_when_up(const Fuse *fuse, const Item *P, const Item *C, uint
 static int64_t kept_when_down(const Fuse *fuse, const Item *P) {
     int64_t bytes = 0;
     for (int i = 0; i < P->launch.operand_count; i++)
-        bytes += (item_writes(fuse, P, i) ? -1 : 1) * temporary_bytes(fuse, P->launch.buffers[i]);
+        bytes += (item_writes(fuse, P, i) ? -1 : 1) * temporary_bytes(fuse, P, i);
     return bytes;
 }
 
@@ -141,7 +143,10 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0))) return UINT32_MAX;
     merge.p_access = merge_accesses(fuse, P);
     merge.c_access = merge_accesses(fuse, C);
-    if (!try_pair(&merge)) return UINT32_MAX;
+    bool found = try_pair(&merge);
+    if (found) merge.built.nest = nest_copy(&fuse->ir, merge.built.nest);
+    arena_reset(fuse->trial.arena);
+    if (!found) return UINT32_MAX;
     uint32_t slot = up ? p : c;
     fuse_unlist_item(fuse, p);
     fuse_unlist_item(fuse, c);

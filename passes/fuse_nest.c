@@ -152,9 +152,12 @@ bool address_equal(const Address *a, const Address *b) {
 
 // ---- Formulas ----
 
+enum { USUAL_FORMULAS = 512 };  // as many need no memory of the arena
+
 uint32_t nest_formula_users(const Nest *nest, uint32_t formula) {
-    bool *uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    bool usual[USUAL_FORMULAS] = {false}, *uses = usual;
     uint32_t mask = 0;
+    if (nest->formulas.count > USUAL_FORMULAS) uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
     uses[formula] = true;
     for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
         const Formula *f = &nest->formulas.items[i];
@@ -194,7 +197,9 @@ static void add_cost(const Nest *nest, uint32_t id, bool *seen, FormulaCost *cos
 
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula) {
     FormulaCost cost = {0};
-    add_cost(nest, formula, ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count), &cost);
+    bool usual[USUAL_FORMULAS] = {false}, *seen = usual;
+    if (nest->formulas.count > USUAL_FORMULAS) seen = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    add_cost(nest, formula, seen, &cost);
     return cost;
 }
 
@@ -226,30 +231,47 @@ static bool operand_same(const NestOperand *a, const NestOperand *b) {
     return true;
 }
 
-uint32_t transplant_operand(Transplant *transplant, uint32_t number, bool reads, bool writes) {
+static uint32_t add_operand(Transplant *transplant, uint32_t buffer, int64_t offset, NestOperand operand) {
     Nest *to = transplant->to;
-    NestOperand operand = transplant->from->operands[number];
-    uint32_t buffer = transplant->from_launch->buffers[number];
-    int64_t offset = transplant->from_launch->offsets[number];
     for (int i = 0; i < to->operand_count; i++) {
         if (transplant->launch->buffers[i] != buffer || transplant->launch->offsets[i] != offset ||
             !operand_same(&to->operands[i], &operand))
             continue;
-        to->operands[i].reads |= reads;
-        to->operands[i].writes |= writes;
+        to->operands[i].reads |= operand.reads;
+        to->operands[i].writes |= operand.writes;
         return (uint32_t)i;
     }
     if (to->operand_count == NEST_OPERAND_MAX) {
         transplant->failed = true;
         return 0;
     }
-    operand.reads = reads;
-    operand.writes = writes;
     transplant->launch->buffers[to->operand_count] = buffer;
     transplant->launch->offsets[to->operand_count] = offset;
     to->operands[to->operand_count++] = operand;
     transplant->launch->operand_count = to->operand_count;
     return (uint32_t)to->operand_count - 1;
+}
+
+uint32_t transplant_access(Transplant *transplant, uint32_t number, Index *index, bool reads, bool writes) {
+    NestOperand operand = transplant->from->operands[number];
+    int64_t offset = transplant->from_launch->offsets[number];
+    operand.reads = reads;
+    operand.writes = writes;
+    // Only the part that the loops reach, from its first element: layers and chunks then look alike.
+    for (int d = 0; d < operand.rank; d++) {
+        const Affine *affine = &index[d].affine;
+        int64_t low = affine->offset, high = affine->offset;
+        if (index[d].gathered != FORMULA_NONE) continue;
+        for (int loop = 0; loop < transplant->to->loop_count; loop++) {
+            int64_t last = affine->scale[loop] * (transplant->to->loops[loop].dimension.extent - 1);
+            *(last < 0 ? &low : &high) += last;
+        }
+        CHECK(low >= 0 && high < operand.extent[d]);
+        offset += low * operand.stride[d];
+        index[d].affine.offset -= low;
+        operand.extent[d] = high - low + 1;
+    }
+    return add_operand(transplant, transplant->from_launch->buffers[number], offset, operand);
 }
 
 void transplant_loop(Transplant *transplant, int number) {
@@ -266,7 +288,7 @@ void transplant_loop(Transplant *transplant, int number) {
             i = -1;
         }
     if (loop.bound_operand != UINT32_MAX)
-        loop.bound_operand = transplant_operand(transplant, loop.bound_operand, true, false);
+        loop.bound_operand = transplant_access(transplant, loop.bound_operand, NULL, true, false);
     transplant->loop[number] = (Affine){0};
     transplant->loop[number].scale[to->loop_count] = 1;
     to->loops[to->loop_count++] = loop;
@@ -302,6 +324,24 @@ static uint32_t gathered_part(Transplant *transplant, const Affine *affine) {
     return gathered;
 }
 
+// An index that is gathered by the value of loops is affine, as far as it stays inside of the operand.
+static void fold_gathered(const Transplant *transplant, const NestOperand *operand, int dimension, Index *index) {
+    const Nest *to = transplant->to;
+    const Formula *formula = &to->formulas.items[index->gathered];
+    while (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast && formula->element == ELEMENT_I64)
+        formula = &to->formulas.items[formula->arguments[0]];
+    if (formula->kind != FORMULA_LOOP) return;
+    Affine sum = index->affine;
+    int64_t low = sum.offset += formula->affine.offset, high = low;
+    for (int loop = 0; loop < to->loop_count; loop++) {
+        sum.scale[loop] += formula->affine.scale[loop];
+        int64_t last = sum.scale[loop] * (to->loops[loop].dimension.extent - 1);
+        *(last < 0 ? &low : &high) += last;
+    }
+    if (low < 0 || high >= operand->extent[dimension]) return;
+    *index = (Index){.affine = sum, .gathered = FORMULA_NONE};
+}
+
 void transplant_index(Transplant *transplant, uint32_t operand, const Index *index, Index *mapped) {
     for (int d = 0; d < transplant->from->operands[operand].rank; d++) {
         mapped[d].affine = map_affine(transplant, &index[d].affine);
@@ -309,7 +349,17 @@ void transplant_index(Transplant *transplant, uint32_t operand, const Index *ind
         if (index[d].gathered == FORMULA_NONE) continue;
         if (mapped[d].gathered != FORMULA_NONE) transplant->failed = true;
         mapped[d].gathered = transplant_formula(transplant, index[d].gathered);
+        if (!transplant->failed) fold_gathered(transplant, &transplant->from->operands[operand], d, &mapped[d]);
     }
+}
+
+void transplant_write(Transplant *transplant, Stage *stage) {
+    if (transplant->failed || !stage_writes(stage)) return;
+    Index *index = ARENA_ARRAY(transplant->to->ir->arena, Index, RANK_MAX);
+    transplant_index(transplant, stage->operand, stage->index, index);
+    if (transplant->failed) return;
+    stage->operand = transplant_access(transplant, stage->operand, index, stage->kind == STAGE_ADD, true);
+    stage->index = index;
 }
 
 static uint32_t transplant_load(Transplant *transplant, const Formula *load) {
@@ -323,7 +373,7 @@ static uint32_t transplant_load(Transplant *transplant, const Formula *load) {
         if (transplant->failed) return 0;
         if (replacement != FORMULA_NONE) return replacement;
     }
-    mapped.operand = transplant_operand(transplant, load->operand, true, false);
+    mapped.operand = transplant_access(transplant, load->operand, index, true, false);
     return transplant->failed ? 0 : nest_formula(transplant->to, mapped);
 }
 
@@ -379,12 +429,7 @@ Nest *nest_without_stages(const Nest *nest, const Launch *from_launch, const boo
         Stage stage = nest->stages[i];
         stage.inner = transplant_mask(&transplant, stage.inner);
         stage.formula = transplant_formula(&transplant, stage.formula);
-        if (stage_writes(&stage)) {
-            Index *index = ARENA_ARRAY(nest->ir->arena, Index, RANK_MAX);
-            transplant_index(&transplant, stage.operand, stage.index, index);
-            stage.index = index;
-            stage.operand = transplant_operand(&transplant, stage.operand, stage.kind == STAGE_ADD, true);
-        }
+        transplant_write(&transplant, &stage);
         transplant.stage[i] = (uint32_t)result->stage_count;
         result->stages[result->stage_count++] = stage;
     }

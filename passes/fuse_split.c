@@ -165,12 +165,7 @@ static bool make_second(Fuse *fuse, const Item *item, int number, const Split *s
             stage.inner = transplant_mask(&plant, stage.inner);
             stage.formula = transplant_formula(&plant, stage.formula);
         }
-        if (stage_writes(&stage)) {
-            Index *at = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
-            transplant_index(&plant, stage.operand, stage.index, at);
-            stage.index = at;
-            stage.operand = transplant_operand(&plant, stage.operand, stage.kind == STAGE_ADD, true);
-        }
+        transplant_write(&plant, &stage);
         plant.stage[i] = (uint32_t)i;
         second->stages[second->stage_count++] = stage;
     }

@@ -23,12 +23,7 @@ static void add_stages(Merge *merge, Transplant *plant, uint32_t turned) {
         // The hook looks at the stage under construction: enter it first.
         merge->nest->stages[merge->nest->stage_count] = stage;
         stage.formula = transplant_formula(plant, stage.formula);
-        if (stage_writes(&stage)) {
-            Index *index = ARENA_ARRAY(merge->nest->ir->arena, Index, RANK_MAX);
-            transplant_index(plant, stage.operand, stage.index, index);
-            stage.index = index;
-            stage.operand = transplant_operand(plant, stage.operand, stage.kind == STAGE_ADD, true);
-        }
+        transplant_write(plant, &stage);
         plant->stage[i] = (uint32_t)merge->nest->stage_count;
         merge->nest->stages[merge->nest->stage_count++] = stage;
     }

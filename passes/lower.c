@@ -5,11 +5,12 @@
 //
 // Requires: no stacks; calls only with a kernel that `has_kernel` accepts.
 // Leaves: launches in the order of the nodes; every output in its buffer; nodes that no output needs
-// are gone. Storage is settled here, by three rules:
+// are gone. Storage is settled here, by four rules:
 //  - An output that replaces a state input is computed in the state's buffer, where its producer makes
 //    a fresh buffer and the old state has no later reader; else it is copied at the end.
 //  - accumulate, scatter_add and scatter work in place, where the old value has no later reader and
 //    its storage is a temporary or the state that the chain ends in; else on a copy.
+//  - A value that only a concat or a pad uses is computed in its part of the result.
 //  - All other values get a fresh temporary.
 #include <string.h>
 
@@ -121,6 +122,79 @@ static void add_outputs(Lower *lower) {
         }
     }
 }
+
+// ---- Parts of a concat or a pad ----
+
+// Uses of every slot by nodes that are needed and by outputs.
+static uint32_t *count_uses(const Lower *lower) {
+    const Graph *graph = lower->graph;
+    uint32_t *uses = ARENA_ARRAY(lower->program->ir->arena, uint32_t, lower->slot_count + 1);
+    for (size_t i = 0; i < graph->outputs.count; i++) uses[slot_of(lower, graph->outputs.items[i].value)]++;
+    for (size_t i = 0; i < graph->nodes.count; i++)
+        for (uint32_t o = 0; lower->needed[i] && o < graph_node(graph, (uint32_t)i)->operand_count; o++)
+            uses[slot_of(lower, graph_node(graph, (uint32_t)i)->operands[o])]++;
+    return uses;
+}
+
+static View part_of(const View *whole, const Type *type, const char *along, int64_t start) {
+    View part = *whole;
+    part.type = type;
+    part.offset += start * whole->stride[type_find(whole->type, along)];
+    return part;
+}
+
+// The result's buffer is made here, and the operands' views, so that they are computed in place. Nodes in
+// reverse: a concat of concats comes before those.
+static void place_parts(Lower *lower) {
+    const Graph *graph = lower->graph;
+    const uint32_t *uses = count_uses(lower);
+    for (size_t i = graph->nodes.count; i-- > 0;) {
+        const Node *node = graph_node(graph, (uint32_t)i);
+        if (!lower->needed[i] || (node->op != OP_concat && node->op != OP_pad)) continue;
+        uint32_t slot = lower->lowering.slots[i];
+        View *whole = &lower->lowering.views[slot];
+        if (lower->target[slot] != UINT32_MAX) continue;
+        if (!whole->type)
+            *whole = view_row_major(add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = node->types[0],
+                                                               .name = op_name(node->op)}), node->types[0]);
+        const char *along = attribute_text(node, ATTRIBUTE_along);
+        int64_t start = node->op == OP_pad ? attribute_integer(node, ATTRIBUTE_start, 0) : 0;
+        for (uint32_t o = 0; o < node->operand_count; o++) {
+            Value value = node->operands[o];
+            const Type *type = graph_type(graph, value);
+            Op op = graph_node(graph, value.node)->op;
+            uint32_t part = slot_of(lower, value);
+            // All dimensions stand in the same order; a kernel with a name may want its own strides.
+            bool fits = !may_be_view(op) && !consumes_first(op) && op != OP_input && op != OP_call;
+            for (int d = 0; d < type->rank; d++)
+                fits &= type->dimensions[d].name == node->types[0]->dimensions[d].name;
+            if (fits && uses[part] == 1 && lower->target[part] == UINT32_MAX)
+                lower->lowering.views[part] = part_of(whole, type, along, start);
+            start += type->dimensions[type_find(type, along)].extent;
+        }
+    }
+}
+
+// A launch that copies elements onto themselves: a part that was computed where it belongs.
+static bool copies_onto_itself(const Program *program, const Launch *launch) {
+    const Nest *nest = program->kernels.items[launch->kernel].nest;
+    if (!nest || nest->stage_count != 1 || nest->stages[0].kind != STAGE_STORE || nest->operand_count != 1) return false;
+    const Formula *load = &nest->formulas.items[nest->stages[0].formula];
+    if (load->kind != FORMULA_LOAD || load->operand != nest->stages[0].operand) return false;
+    for (int d = 0; d < nest->operands[0].rank; d++)
+        if (memcmp(&load->index[d], &nest->stages[0].index[d], sizeof *load->index) != 0) return false;
+    return true;
+}
+
+static void drop_copies_onto_themselves(Program *program, size_t begin) {
+    size_t kept = begin;
+    for (size_t i = begin; i < program->launches.count; i++)
+        if (!copies_onto_itself(program, &program->launches.items[i]))
+            program->launches.items[kept++] = program->launches.items[i];
+    program->launches.count = kept;
+}
+
+// ---- Outputs and accumulators ----
 
 static void copy_view(Lower *lower, const View *from, const View *to) {
     NestBuilder builder = nest_builder(&lower->lowering, "copy");
@@ -251,6 +325,7 @@ static bool lower_node(Lower *lower, uint32_t id) {
     lowering->node = node;
     lowering->node_id = id;
     View *acc = NULL, before = {0};
+    size_t launches = lower->program->launches.count;
     place_results(lower);
     if (consumes_first(node->op)) {
         acc = &lowering->views[slot_of(lower, node->operands[0])];
@@ -259,6 +334,8 @@ static bool lower_node(Lower *lower, uint32_t id) {
     }
     if (!lower_op(lower)) return false;
     if (acc) *acc = before;
+    drop_copies_onto_themselves(lower->program, launches);
+    arena_reset(lowering->scratch->arena);
     for (uint32_t r = 0; r < node->result_count; r++) {
         uint32_t slot = lowering->slots[id] + r;
         const View *view = &lowering->views[slot];
@@ -301,13 +378,15 @@ static void finish_outputs(Lower *lower) {
 
 Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel)) {
     Arena *arena = graph->ir->arena;
+    Ir scratch = *graph->ir;
+    scratch.arena = arena_create();
     Lower lower = {.graph = graph, .has_kernel = has_kernel, .program = program_create(graph->ir, graph->name)};
     uint32_t *slots = ARENA_ARRAY(arena, uint32_t, graph->nodes.count + 1);
     for (size_t i = 0; i < graph->nodes.count; i++) {
         slots[i] = lower.slot_count;
         lower.slot_count += graph_node(graph, (uint32_t)i)->result_count;
     }
-    lower.lowering = (Lowering){.graph = graph, .program = lower.program, .slots = slots,
+    lower.lowering = (Lowering){.graph = graph, .program = lower.program, .slots = slots, .scratch = &scratch,
                                 .views = ARENA_ARRAY(arena, View, lower.slot_count + 1)};
     lower.needed = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
     lower.last_use = ARENA_ARRAY(arena, int32_t, lower.slot_count + 1);
@@ -317,10 +396,13 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
     find_last_uses(&lower);
     add_inputs(&lower);
     add_outputs(&lower);
+    place_parts(&lower);
     bool ok = true;
     for (size_t i = 0; i < graph->nodes.count; i++)
         if (lower.needed[i] && graph_node(graph, (uint32_t)i)->op != OP_input) ok &= lower_node(&lower, (uint32_t)i);
+    if (ok) finish_outputs(&lower);
+    arena_destroy(scratch.arena);
     if (!ok) return NULL;
-    finish_outputs(&lower);
+    program_drop_unused_kernels(lower.program);
     return lower.program;
 }

@@ -1,5 +1,6 @@
 // Every file of tests/error: the errors that it makes are those written on their lines, no more and no
 // less. `#! E0203 text` on a line expects an error there with that code and that text in its message.
+// clang-format off: cmocka.h wants the headers before it
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,8 +8,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <cmocka.h>
+// clang-format on
 
 #include "base/file.h"
 #include "frontend/frontend.h"
@@ -78,13 +79,15 @@ static int check_file(const char *path, const char *further, const char *index) 
             wrong++;
         }
         if (take_expected(&test, message)) continue;
-        print_error("%s:%u: unexpected: %s %s\n", message->place.file, message->place.line, message->code, message->text);
+        print_error("%s:%u: unexpected: %s %s\n", message->place.file, message->place.line, message->code,
+                    message->text);
         wrong++;
     }
     for (size_t i = 0; i < test.expected.count; i++) {
         const Expected *expected = &test.expected.items[i];
         if (expected->found) continue;
-        print_error("%s:%u: missing: %s %s\n", expected->file, expected->line, expected->code, expected->text);
+        print_error("%s:%u: missing: %s %s\n", expected->file, expected->line, expected->code,
+                    expected->text);
         wrong++;
     }
     arena_destroy(arena);
@@ -107,7 +110,8 @@ static void errors_are_those_on_their_lines(void **state) {
         if (!dot || strcmp(dot, ".cherry") != 0) continue;
         const char *path = arena_format(arena, "%s/%s", folder, entry->d_name);
         const char *further = strcmp(entry->d_name, "include.cherry") == 0
-                                  ? arena_format(arena, "%s/parts/cycle.cherry", folder) : NULL;
+                                  ? arena_format(arena, "%s/parts/cycle.cherry", folder)
+                                  : NULL;
         wrong += check_file(path, further, index);
         files++;
     }

@@ -1,6 +1,7 @@
 // Files that must build: tests/check and tests/parse, and the model files. `# CHECK: text` lines must be
 // in the printed module, in this order ({{.*}} matches anything on the line); `#set name=value` and
 // `#train name` are options. Each module passes the verifier and reads back to the same bytes.
+// clang-format off: cmocka.h wants the headers before it
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,8 +9,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <cmocka.h>
+// clang-format on
 
 #include "base/file.h"
 #include "frontend/frontend.h"
@@ -76,7 +77,8 @@ static int check_file(const char *path) {
     VECTOR(const char *) settings = {0};
     FrontendOptions options = {0};
     for (const char *at = source; at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL) {
-        if (strncmp(at, "#set ", 5) == 0) vector_push(arena, &settings, arena_copy(arena, at + 5, strcspn(at + 5, "\n")));
+        if (strncmp(at, "#set ", 5) == 0)
+            vector_push(arena, &settings, arena_copy(arena, at + 5, strcspn(at + 5, "\n")));
         if (strncmp(at, "#train ", 7) == 0) options.train = arena_copy(arena, at + 7, strcspn(at + 7, "\n"));
     }
     options.settings = settings.items;
@@ -146,14 +148,20 @@ static void every_op_is_reachable(void **state) {
 // The same file gives the same module, whatever was built before.
 static void parameters_have_their_sizes(void **state) {
     (void)state;
-    static const struct { const char *file; int64_t count; } models[] = {
-        {"models/gpt2.cherry", 124439808}, {"bench/step34m.cherry", 34087424}, {"models/shakespeare_char.cherry", 828544}};
+    static const struct {
+        const char *file;
+        int64_t count;
+    } models[] = {{"models/gpt2.cherry", 124439808},
+                  {"bench/step34m.cherry", 34087424},
+                  {"models/shakespeare_char.cherry", 828544}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         Arena *arena = arena_create();
-        Module *module = frontend_load(ir_create(arena), arena_format(arena, "%s/%s", CHERRY_SOURCE, models[i].file), NULL);
+        Module *module = frontend_load(ir_create(arena),
+                                       arena_format(arena, "%s/%s", CHERRY_SOURCE, models[i].file), NULL);
         assert_non_null(module);
         int64_t count = 0;
-        for (size_t j = 0; j < module->parameters.count; j++) count += type_count(module->parameters.items[j].type);
+        for (size_t j = 0; j < module->parameters.count; j++)
+            count += type_count(module->parameters.items[j].type);
         assert_int_equal(count, models[i].count);
         arena_destroy(arena);
     }

@@ -1,5 +1,6 @@
 // The prelude against values that do not come from it: figures of PyTorch for single numbers, plain loops
 // for rope and attention, finite differences for the gradient clauses.
+// clang-format off: cmocka.h wants the headers before it
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
 #include <cmocka.h>
+// clang-format on
 
 #include "frontend/frontend.h"
 #include "ir/evaluate.h"
@@ -41,9 +42,9 @@ static const double *run(Ir *ir, const Graph *graph, const double *const *inputs
 }
 
 typedef struct Formula {
-    const char *text;         // over x: f32[row, key]
+    const char *text;  // over x: f32[row, key]
     double x[8];
-    int rows, keys, count;    // count: how many results are expected
+    int rows, keys, count;  // count: how many results are expected
     double expected[8];
 } Formula;
 
@@ -56,13 +57,20 @@ static const Formula formulas[] = {
     {"relu(x)", {-2, 0, 0.5, 100}, 1, 4, 4, {0, 0, 0.5, 100}},
     {"clamp(x, -1, 1)", {-2, 0, 0.5, 100}, 1, 4, 4, {-1, 0, 0.5, 1}},
     {"where(x > 0, x, 7)", {-2, 0, 0.5, 100}, 1, 4, 4, {7, 7, 0.5, 100}},
-    {"softmax(x, over = key)", {1, 2, 3, 4}, 1, 4, 4,
+    {"softmax(x, over = key)",
+     {1, 2, 3, 4},
+     1,
+     4,
+     4,
      {0.032058603280084994, 0.087144318742032567, 0.23688281808991013, 0.64391425988797231}},
-    {"log_softmax(x, over = key)", {1001, 1002, 1003, 1004}, 1, 4, 4,
+    {"log_softmax(x, over = key)",
+     {1001, 1002, 1003, 1004},
+     1,
+     4,
+     4,
      {-3.4401896985611953, -2.4401896985611953, -1.4401896985611953, -0.44018969856119533}},
     {"logsumexp(x, over = key)", {1, 2, 3, 4}, 1, 4, 1, {4.4401896985611953}},
-    {"rms_norm(x, over = key)", {1, 2, 3, 4}, 1, 4, 4,
-     {0.36514813, 0.73029626, 1.09544439, 1.46059253}},
+    {"rms_norm(x, over = key)", {1, 2, 3, 4}, 1, 4, 4, {0.36514813, 0.73029626, 1.09544439, 1.46059253}},
     {"layer_norm(x, over = key)", {1, 2, 3, 4}, 1, 4, 4, {-1.34163541, -0.44721180, 0.44721180, 1.34163541}},
     {"variance(x, over = key)", {1, 2, 3, 4}, 1, 4, 1, {1.25}},
     {"mean(x)", {1, 2, 3, 6}, 2, 2, 1, {3}},
@@ -96,8 +104,9 @@ static void formulas_have_their_values(void **state) {
         const Formula *formula = &formulas[i];
         Arena *arena = arena_create();
         Ir *ir = ir_create(arena);
-        const char *text = arena_format(arena, "dim row = %d, key = %d\nmodel M { fn logits(x: f32[row, key]) = %s }\n",
-                                        formula->rows, formula->keys, formula->text);
+        const char *text =
+            arena_format(arena, "dim row = %d, key = %d\nmodel M { fn logits(x: f32[row, key]) = %s }\n",
+                         formula->rows, formula->keys, formula->text);
         const Graph *graph = module_find_graph(load_text(ir, text), "logits");
         assert_non_null(graph);
         const double *inputs[] = {formula->x};
@@ -127,8 +136,9 @@ static void rope_turns_halves(void **state) {
     (void)state;
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
-    const Module *module = load_text(ir, "dim time = 5, key = 4\nmodel M { fn logits(x: f32[time, key]) = "
-                                         "rope(x, over = key, along = time, theta = 100) }\n");
+    const Module *module = load_text(ir,
+                                     "dim time = 5, key = 4\nmodel M { fn logits(x: f32[time, key]) = "
+                                     "rope(x, over = key, along = time, theta = 100) }\n");
     double x[TIME * KEY];
     for (int i = 0; i < TIME * KEY; i++) x[i] = sample(i);
     const double *inputs[] = {x};
@@ -155,9 +165,12 @@ static void attention_is_what_it_says(void **state) {
         Arena *arena = arena_create();
         Ir *ir = ir_create(arena);
         const char *text = arena_format(arena,
-            "dim time = 5, groups = 2, queries = 2, key = 4\nmodel M { fn logits(q: f32[time, groups, queries, key], "
-            "k: f32[time, groups, key], v: f32[time, groups, key]) = attention(q, k, v, over = key, along = time, "
-            "causal = true, window = %d) }\n", window);
+                                        "dim time = 5, groups = 2, queries = 2, key = 4\nmodel M { fn "
+                                        "logits(q: f32[time, groups, queries, key], "
+                                        "k: f32[time, groups, key], v: f32[time, groups, key]) = "
+                                        "attention(q, k, v, over = key, along = time, "
+                                        "causal = true, window = %d) }\n",
+                                        window);
         double q[TIME * GROUPS * QUERIES * KEY], k[TIME * GROUPS * KEY], v[TIME * GROUPS * KEY];
         for (int i = 0; i < TIME * GROUPS * QUERIES * KEY; i++) q[i] = sample(i + 100);
         for (int i = 0; i < TIME * GROUPS * KEY; i++) k[i] = sample(i + 200), v[i] = sample(i + 300);
@@ -186,8 +199,8 @@ static void attention_is_what_it_says(void **state) {
 typedef struct Probe {
     Ir *ir;
     const Graph *function;
-    double *values[16];   // of the function's inputs
-    double *weights[4];   // cotangents of its outputs
+    double *values[16];  // of the function's inputs
+    double *weights[4];  // cotangents of its outputs
 } Probe;
 
 static double weighted_sum(Probe *probe) {
@@ -195,7 +208,8 @@ static double weighted_sum(Probe *probe) {
     double sum = 0;
     run(probe->ir, probe->function, (const double *const *)probe->values, outputs);
     for (size_t i = 0; i < probe->function->outputs.count; i++)
-        for (int64_t j = 0; j < type_count(outputs[i].type); j++) sum += outputs[i].data[j] * probe->weights[i][j];
+        for (int64_t j = 0; j < type_count(outputs[i].type); j++)
+            sum += outputs[i].data[j] * probe->weights[i][j];
     return sum;
 }
 
@@ -217,7 +231,8 @@ static void check_gradient(Module *module, const char *name) {
     const double *inputs[32];
     Tensor outputs[8], forward[4];
     for (size_t i = 0; i < operands; i++)
-        inputs[i] = probe.values[i] = sampled(ir, graph_node(probe.function, probe.function->inputs.items[i])->types[0], 50 * (int)i);
+        inputs[i] = probe.values[i] =
+            sampled(ir, graph_node(probe.function, probe.function->inputs.items[i])->types[0], 50 * (int)i);
     run(ir, probe.function, inputs, forward);
     for (size_t i = 0; i < results; i++) {
         inputs[operands + i] = forward[i].data;
@@ -227,7 +242,9 @@ static void check_gradient(Module *module, const char *name) {
     for (size_t out = 0; out < gradient->outputs.count; out++) {
         const char *operand = names_intern(ir->names, gradient->outputs.items[out].name + 2);
         size_t at = 0;
-        while (at < operands && attribute_text(graph_node(probe.function, probe.function->inputs.items[at]), ATTRIBUTE_name) != operand) at++;
+        while (at < operands && attribute_text(graph_node(probe.function, probe.function->inputs.items[at]),
+                                               ATTRIBUTE_name) != operand)
+            at++;
         assert_true(at < operands);
         for (int64_t j = 0; j < type_count(outputs[out].type); j++) {
             double old = probe.values[at][j], step = 1e-5;
@@ -237,7 +254,8 @@ static void check_gradient(Module *module, const char *name) {
             double below = weighted_sum(&probe);
             probe.values[at][j] = old;
             double expected = (above - below) / (2 * step), found = outputs[out].data[j];
-            if (fabs(found - expected) > 1e-6 * (1 + fabs(expected))) fail_msg("%s: d_%s[%d] is %g, differences give %g", name, operand, (int)j, found, expected);
+            if (fabs(found - expected) > 1e-6 * (1 + fabs(expected)))
+                fail_msg("%s: d_%s[%d] is %g, differences give %g", name, operand, (int)j, found, expected);
         }
     }
 }
@@ -248,13 +266,18 @@ static void gradients_fit_their_functions(void **state) {
     for (int i = 0; i < 4; i++) {
         Arena *arena = arena_create();
         const char *text = arena_format(arena,
-            "dim batch = 2, time = 4, groups = 2, queries = 2, key = 4\nmodel M { fn logits(q: f32[batch, time, groups, queries, key], "
-            "k: f32[batch, time, groups, key], v: f32[batch, time, groups, key]) = attention(q, k, v, over = key, along = time, %s) }\n", options[i]);
+                                        "dim batch = 2, time = 4, groups = 2, queries = 2, key = 4\nmodel M "
+                                        "{ fn logits(q: f32[batch, time, groups, queries, key], "
+                                        "k: f32[batch, time, groups, key], v: f32[batch, time, groups, key]) "
+                                        "= attention(q, k, v, over = key, along = time, %s) }\n",
+                                        options[i]);
         check_gradient(load_text(ir_create(arena), text), "attention_core.1");
         arena_destroy(arena);
     }
     Arena *arena = arena_create();
-    check_gradient(load_text(ir_create(arena), "dim time = 3, vocab = 5\nmodel M { fn logits(x: f32[time, vocab], t: int[time]) = cross_entropy(x, t, over = vocab) }\n"),
+    check_gradient(load_text(ir_create(arena),
+                             "dim time = 3, vocab = 5\nmodel M { fn logits(x: f32[time, vocab], t: "
+                             "int[time]) = cross_entropy(x, t, over = vocab) }\n"),
                    "cross_entropy_core.1");
     arena_destroy(arena);
 }

@@ -1,0 +1,274 @@
+// Generated contraction and attention kernels as a share of the machine's peak, which is measured between
+// the repetitions: medians of the ratio, and the best tenth, which a busy machine disturbs less.
+//
+//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--only TEXT]
+//
+// --cpu-time counts the processor time of one thread instead of the clock on the wall.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/thread.h"
+#include "codegen/cpu.h"
+
+enum { REPETITIONS = 60 };
+static const double TARGET_SECONDS = 2e-3;  // of one repetition
+
+typedef struct Bench {
+    ThreadPool *pool;
+    CpuOptions options;
+    bool cpu_time;
+    const char *only;
+    CpuKernel peak;
+    double flops_per_step;
+} Bench;
+
+static double now(const Bench *bench) {
+    struct timespec time;
+    clock_gettime(bench->cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+// ---- Running kernels ----
+
+typedef struct Run {
+    ThreadPool *pool;
+    const CpuKernel *kernel;
+    char **operands, *workspace, **scratch;
+    int64_t limit;  // tasks at most
+} Run;
+
+static void run_thread(void *context, int thread) {
+    Run *run = context;
+    for (int phase = 0; phase < run->kernel->phase_count; phase++) {
+        int64_t begin, end, tasks = run->kernel->tasks[phase];
+        if (phase) thread_pool_barrier(run->pool, thread);
+        if (run->limit) begin = 0, end = run->limit;  // the peak: the same on every thread
+        else thread_share(tasks, thread, thread_pool_count(run->pool), &begin, &end);
+        if (begin < end) run->kernel->functions[phase](run->operands, run->workspace, run->scratch[thread], begin, end);
+    }
+}
+
+static char *room(int64_t bytes) {
+    size_t size = ((size_t)bytes + 127) & ~(size_t)63;
+    return memset(aligned_alloc(64, size), 0, size);
+}
+
+static CpuCode *compile(const Bench *bench, Ir *ir, Program *program, CpuKernel *kernel) {
+    CpuCode *code = cpu_compile(ir, &program, 1, &bench->options);
+    if (!code) {
+        diagnostics_print(ir->diagnostics, 0, stdout);
+        exit(1);
+    }
+    *kernel = program->kernels.items[0].cpu;
+    return code;
+}
+
+static void start_peak(Bench *bench, Ir *ir) {
+    Program *program = program_create(ir, "peak");
+    NamedKernel *named = ARENA_NEW(ir->arena, NamedKernel);
+    const Type *type = type_scalar(ir, ELEMENT_F32);
+    *named = (NamedKernel){.name = "_peak", .operand_count = 2, .types = {type, type}, .output_start = 1};
+    program_add_named(program, named);
+    compile(bench, ir, program, &bench->peak);
+    bench->flops_per_step = 1;
+}
+
+static double peak_seconds_per_step(const Bench *bench) {
+    enum { STEPS = 20000 };
+    float input[2] = {0.5f, 1}, output[64];
+    char *operands[] = {(char *)input, (char *)output}, *scratch[64] = {0};
+    Run run = {bench->pool, &bench->peak, operands, NULL, scratch, STEPS};
+    double start = now(bench);
+    thread_pool_run(bench->pool, run_thread, &run);
+    return (now(bench) - start) / STEPS;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char **operands, double flops,
+                    double compile_seconds) {
+    int threads = thread_pool_count(bench->pool);
+    char *scratch[256], *workspace = room(kernel->workspace_bytes);
+    for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes);
+    Run run = {bench->pool, kernel, operands, workspace, scratch, 0};
+    double shares[REPETITIONS], seconds[REPETITIONS], once;
+    double start = now(bench);
+    for (int i = 0; i < 2; i++) thread_pool_run(bench->pool, run_thread, &run);
+    once = (now(bench) - start) / 2;
+    int inner = once < TARGET_SECONDS ? (int)ceil(TARGET_SECONDS / once) : 1;
+    double before = peak_seconds_per_step(bench);
+    for (int i = 0; i < REPETITIONS; i++) {
+        start = now(bench);
+        for (int j = 0; j < inner; j++) thread_pool_run(bench->pool, run_thread, &run);
+        seconds[i] = (now(bench) - start) / inner;
+        double after = peak_seconds_per_step(bench), step = (before + after) / 2;
+        shares[i] = flops / (bench->flops_per_step * threads) * step / seconds[i];
+        before = after;
+    }
+    qsort(shares, REPETITIONS, sizeof *shares, ascending);
+    qsort(seconds, REPETITIONS, sizeof *seconds, ascending);
+    double time = seconds[REPETITIONS / 2];
+    printf("%-44s %5.1f %% of peak, best tenth %5.1f %%, %8.1f us, %6.1f GFLOP/s, compiled in %.1f ms\n", name,
+           100 * shares[REPETITIONS / 2], 100 * shares[REPETITIONS * 9 / 10], time * 1e6, flops / time * 1e-9,
+           compile_seconds * 1e3);
+    fflush(stdout);
+    free(workspace);
+    for (int i = 0; i < threads; i++) free(scratch[i]);
+}
+
+static float *numbers(int64_t count) {
+    float *values = (float *)room(count * 4);
+    for (int64_t i = 0; i < count; i++) values[i] = (float)(i * 7919 % 2003) * 1e-3f - 1;
+    return values;
+}
+
+// ---- Contractions ----
+
+typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT } Form;
+
+static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m, int64_t n, int64_t k) {
+    static const char *const names[] = {"forward", "input gradient", "weight gradient"};
+    typedef long long L;
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    char *name = arena_format(arena, "%s %lldx %lld x %lld x %lld", names[form], (L)batch, (L)m, (L)n, (L)k);
+    if (bench->only && !strstr(name, bench->only)) {
+        arena_destroy(arena);
+        return;
+    }
+    bool add = form == WEIGHT_GRADIENT;
+    const char *a = form == WEIGHT_GRADIENT ? "k, r" : "r, k", *b = form == INPUT_GRADIENT ? "c, k" : "k, c";
+    int64_t a1 = form == WEIGHT_GRADIENT ? k : m, a2 = m * k / a1, b1 = form == INPUT_GRADIENT ? n : k, b2 = n * k / b1;
+    char *text = arena_format(
+        arena,
+        "nest t {\n  outer b=%lld, r=%lld, c=%lld\n  inner k=%lld\n  parallel b, r, c\n"
+        "  operand 0: read f32 [%lld:%lld, %lld:%lld, %lld:1]\n  operand 1: read f32 [%lld:%lld, %lld:%lld, %lld:1]\n"
+        "  operand 2: %s f32 [%lld:%lld, %lld:%lld, %lld:1]\n"
+        "  stage 0: sum over k { mul(@0[b, %s], @1[b, %s]) }\n  stage 1: %s @2[b, r, c] { stage 0 }\n}\n",
+        (L)batch, (L)m, (L)n, (L)k, (L)batch, (L)(m * k), (L)a1, (L)a2, (L)a2, (L)batch, (L)(n * k), (L)b1, (L)b2,
+        (L)b2, add ? "update" : "write", (L)batch, (L)(m * n), (L)m, (L)n, (L)n, a, b, add ? "add" : "store");
+    Nest *nest = nest_read(ir, "bench", text);
+    Program *program = program_create(ir, "bench");
+    if (nest) program_add_nest(program, nest);
+    CpuKernel kernel;
+    double start = clock_seconds();
+    CpuCode *code = compile(bench, ir, program, &kernel);
+    double compile_seconds = clock_seconds() - start;
+    float *x = numbers(batch * m * k), *y = numbers(batch * n * k), *z = numbers(batch * m * n);
+    measure(bench, name, &kernel, (char *[]){(char *)x, (char *)y, (char *)z},
+            2.0 * (double)batch * (double)m * (double)n * (double)k, compile_seconds);
+    free(x);
+    free(y);
+    free(z);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
+// ---- Attention ----
+
+static const Type *type_of(Ir *ir, Element element, int64_t batch, const char *along, int64_t extent, int64_t heads,
+                           int64_t key) {
+    Dimension dimensions[] = {{names_intern(ir->names, "batch"), batch, NULL}, {names_intern(ir->names, along), extent, NULL},
+                              {names_intern(ir->names, "heads"), heads, NULL}, {names_intern(ir->names, "key"), key, NULL}};
+    return type_make(ir, element, key ? 4 : 3, dimensions);
+}
+
+// `queries` at the end of `time` positions; FLOPs are those of the pairs that causality leaves, twice two
+// products forward and five backward.
+static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t heads, int64_t queries, int64_t time,
+                      int64_t key) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    char *name = arena_format(arena, "attention%s %lldx %lld of %lld, key %lld", gradient ? " gradient" : "",
+                              (long long)(batch * heads), (long long)queries, (long long)time, (long long)key);
+    if (bench->only && !strstr(name, bench->only)) {
+        arena_destroy(arena);
+        return;
+    }
+    Option *options = ARENA_ARRAY(arena, Option, 4);
+    const char *texts[] = {"over", "key", "along", "time", "past", "past"};
+    for (int i = 0; i < 3; i++) options[i] = (Option){.name = texts[2 * i], .text = names_intern(ir->names, texts[2 * i + 1])};
+    options[3] = (Option){.name = "causal", .number = 1};
+    Dimension along = {names_intern(ir->names, "time"), queries, NULL};
+    const Type *q = type_of(ir, ELEMENT_F32, batch, "time", queries, heads, key);
+    const Type *k = type_of(ir, ELEMENT_F32, batch, "past", time, heads, key);
+    const Type *lse = type_of(ir, ELEMENT_F32, batch, "time", queries, heads, 0);
+    const Type *positions = type_make(ir, ELEMENT_I32, 1, &along);
+    NamedKernel *named = ARENA_NEW(arena, NamedKernel);
+    *named = (NamedKernel){.name = "attention", .options = options, .option_count = 4, .operand_count = 6,
+                           .output_start = 4, .types = {q, k, k, positions, q, lse}};
+    if (gradient)
+        *named = (NamedKernel){.name = "attention_gradient", .options = options, .option_count = 4, .operand_count = 11,
+                               .output_start = 8, .types = {q, k, k, positions, q, lse, q, lse, q, k, k}};
+    char *operands[16];
+    for (int i = 0; i < named->operand_count; i++) {
+        int64_t stride = 1;
+        for (int d = named->types[i]->rank - 1; d >= 0; d--) {
+            named->strides[i][d] = stride;
+            stride *= named->types[i]->dimensions[d].extent;
+        }
+        operands[i] = (char *)numbers(stride);
+    }
+    for (int64_t i = 0; i < queries; i++) ((int32_t *)operands[3])[i] = (int32_t)(time - queries + i);
+    if (gradient)
+        for (int64_t i = 0; i < type_count(lse); i++) ((float *)operands[5])[i] = 5;
+    Program *program = program_create(ir, "bench");
+    program_add_named(program, named);
+    CpuKernel kernel;
+    double start = clock_seconds(), pairs = (double)queries * ((double)time - (double)(queries - 1) / 2);
+    CpuCode *code = compile(bench, ir, program, &kernel);
+    double compile_seconds = clock_seconds() - start;
+    measure(bench, name, &kernel, operands, 2 * (gradient ? 5 : 2) * (double)(batch * heads) * pairs * (double)key,
+            compile_seconds);
+    for (int i = 0; i < named->operand_count; i++) free(operands[i]);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
+int main(int argc, char **argv) {
+    Bench bench = {.options = {.threads = 1}};
+    int threads = 1;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--cpu") == 0 && i + 1 < argc) bench.options.cpu = argv[++i];
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) bench.only = argv[++i];
+        else if (strcmp(argv[i], "--cpu-time") == 0) bench.cpu_time = true;
+        else return 2;
+    }
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    bench.pool = thread_pool_create(1);
+    start_peak(&bench, ir);
+    double peak = cpu_measure_peak(ir, 1, &bench.options), fastest = 1;
+    for (int i = 0; i < 50; i++) {
+        double seconds = peak_seconds_per_step(&bench);
+        if (seconds < fastest) fastest = seconds;
+    }
+    bench.flops_per_step = round(peak * fastest / 64) * 64;
+    thread_pool_destroy(bench.pool);
+    bench.pool = thread_pool_create(threads);
+    printf("%d threads, peak of one %.1f GFLOP/s\n", threads, peak * 1e-9);
+    static const int64_t sizes[][4] = {{1, 512, 512, 512},   {1, 2048, 1536, 512}, {1, 2048, 512, 1536},
+                                       {1, 2048, 2048, 2048}, {1, 2048, 256, 256},  {1, 2048, 704, 256},
+                                       {1, 256, 704, 2048},  {1, 64, 512, 512},    {32, 64, 64, 64},
+                                       {8, 256, 256, 64},    {1, 2048, 64, 64},    {1, 16, 2048, 512},
+                                       {1, 4, 2048, 512},    {1, 1, 2048, 512}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
+            contraction(&bench, form, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
+    for (int gradient = 0; gradient < 2; gradient++) {
+        attention(&bench, gradient, 8, 4, 256, 256, 64);
+        attention(&bench, gradient, 2, 4, 1024, 1024, 64);
+        attention(&bench, gradient, 8, 4, 256, 256, 32);
+    }
+    attention(&bench, false, 1, 4, 1, 256, 64);
+    thread_pool_destroy(bench.pool);
+    arena_destroy(arena);
+    return 0;
+}

@@ -1,0 +1,215 @@
+// Emission that the forward and the gradient generator of attention share.
+#include "codegen/cpu_attention.h"
+
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
+static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, int64_t by) {
+    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
+}
+static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildICmp(unit->builder, predicate, a, b, "");
+}
+
+static LLVMValueRef maximum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return cpu_select(unit, compare(unit, LLVMIntSGT, a, b), a, b);
+}
+
+LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound) {
+    if (bound == UINT32_MAX) return cpu_i64(task->unit, extent);
+    return cpu_load(task->unit, ELEMENT_I64, task->body->operand[bound], 1, NULL);
+}
+
+LLVMValueRef cpu_attention_split(const AttentionTask *task, LLVMValueRef number, const int64_t *extents,
+                                 const uint32_t *bounds, int count, LLVMValueRef *indices) {
+    CpuUnit *unit = task->unit;
+    LLVMValueRef inside = LLVMConstInt(unit->i1, 1, false);
+    for (int i = count - 1; i >= 0; i--) {
+        cpu_divide(unit, number, cpu_i64(unit, extents[i]), &number, &indices[i]);
+        if (bounds[i] == UINT32_MAX) continue;
+        LLVMValueRef extent = cpu_attention_extent(task, extents[i], bounds[i]);
+        inside = LLVMBuildAnd(unit->builder, inside, compare(unit, LLVMIntSLT, indices[i], extent), "");
+    }
+    return inside;
+}
+
+LLVMValueRef cpu_attention_base(const AttentionTask *task, int operand) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    const AttentionSide *side = &plan->side[operand];
+    LLVMValueRef at = cpu_i64(unit, 0);
+    for (int i = 0; i < plan->shared_count; i++)
+        if (side->shared[i]) at = add(unit, at, multiply(unit, task->shared[i], side->shared[i]));
+    for (int i = 0; i < plan->group_count; i++)
+        if (side->group[i]) at = add(unit, at, multiply(unit, task->group[i], side->group[i]));
+    return cpu_at(unit, task->body->operand[operand], side->element, at);
+}
+
+// ---- Positions and masks ----
+
+enum { POSITIONS = 3 };  // the operand
+
+LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef index) {
+    CpuUnit *unit = task->unit;
+    const AttentionSide *side = &task->plan->side[POSITIONS];
+    LLVMValueRef at = cpu_at(unit, task->body->operand[POSITIONS], side->element, multiply(unit, index, side->time));
+    LLVMValueRef value = cpu_load(unit, side->element, at, 1, NULL);
+    return side->element == ELEMENT_I64 ? value : LLVMBuildSExt(unit->builder, value, unit->i64, "");
+}
+
+void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last, LLVMValueRef *begin,
+                         LLVMValueRef *end) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef zero = cpu_i64(unit, 0);
+    *begin = zero;
+    *end = task->past;
+    if (plan->causal) *end = maximum(unit, zero, cpu_minimum(unit, *end, add(unit, last, cpu_i64(unit, 1))));
+    if (plan->window > 0) {
+        LLVMValueRef oldest = maximum(unit, zero, add(unit, first, cpu_i64(unit, 1 - plan->window)));
+        LLVMValueRef block = LLVMBuildUDiv(unit->builder, oldest, cpu_i64(unit, plan->key_block), "");
+        *begin = multiply(unit, block, plan->key_block);
+    }
+}
+
+void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid) {
+    CpuUnit *unit = task->unit;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, task->plan->queries), 1, NULL, 0);
+    LLVMValueRef exists = compare(unit, LLVMIntSLT, loop.index, valid);
+    LLVMValueRef index = add(unit, query0, cpu_minimum(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));
+    LLVMValueRef position = LLVMBuildTrunc(unit->builder, cpu_attention_position(task, index), unit->i32, "");
+    position = cpu_select(unit, exists, position, cpu_i32(unit, -1));
+    cpu_store(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, loop.index), position, NULL);
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
+                                  LLVMValueRef begin, LLVMValueRef end) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef partly = NULL;
+    if (plan->causal) partly = compare(unit, LLVMIntSGT, end, add(unit, first, cpu_i64(unit, 1)));
+    if (plan->window > 0) {
+        LLVMValueRef old = compare(unit, LLVMIntSLE, begin, add(unit, last, cpu_i64(unit, -plan->window)));
+        partly = partly ? LLVMBuildOr(unit->builder, partly, old, "") : old;
+    }
+    return partly;
+}
+
+// i1 lanes of queries (vector v of the block) that see key `key`.
+static LLVMValueRef visible_lanes(const AttentionTask *task, int v, LLVMValueRef key) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    int lanes = (int)plan->lanes;
+    LLVMValueRef at = cpu_at(unit, task->positions, ELEMENT_I32, cpu_i64(unit, v * plan->lanes));
+    LLVMValueRef positions = cpu_load(unit, ELEMENT_I32, at, lanes, NULL);
+    LLVMValueRef number = cpu_splat(unit, LLVMBuildTrunc(unit->builder, key, unit->i32, ""), lanes), visible = NULL;
+    if (plan->causal) visible = compare(unit, LLVMIntSLE, number, positions);
+    if (plan->window > 0) {
+        LLVMValueRef distance = LLVMBuildSub(unit->builder, positions, number, "");
+        LLVMValueRef near = compare(unit, LLVMIntSLT, distance, cpu_number_like(distance, (double)plan->window));
+        visible = visible ? LLVMBuildAnd(unit->builder, visible, near, "") : near;
+    }
+    return visible;
+}
+
+void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef key0, LLVMValueRef rows,
+                        LLVMValueRef partly) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    if (!partly) return;
+    CpuIf some;
+    CpuLoop keys;
+    cpu_if_begin(unit, &some, partly);
+    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    for (int v = 0; v < plan->vectors; v++) {
+        LLVMValueRef at = add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+        at = cpu_at(unit, scores, ELEMENT_F32, at);
+        LLVMValueRef score = cpu_load(unit, ELEMENT_F32, at, (int)plan->lanes, NULL);
+        LLVMValueRef visible = visible_lanes(task, v, add(unit, key0, keys.index));
+        score = cpu_select(unit, visible, score, cpu_number_like(score, ATTENTION_HIDDEN));
+        cpu_store(unit, ELEMENT_F32, at, score, NULL);
+    }
+    cpu_loop_end(unit, &keys, NULL);
+    cpu_if_end(unit, &some);
+}
+
+// ---- Moving data ----
+
+void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride, int64_t width,
+                        LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
+                        LLVMValueRef panel_size) {
+    CpuPack kind = cpu_pack_kind(column_stride, k_stride);
+    LLVMValueRef w = cpu_i64(unit, width);
+    LLVMValueRef arguments[] = {to, from, valid, k, cpu_i64(unit, column_stride), cpu_i64(unit, k_stride), w,
+                                cpu_blocks(unit, valid, w), panel_size};
+    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, (int)width), arguments, 9);
+}
+
+void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor) {
+    int lanes = unit->target->lanes;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
+    LLVMValueRef place = cpu_at(unit, at, ELEMENT_F32, loop.index);
+    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, place, lanes, NULL);
+    value = LLVMBuildFMul(unit->builder, value, cpu_number_like(value, factor), "");
+    cpu_store(unit, ELEMENT_F32, place, value, NULL);
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+// void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride): copies rows of
+// floats to any element; with `unit_columns` as vectors.
+static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_columns) {
+    LLVMTypeRef i64 = unit->i64, parameters[] = {unit->pointer, unit->pointer, i64, i64, i64, i64, i64};
+    const char *name = arena_format(unit->arena, "cherry_write_%s_%d", element_name(element), unit_columns);
+    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 7, false));
+    if (!helper.fresh) return helper.function;
+    LLVMValueRef f = helper.function, columns = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
+    LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1)};
+    int lanes = unit_columns ? unit->target->lanes : 1;
+    CpuLoop row, column;
+    cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 2);
+    cpu_loop_begin(unit, &column, zero, columns, lanes, NULL, 0);
+    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, cpu_at(unit, row.carried[1], ELEMENT_F32, column.index), lanes, NULL);
+    if (element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
+    LLVMValueRef at = unit_columns ? column.index : LLVMBuildMul(unit->builder, column.index, LLVMGetParam(f, 5), "");
+    LLVMValueRef left = LLVMBuildSub(unit->builder, columns, column.index, "");
+    cpu_store(unit, element, cpu_at(unit, row.carried[0], element, at), value,
+              unit_columns ? cpu_mask(unit, lanes, left) : NULL);
+    cpu_loop_end(unit, &column, NULL);
+    LLVMValueRef next[] = {cpu_at(unit, row.carried[0], element, LLVMGetParam(f, 4)),
+                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6))};
+    cpu_loop_end(unit, &row, next);
+    cpu_helper_end(unit, &helper);
+    return f;
+}
+
+void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
+                         LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
+                         LLVMValueRef turned) {
+    int64_t width = (columns + 7) & ~(int64_t)7;
+    cpu_attention_pack(unit, ELEMENT_F32, from_stride, 1, width, turned, from, cpu_i64(unit, width), rows,
+                       cpu_i64(unit, 0));
+    cpu_attention_write_rows(unit, element, to, row_stride, column_stride, turned, width, rows, columns);
+}
+
+void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
+                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
+                              int64_t columns) {
+    LLVMValueRef arguments[] = {to, from, rows, cpu_i64(unit, columns), cpu_i64(unit, row_stride),
+                                cpu_i64(unit, column_stride), cpu_i64(unit, from_stride)};
+    cpu_helper_call(unit, write_function(unit, element, column_stride == 1), arguments, 7);
+}
+
+void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count) {
+    int lanes = unit->target->lanes;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
+    cpu_store(unit, ELEMENT_F32, cpu_at(unit, at, ELEMENT_F32, loop.index), cpu_number(unit, ELEMENT_F32, 0, lanes), NULL);
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats) {
+    LLVMValueRef at = cpu_at_bytes(unit, scratch, cpu_i64(unit, *used));
+    *used += (floats * 4 + 191) & ~(int64_t)63;
+    return at;
+}
