@@ -79,7 +79,7 @@ bool builder_setting(Context *context, const char *name, Thing *thing) {
 }
 
 // After an error in a value: where it is from, if not from the file.
-static void note_setting(Context *context, const char *name) {
+void builder_note_setting(Context *context, const char *name) {
     Builder *builder = context->builder;
     for (size_t i = builder->settings.count; i-- > 0;) {
         const Setting *setting = &builder->settings.items[i];
@@ -130,7 +130,7 @@ static Thing evaluate_declaration(Context *context, Declaration *declaration) {
         (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
         double extent;
         if (!thing_to_number(&constants, thing, place, &extent)) {
-            if (is_set) note_setting(context, name);
+            if (is_set) builder_note_setting(context, name);
             return THING_MISSING;
         }
         thing = number_thing(extent);

@@ -229,9 +229,11 @@ static bool apply_settings(Context *context, Training *training) {
     bool ok = true;
     for (int i = 0; i < ENTRY_FIELD_COUNT; i++) {
         Thing thing;
-        if (is_dimension_field(&entry_fields[i])) continue;
-        if (builder_setting(context, names_intern(context->builder->ir->names, entry_fields[i].name), &thing))
-            ok = set_field(context, &entry_fields[i], training, thing, NO_PLACE) && ok;
+        const char *name = names_intern(context->builder->ir->names, entry_fields[i].name);
+        if (is_dimension_field(&entry_fields[i]) || !builder_setting(context, name, &thing)) continue;
+        if (set_field(context, &entry_fields[i], training, thing, NO_PLACE)) continue;
+        builder_note_setting(context, name);
+        ok = false;
     }
     Thing thing;
     if (builder_setting(context, names_intern(context->builder->ir->names, "optimizer"), &thing)) {
