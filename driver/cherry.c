@@ -1,4 +1,5 @@
 // The command line. Subcommands live in driver/command_<name>.c; exit and stderr belong to this file.
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,9 @@ int main(int count, char **texts) {
         return EXIT_USAGE;
     }
     int status = run_command(command, count - 2, texts + 2);
-    if (fflush(stdout) != 0 || ferror(stdout)) status = status ? status : EXIT_USER_ERROR;
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "cherry: error: cannot write to standard output: %s\n", strerror(errno));
+        status = status ? status : EXIT_USER_ERROR;
+    }
     return status;
 }

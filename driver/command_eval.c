@@ -1,4 +1,6 @@
 // cherry eval: held-out loss of trained weights, every token once.
+#include <math.h>
+
 #include "driver/commands.h"
 #include "driver/feed.h"
 #include "driver/json.h"
@@ -28,6 +30,8 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
+    if (good && !isfinite(evaluated.loss))
+        good = report_error(ir->diagnostics, NO_PLACE, "E0913", "the loss is not a finite number; the weights are broken");
     if (good) print_result(&evaluated, arguments_flag(arguments, "--json"));
     runner_destroy(runner);
     return good;

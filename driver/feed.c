@@ -5,6 +5,7 @@
 
 #include "driver/input_limit.h"
 #include "runtime/data.h"
+#include "runtime/memory.h"
 
 struct Feed {
     Ir *ir;
@@ -19,7 +20,7 @@ struct Feed {
     bool has_columns, has_valid_columns;
     RowPart train_rows, valid_rows;
     int64_t *row_list;         // of one batch
-    int32_t *spare;            // room for one batch of tokens
+    int32_t *spare;            // room for one batch of targets that the model does not want, else NULL
 };
 
 static const Type *input_type(const Graph *graph, const char *name) {
@@ -61,7 +62,9 @@ static bool open_tokens(Feed *feed, const Graph *graph, const FeedOptions *optio
     feed->time = type->dimensions[1].extent;
     int64_t tokens = limit_of(graph, "tokens"), targets = input_type(graph, "targets") ? limit_of(graph, "targets") : INT64_MAX;
     feed->vocabulary = tokens < targets ? tokens : targets;
-    feed->spare = ARENA_ARRAY(feed->ir->arena, int32_t, feed->batch * feed->time);
+    int64_t batch_bytes = feed->batch * feed->time * (int64_t)sizeof *feed->spare;
+    if (!memory_check(diagnostics, batch_bytes, "one batch of tokens")) return false;
+    if (!input_type(graph, "targets")) feed->spare = arena_allocate(feed->ir->arena, (size_t)batch_bytes);
     if (!token_file_open(diagnostics, options->data, format, &feed->data_file)) return false;
     feed->has_data_file = true;
     feed->train = token_file_whole(&feed->data_file);
@@ -118,7 +121,9 @@ static bool open_columns(Feed *feed, const Graph *graph, const FeedOptions *opti
         row_split(feed->columns.rows, options->fraction, &feed->train_rows, &feed->valid_rows);
         feed->has_valid = feed->valid_rows.end > feed->valid_rows.begin;
     }
-    feed->row_list = ARENA_ARRAY(feed->ir->arena, int64_t, feed->batch);
+    int64_t list_bytes = feed->batch * (int64_t)sizeof *feed->row_list;
+    if (!memory_check(feed->ir->diagnostics, list_bytes, "one batch of rows")) return false;
+    feed->row_list = arena_allocate(feed->ir->arena, (size_t)list_bytes);
     return true;
 }
 

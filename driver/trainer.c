@@ -64,7 +64,6 @@ static bool open_run(Trainer *trainer) {
     trainer->checkpoint_path = arena_format(ir->arena, "%s/checkpoint.safetensors", options->folder);
     trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
     trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
-    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
     bool found = file_exists(trainer->checkpoint_path);
     if (found && !options->resume) {
         report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
@@ -80,6 +79,8 @@ static bool open_run(Trainer *trainer) {
     if (!found && options->weights &&
         !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module, trainer->runner->state))
         return false;
+    // Only now, when nothing else can be wrong, does the run leave a trace.
+    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
     trainer->metrics = metrics_open(ir->diagnostics, metrics_path, found ? trainer->position.step : -1);
     return trainer->metrics != NULL;
 }
