@@ -210,7 +210,7 @@ static Candidates find_candidates(const Fuse *fuse, uint32_t item) {
     int producers = candidates.count;
     for (int i = 0; i < it->launch.operand_count; i++) {
         uint32_t buffer = it->launch.buffers[i];
-        if (fuse->program->buffers.items[buffer].bytes <= 64) continue;  // scalars bring nobody together
+        if (fuse->program->buffers.items[buffer].bytes <= 8) continue;  // scalars bring nobody together
         add_candidates(&fuse->readers[buffer], item, 2, &candidates);
         add_candidates(&fuse->writers[buffer], item, 1, &candidates);
     }
