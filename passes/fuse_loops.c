@@ -237,30 +237,6 @@ static void inner_range(const Nest *nest, const Address *address, int64_t *low, 
     if (most > *high) *high = most;
 }
 
-typedef struct Meeting {
-    int count;
-    int64_t step[LOOP_MAX], last[LOOP_MAX];  // of the outer loops, the largest step first
-} Meeting;
-
-// Is there a choice of distances, one per loop from `at` on and not all zero (unless `moved`), that brings
-// the sum of step * distance into [low, high]?
-static bool can_meet(const Meeting *meeting, int at, int64_t low, int64_t high, bool moved) {
-    if (at == meeting->count) return moved && low <= 0 && 0 <= high;
-    int64_t rest = 0, step = meeting->step[at];
-    for (int i = at + 1; i < meeting->count; i++) rest += meeting->step[i] * meeting->last[i];
-    for (int64_t distance = -meeting->last[at]; distance <= meeting->last[at]; distance++) {
-        int64_t least = low - rest, most = high + rest;
-        if (step > 0 && distance * step < least) {  // skip to the first that can reach
-            int64_t first = least >= 0 ? (least + step - 1) / step : -((-least) / step);
-            if (first > meeting->last[at]) return false;
-            distance = first;
-        }
-        if (distance * step > most) return false;
-        if (can_meet(meeting, at + 1, low - distance * step, high - distance * step, moved || distance != 0)) return true;
-    }
-    return false;
-}
-
 // Do the two accesses meet in the same outer iteration only? They must move alike with the outer loops.
 static bool same_iteration(const Nest *nest, const Address *a, const Address *b) {
     Meeting meeting = {.count = 0};
@@ -268,19 +244,12 @@ static bool same_iteration(const Nest *nest, const Address *a, const Address *b)
     inner_range(nest, a, &a_low, &a_high);
     inner_range(nest, b, &b_low, &b_high);
     for (int loop = 0; loop < nest->outer_count; loop++) {
-        int64_t last = nest->loops[loop].dimension.extent - 1, step = a->coefficient[loop];
-        if (last == 0) continue;
+        int64_t extent = nest->loops[loop].dimension.extent, step = a->coefficient[loop];
+        if (extent == 1) continue;
         if (step != b->coefficient[loop] || step == 0) return false;
-        if (step < 0) step = -step;  // distances go both ways
-        int at = meeting.count++;
-        for (; at > 0 && meeting.step[at - 1] < step; at--) {
-            meeting.step[at] = meeting.step[at - 1];
-            meeting.last[at] = meeting.last[at - 1];
-        }
-        meeting.step[at] = step;
-        meeting.last[at] = last;
+        meeting_add(&meeting, step, extent);
     }
-    return !can_meet(&meeting, 0, b_low - a_high, b_high - a_low, false);
+    return !meeting_reaches(&meeting, b_low - a_high, b_high - a_low, false);
 }
 
 bool merge_dependences_hold(const Merge *merge) {
