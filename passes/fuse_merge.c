@@ -68,6 +68,7 @@ static bool build(Merge *merge, const Access *p, const Access *c) {
     merge_drop_dead_stores(merge);
     nest_compact(merge->nest);
     nest_mark_parallel(merge->nest);
+    if (merge_reads_back_at_point(merge)) return false;
     Contraction contraction;
     if (merge->is_contraction && !nest_contraction(merge->nest, &contraction)) return false;
     return nest_operands_apart(merge->fuse, &merge->built);
@@ -128,12 +129,27 @@ static int64_t kept_when_down(const Fuse *fuse, const Item *P) {
     return bytes;
 }
 
+// Whether the merged nest can be within its limits: operands but for what P makes for C alone, stages.
+static bool fits(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
+    int operands = C->launch.operand_count;
+    if (P->nest->stage_count + C->nest->stage_count > STAGE_LIMIT) return false;
+    for (int i = 0; i < P->launch.operand_count; i++) {
+        uint32_t buffer = P->launch.buffers[i];
+        bool shared = false, goes = item_writes(fuse, P, i) && fuse->readers[buffer].count == 1 &&
+                                   fuse->readers[buffer].items[0] == c;
+        for (int j = 0; j < C->launch.operand_count && !shared; j++)
+            shared = C->launch.buffers[j] == buffer && C->launch.offsets[j] == P->launch.offsets[i];
+        operands += goes ? -shared : !shared;
+    }
+    return operands <= NEST_OPERAND_MAX;
+}
+
 // Merges items p < c; returns where the merged one is, or UINT32_MAX.
 static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     const Item *P = &fuse->items[p], *C = &fuse->items[c];
     Contraction contraction;
     if (!P->nest || !C->nest || !all_parallel(P->nest) || !all_parallel(C->nest)) return UINT32_MAX;
-    if (nest_contraction(C->nest, &contraction)) return UINT32_MAX;
+    if (!fits(fuse, P, C, c) || nest_contraction(C->nest, &contraction)) return UINT32_MAX;
     if (C->launch.region != P->launch.region && C->launch.region != 0) return UINT32_MAX;
     Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C};
     merge.is_contraction = nest_contraction(P->nest, &contraction);

@@ -57,6 +57,7 @@ double merge_all_bytes(const AccessList *list);
 
 bool merge_fill(Merge *merge);  // the stages of P, then those of C, in the nest whose loops are there
 bool merge_stores_twice(const Merge *merge);
+bool merge_reads_back_at_point(const Merge *merge);
 void merge_drop_dead_stores(Merge *merge);  // to temporaries that nothing reads any more
 
 #endif

@@ -219,6 +219,24 @@ void merge_drop_dead_stores(Merge *merge) {
     merge->built.launch = launch;
 }
 
+// A load that does not move with the inner loops comes after a store to its buffer: a back end may still
+// hold the value from before in a register.
+bool merge_reads_back_at_point(const Merge *merge) {
+    const Nest *nest = merge->nest;
+    const uint32_t *buffers = merge->built.launch.buffers;
+    for (size_t f = 0; f < nest->formulas.count; f++) {
+        const Formula *load = &nest->formulas.items[f];
+        if (load->kind != FORMULA_LOAD) continue;
+        uint32_t loops = nest_index_loops(nest, &nest->operands[load->operand], load->index);
+        uint32_t users = nest_formula_users(nest, (uint32_t)f);
+        for (int s = 0; s < nest->stage_count && !(loops & ~nest_outer_mask(nest)); s++)
+            if (stage_writes(&nest->stages[s]) && buffers[nest->stages[s].operand] == buffers[load->operand] &&
+                users >> s > 1)
+                return true;
+    }
+    return false;
+}
+
 // C computes a temporary that P has made as well: it was cloned so that the value need not be kept, and
 // must stay where it is.
 bool merge_stores_twice(const Merge *merge) {

@@ -319,9 +319,12 @@ static bool lower_op(Lower *lower) {
     return definition->lower(&lower->lowering);
 }
 
+// False after an error, of this node or of one that it needs.
 static bool lower_node(Lower *lower, uint32_t id) {
     const Node *node = graph_node(lower->graph, id);
     Lowering *lowering = &lower->lowering;
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (!lowering->views[slot_of(lower, node->operands[i])].type) return false;
     lowering->node = node;
     lowering->node_id = id;
     View *acc = NULL, before = {0};

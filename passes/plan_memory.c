@@ -7,14 +7,15 @@
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
 // element of the one only where it writes that element of the other (in_place below).
-// Blocks are placed one after the other into the smallest gap that holds them; which order of blocks
-// is best differs from program to program, so three are tried.
+// Blocks are placed one after the other into the smallest gap that holds them. Which order of blocks is
+// best differs from program to program: three are tried, each improved by moving to its front the blocks
+// that end up on top.
 #include <stdlib.h>
 #include <string.h>
 
 #include "passes/program_passes.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
 
 // Temporaries that share one place: a chain of in-place reuse, or a single one.
 typedef struct Block {
@@ -244,14 +245,10 @@ static int64_t best_gap(Block *const *placed, uint32_t count, const Block *block
     return best >= 0 ? best : end;
 }
 
-// Places all blocks in one order; returns the arena's size and writes the offsets.
-static int64_t place(const Plan *plan, Compare *compare, int64_t *offsets) {
-    Block **order = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
-    Block **placed = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+// Places the blocks in this order; returns the arena's size.
+static int64_t place(const Plan *plan, Block *const *order, Block **placed) {
     uint32_t count = 0;
     int64_t arena = 0;
-    for (uint32_t i = 0; i < plan->block_count; i++) order[i] = &plan->blocks[i];
-    qsort(order, plan->block_count, sizeof *order, compare);
     for (uint32_t i = 0; i < plan->block_count; i++) {
         Block *block = order[i];
         block->offset = 0;
@@ -262,26 +259,53 @@ static int64_t place(const Plan *plan, Compare *compare, int64_t *offsets) {
         placed[at] = block;
         if (block->offset + block->bytes > arena) arena = block->offset + block->bytes;
     }
-    for (uint32_t i = 0; i < plan->block_count; i++) offsets[i] = plan->blocks[i].offset;
     return arena;
 }
 
-bool plan_memory(Program *program) {
+// The blocks that reach the top of the arena had the worst choice: they go to the front.
+static void promote_highest(const Plan *plan, Block **order, Block **moved, int64_t arena) {
+    uint32_t front = 0, rest = 0;
+    for (uint32_t i = 0; i < plan->block_count; i++)
+        if (order[i]->bytes && order[i]->offset + order[i]->bytes == arena) moved[front++] = order[i];
+    for (uint32_t i = 0; i < plan->block_count; i++)
+        if (!order[i]->bytes || order[i]->offset + order[i]->bytes != arena) moved[front + rest++] = order[i];
+    memcpy(order, moved, sizeof *order * plan->block_count);
+}
+
+// Tries orders until the arena is as small as the largest live set, or enough time went by: that is
+// counted in pairs of blocks, so that the result is the same everywhere.
+static void place_blocks(const Plan *plan) {
     static Compare *const orders[] = {larger_first, larger_area_first, longer_first};
+    Program *program = plan->program;
+    Block **order = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+    Block **scratch = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+    double pairs = (double)plan->block_count * plan->block_count + 1;
+    int tries = pairs * MOST_TRIES < MOST_PAIRS ? MOST_TRIES : (int)(MOST_PAIRS / pairs);
+    program->arena_bytes = INT64_MAX;
+    for (size_t kind = 0; kind < sizeof orders / sizeof *orders; kind++) {
+        for (uint32_t i = 0; i < plan->block_count; i++) order[i] = &plan->blocks[i];
+        qsort(order, plan->block_count, sizeof *order, orders[kind]);
+        for (int try = 0; try <= tries; try++) {
+            int64_t bytes = place(plan, order, scratch);
+            if (bytes < program->arena_bytes) {
+                program->arena_bytes = bytes;
+                for (size_t b = 0; b < program->buffers.count; b++)
+                    if (plan->block_of[b] != UINT32_MAX)
+                        program->buffers.items[b].offset = plan->blocks[plan->block_of[b]].offset;
+            }
+            if (bytes == program->live_bytes) return;
+            promote_highest(plan, order, scratch, bytes);
+        }
+    }
+}
+
+bool plan_memory(Program *program) {
     Plan plan = {.program = program, .arena = arena_create()};
     attach_workspaces(program);
     find_lifetimes(program);
     make_blocks(&plan);
     program->live_bytes = largest_live_set(&plan);
-    program->arena_bytes = INT64_MAX;
-    for (size_t i = 0; i < sizeof orders / sizeof *orders && program->arena_bytes > program->live_bytes; i++) {
-        int64_t *offsets = ARENA_ARRAY(plan.arena, int64_t, plan.block_count + 1);
-        int64_t bytes = place(&plan, orders[i], offsets);
-        if (bytes >= program->arena_bytes) continue;
-        program->arena_bytes = bytes;
-        for (size_t b = 0; b < program->buffers.count; b++)
-            if (plan.block_of[b] != UINT32_MAX) program->buffers.items[b].offset = offsets[plan.block_of[b]];
-    }
+    place_blocks(&plan);
     arena_destroy(plan.arena);
     return true;
 }
