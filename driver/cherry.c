@@ -1,4 +1,6 @@
 // The command line. Subcommands live in driver/command_<name>.c; exit and stderr belong to this file.
+#include "include/cherry.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -6,7 +8,6 @@
 #include <unistd.h>
 
 #include "driver/commands.h"
-#include "include/cherry.h"
 
 static const Command *const commands[] = {
     &command_check, &command_dump,     &command_opt,       &command_passes, &command_ops,     &command_train,

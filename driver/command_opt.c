@@ -45,7 +45,8 @@ static bool shows_fault(void *data, Ir *ir, const FrontendOptions *options) {
     if (!module || prove(ir, proof, module)) return false;
     for (size_t i = 0; i < diagnostics_count(ir->diagnostics); i++) {
         const Message *message = diagnostics_message(ir->diagnostics, i);
-        bool is_fault = message->code && (strcmp(message->code, "E0516") == 0 || strcmp(message->code, "E0517") == 0);
+        bool is_fault =
+            message->code && (strcmp(message->code, "E0516") == 0 || strcmp(message->code, "E0517") == 0);
         if (message->severity == SEVERITY_ERROR && !is_fault) return false;
     }
     return true;
@@ -58,19 +59,20 @@ static void hint_smallest(const Arguments *arguments, Ir *ir, Proof *proof) {
                                .small = true};
     options.settings = arguments_all(arguments, "--set", &given_count);
     options.setting_count = given_count;
-    const char *const *settings = shrink_settings(ir->arena, &options, proof->path, shows_fault, proof, &count);
+    const char *const *settings =
+        shrink_settings(ir->arena, &options, proof->path, shows_fault, proof, &count);
     const char *text = "";
     for (size_t i = 0; i < count; i++) text = arena_format(ir->arena, "%s --set %s", text, settings[i]);
-    report_hint(ir->diagnostics, "the smallest that shows it: cherry opt %s --prove --passes=\"%s\"%s", proof->path,
-                proof->passes, text);
+    report_hint(ir->diagnostics, "the smallest that shows it: cherry opt %s --prove --passes=\"%s\"%s",
+                proof->path, proof->passes, text);
 }
 
 static bool prove_and_report(const Arguments *arguments, Ir *ir, const Module *module) {
     Proof proof = {arguments_operand(arguments, 0), arguments_text(arguments, "--passes", ""), 1, 1e-9};
     if (!arguments_integer(arguments, ir, "--seed", 0, &proof.seed)) return false;
     if (prove(ir, &proof, module)) {
-        printf("# %s: same values before and after every pass (to %g, seed %lld)\n", module->name, proof.tolerance,
-               (long long)proof.seed);
+        printf("# %s: same values before and after every pass (to %g, seed %lld)\n", module->name,
+               proof.tolerance, (long long)proof.seed);
         return true;
     }
     if (!is_ir_text(proof.path)) hint_smallest(arguments, ir, &proof);
@@ -80,7 +82,8 @@ static bool prove_and_report(const Arguments *arguments, Ir *ir, const Module *m
 static int run(const Arguments *arguments, Ir *ir) {
     Module *module = load(arguments, ir);
     if (!module) return EXIT_USER_ERROR;
-    if (arguments_flag(arguments, "--prove")) return prove_and_report(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
+    if (arguments_flag(arguments, "--prove"))
+        return prove_and_report(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
     PassContext context = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
     module = pass_run_module(&context, arguments_text(arguments, "--passes", ""), module);
     if (!module) return EXIT_USER_ERROR;
@@ -95,4 +98,5 @@ static const CommandOption options[] = {
     MODEL_OPTIONS,
     {NULL, NULL, NULL}};
 
-const Command command_opt = {"opt", "FILE", "run passes on a .cherry or .ir file, print the IR", options, run};
+const Command command_opt = {"opt", "FILE", "run passes on a .cherry or .ir file, print the IR", options,
+                             run};

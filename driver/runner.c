@@ -14,8 +14,8 @@ static bool bind(Runner *runner, uint32_t entries) {
     if (!runner->state) return false;
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
-        runner->executors[entry] = executor_create(runner->ir->diagnostics, runner->compilation->programs[entry],
-                                                   runner->state, runner->pool);
+        runner->executors[entry] = executor_create(
+            runner->ir->diagnostics, runner->compilation->programs[entry], runner->state, runner->pool);
         if (!runner->executors[entry]) return false;
     }
     return true;
@@ -33,7 +33,8 @@ static bool check_memory(Ir *ir, const Module *module, uint32_t entries) {
     return memory_check(ir->diagnostics, bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX, "this model");
 }
 
-Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options, int threads) {
+Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options,
+                      int threads) {
     if (!check_memory(ir, module, entries)) return NULL;
     double start = clock_seconds();
     Runner *runner = ARENA_NEW(ir->arena, Runner);

@@ -47,18 +47,24 @@ static void find_constants(Shrink *shrink, const char *path) {
     frontend_load(ir_create(arena), path, &options);
     shrink->constants = ARENA_ARRAY(shrink->arena, FrontendConstant, found.count + 1);
     for (size_t i = 0; i < found.count; i++)
-        shrink->constants[i] = (FrontendConstant){arena_format(shrink->arena, "%s", found.items[i].name), found.items[i].value};
+        shrink->constants[i] =
+            (FrontendConstant){arena_format(shrink->arena, "%s", found.items[i].name), found.items[i].value};
     shrink->constant_count = found.count;
     arena_destroy(arena);
 }
 
 const char *const *shrink_settings(Arena *arena, const FrontendOptions *options, const char *path,
                                    ShowsFault shows, void *context, size_t *count) {
-    Shrink shrink = {.arena = arena, .options = *options, .given = options->setting_count, .shows = shows, .context = context};
+    Shrink shrink = {.arena = arena,
+                     .options = *options,
+                     .given = options->setting_count,
+                     .shows = shows,
+                     .context = context};
     find_constants(&shrink, path);
     shrink.settings = ARENA_ARRAY(arena, const char *, shrink.given + shrink.constant_count + 1);
     for (size_t i = 0; i < shrink.given; i++) shrink.settings[i] = options->settings[i];
-    for (size_t i = 0; i < shrink.constant_count; i++) shrink.settings[shrink.given + i] = setting(&shrink, &shrink.constants[i]);
+    for (size_t i = 0; i < shrink.constant_count; i++)
+        shrink.settings[shrink.given + i] = setting(&shrink, &shrink.constants[i]);
     shrink.options.settings = shrink.settings;
     shrink.options.setting_count = shrink.given + shrink.constant_count;
     bool changed = true;

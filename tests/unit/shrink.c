@@ -1,12 +1,12 @@
 // shrink_settings: the smallest numbers at which a made-up fault still shows.
+#include "driver/shrink.h"
+
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <string.h>
-
-#include "driver/shrink.h"
 
 static const char *const path = CHERRY_SOURCE "/models/nano.cherry";
 
