@@ -1,12 +1,12 @@
 // FLOPs in closed form: against the formula of a transformer, written out by hand.
-#include "driver/cost.h"
-
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include <cmocka.h>
+
+#include "driver/cost.h"
 #include "frontend/frontend.h"
 
 static double model_flops(const char *const *settings, size_t count) {

@@ -1,12 +1,13 @@
 // shrink_settings: the smallest numbers at which a made-up fault still shows.
-#include "driver/shrink.h"
-
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <cmocka.h>
+
+#include "driver/shrink.h"
 
 static const char *const path = CHERRY_SOURCE "/models/nano.cherry";
 
