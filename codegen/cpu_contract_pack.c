@@ -3,7 +3,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
-    PREFETCH_STEPS = 16,   // of k that copying looks ahead
+    PREFETCH_STEPS = 8,    // of k that copying looks ahead
     TRANSPOSE_STEPS = 4    // of k at a time
 };
 
