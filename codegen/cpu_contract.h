@@ -21,7 +21,8 @@ typedef struct CpuTile {
 // The largest tile that the registers hold with room for one row of B and a broadcast.
 CpuTile cpu_tile_shape(const CpuTarget *target);
 
-// void (a, b, i64 k, c, i64 stride, i64 first): c[row * stride + column] = (first ? 0 : c) + sum over k.
+// void (a, b, i64 k, c, i64 stride, i64 first, ahead): c[row * stride + column] = (first ? 0 : c) + sum over k.
+// Meanwhile brings k / 4 lines from `ahead` on into the second cache; any address will do.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,

@@ -156,8 +156,12 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
     LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
     LLVMValueRef first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0)), unit->i64, "");
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first};
-    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 6);
+    // What follows in memory is used next: each panel of A brings its part of it nearer.
+    LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
+    LLVMValueRef ahead = cpu_at(unit, b, ELEMENT_F32, multiply(unit, k, width));
+    ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead};
+    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 7);
     CpuIf last;
     LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));

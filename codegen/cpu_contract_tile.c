@@ -3,7 +3,7 @@
 
 #include "codegen/cpu_contract.h"
 
-enum { TILE_UNROLL = 4 };
+enum { TILE_UNROLL = 4, TILE_POINTERS = 3, CACHE_LINE = 64 };
 
 CpuTile cpu_tile_shape(const CpuTarget *target) {
     // 32 registers: 24 sums, 3 of B, a broadcast. 16 registers: 12 sums, 2 of B, 2 broadcasts.
@@ -63,20 +63,29 @@ static void tile_step(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef 
     }
 }
 
-// Runs steps [begin, end) of k, `unroll` at a time; `state` is the sums, then the pointers into A and B.
+// Into the second cache: it is used a while later.
+static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
+    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, 0), cpu_i32(unit, 2), cpu_i32(unit, 1)};
+    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
+}
+
+// Runs steps [begin, end) of k, `unroll` at a time; `state` is the sums, then the pointers into A and B, and
+// what to bring nearer meanwhile: one line of the cache with each round.
 static void tile_loop(CpuUnit *unit, CpuTile tile, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
     int sums = tile.rows * tile.vectors, lanes = unit->target->lanes;
     CpuLoop loop;
-    cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + 2);
-    memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + 2));
+    cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
+    memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
+    if (unroll > 1) prefetch_far(unit, state[sums + 2]);
     for (int step = 0; step < unroll; step++) tile_step(unit, tile, state[sums], state[sums + 1], step, state);
     LLVMValueRef a_step = cpu_i64(unit, unroll * tile.rows);
     LLVMValueRef b_step = cpu_i64(unit, (int64_t)unroll * tile.vectors * lanes);
     state[sums] = cpu_at(unit, state[sums], ELEMENT_F32, a_step);
     state[sums + 1] = cpu_at(unit, state[sums + 1], ELEMENT_F32, b_step);
+    state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, CACHE_LINE));
     cpu_loop_end(unit, &loop, state);
-    memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + 2));
+    memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
 }
 
 // Stands for the tile where there is nothing to add to.
@@ -94,8 +103,9 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 }
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
-    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->i64, unit->pointer, unit->i64, unit->i64};
-    return LLVMFunctionType(unit->void_type, parameters, 6, false);
+    LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer};
+    return LLVMFunctionType(unit->void_type, parameters, 7, false);
 }
 
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
@@ -118,6 +128,7 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     }
     state[sums] = LLVMGetParam(helper.function, 0);
     state[sums + 1] = LLVMGetParam(helper.function, 1);
+    state[sums + 2] = LLVMGetParam(helper.function, 6);
     LLVMValueRef whole = LLVMBuildAnd(builder, k, cpu_i64(unit, -TILE_UNROLL), "");
     tile_loop(unit, tile, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
     tile_loop(unit, tile, whole, k, 1, state);
@@ -134,6 +145,6 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
 
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first};
-    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 6);
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b};
+    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 7);
 }

@@ -59,6 +59,16 @@ typedef struct Address {
 Address nest_address(const Nest *nest, const Launch *launch, uint32_t operand, const Index *index);
 bool address_equal(const Address *a, const Address *b);
 
+// Two walks through one buffer that take the same steps, each with an index of its own.
+typedef struct Meeting {
+    int count;
+    int64_t step[LOOP_MAX], last[LOOP_MAX];  // the largest step first; last: extent - 1
+} Meeting;
+void meeting_add(Meeting *meeting, int64_t step, int64_t extent);
+// Is there a choice of distances between the indices that makes the walks' distance lie in [low, high]?
+// Not all distances are zero, unless `standing`.
+bool meeting_reaches(const Meeting *meeting, int64_t low, int64_t high, bool standing);
+
 // Moves formulas of `from` into `to`, whose loops take the place of the loops of `from`.
 typedef struct Transplant Transplant;
 struct Transplant {

@@ -3,7 +3,8 @@
 //   t[b, e] = mul(x[b, e], g[e]);  y[b, e] = add(t[b, e], x[b, e])
 //   -> y[b, e] = add(mul(x[b, e], g[e]), x[b, e])
 //
-// All readers of a result take its formula, and then the launch and its buffer are gone, or none does.
+// All readers of a result take its formula, and then the launch and its buffer are gone, or none does (but
+// constants and the like are taken by those who can, where a named kernel needs the buffer).
 // First it is decided for every producer, in order, what becomes of it; then every launch that is left is
 // built once, with the formulas of all producers below it.
 //
@@ -222,7 +223,6 @@ static bool reader_accepts(const Inline *inl, uint32_t id, uint32_t reader, doub
     const Producer *about = &inl->producers[id];
     uint32_t buffer = producer->launch.buffers[producer->nest->stages[0].operand];
     double elements = nest_iterations(producer->nest, nest_outer_mask(producer->nest));
-    if (!item->nest) return false;
     for (size_t f = 0; f < item->nest->formulas.count; f++) {
         const Formula *load = &item->nest->formulas.items[f];
         if (load->kind != FORMULA_LOAD || item->launch.buffers[load->operand] != buffer) continue;
@@ -274,13 +274,17 @@ static double epilogue_bytes(const Inline *inl, uint32_t id) {
     return bytes;
 }
 
-static bool is_worth_it(const Producer *about, double repeats, double bytes_before, double bytes_after) {
-    bool hard = about->cost.expensive || about->cost.gathers;
+// Constants, indices and what little comes of them.
+static bool is_free(const Producer *about) {
     double own = 0;
     for (size_t i = 0; i < about->leaves.count; i++) own += about->leaves.items[i].bytes;
-    if (repeats <= 1) return true;
+    return own <= SMALL_BYTES && about->cost.operations <= FREE_OPERATIONS && !about->cost.expensive && !about->cost.gathers;
+}
+
+static bool is_worth_it(const Producer *about, double repeats, double bytes_before, double bytes_after) {
+    bool hard = about->cost.expensive || about->cost.gathers;
+    if (repeats <= 1 || is_free(about)) return true;
     if (hard) return false;
-    if (own <= SMALL_BYTES && about->cost.operations <= FREE_OPERATIONS) return true;
     int limit = repeats <= FEW_REPEATS ? FEW_OPERATIONS : MANY_OPERATIONS;
     return about->cost.operations <= limit && bytes_after <= bytes_before;
 }
@@ -323,13 +327,17 @@ static void decide(Inline *inl, uint32_t id) {
     if (about->refused || fuse->program->buffers.items[buffer].kind != BUFFER_TEMPORARY) return;
     if (writers->count != 1 || (readers->count && readers->items[0] <= id)) return;
     double before = 0, after = 0, repeats = 0;
+    uint32_t named = 0;  // kernels that need the buffer whatever others do
     double own = nest_iterations(item->nest, nest_outer_mask(item->nest)) * element_bytes(item->nest->stages[0].element);
-    for (size_t i = 0; i < readers->count; i++)
-        if (!reader_accepts(inl, id, readers->items[i], &repeats, &after)) return;
+    for (size_t i = 0; i < readers->count; i++) {
+        if (!fuse->items[readers->items[i]].nest) named++;
+        else if (!reader_accepts(inl, id, readers->items[i], &repeats, &after)) return;
+    }
+    if (named && (named == readers->count || !is_free(about))) return;
     for (size_t i = 0; i < about->leaves.count; i++) before += about->leaves.items[i].bytes;
     before += own * (double)(1 + readers->count) - epilogue_bytes(inl, id);
     if (!is_worth_it(about, repeats, before, after) || !keeps_little(inl, id, own)) return;
-    about->inlined = true;
+    about->inlined = named == 0;
     inl->maker[buffer] = id;
 }
 

@@ -7,7 +7,7 @@
 //  - no launch between stands in the way of moving C up to P, or else P down to C;
 //  - all outer loops of both are parallel, and they correspond: A) all of them; or B) C has more and no
 //    reductions: its further loops become inner ones; or C) P has more and no reductions. In B and C the
-//    loops that turn inner hold the contiguous one, and enough iterations are left outside;
+//    loops that turn inner take smaller steps than the others, and enough iterations are left outside;
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
 //  - C reads what P makes; or A) holds and they share a quarter of the bytes that the smaller one moves,
 //    or a byte where both are small; or both are scalars.
@@ -210,7 +210,7 @@ static Candidates find_candidates(const Fuse *fuse, uint32_t item) {
     int producers = candidates.count;
     for (int i = 0; i < it->launch.operand_count; i++) {
         uint32_t buffer = it->launch.buffers[i];
-        if (fuse->program->buffers.items[buffer].bytes <= 64) continue;  // scalars bring nobody together
+        if (fuse->program->buffers.items[buffer].bytes <= 8) continue;  // scalars bring nobody together
         add_candidates(&fuse->readers[buffer], item, 2, &candidates);
         add_candidates(&fuse->writers[buffer], item, 1, &candidates);
     }

@@ -114,13 +114,60 @@ void fuse_add_buffers(Fuse *fuse, size_t before) {
     fuse->writers = writers;
 }
 
+// ---- Whether two walks through a buffer meet ----
+
+void meeting_add(Meeting *meeting, int64_t step, int64_t extent) {
+    if (step < 0) step = -step;  // distances go both ways
+    int at = meeting->count++;
+    for (; at > 0 && meeting->step[at - 1] < step; at--) {
+        meeting->step[at] = meeting->step[at - 1];
+        meeting->last[at] = meeting->last[at - 1];
+    }
+    meeting->step[at] = step;
+    meeting->last[at] = extent - 1;
+}
+
+// The same from step `at` on; `moved`: some distance before was not zero.
+static bool reaches(const Meeting *meeting, int at, int64_t low, int64_t high, bool moved) {
+    if (at == meeting->count) return moved && low <= 0 && 0 <= high;
+    int64_t rest = 0, step = meeting->step[at];
+    for (int i = at + 1; i < meeting->count; i++) rest += meeting->step[i] * meeting->last[i];
+    for (int64_t distance = -meeting->last[at]; distance <= meeting->last[at]; distance++) {
+        int64_t least = low - rest, most = high + rest;
+        if (step > 0 && distance * step < least) {  // skip to the first that can reach
+            int64_t first = least >= 0 ? (least + step - 1) / step : -((-least) / step);
+            if (first > meeting->last[at]) return false;
+            distance = first;
+        }
+        if (distance * step > most) return false;
+        if (reaches(meeting, at + 1, low - distance * step, high - distance * step, moved || distance != 0)) return true;
+    }
+    return false;
+}
+
+bool meeting_reaches(const Meeting *meeting, int64_t low, int64_t high, bool standing) {
+    return reaches(meeting, 0, low, high, standing);
+}
+
+// No element belongs to both operands. Exact where they have the same shape; else by their spans.
+static bool apart(const Fuse *fuse, const Item *item, int i, int j) {
+    const NestOperand *a = &item->nest->operands[i], *b = &item->nest->operands[j];
+    Meeting meeting = {.count = 0};
+    if (!overlap(item_span(fuse, item, i), item_span(fuse, item, j))) return true;
+    if (a->rank != b->rank) return false;
+    for (int d = 0; d < a->rank; d++) {
+        if (a->extent[d] != b->extent[d] || a->stride[d] != b->stride[d]) return false;
+        meeting_add(&meeting, a->stride[d], a->extent[d]);
+    }
+    int64_t distance = item->launch.offsets[j] - item->launch.offsets[i];
+    return !meeting_reaches(&meeting, distance, distance, true);
+}
+
 bool nest_operands_apart(const Fuse *fuse, const Item *item) {
     for (int i = 0; i < item->launch.operand_count; i++) {
         if (!item_writes(fuse, item, i)) continue;
         for (int j = 0; j < item->launch.operand_count; j++)
-            if (i != j && item->launch.buffers[i] == item->launch.buffers[j] &&
-                overlap(item_span(fuse, item, i), item_span(fuse, item, j)))
-                return false;
+            if (i != j && item->launch.buffers[i] == item->launch.buffers[j] && !apart(fuse, item, i, j)) return false;
     }
     return true;
 }
