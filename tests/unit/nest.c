@@ -1,6 +1,16 @@
 // Loop nests: text, identity, rules, contractions, evaluation.
 #include "ir/nest.h"
 
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+// clang-format off: cmocka.h needs the headers above
+#include <cmocka.h>
+// clang-format on
+
 #include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
