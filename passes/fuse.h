@@ -17,8 +17,8 @@ typedef VECTOR(uint32_t) ItemList;  // ascending
 
 typedef struct Fuse {
     Program *program;
-    Ir ir;                        // the program's, but for the arena: that goes with the pass
-    Ir trial;                     // and this one's with a merge that is tried
+    Ir ir;     // the program's, but for the arena: that goes with the pass
+    Ir trial;  // and this one's with a merge that is tried
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
@@ -33,7 +33,7 @@ typedef struct Span {
 Span item_span(const Fuse *fuse, const Item *item, int operand);
 bool item_reads(const Fuse *fuse, const Item *item, int operand);
 bool item_writes(const Fuse *fuse, const Item *item, int operand);
-void fuse_list_item(Fuse *fuse, uint32_t item);    // enters it with the buffers that it touches
+void fuse_list_item(Fuse *fuse, uint32_t item);  // enters it with the buffers that it touches
 void fuse_unlist_item(Fuse *fuse, uint32_t item);
 // Does an item strictly between `low` and `high` touch what `item` writes, or write what it reads?
 bool fuse_conflict(const Fuse *fuse, const Item *item, uint32_t low, uint32_t high);
@@ -109,7 +109,7 @@ bool nest_operands_apart(const Fuse *fuse, const Item *item);
 // Which stages use a formula, as a mask.
 uint32_t nest_formula_users(const Nest *nest, uint32_t formula);
 typedef struct FormulaCost {
-    int operations;   // primitives but casts
+    int operations;  // primitives but casts
     bool expensive, gathers;
 } FormulaCost;
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula);

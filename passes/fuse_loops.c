@@ -4,7 +4,7 @@
 #include "passes/fuse_merge.h"
 
 enum {
-    ENOUGH_ITERATIONS = 16, // outer iterations of a merged nest with much work in each
+    ENOUGH_ITERATIONS = 16,  // outer iterations of a merged nest with much work in each
     MUCH_WORK = 1 << 15,
     LITTLE_WORK = 1 << 15,  // two reductions to scalars that may share one thread
 };
@@ -18,9 +18,9 @@ AccessList merge_accesses(const Fuse *fuse, const Item *item) {
         const Formula *load = &nest->formulas.items[f];
         if (load->kind != FORMULA_LOAD) continue;
         uint32_t loops = nest_index_loops(nest, &nest->operands[load->operand], load->index);
-        list.items[list.count++] =
-            (Access){nest_address(nest, &item->launch, load->operand, load->index), false,
-                     nest_formula_users(nest, (uint32_t)f), nest_iterations(nest, loops) * element_bytes(load->element)};
+        list.items[list.count++] = (Access){nest_address(nest, &item->launch, load->operand, load->index),
+                                            false, nest_formula_users(nest, (uint32_t)f),
+                                            nest_iterations(nest, loops) * element_bytes(load->element)};
     }
     for (int i = 0; i < nest->stage_count; i++) {
         const Stage *stage = &nest->stages[i];
@@ -55,7 +55,8 @@ void merge_pair_loops(Merge *merge, const Access *p, const Access *c) {
     for (int pass = 0; pass < 2; pass++)  // equal names first
         for (int j = 0; j < merge->C->nest->outer_count; j++)
             for (int i = 0; i < merge->P->nest->outer_count && merge->p_of_c[j] < 0; i++) {
-                bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
+                bool same_name =
+                    merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
                 int64_t step = p->address.coefficient[i];
                 if (taken >> i & 1 || !loops_alike(merge->P, i, merge->C, j)) continue;
                 if (step != c->address.coefficient[j]) continue;
@@ -139,12 +140,15 @@ static double most_work(const Nest *nest) {
 // Cases A, B and C of the head of this file.
 bool merge_structure_fits(const Merge *merge) {
     const Nest *p = merge->P->nest, *c = merge->C->nest;
-    uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge), more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
+    uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge),
+             more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
     if (merge->is_contraction && (more_p || more_c || merge_reduces(c))) return false;
     if (merge_reduces(p) && merge_reduces(c) &&
         (reduces_columns(p, &merge->p_access) || reduces_columns(c, &merge->c_access)))
         return false;
-    if (merge_reduces(p) && merge_reduces(c) && p->outer_count == 0 && most_work(p) + most_work(c) > LITTLE_WORK) return false;
+    if (merge_reduces(p) && merge_reduces(c) && p->outer_count == 0 &&
+        most_work(p) + most_work(c) > LITTLE_WORK)
+        return false;
     if (!more_p && !more_c) return true;
     if ((more_p && more_c) || !merge->feeds) return false;
     if (more_p ? merge_reduces(p) : merge_reduces(c)) return false;
@@ -175,8 +179,10 @@ static int find_inner(const Merge *merge, const Access *p, const Access *c, int 
         if (taken || !loops_alike(merge->P, i, merge->C, j)) continue;
         bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
         int64_t step = p->address.coefficient[i];
-        if (step != 0 && step == c->address.coefficient[j] && (found < 0 || same_name)) found = loop;
-        else if (found < 0 && same_name) found = loop;
+        if (step != 0 && step == c->address.coefficient[j] && (found < 0 || same_name))
+            found = loop;
+        else if (found < 0 && same_name)
+            found = loop;
     }
     return found;
 }
@@ -195,8 +201,10 @@ void merge_make_loops(Merge *merge, const Access *p, const Access *c) {
     for (int j = 0, last = -1; j < cn->loop_count; j++) {
         if (loop_in_merged(&merge->c_plant, j) >= 0) continue;
         int loop = find_inner(merge, p, c, j, last);
-        if (loop >= 0) merge->c_plant.loop[j].scale[loop] = 1;
-        else transplant_loop(&merge->c_plant, j);
+        if (loop >= 0)
+            merge->c_plant.loop[j].scale[loop] = 1;
+        else
+            transplant_loop(&merge->c_plant, j);
         last = loop_in_merged(&merge->c_plant, j);
     }
 }
@@ -257,7 +265,8 @@ bool merge_dependences_hold(const Merge *merge) {
         for (size_t j = 0; j < merge->c_access.count; j++) {
             const Access *p = &merge->p_access.items[i], *c = &merge->c_access.items[j];
             if (p->address.buffer != c->address.buffer || (!p->writes && !c->writes)) continue;
-            Address a = merged_address(&merge->p_plant, &p->address), b = merged_address(&merge->c_plant, &c->address);
+            Address a = merged_address(&merge->p_plant, &p->address),
+                    b = merged_address(&merge->c_plant, &c->address);
             if (!same_iteration(merge->nest, &a, &b)) return false;
         }
     return true;

@@ -35,10 +35,12 @@ typedef struct Plan {
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) & ~(int64_t)(ALIGNMENT - 1); }
 
 void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes) {
-    Dimension dimension = {.name = names_intern(program->ir->names, "bytes"), .extent = bytes > 0 ? bytes : 1};
+    Dimension dimension = {.name = names_intern(program->ir->names, "bytes"),
+                           .extent = bytes > 0 ? bytes : 1};
     const Type *type = type_make(program->ir, ELEMENT_BOOL, 1, &dimension);
     program->launches.items[launch].workspace = program_add_buffer(
-        program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "workspace", .type = type, .bytes = bytes, .offset = -1});
+        program,
+        (Buffer){.kind = BUFFER_TEMPORARY, .name = "workspace", .type = type, .bytes = bytes, .offset = -1});
 }
 
 static void attach_workspaces(Program *program) {
@@ -94,7 +96,8 @@ static uint32_t users_of(const Nest *nest, Arena *arena, uint32_t formula) {
     for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
         const Formula *user = &nest->formulas.items[i];
         if (user->kind == FORMULA_PRIMITIVE)
-            for (int a = 0; a < primitive_arguments(user->primitive); a++) uses[i] |= uses[user->arguments[a]];
+            for (int a = 0; a < primitive_arguments(user->primitive); a++)
+                uses[i] |= uses[user->arguments[a]];
         if (user->kind == FORMULA_LOAD)
             for (int d = 0; d < nest->operands[user->operand].rank; d++)
                 if (user->index[d].gathered != FORMULA_NONE) uses[i] |= uses[user->index[d].gathered];
@@ -112,7 +115,8 @@ static bool in_place(const Plan *plan, const Nest *nest, const Launch *launch, i
     if (nest_contraction(nest, &contraction)) return false;  // may store parts of its sums early
     for (int s = 0; s < nest->stage_count; s++) {
         const Stage *stage = &nest->stages[s];
-        if ((stage->kind != STAGE_STORE && stage->kind != STAGE_ADD) || stage->operand != (uint32_t)to) continue;
+        if ((stage->kind != STAGE_STORE && stage->kind != STAGE_ADD) || stage->operand != (uint32_t)to)
+            continue;
         if (number >= 0 || stage->kind == STAGE_ADD) return false;
         number = s;
         if (!walk_of(nest, launch, stage->operand, stage->index, &store)) return false;
@@ -129,13 +133,15 @@ static bool in_place(const Plan *plan, const Nest *nest, const Launch *launch, i
 }
 
 // The operand of the launch that `to` may take over, or -1.
-static int find_dying(const Plan *plan, const Launch *launch, const Nest *nest, int32_t at, int to, const bool *taken) {
+static int find_dying(const Plan *plan, const Launch *launch, const Nest *nest, int32_t at, int to,
+                      const bool *taken) {
     const Program *program = plan->program;
     const Buffer *target = &program->buffers.items[launch->buffers[to]];
     for (int from = 0; from < launch->operand_count; from++) {
         uint32_t number = launch->buffers[from];
         const Buffer *buffer = &program->buffers.items[number];
-        if (taken[number] || buffer->kind != BUFFER_TEMPORARY || buffer->last != at || buffer->first == at) continue;
+        if (taken[number] || buffer->kind != BUFFER_TEMPORARY || buffer->last != at || buffer->first == at)
+            continue;
         if (buffer->bytes != target->bytes || buffer->type->element != target->type->element) continue;
         if (nest->operands[from].writes || nest->operands[from].rank == 0) continue;
         int uses = 0;  // the buffer must be this operand alone
@@ -176,7 +182,8 @@ static void make_blocks(Plan *plan) {
         plan->block_of[i] = UINT32_MAX;
         if (buffer->kind != BUFFER_TEMPORARY || buffer->first < 0) continue;
         plan->block_of[i] = plan->block_count;
-        plan->blocks[plan->block_count] = (Block){aligned(buffer->bytes), 0, buffer->first, buffer->last, plan->block_count};
+        plan->blocks[plan->block_count] =
+            (Block){aligned(buffer->bytes), 0, buffer->first, buffer->last, plan->block_count};
         plan->block_count++;
     }
     reuse_in_place(plan);
@@ -206,7 +213,9 @@ static int64_t largest_live_set(const Plan *plan) {
 
 typedef int Compare(const void *, const void *);
 
-static int by_number(const Block *x, const Block *y) { return x->number < y->number ? -1 : x->number > y->number; }
+static int by_number(const Block *x, const Block *y) {
+    return x->number < y->number ? -1 : x->number > y->number;
+}
 
 static int larger_first(const void *a, const void *b) {
     const Block *x = *(Block *const *)a, *y = *(Block *const *)b;

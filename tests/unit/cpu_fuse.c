@@ -29,7 +29,8 @@ static Run run_graph(const Graph *graph, const Tensor *inputs, ThreadPool *pool)
         const Node *node = graph_node(graph, graph->inputs.items[i]);
         const char *name = attribute_text(node, ATTRIBUTE_name);
         Role role = (Role)attribute_integer(node, ATTRIBUTE_role, 0);
-        void *data = role_is_state(role) ? state_data(run.state, name, role) : executor_input(run.executor, name);
+        void *data =
+            role_is_state(role) ? state_data(run.state, name, role) : executor_input(run.executor, name);
         memcpy(data, inputs[i].data, sizeof(double) * (size_t)type_count(node->types[0]));
     }
     executor_run(run.executor);
@@ -39,7 +40,8 @@ static Run run_graph(const Graph *graph, const Tensor *inputs, ThreadPool *pool)
 static const void *result_of(const Graph *graph, const Run *run, const Output *output) {
     if (value_is_none(output->replaces)) return executor_output(run->executor, output->name);
     const Node *node = graph_node(graph, output->replaces.node);
-    return state_data(run->state, attribute_text(node, ATTRIBUTE_name), (Role)attribute_integer(node, ATTRIBUTE_role, 0));
+    return state_data(run->state, attribute_text(node, ATTRIBUTE_name),
+                      (Role)attribute_integer(node, ATTRIBUTE_role, 0));
 }
 
 static void end_run(Run *run) {
@@ -56,8 +58,8 @@ static void compare(const Graph *graph, const Tensor *inputs, ThreadPool *pool) 
         for (int64_t j = 0; j < type_count(expected[i].type); j++) {
             double right = expected[i].data[j];
             if (!(fabs(found[j] - right) <= 1e-9 * (1 + fabs(right))))
-                fail_msg("%s: %s[%ld] is %.17g, expected %.17g", graph->name, graph->outputs.items[i].name, (long)j,
-                         found[j], right);
+                fail_msg("%s: %s[%ld] is %.17g, expected %.17g", graph->name, graph->outputs.items[i].name,
+                         (long)j, found[j], right);
         }
     }
     end_run(&run);

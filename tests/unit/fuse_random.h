@@ -103,21 +103,26 @@ static Value viewed(Random *random) {
     Attribute along = {.key = ATTRIBUTE_along, .count = 1, .text = name};
     Attribute by[] = {along, {.key = ATTRIBUTE_by, .integer = (int64_t)below(random, 3) - 1}};
     switch (below(random, 6)) {
-    case 0: return graph_add(graph, OP_reverse, &a, 1, &along, 1, NO_PLACE);
-    case 1: return graph_add(graph, OP_shift, &a, 1, by, 2, NO_PLACE);
-    case 2: return build_pick(graph, a, name, below(random, (uint32_t)extent), NO_PLACE);
-    case 3: return build_pad(graph, build_slice(graph, a, name, 0, extent - 1, NO_PLACE), name, 1, extent, NO_PLACE);
-    case 4: {
-        Value halves[] = {build_slice(graph, a, name, extent / 2, extent - extent / 2, NO_PLACE),
-                          build_slice(graph, fuse_one(graph, OP_neg, a), name, 0, extent / 2, NO_PLACE)};
-        if (extent < 2) return a;
-        return graph_add(graph, OP_concat, halves, 2, &along, 1, NO_PLACE);
-    }
-    default: {
-        const char *order[RANK_MAX];
-        for (int i = 0; i < type->rank; i++) order[i] = type->dimensions[(i + 1) % type->rank].name;
-        return build_transpose(graph, a, order, (uint32_t)type->rank, NO_PLACE);
-    }
+        case 0:
+            return graph_add(graph, OP_reverse, &a, 1, &along, 1, NO_PLACE);
+        case 1:
+            return graph_add(graph, OP_shift, &a, 1, by, 2, NO_PLACE);
+        case 2:
+            return build_pick(graph, a, name, below(random, (uint32_t)extent), NO_PLACE);
+        case 3:
+            return build_pad(graph, build_slice(graph, a, name, 0, extent - 1, NO_PLACE), name, 1, extent,
+                             NO_PLACE);
+        case 4: {
+            Value halves[] = {build_slice(graph, a, name, extent / 2, extent - extent / 2, NO_PLACE),
+                              build_slice(graph, fuse_one(graph, OP_neg, a), name, 0, extent / 2, NO_PLACE)};
+            if (extent < 2) return a;
+            return graph_add(graph, OP_concat, halves, 2, &along, 1, NO_PLACE);
+        }
+        default: {
+            const char *order[RANK_MAX];
+            for (int i = 0; i < type->rank; i++) order[i] = type->dimensions[(i + 1) % type->rank].name;
+            return build_transpose(graph, a, order, (uint32_t)type->rank, NO_PLACE);
+        }
     }
 }
 
@@ -156,14 +161,20 @@ static void add_state(Random *random, uint32_t number) {
         Value other = fitted(random, pick(random), type);
         const char *along = type->rank ? type->dimensions[0].name : NULL;
         switch (below(random, 4)) {
-        case 0: value = fuse_sub(graph, value, other); break;
-        case 1: value = build_accumulate(graph, value, other, NO_PLACE); break;
-        case 2:
-            if (along)
-                value = build_accumulate_at(graph, value, build_pick(graph, other, along, 0, NO_PLACE), along,
+            case 0:
+                value = fuse_sub(graph, value, other);
+                break;
+            case 1:
+                value = build_accumulate(graph, value, other, NO_PLACE);
+                break;
+            case 2:
+                if (along)
+                    value =
+                        build_accumulate_at(graph, value, build_pick(graph, other, along, 0, NO_PLACE), along,
                                             below(random, (uint32_t)type->dimensions[0].extent), NO_PLACE);
-            break;
-        default: value = fuse_mul(graph, fuse_one(graph, OP_tanh, value), other);
+                break;
+            default:
+                value = fuse_mul(graph, fuse_one(graph, OP_tanh, value), other);
         }
         if (below(random, 3) == 0) keep(random, value);
     }
@@ -172,25 +183,42 @@ static void add_state(Random *random, uint32_t number) {
 
 // A graph in an arena of its own: destroy graph->ir->arena.
 static Graph *random_graph(uint64_t seed, Element element) {
-    Random random = {.state = seed * UINT64_C(0x9e3779b97f4a7c15), .ir = ir_create(arena_create()), .element = element};
+    Random random = {
+        .state = seed * UINT64_C(0x9e3779b97f4a7c15), .ir = ir_create(arena_create()), .element = element};
     static const char *const names[] = {"a", "b", "c", "d"};
     for (int i = 0; i < 4; i++)
         random.dimensions[i] = test_dimension(random.ir, names[i], i == 3 ? 4 : 1 + below(&random, 4));
-    random.graph = graph_create(random.ir, names_format(random.ir->names, "random%llu", (unsigned long long)seed));
+    random.graph =
+        graph_create(random.ir, names_format(random.ir->names, "random%llu", (unsigned long long)seed));
     for (uint32_t i = 0; i < 4; i++)
         keep(&random, graph_add_input(random.graph, names_format(random.ir->names, "in%u", i), ROLE_DATA,
                                       random_type(&random), NO_PLACE));
     uint32_t nodes = 4 + below(&random, NODES);
     for (uint32_t i = 0; i < nodes; i++) {
         switch (below(&random, 10)) {
-        case 0: keep(&random, unary(&random)); break;
-        case 1: keep(&random, broadcasted(&random)); break;
-        case 2: keep(&random, reduced(&random)); break;
-        case 3: keep(&random, contracted(&random)); break;
-        case 4: keep(&random, viewed(&random)); break;
-        case 5: keep(&random, split_and_merged(&random)); break;
-        case 6: add_state(&random, i); break;
-        default: keep(&random, binary(&random));
+            case 0:
+                keep(&random, unary(&random));
+                break;
+            case 1:
+                keep(&random, broadcasted(&random));
+                break;
+            case 2:
+                keep(&random, reduced(&random));
+                break;
+            case 3:
+                keep(&random, contracted(&random));
+                break;
+            case 4:
+                keep(&random, viewed(&random));
+                break;
+            case 5:
+                keep(&random, split_and_merged(&random));
+                break;
+            case 6:
+                add_state(&random, i);
+                break;
+            default:
+                keep(&random, binary(&random));
         }
     }
     for (uint32_t i = 0; i < 1 + below(&random, 3); i++) add_output(&random, pick(&random));

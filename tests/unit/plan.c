@@ -90,8 +90,10 @@ static void workspaces_are_planned(void **state) {
 static void deep_graph(int layers, int extent) {
     const Type *type = vector_type(extent);
     Value x = test_input(g, "x", ROLE_DATA, type), *kept = ARENA_ARRAY(ir->arena, Value, layers);
-    Value w = test_input(g, "w", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", layers, "i", extent, NULL));
-    Value dw = test_input(g, "w", ROLE_GRADIENT, test_type(ir, ELEMENT_F32, "layer", layers, "i", extent, NULL));
+    Value w =
+        test_input(g, "w", ROLE_PARAMETER, test_type(ir, ELEMENT_F32, "layer", layers, "i", extent, NULL));
+    Value dw =
+        test_input(g, "w", ROLE_GRADIENT, test_type(ir, ELEMENT_F32, "layer", layers, "i", extent, NULL));
     const char *layer = test_name(ir, "layer");
     for (int i = 0; i < layers; i++) {
         kept[i] = fuse_one(g, OP_tanh, fuse_mul(g, x, build_pick(g, w, layer, i, NO_PLACE)));
@@ -145,7 +147,8 @@ static void arenas_are_tight(void **state) {
         Graph *graph = graph_create(ir, names_format(ir->names, "random%d", round));
         Value values[60];
         int count = 0;
-        values[count++] = graph_add_input(graph, test_name(ir, "x"), ROLE_DATA, type_scalar(ir, ELEMENT_F32), NO_PLACE);
+        values[count++] =
+            graph_add_input(graph, test_name(ir, "x"), ROLE_DATA, type_scalar(ir, ELEMENT_F32), NO_PLACE);
         for (int i = 0; i < 50; i++) {
             Dimension dimension = test_dimension(ir, "i", 16 << (int)((test_random(&random) + 1) * 4));
             Value a = values[(int)((test_random(&random) + 1) / 2 * count)];
@@ -154,7 +157,8 @@ static void arenas_are_tight(void **state) {
             values[count++] = fuse_one(graph, OP_tanh, wide);
         }
         Value total = values[0];
-        for (int i = 1; i < count; i++) total = fuse_add(graph, total, test_reduce(graph, OP_sum, values[i], "i"));
+        for (int i = 1; i < count; i++)
+            total = fuse_add(graph, total, test_reduce(graph, OP_sum, values[i], "i"));
         fuse_output(graph, "total", total);
         Program *program = fuse_test_lower(graph, NULL);
         assert_true(plan_memory(program));
@@ -193,14 +197,16 @@ static void named_kernels(void **state) {
 
 static void bounded_extents(void **state) {
     (void)state;
-    Dimension time = {test_name(ir, "time"), 8, test_name(ir, "length")}, embed = test_dimension(ir, "embed", 4);
+    Dimension time = {test_name(ir, "time"), 8, test_name(ir, "length")},
+              embed = test_dimension(ir, "embed", 4);
     const Type *type = type_make(ir, ELEMENT_F32, 2, (Dimension[]){time, embed});
     test_input(g, "length", ROLE_SCALAR, type_scalar(ir, ELEMENT_I64));
     Value x = test_input(g, "x", ROLE_DATA, type), y = fuse_one(g, OP_exp, x);
     Value n = fuse_div(g, y, fuse_sum(g, y, "embed"));
     fuse_output(g, "last", fuse_sum(g, fuse_mul(g, n, x), "time"));
     Program *program = fuse_test_lower(g, NULL);
-    assert_true(fuse_program(program) && order_program(program) && plan_memory(program) && program_verify(program));
+    assert_true(fuse_program(program) && order_program(program) && plan_memory(program) &&
+                program_verify(program));
     double length[] = {3}, data[32], out[4] = {0};
     for (int i = 0; i < 32; i++) data[i] = i < 12 ? 0.1 * i : 1e30;
     double *storage[8] = {0};
@@ -221,9 +227,15 @@ static void bounded_extents(void **state) {
 int main(void) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(order_frees_early), TEST(results_take_the_place_of_operands), TEST(no_place_is_taken_out_of_step),
-        TEST(workspaces_are_planned), TEST(deep_graphs_stay_right), TEST(large_programs_are_fast),
-        TEST(arenas_are_tight), TEST(named_kernels), TEST(bounded_extents),
+        TEST(order_frees_early),
+        TEST(results_take_the_place_of_operands),
+        TEST(no_place_is_taken_out_of_step),
+        TEST(workspaces_are_planned),
+        TEST(deep_graphs_stay_right),
+        TEST(large_programs_are_fast),
+        TEST(arenas_are_tight),
+        TEST(named_kernels),
+        TEST(bounded_extents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
