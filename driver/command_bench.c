@@ -31,18 +31,25 @@ static void one_step(Runner *runner, const Training *training, int64_t step) {
     runner_run(runner, ENTRY_UPDATE);
 }
 
-static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Bench *bench) {
+// Everything up to the first launch: code compiled, memory reserved, executors bound.
+static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads) {
     CompileOptions options;
-    int64_t steps = 10;
-    int threads = session_threads(arguments, ir);
-    if (!threads || !arguments_integer(arguments, ir, "--steps", 1, &steps) ||
-        !session_options(arguments, ir, module, &options))
-        return false;
-    if (!module->has_training)
-        return report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
+    if (!threads || !session_options(arguments, ir, module, &options)) return NULL;
+    if (!module->has_training) {
+        report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
+        return NULL;
+    }
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
-    Runner *runner = runner_create(ir, module, entries, &options, threads);
+    return runner_create(ir, module, entries, &options, threads);
+}
+
+static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Bench *bench) {
+    int64_t steps = 10;
+    if (!arguments_integer(arguments, ir, "--steps", 1, &steps)) return false;
+    int threads = session_threads(arguments, ir);
+    Runner *runner = prepare(arguments, ir, module, threads);
     if (!runner) return false;
+    CpuOptions cpu = {.cpu = arguments_text(arguments, "--cpu", NULL)};
     const Training *training = &module->training;
     runner_initialize(runner, training->seed);
     sample_inputs(runner, ENTRY_ACCUMULATE, "loss");
@@ -54,7 +61,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Be
         double start = clock_seconds();
         one_step(runner, training, step + 2);
         seconds[step] = clock_seconds() - start;
-        peaks[step] = cpu_measure_peak(ir, threads, &options.cpu);
+        peaks[step] = cpu_measure_peak(ir, threads, &cpu);
     }
     double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
@@ -97,7 +104,34 @@ static void print_text(const Bench *bench) {
     printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
 }
 
+// The command is timed from its first line, so `seconds` is what stands before the first launch.
+static int run_compile_only(const Arguments *arguments, Ir *ir) {
+    double start = clock_seconds();
+    Module *module = session_load(arguments, ir, false);
+    Runner *runner = module ? prepare(arguments, ir, module, session_threads(arguments, ir)) : NULL;
+    if (!runner) return EXIT_USER_ERROR;
+    const Compilation *compilation = runner->compilation;
+    CpuStatistics code = cpu_code_statistics(compilation->code);
+    double seconds = clock_seconds() - start;
+    if (arguments_flag(arguments, "--json")) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddNumberToObject(json, "seconds", seconds);
+        cJSON_AddNumberToObject(json, "pass_seconds", compilation->pass_seconds);
+        cJSON_AddNumberToObject(json, "code_seconds", compilation->code_seconds);
+        cJSON_AddNumberToObject(json, "kernels", (double)code.distinct);
+        cJSON_AddNumberToObject(json, "cached_kernels", (double)code.cached);
+        cJSON_AddNumberToObject(json, "peak_bytes", (double)process_peak_bytes());
+        json_print(json);
+    } else {
+        printf("before the first launch %.3f s: passes %.3f s, code %.3f s for %zu kernels (%zu from the cache)\n",
+               seconds, compilation->pass_seconds, compilation->code_seconds, code.distinct, code.cached);
+    }
+    runner_destroy(runner);
+    return EXIT_OK;
+}
+
 static int run(const Arguments *arguments, Ir *ir) {
+    if (arguments_flag(arguments, "--compile-only")) return run_compile_only(arguments, ir);
     Module *module = session_load(arguments, ir, false);
     Bench bench = {0};
     if (!module || !measure(arguments, ir, module, &bench)) return EXIT_USER_ERROR;
@@ -110,6 +144,7 @@ static int run(const Arguments *arguments, Ir *ir) {
 
 static const CommandOption options[] = {{"--steps", "N", "steps to time (default 10)"},
                                         {"--json", NULL, "one JSON object"},
+                                        {"--compile-only", NULL, "stop before the first launch: compile time only"},
                                         MODEL_OPTIONS,
                                         COMPILE_OPTIONS,
                                         {NULL, NULL, NULL}};
