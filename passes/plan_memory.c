@@ -8,14 +8,15 @@
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
 // element of the one only where it writes that element of the other (in_place below).
 // Blocks are placed one after the other into the smallest gap that holds them. Which order of blocks is
-// best differs from program to program: three are tried, each improved by moving to its front the blocks
-// that end up on top.
+// best differs from program to program: three are tried, and where none comes close enough, each is
+// improved by moving to its front the blocks that end up on top.
 #include <stdlib.h>
 #include <string.h>
 
 #include "passes/program_passes.h"
 
-enum { ALIGNMENT = 64, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
+// An arena of (1 + 1 / ENOUGH) times the largest live set is not improved further.
+enum { ALIGNMENT = 64, ORDERS = 3, ENOUGH = 500, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
 
 // Temporaries that share one place: a chain of in-place reuse, or a single one.
 typedef struct Block {
@@ -281,29 +282,40 @@ static void promote_highest(const Plan *plan, Block **order, Block **moved, int6
     memcpy(order, moved, sizeof *order * plan->block_count);
 }
 
-// Tries orders until the arena is as small as the largest live set, or enough time went by: that is
-// counted in pairs of blocks, so that the result is the same everywhere.
-static void place_blocks(const Plan *plan) {
-    static Compare *const orders[] = {larger_first, larger_area_first, longer_first};
+// Places the blocks in this order and keeps the plan where it is the best so far; returns its size.
+static int64_t try_order(const Plan *plan, Block **order, Block **scratch) {
     Program *program = plan->program;
-    Block **order = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
-    Block **scratch = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+    int64_t bytes = place(plan, order, scratch);
+    if (bytes >= program->arena_bytes) return bytes;
+    program->arena_bytes = bytes;
+    for (size_t b = 0; b < program->buffers.count; b++)
+        if (plan->block_of[b] != UINT32_MAX)
+            program->buffers.items[b].offset = plan->blocks[plan->block_of[b]].offset;
+    return bytes;
+}
+
+// Tries the three orders, then improves each, until the arena is about as small as the largest live set,
+// or enough time went by: that is counted in pairs of blocks, so that the result is the same everywhere.
+static void place_blocks(const Plan *plan) {
+    static Compare *const compares[ORDERS] = {longer_first, larger_first, larger_area_first};
+    Program *program = plan->program;
+    Block **orders[ORDERS], **scratch = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
     double pairs = (double)plan->block_count * plan->block_count + 1;
     int tries = pairs * MOST_TRIES < MOST_PAIRS ? MOST_TRIES : (int)(MOST_PAIRS / pairs);
+    int64_t enough = program->live_bytes + program->live_bytes / ENOUGH;
     program->arena_bytes = INT64_MAX;
-    for (size_t kind = 0; kind < sizeof orders / sizeof *orders; kind++) {
-        for (uint32_t i = 0; i < plan->block_count; i++) order[i] = &plan->blocks[i];
-        qsort(order, plan->block_count, sizeof *order, orders[kind]);
-        for (int try = 0; try <= tries; try++) {
-            int64_t bytes = place(plan, order, scratch);
-            if (bytes < program->arena_bytes) {
-                program->arena_bytes = bytes;
-                for (size_t b = 0; b < program->buffers.count; b++)
-                    if (plan->block_of[b] != UINT32_MAX)
-                        program->buffers.items[b].offset = plan->blocks[plan->block_of[b]].offset;
-            }
-            if (bytes == program->live_bytes) return;
-            promote_highest(plan, order, scratch, bytes);
+    for (int kind = 0; kind < ORDERS; kind++) {
+        orders[kind] = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+        for (uint32_t i = 0; i < plan->block_count; i++) orders[kind][i] = &plan->blocks[i];
+        qsort(orders[kind], plan->block_count, sizeof *orders[kind], compares[kind]);
+        try_order(plan, orders[kind], scratch);
+        if (program->arena_bytes <= enough) return;
+    }
+    for (int kind = 0; kind < ORDERS; kind++) {
+        int64_t bytes = place(plan, orders[kind], scratch);  // the offsets are another order's by now
+        for (int try = 0; try < tries && program->arena_bytes > enough; try++) {
+            promote_highest(plan, orders[kind], scratch, bytes);
+            bytes = try_order(plan, orders[kind], scratch);
         }
     }
 }
