@@ -10,6 +10,7 @@
 
 typedef struct Line {
     Place place;
+    const Kernel *kernel;  // with --kernels: one line for each kernel instead of each source line
     double flops, bytes, floor, predicted, measured;
     int launches;
 } Line;
@@ -20,19 +21,21 @@ static bool same_line(Place a, Place b) {
     return a.line == b.line && (a.file == b.file || (a.file && b.file && strcmp(a.file, b.file) == 0));
 }
 
-static Line *find_line(Arena *arena, Lines *lines, Place place) {
-    for (size_t i = 0; i < lines->count; i++)
-        if (same_line(lines->items[i].place, place)) return &lines->items[i];
-    vector_push(arena, lines, ((Line){.place = place}));
+static Line *find_line(Arena *arena, Lines *lines, Place place, const Kernel *kernel) {
+    for (size_t i = 0; i < lines->count; i++) {
+        const Line *line = &lines->items[i];
+        if (kernel ? line->kernel == kernel : same_line(line->place, place)) return &lines->items[i];
+    }
+    vector_push(arena, lines, ((Line){.place = place, .kernel = kernel}));
     return &lines->items[lines->count - 1];
 }
 
 static void add_program(Arena *arena, Lines *lines, const Program *program, const Machine *machine,
-                        const double *seconds, int repeats) {
+                        const double *seconds, int repeats, bool by_kernel) {
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
-        Line *line = find_line(arena, lines, launch->place);
+        Line *line = find_line(arena, lines, launch->place, by_kernel ? kernel : NULL);
         double compute = cost_flops(kernel) / machine->flops_per_second;
         double memory = cost_bytes(kernel) / machine->bytes_per_second;
         line->flops += cost_flops(kernel);
@@ -57,7 +60,10 @@ static void print_lines(const Lines *lines) {
     for (size_t i = 0; i < lines->count; i++) {
         const Line *line = &lines->items[i];
         char name[256];
-        snprintf(name, sizeof name, "%s:%u", line->place.file ? line->place.file : "(none)",
+        if (line->kernel)
+            snprintf(name, sizeof name, "%dx %s:%u", line->launches, line->kernel->name, line->place.line);
+        else
+            snprintf(name, sizeof name, "%s:%u", line->place.file ? line->place.file : "(none)",
                  line->place.line);
         size_t length = strlen(name);
         printf("%-32s %9.3f %9.2f %9.3f ms %9.3f ms %5.1f %% %6.1f %%\n",
@@ -99,7 +105,8 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
             executor_run_timed(runner->executors[both[i]], seconds[i]);
         }
     for (int i = 0; i < 2; i++)
-        add_program(ir->arena, &lines, runner->compilation->programs[both[i]], &machine, seconds[i], REPEATS);
+        add_program(ir->arena, &lines, runner->compilation->programs[both[i]], &machine, seconds[i],
+                    REPEATS, arguments_flag(arguments, "--kernels"));
     qsort(lines.items, lines.count, sizeof(Line), slower_first);
     printf("%d threads: %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", threads,
            machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9);
@@ -113,7 +120,8 @@ static int run(const Arguments *arguments, Ir *ir) {
     return module && explain(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
 }
 
-static const CommandOption options[] = {MODEL_OPTIONS, COMPILE_OPTIONS, {NULL, NULL, NULL}};
+static const CommandOption options[] = {{"--kernels", NULL, "a line for each kernel: launches, name, source line"},
+                                        MODEL_OPTIONS, COMPILE_OPTIONS, {NULL, NULL, NULL}};
 
 const Command command_explain = {"explain", "FILE", "what each source line of a training step costs", options,
                                  run};
