@@ -99,8 +99,7 @@ char *arena_format(Arena *arena, const char *format, ...) {
 
 size_t arena_bytes(const Arena *arena) { return arena->bytes; }
 
-void *vector_grow(Arena *arena, const void *items, size_t item_bytes, size_t count,
-                  size_t *capacity) {
+void *vector_grow(Arena *arena, const void *items, size_t item_bytes, size_t count, size_t *capacity) {
     *capacity = *capacity ? *capacity * 2 : 8;
     void *moved = arena_allocate(arena, *capacity * item_bytes);
     if (count) memcpy(moved, items, count * item_bytes);

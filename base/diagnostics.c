@@ -83,17 +83,49 @@ static const char *find_line(const char *text, uint32_t line) {
     return text;
 }
 
+enum { SHOWN_BEFORE = 100, SHOWN_AFTER = 60 };  // bytes of a long line, around the place
+
+// How many bytes at `text` make one character that a terminal can be given: 0 for what is not UTF-8 and for
+// control characters, which could drive it.
+static int printable_bytes(const unsigned char *text, int length) {
+    if (*text < 0x80) return *text >= 32 && *text < 127;
+    int bytes = *text >= 0xf0 ? 4 : *text >= 0xe0 ? 3 : 2;
+    if (*text < 0xc2 || *text > 0xf4 || bytes > length || (*text == 0xc2 && text[1] < 0xa0)) return 0;
+    for (int i = 1; i < bytes; i++)
+        if ((text[i] & 0xc0) != 0x80) return 0;
+    return bytes;
+}
+
+// Prints the line, or (caret) spaces as wide; what cannot be printed shows as '?'.
+static void print_text(const char *line, int begin, int end, bool caret, FILE *stream) {
+    for (int i = begin, bytes; i < end; i += bytes ? bytes : 1) {
+        bytes = printable_bytes((const unsigned char *)line + i, end - i);
+        if (line[i] == '\t')
+            fputc('\t', stream);
+        else if (caret || !bytes)
+            fputc(caret ? ' ' : '?', stream);
+        else
+            fwrite(line + i, 1, (size_t)bytes, stream);
+    }
+}
+
 static void print_source_line(const Diagnostics *diagnostics, Place place, FILE *stream) {
     const char *line = NULL;
     for (size_t i = 0; i < diagnostics->sources.count && !line; i++)
         if (strcmp(diagnostics->sources.items[i].file, place.file) == 0)
             line = find_line(diagnostics->sources.items[i].text, place.line);
     if (!line) return;
-    int length = (int)strcspn(line, "\r\n");
-    fprintf(stream, "%5u | %.*s\n      | ", place.line, length, line);
-    for (int i = 0; i + 1 < place.column && i < length; i++) fputc(line[i] == '\t' ? '\t' : ' ', stream);
+    int length = (int)strcspn(line, "\r\n"), at = place.column ? place.column - 1 : 0;
+    int begin = at > SHOWN_BEFORE ? at - SHOWN_BEFORE : 0;
+    int end = length - at > place.length + SHOWN_AFTER ? at + place.length + SHOWN_AFTER : length;
+    if (end - begin > 2 * (SHOWN_BEFORE + SHOWN_AFTER)) end = begin + 2 * (SHOWN_BEFORE + SHOWN_AFTER);
+    const char *before = begin ? "..." : "";
+    fprintf(stream, "%5u | %s", place.line, before);
+    print_text(line, begin, end, false, stream);
+    fprintf(stream, "%s\n      | %s", end < length ? "..." : "", begin ? "   " : "");
+    print_text(line, begin, at < end ? at : end, true, stream);
     fputc('^', stream);
-    for (int i = 1; i < place.length && place.column + i <= length; i++) fputc('~', stream);
+    for (int i = at + 1; i < at + place.length && i < end; i++) fputc('~', stream);
     fputc('\n', stream);
 }
 

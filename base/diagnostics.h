@@ -40,8 +40,7 @@ __attribute__((format(printf, 4, 5))) void report_warning(Diagnostics *diagnosti
 // A note belongs to the message before it and usually has a place of its own ("declared here").
 __attribute__((format(printf, 3, 4))) void report_note(Diagnostics *diagnostics, Place place,
                                                        const char *format, ...);
-__attribute__((format(printf, 2, 3))) void report_hint(Diagnostics *diagnostics, const char *format,
-                                                       ...);
+__attribute__((format(printf, 2, 3))) void report_hint(Diagnostics *diagnostics, const char *format, ...);
 
 size_t diagnostics_error_count(const Diagnostics *diagnostics);
 size_t diagnostics_count(const Diagnostics *diagnostics);
@@ -54,9 +53,9 @@ void diagnostics_print(const Diagnostics *diagnostics, size_t first, FILE *strea
 __attribute__((noreturn, format(printf, 3, 4))) void internal_error(const char *file, int line,
                                                                     const char *format, ...);
 #define INTERNAL_ERROR(...) internal_error(__FILE__, __LINE__, __VA_ARGS__)
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) INTERNAL_ERROR("check failed: %s", #condition);                          \
+#define CHECK(condition)                                                  \
+    do {                                                                  \
+        if (!(condition)) INTERNAL_ERROR("check failed: %s", #condition); \
     } while (0)
 
 #define NO_PLACE ((Place){0})

@@ -40,16 +40,16 @@ typedef struct Worker {
 
 struct ThreadPool {
     int count;
-    bool spins;             // false where threads outnumber processors: spinning would steal the time
-    int home;               // processor of thread 0, -1: unpinned
+    bool spins;  // false where threads outnumber processors: spinning would steal the time
+    int home;    // processor of thread 0, -1: unpinned
     void (*work)(void *context, int thread);  // NULL tells the workers to end
     void *context;
-    Worker *workers;        // [1, count) are in use
-    WaitWord start;         // counts regions
-    WaitWord release;       // counts barriers
-    _Alignas(CACHE_LINE) atomic_int arrived;   // at the current barrier
+    Worker *workers;                             // [1, count) are in use
+    WaitWord start;                              // counts regions
+    WaitWord release;                            // counts barriers
+    _Alignas(CACHE_LINE) atomic_int arrived;     // at the current barrier
     _Alignas(CACHE_LINE) atomic_int unfinished;  // workers still in the region
-    WaitWord finished;      // counts regions that all workers have left
+    WaitWord finished;                           // counts regions that all workers have left
 };
 
 static inline void pause_processor(void) {

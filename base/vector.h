@@ -5,24 +5,23 @@
 
 #include "base/arena.h"
 
-#define VECTOR(T)                                                                                  \
-    struct {                                                                                       \
-        T *items;                                                                                  \
-        size_t count, capacity;                                                                    \
+#define VECTOR(T)               \
+    struct {                    \
+        T *items;               \
+        size_t count, capacity; \
     }
 
-#define vector_push(arena, vector, item)                                                           \
-    do {                                                                                           \
-        if ((vector)->count == (vector)->capacity)                                                 \
-            (vector)->items = vector_grow((arena), (vector)->items, sizeof *(vector)->items,       \
-                                          (vector)->count, &(vector)->capacity);                   \
-        (vector)->items[(vector)->count++] = (item);                                               \
+#define vector_push(arena, vector, item)                                                     \
+    do {                                                                                     \
+        if ((vector)->count == (vector)->capacity)                                           \
+            (vector)->items = vector_grow((arena), (vector)->items, sizeof *(vector)->items, \
+                                          (vector)->count, &(vector)->capacity);             \
+        (vector)->items[(vector)->count++] = (item);                                         \
     } while (0)
 
 #define vector_last(vector) ((vector)->items[(vector)->count - 1])
 
 // Doubles the capacity (8 at first) and returns the moved items.
-void *vector_grow(Arena *arena, const void *items, size_t item_bytes, size_t count,
-                  size_t *capacity);
+void *vector_grow(Arena *arena, const void *items, size_t item_bytes, size_t count, size_t *capacity);
 
 #endif

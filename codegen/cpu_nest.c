@@ -384,6 +384,8 @@ static void set_vector_range(NestEmitter *e, LLVMValueRef first, LLVMValueRef la
     e->vector_begin = LLVMBuildNSWMul(e->unit->builder, first, block, "");
     e->vector_end = LLVMBuildNSWMul(e->unit->builder, last, block, "");
     e->vector_end = cpu_minimum(e->unit, e->vector_end, extent);
+    // Blocks behind the extent, and an empty share behind the last block, must come out as nothing.
+    e->vector_begin = cpu_minimum(e->unit, e->vector_begin, e->vector_end);
 }
 
 // Tasks are points, or blocks of the vector loop, or both; only then is a loop over tasks needed.

@@ -39,12 +39,15 @@ static const CommandOption *find_option(const Command *command, const char *text
 static size_t operand_limit(const Command *command) {
     size_t count = 0;
     for (const char *word = command->operands; *word; word++)
-        if (word[0] != ' ' && word[0] != '[' && (word == command->operands || word[-1] == ' ' || word[-1] == '['))
+        if (word[0] != ' ' && word[0] != '[' &&
+            (word == command->operands || word[-1] == ' ' || word[-1] == '['))
             count++;
     return count;
 }
 
-static bool operand_required(const Command *command) { return *command->operands && *command->operands != '['; }
+static bool operand_required(const Command *command) {
+    return *command->operands && *command->operands != '[';
+}
 
 const Arguments *arguments_parse(const Command *command, int count, char **texts, Ir *ir) {
     Arguments *arguments = ARENA_NEW(ir->arena, Arguments);
@@ -67,7 +70,8 @@ const Arguments *arguments_parse(const Command *command, int count, char **texts
             given.value = text + length + 1;
         } else if (option->value) {
             if (++i == count) {
-                fprintf(stderr, "cherry %s: %s needs a value: %s\n", command->name, option->name, option->value);
+                fprintf(stderr, "cherry %s: %s needs a value: %s\n", command->name, option->name,
+                        option->value);
                 return NULL;
             }
             given.value = texts[i];
@@ -88,12 +92,14 @@ const Arguments *arguments_parse(const Command *command, int count, char **texts
 }
 
 void command_print_help(const Command *command) {
-    printf("cherry %s%s%s: %s\n", command->name, *command->operands ? " " : "", command->operands, command->summary);
+    printf("cherry %s%s%s: %s\n", command->name, *command->operands ? " " : "", command->operands,
+           command->summary);
     const CommandOption *tables[] = {command->options, common_options};
     for (int table = 0; table < 2; table++)
         for (const CommandOption *option = tables[table]; option->name; option++) {
             char head[64];
-            snprintf(head, sizeof head, "%s%s%s", option->name, option->value ? " " : "", option->value ? option->value : "");
+            snprintf(head, sizeof head, "%s%s%s", option->name, option->value ? " " : "",
+                     option->value ? option->value : "");
             printf("  %-24s %s\n", head, option->doc);
         }
 }
@@ -114,17 +120,21 @@ const char *arguments_text(const Arguments *arguments, const char *option, const
     return given ? given->value : otherwise;
 }
 
-bool arguments_flag(const Arguments *arguments, const char *option) { return find_given(arguments, option) != NULL; }
+bool arguments_flag(const Arguments *arguments, const char *option) {
+    return find_given(arguments, option) != NULL;
+}
 
-bool arguments_integer(const Arguments *arguments, Ir *ir, const char *option, int64_t minimum, int64_t *value) {
+bool arguments_integer(const Arguments *arguments, Ir *ir, const char *option, int64_t minimum,
+                       int64_t *value) {
     const char *text = arguments_text(arguments, option, NULL);
     if (!text) return true;
     char *end;
     errno = 0;
     long long parsed = strtoll(text, &end, 10);
     if (errno || end == text || *end || parsed < minimum)
-        return report_error(ir->diagnostics, NO_PLACE, "E0901", "%s wants a whole number of at least %lld, not '%s'",
-                            option, (long long)minimum, text);
+        return report_error(ir->diagnostics, NO_PLACE, "E0901",
+                            "%s wants a whole number of at least %lld, not '%s'", option, (long long)minimum,
+                            text);
     *value = parsed;
     return true;
 }
@@ -135,8 +145,8 @@ bool arguments_number(const Arguments *arguments, Ir *ir, const char *option, do
     char *end;
     double parsed = strtod(text, &end);
     if (end == text || *end || !isfinite(parsed) || parsed < minimum)
-        return report_error(ir->diagnostics, NO_PLACE, "E0901", "%s wants a number of at least %g, not '%s'", option,
-                            minimum, text);
+        return report_error(ir->diagnostics, NO_PLACE, "E0901", "%s wants a number of at least %g, not '%s'",
+                            option, minimum, text);
     *value = parsed;
     return true;
 }

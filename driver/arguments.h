@@ -20,7 +20,7 @@ typedef struct Command {
     const char *name;
     const char *operands;  // "FILE", "" for none
     const char *summary;
-    const CommandOption *options;  // ends with a NULL name
+    const CommandOption *options;                    // ends with a NULL name
     int (*run)(const Arguments *arguments, Ir *ir);  // exit status
 } Command;
 
@@ -34,7 +34,8 @@ const char *arguments_operand(const Arguments *arguments, size_t index);  // or 
 const char *arguments_text(const Arguments *arguments, const char *option, const char *otherwise);
 bool arguments_flag(const Arguments *arguments, const char *option);
 // A whole number >= minimum; false after a reported error.
-bool arguments_integer(const Arguments *arguments, Ir *ir, const char *option, int64_t minimum, int64_t *value);
+bool arguments_integer(const Arguments *arguments, Ir *ir, const char *option, int64_t minimum,
+                       int64_t *value);
 bool arguments_number(const Arguments *arguments, Ir *ir, const char *option, double minimum, double *value);
 // Every value of an option that may be repeated (--set, --weights).
 const char *const *arguments_all(const Arguments *arguments, const char *option, size_t *count);

@@ -1,11 +1,13 @@
 // The command line. Subcommands live in driver/command_<name>.c; exit and stderr belong to this file.
+#include "include/cherry.h"
+
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "driver/commands.h"
-#include "include/cherry.h"
 
 static const Command *const commands[] = {
     &command_check, &command_dump,     &command_opt,       &command_passes, &command_ops,     &command_train,
@@ -73,6 +75,9 @@ int main(int count, char **texts) {
         return EXIT_USAGE;
     }
     int status = run_command(command, count - 2, texts + 2);
-    if (fflush(stdout) != 0 || ferror(stdout)) status = status ? status : EXIT_USER_ERROR;
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "cherry: error: cannot write to standard output: %s\n", strerror(errno));
+        status = status ? status : EXIT_USER_ERROR;
+    }
     return status;
 }

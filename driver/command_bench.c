@@ -9,7 +9,8 @@
 #include "driver/session.h"
 
 typedef struct Bench {
-    double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak, compile_seconds;
+    double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak,
+        compile_seconds;
     int64_t peak_bytes, threads;
     const char *precision;
 } Bench;
@@ -37,7 +38,8 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Be
     if (!threads || !arguments_integer(arguments, ir, "--steps", 1, &steps) ||
         !session_options(arguments, ir, module, &options))
         return false;
-    if (!module->has_training) return report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
+    if (!module->has_training)
+        return report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
     Runner *runner = runner_create(ir, module, entries, &options, threads);
     if (!runner) return false;
@@ -88,8 +90,8 @@ static void print_json(const Bench *bench) {
 static void print_text(const Bench *bench) {
     printf("step            %.4f s, %.0f tokens/s\n", bench->step_seconds, bench->tokens_per_second);
     printf("work            %.2f GFLOP a step, %.1f GFLOP/s, %.1f %% of the peak of %.1f GFLOP/s\n",
-           bench->flops_per_step / 1e9, bench->flops_per_step / bench->step_seconds / 1e9, 100 * bench->share_of_peak,
-           bench->peak_flops_per_second / 1e9);
+           bench->flops_per_step / 1e9, bench->flops_per_step / bench->step_seconds / 1e9,
+           100 * bench->share_of_peak, bench->peak_flops_per_second / 1e9);
     printf("compile         %.3f s\n", bench->compile_seconds);
     printf("peak memory     %.2f GiB\n", (double)bench->peak_bytes / (1 << 30));
     printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
@@ -112,4 +114,5 @@ static const CommandOption options[] = {{"--steps", "N", "steps to time (default
                                         COMPILE_OPTIONS,
                                         {NULL, NULL, NULL}};
 
-const Command command_bench = {"bench", "FILE", "tokens a second, share of peak, compile time, peak memory", options, run};
+const Command command_bench = {"bench", "FILE", "tokens a second, share of peak, compile time, peak memory",
+                               options, run};

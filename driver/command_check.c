@@ -35,21 +35,26 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     summary->parameters = module_parameter_count(module);
     count_layers(module, summary);
     if (!module->has_training) return true;
-    Compilation *compilation = compile_programs(ir, module, 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE, &options);
+    Compilation *compilation =
+        compile_programs(ir, module, 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE, &options);
     if (!compilation) return false;
-    Program *accumulate = compilation->programs[ENTRY_ACCUMULATE], *update = compilation->programs[ENTRY_UPDATE];
+    Program *accumulate = compilation->programs[ENTRY_ACCUMULATE],
+            *update = compilation->programs[ENTRY_UPDATE];
     if (!plan_memory(accumulate) || !plan_memory(update)) return false;
     const Program *programs[] = {accumulate, update};
-    int64_t arena = accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
+    int64_t arena =
+        accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
     summary->training_bytes = (double)(cost_state_bytes(programs, 2) + arena);
     const Training *training = &module->training;
-    summary->flops_per_token = cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
+    summary->flops_per_token =
+        cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
     int threads = session_threads(arguments, ir);
     if (!threads) return false;
     Machine machine = machine_measure(ir, threads, options.cpu.cpu);
     if (machine.flops_per_second > 0)
         summary->predicted_step_seconds =
-            cost_predict_seconds(accumulate, &machine) * (double)training->accumulate + cost_predict_seconds(update, &machine);
+            cost_predict_seconds(accumulate, &machine) * (double)training->accumulate +
+            cost_predict_seconds(update, &machine);
     return true;
 }
 
@@ -90,4 +95,5 @@ static int run(const Arguments *arguments, Ir *ir) {
 static const CommandOption options[] = {
     {"--json", NULL, "one JSON object"}, MODEL_OPTIONS, COMPILE_OPTIONS, {NULL, NULL, NULL}};
 
-const Command command_check = {"check", "FILE", "parse, check and verify; parameters, FLOPs, memory, step time", options, run};
+const Command command_check = {"check", "FILE",
+                               "parse, check and verify; parameters, FLOPs, memory, step time", options, run};

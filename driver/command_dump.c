@@ -12,7 +12,7 @@
 
 typedef struct Dump {
     Ir *ir;
-    const char *stage;   // print this stage; NULL: not asked for
+    const char *stage;  // print this stage; NULL: not asked for
     bool found, dot;
     const char *folder;  // write every stage that changed something
     FILE *index;
@@ -32,7 +32,8 @@ static void print_stage(const Dump *dump, const Graph *graph, const Program *pro
 }
 
 // --all: NN-entry-pass.ir where something changed, and a line of index.json for each stage.
-static void write_stage(Dump *dump, Entry entry, const char *stage, const Graph *graph, const Program *program) {
+static void write_stage(Dump *dump, Entry entry, const char *stage, const Graph *graph,
+                        const Program *program) {
     double now = clock_seconds();
     char *text = NULL;
     size_t size = 0;
@@ -42,16 +43,22 @@ static void write_stage(Dump *dump, Entry entry, const char *stage, const Graph 
     bool changed = !dump->last_text || size != dump->last_size || memcmp(text, dump->last_text, size) != 0;
     int number = dump->number++;
     if (changed) {
-        const char *path = arena_format(dump->ir->arena, "%s/%02d-%s-%s.ir", dump->folder, number, entry_name(entry), stage);
+        const char *path =
+            arena_format(dump->ir->arena, "%s/%02d-%s-%s.ir", dump->folder, number, entry_name(entry), stage);
         FileWriter *writer = file_create(dump->ir->diagnostics, path);
         if (writer && file_write(writer, text, size)) file_commit(writer);
     }
-    fprintf(dump->index, "%s\n  {\"number\": %d, \"entry\": \"%s\", \"stage\": \"%s\", \"changed\": %s, \"milliseconds\": %.2f, ",
-            number ? "," : "", number, entry_name(entry), stage, changed ? "true" : "false", (now - dump->started) * 1e3);
+    fprintf(dump->index,
+            "%s\n  {\"number\": %d, \"entry\": \"%s\", \"stage\": \"%s\", \"changed\": %s, \"milliseconds\": "
+            "%.2f, ",
+            number ? "," : "", number, entry_name(entry), stage, changed ? "true" : "false",
+            (now - dump->started) * 1e3);
     if (program)
-        fprintf(dump->index, "\"launches\": %zu, \"kernels\": %zu, \"flops\": %.0f, \"bytes\": %.0f, \"arena_bytes\": %lld}",
-                program->launches.count, program->kernels.count, cost_program_flops(program),
-                cost_program_bytes(program), (long long)program->arena_bytes);
+        fprintf(
+            dump->index,
+            "\"launches\": %zu, \"kernels\": %zu, \"flops\": %.0f, \"bytes\": %.0f, \"arena_bytes\": %lld}",
+            program->launches.count, program->kernels.count, cost_program_flops(program),
+            cost_program_bytes(program), (long long)program->arena_bytes);
     else
         fprintf(dump->index, "\"nodes\": %zu}", graph->nodes.count);
     free(dump->last_text);
@@ -89,30 +96,36 @@ static bool open_index(Dump *dump) {
 
 // The words of --at; --after takes the name of a pass.
 static const char *stage_of(const char *at) {
-    static const struct { const char *at, *stage; } names[] = {
-        {"module", "module"}, {"graph", "dead"}, {"nests", "lower"}, {"program", "plan-memory"}};
+    static const struct {
+        const char *at, *stage;
+    } names[] = {{"module", "module"}, {"graph", "dead"}, {"nests", "lower"}, {"program", "plan-memory"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i].at, at) == 0) return names[i].stage;
     return NULL;
 }
 
 static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry) {
-    const char *at = arguments_text(arguments, "--at", "graph"), *name = arguments_text(arguments, "--entry", "accumulate");
+    const char *at = arguments_text(arguments, "--at", "graph"),
+               *name = arguments_text(arguments, "--entry", "accumulate");
     dump->stage = arguments_text(arguments, "--after", NULL);
     dump->folder = arguments_text(arguments, "--all", NULL);
     dump->dot = strcmp(arguments_text(arguments, "--format", "text"), "dot") == 0;
     if (!dump->stage) dump->stage = stage_of(at);
     if (!dump->stage)
-        return report_error(ir->diagnostics, NO_PLACE, "E0906", "no stage '%s'; there are: module, graph, nests, program", at);
-    if (!entry_parse(name, entry))
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
-                            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode", name);
+                            "no stage '%s'; there are: module, graph, nests, program", at);
+    if (!entry_parse(name, entry))
+        return report_error(
+            ir->diagnostics, NO_PLACE, "E0906",
+            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode",
+            name);
     return true;
 }
 
 static bool print_code(Ir *ir, const Program *program, const CompileOptions *options, const char *format) {
     if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
-        return report_error(ir->diagnostics, NO_PLACE, "E0906", "no format '%s'; there are: text, dot, llvm, asm", format);
+        return report_error(ir->diagnostics, NO_PLACE, "E0906",
+                            "no format '%s'; there are: text, dot, llvm, asm", format);
     return cpu_print(ir, program, &options->cpu, strcmp(format, "asm") == 0, stdout);
 }
 
@@ -129,12 +142,14 @@ static int run(const Arguments *arguments, Ir *ir) {
     bool code = strcmp(format, "text") != 0 && !dump.dot;
     if (!code) options.observer = &observer;
     if (dump.folder && !open_index(&dump)) return EXIT_USER_ERROR;
-    if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) && strcmp(dump.stage, "module") == 0) {
+    if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) &&
+        strcmp(dump.stage, "module") == 0) {
         module_print(module, stdout);
         return EXIT_OK;
     }
     Compilation *compilation = compile_programs(ir, module, 1u << entry, &options);
-    if (compilation && code && !print_code(ir, compilation->programs[entry], &options, format)) return EXIT_USER_ERROR;
+    if (compilation && code && !print_code(ir, compilation->programs[entry], &options, format))
+        return EXIT_USER_ERROR;
     // The plan is shown without the kernels' workspaces, which only code generation knows.
     if (compilation && !code && plan_memory(compilation->programs[entry]))
         on_stage(&dump, entry, "plan-memory", NULL, compilation->programs[entry]);
@@ -144,7 +159,8 @@ static int run(const Arguments *arguments, Ir *ir) {
         free(dump.last_text);
     }
     if (compilation && !code && !dump.folder && !dump.found)
-        report_error(ir->diagnostics, NO_PLACE, "E0906", "no pass '%s' runs for %s; see cherry passes", dump.stage, entry_name(entry));
+        report_error(ir->diagnostics, NO_PLACE, "E0906", "no pass '%s' runs for %s; see cherry passes",
+                     dump.stage, entry_name(entry));
     return diagnostics_error_count(ir->diagnostics) ? EXIT_USER_ERROR : EXIT_OK;
 }
 

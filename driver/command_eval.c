@@ -1,4 +1,6 @@
 // cherry eval: held-out loss of trained weights, every token once.
+#include <math.h>
+
 #include "driver/commands.h"
 #include "driver/feed.h"
 #include "driver/json.h"
@@ -19,7 +21,8 @@ static void print_result(const Evaluated *evaluated, bool json_wanted) {
     json_print(json);
 }
 
-static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed, const char *weights) {
+static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed,
+                     const char *weights) {
     CompileOptions options;
     int threads = session_threads(arguments, ir);
     if (!threads || !session_options(arguments, ir, module, &options)) return false;
@@ -28,6 +31,9 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
+    if (good && !isfinite(evaluated.loss))
+        good = report_error(ir->diagnostics, NO_PLACE, "E0913",
+                            "the loss is not a finite number; the weights are broken");
     if (good) print_result(&evaluated, arguments_flag(arguments, "--json"));
     runner_destroy(runner);
     return good;
@@ -50,12 +56,13 @@ static int run(const Arguments *arguments, Ir *ir) {
     return good ? EXIT_OK : EXIT_USER_ERROR;
 }
 
-static const CommandOption options[] = {{"--weights", "W", "model.safetensors of a run"},
-                                        {"--data", "FILE", "held-out data, evaluated whole"},
-                                        {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
-                                        {"--json", NULL, "one JSON object"},
-                                        MODEL_OPTIONS,
-                                        COMPILE_OPTIONS,
-                                        {NULL, NULL, NULL}};
+static const CommandOption options[] = {
+    {"--weights", "W", "model.safetensors of a run"},
+    {"--data", "FILE", "held-out data, evaluated whole"},
+    {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
+    {"--json", NULL, "one JSON object"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
 
 const Command command_eval = {"eval", "FILE", "held-out loss of trained weights", options, run};

@@ -27,8 +27,8 @@ static Line *find_line(Arena *arena, Lines *lines, Place place) {
     return &lines->items[lines->count - 1];
 }
 
-static void add_program(Arena *arena, Lines *lines, const Program *program, const Machine *machine, const double *seconds,
-                        int repeats) {
+static void add_program(Arena *arena, Lines *lines, const Program *program, const Machine *machine,
+                        const double *seconds, int repeats) {
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
@@ -51,23 +51,27 @@ static int slower_first(const void *a, const void *b) {
 
 static void print_lines(const Lines *lines) {
     Line total = {0};
-    printf("%-32s %9s %9s %11s %11s %7s %8s\n", "line", "GFLOP", "MB", "predicted", "measured", "share", "of floor");
+    printf("%-32s %9s %9s %11s %11s %7s %8s\n", "line", "GFLOP", "MB", "predicted", "measured", "share",
+           "of floor");
     for (size_t i = 0; i < lines->count; i++) total.measured += lines->items[i].measured;
     for (size_t i = 0; i < lines->count; i++) {
         const Line *line = &lines->items[i];
         char name[256];
-        snprintf(name, sizeof name, "%s:%u", line->place.file ? line->place.file : "(none)", line->place.line);
+        snprintf(name, sizeof name, "%s:%u", line->place.file ? line->place.file : "(none)",
+                 line->place.line);
         size_t length = strlen(name);
-        printf("%-32s %9.3f %9.2f %9.3f ms %9.3f ms %5.1f %% %6.1f %%\n", length > 32 ? name + length - 32 : name,
-               line->flops / 1e9, line->bytes / 1e6, line->predicted * 1e3, line->measured * 1e3,
-               100 * line->measured / total.measured, line->measured > 0 ? 100 * line->floor / line->measured : 0);
+        printf("%-32s %9.3f %9.2f %9.3f ms %9.3f ms %5.1f %% %6.1f %%\n",
+               length > 32 ? name + length - 32 : name, line->flops / 1e9, line->bytes / 1e6,
+               line->predicted * 1e3, line->measured * 1e3, 100 * line->measured / total.measured,
+               line->measured > 0 ? 100 * line->floor / line->measured : 0);
         total.flops += line->flops;
         total.bytes += line->bytes;
         total.predicted += line->predicted;
         total.floor += line->floor;
     }
-    printf("%-32s %9.3f %9.2f %9.3f ms %9.3f ms %5.1f %% %6.1f %%\n", "sum", total.flops / 1e9, total.bytes / 1e6,
-           total.predicted * 1e3, total.measured * 1e3, 100.0, 100 * total.floor / total.measured);
+    printf("%-32s %9.3f %9.2f %9.3f ms %9.3f ms %5.1f %% %6.1f %%\n", "sum", total.flops / 1e9,
+           total.bytes / 1e6, total.predicted * 1e3, total.measured * 1e3, 100.0,
+           100 * total.floor / total.measured);
 }
 
 static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
@@ -75,7 +79,8 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     CompileOptions options;
     int threads = session_threads(arguments, ir);
     if (!threads || !session_options(arguments, ir, module, &options)) return false;
-    if (!module->has_training) return report_error(ir->diagnostics, NO_PLACE, "E0907", "explain needs a train block");
+    if (!module->has_training)
+        return report_error(ir->diagnostics, NO_PLACE, "E0907", "explain needs a train block");
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
     Runner *runner = runner_create(ir, module, entries, &options, threads);
     if (!runner) return false;
@@ -96,8 +101,8 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     for (int i = 0; i < 2; i++)
         add_program(ir->arena, &lines, runner->compilation->programs[both[i]], &machine, seconds[i], REPEATS);
     qsort(lines.items, lines.count, sizeof(Line), slower_first);
-    printf("%d threads: %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", threads, machine.flops_per_second / 1e9,
-           machine.bytes_per_second / 1e9);
+    printf("%d threads: %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", threads,
+           machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9);
     print_lines(&lines);
     runner_destroy(runner);
     return true;
@@ -110,4 +115,5 @@ static int run(const Arguments *arguments, Ir *ir) {
 
 static const CommandOption options[] = {MODEL_OPTIONS, COMPILE_OPTIONS, {NULL, NULL, NULL}};
 
-const Command command_explain = {"explain", "FILE", "what each source line of a training step costs", options, run};
+const Command command_explain = {"explain", "FILE", "what each source line of a training step costs", options,
+                                 run};

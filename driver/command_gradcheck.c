@@ -36,7 +36,8 @@ static void fill_data(const Graph *graph, Value input, Tensor tensor, uint64_t s
     for (int64_t i = 0; i < type_count(tensor.type); i++) {
         double value = uniform(seed, (uint64_t)i);
         if (element == ELEMENT_BOOL) value = value > 0;
-        if (element_is_integer(element)) value = floor((value + 1) / 2 * (double)(limit < (1 << 30) ? limit : 2));
+        if (element_is_integer(element))
+            value = floor((value + 1) / 2 * (double)(limit < (1 << 30) ? limit : 2));
         tensor.data[i] = value;
     }
 }
@@ -47,7 +48,8 @@ static bool fill_parameter(const Problem *problem, const Node *node, Tensor tens
     Tensor seed_tensor = tensor_create(problem->ir->arena, type_scalar(problem->ir, ELEMENT_I64)), first;
     seed_tensor.data[0] = (double)seed;
     if (!evaluate_graph(problem->ir->arena, parameter->initialize, &seed_tensor, &first)) return false;
-    for (int64_t i = 0; i < type_count(tensor.type); i++) tensor.data[i] = first.data[i] + 0.05 * uniform(seed + 1, (uint64_t)i);
+    for (int64_t i = 0; i < type_count(tensor.type); i++)
+        tensor.data[i] = first.data[i] + 0.05 * uniform(seed + 1, (uint64_t)i);
     return true;
 }
 
@@ -72,7 +74,8 @@ static bool prepare(Problem *problem) {
     PassContext context = {.ir = ir, .module = problem->module, .verify = true};
     const Graph *loss = module_find_graph(problem->module, "loss");
     if (!loss)
-        return report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no objective to differentiate", problem->module->name);
+        return report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no objective to differentiate",
+                            problem->module->name);
     problem->loss = pass_run(&context, "expand-stacks", loss);
     problem->gradient = pass_run(&context, "gradient", problem->loss);
     return problem->gradient && fill_inputs(problem, problem->loss, &problem->loss_inputs) &&
@@ -121,7 +124,8 @@ static double norm(const double *values, int64_t count) {
 }
 
 // The relative error of <gradient, direction>, measured against the size that such a product can have.
-static bool check_parameter(const Problem *problem, const Parameter *parameter, const Tensor *gradients, double *error) {
+static bool check_parameter(const Problem *problem, const Parameter *parameter, const Tensor *gradients,
+                            double *error) {
     const char *name = state_output_name(problem->ir, ROLE_GRADIENT, parameter->path);
     const Tensor gradient = gradients[output_index(problem->gradient, name)];
     Tensor value = problem->loss_inputs[input_index(problem->loss, parameter->path, ROLE_PARAMETER)];
@@ -136,8 +140,8 @@ static bool check_parameter(const Problem *problem, const Parameter *parameter, 
 }
 
 // The back end's loss and gradients for the same inputs.
-static bool check_backend(const Arguments *arguments, Problem *problem, const Tensor *outputs, double *loss_error,
-                          double *gradient_error) {
+static bool check_backend(const Arguments *arguments, Problem *problem, const Tensor *outputs,
+                          double *loss_error, double *gradient_error) {
     CompileOptions options;
     int threads = session_threads(arguments, problem->ir);
     if (!threads || !session_options(arguments, problem->ir, problem->module, &options)) return false;
@@ -155,7 +159,8 @@ static bool check_backend(const Arguments *arguments, Problem *problem, const Te
     }
     runner_run(runner, ENTRY_ACCUMULATE);
     double loss = outputs[output_index(graph, "loss")].data[0];
-    *loss_error = fabs((double)runner_output(runner, ENTRY_ACCUMULATE, "loss") - loss) / fmax(fabs(loss), 1e-3);
+    *loss_error =
+        fabs((double)runner_output(runner, ENTRY_ACCUMULATE, "loss") - loss) / fmax(fabs(loss), 1e-3);
     *gradient_error = 0;
     for (size_t p = 0; p < problem->module->parameters.count; p++) {
         const Parameter *parameter = &problem->module->parameters.items[p];
@@ -174,7 +179,8 @@ static bool check_backend(const Arguments *arguments, Problem *problem, const Te
 
 static bool judge(Ir *ir, const char *what, double error, double limit) {
     if (error <= limit) return true;
-    return report_error(ir->diagnostics, NO_PLACE, "E0915", "%s is off by %.3g, the limit is %.0e", what, error, limit);
+    return report_error(ir->diagnostics, NO_PLACE, "E0915", "%s is off by %.3g, the limit is %.0e", what,
+                        error, limit);
 }
 
 static bool check(const Arguments *arguments, Problem *problem) {
@@ -186,10 +192,12 @@ static bool check(const Arguments *arguments, Problem *problem) {
     for (size_t i = 0; i < problem->module->parameters.count; i++) {
         const Parameter *parameter = &problem->module->parameters.items[i];
         if (!check_parameter(problem, parameter, outputs, &error)) return false;
-        good &= judge(ir, arena_format(ir->arena, "the gradient of %s", parameter->path), error, difference_limit);
+        good &= judge(ir, arena_format(ir->arena, "the gradient of %s", parameter->path), error,
+                      difference_limit);
         if (error > worst) worst = error;
     }
-    printf("gradients of %zu parameters against finite differences: worst %.2g\n", problem->module->parameters.count, worst);
+    printf("gradients of %zu parameters against finite differences: worst %.2g\n",
+           problem->module->parameters.count, worst);
     if (!check_backend(arguments, problem, outputs, &loss_error, &gradient_error)) return false;
     printf("cpu against the reference: loss %.2g, gradients %.2g\n", loss_error, gradient_error);
     good &= judge(ir, "the CPU's loss", loss_error, backend_limit);
@@ -207,4 +215,5 @@ static const CommandOption options[] = {{"--full", NULL, "the model at its own s
                                         COMPILE_OPTIONS,
                                         {NULL, NULL, NULL}};
 
-const Command command_gradcheck = {"gradcheck", "FILE", "gradients against finite differences, back end against reference", options, run};
+const Command command_gradcheck = {
+    "gradcheck", "FILE", "gradients against finite differences, back end against reference", options, run};

@@ -10,7 +10,8 @@ static int run(const Arguments *arguments, Ir *ir) {
     const char *family = "";
     for (int op = 0; op < OP_COUNT; op++) {
         const OpDefinition *definition = op_table[op];
-        if (strcmp(family, definition->family) != 0) printf("%s%s\n", *family ? "\n" : "", definition->family);
+        if (strcmp(family, definition->family) != 0)
+            printf("%s%s\n", *family ? "\n" : "", definition->family);
         family = definition->family;
         printf("  %-14s %s", definition->name, definition->doc);
         if (definition->no_gradient) printf(" (no gradient: %s)", definition->no_gradient);

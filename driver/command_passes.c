@@ -6,7 +6,8 @@
 
 static int run(const Arguments *arguments, Ir *ir) {
     (void)arguments, (void)ir;
-    static const char *const level[] = {[PASS_MODULE] = "module", [PASS_GRAPH] = "graph", [PASS_PROGRAM] = "program"};
+    static const char *const level[] = {
+        [PASS_MODULE] = "module", [PASS_GRAPH] = "graph", [PASS_PROGRAM] = "program"};
     for (uint32_t i = 0; i < pass_count; i++) {
         const Pass *pass = &pass_table[i];
         printf("%-14s %-8s %s\n", pass->name, level[pass->level], pass->doc);

@@ -12,7 +12,8 @@ enum { PREFILL_CHUNK = 32, EVALUATE_BATCHES = 20 };
 // --steps wins over the file; everything else is there for --set.
 static bool read_training(const Arguments *arguments, Ir *ir, Module *module) {
     if (!module->has_training) {
-        report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no train block", arguments_operand(arguments, 0));
+        report_error(ir->diagnostics, NO_PLACE, "E0907", "%s has no train block",
+                     arguments_operand(arguments, 0));
         return false;
     }
     return arguments_integer(arguments, ir, "--steps", 1, &module->training.steps) &&
@@ -26,7 +27,8 @@ static bool read_feed(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
                           .fraction = 0.1};
     if (!feed->data) return report_error(ir->diagnostics, NO_PLACE, "E0914", "train needs --data FILE");
     return arguments_number(arguments, ir, "--valid-fraction", 0, &feed->fraction) &&
-           (feed->fraction < 1 || report_error(ir->diagnostics, NO_PLACE, "E0901", "--valid-fraction must be below 1"));
+           (feed->fraction < 1 ||
+            report_error(ir->diagnostics, NO_PLACE, "E0901", "--valid-fraction must be below 1"));
 }
 
 static uint32_t wanted_entries(const Module *module, const Feed *feed, bool samples) {
@@ -48,8 +50,9 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples), &options, threads);
     if (!runner) return false;
     CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
-    printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n", module->name,
-           (long long)module_parameter_count(module), runner->compile_seconds, statistics.distinct, statistics.cached, threads);
+    printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n",
+           module->name, (long long)module_parameter_count(module), runner->compile_seconds,
+           statistics.distinct, statistics.cached, threads);
     fflush(stdout);
     Generator generator;
     Sampling sampling = {.temperature = 0.8, .seed = (uint64_t)training->seed};
@@ -62,7 +65,8 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .prompt = arguments_text(arguments, "--prompt", "\n"),
                               .progress = stdout,
                               .terminal = isatty(STDOUT_FILENO) != 0};
-    bool good = !samples || generator_create(runner, &tokenizer_bytes, options.chunk, options.context, &generator);
+    bool good =
+        !samples || generator_create(runner, &tokenizer_bytes, options.chunk, options.context, &generator);
     good = good && trainer_run(runner, feed, samples ? &generator : NULL, &trainer);
     runner_destroy(runner);
     return good;

@@ -47,11 +47,12 @@ bool entry_parse(const char *text, Entry *entry) {
 // (seed) -> every parameter's first value, in the parameter's own storage.
 static Graph *build_initialize(Ir *ir, const Module *module) {
     Graph *graph = graph_create(ir, "initialize");
-    Value seed = graph_add_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR, type_scalar(ir, ELEMENT_I64),
-                                 NO_PLACE);
+    Value seed = graph_add_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR,
+                                 type_scalar(ir, ELEMENT_I64), NO_PLACE);
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
-        Value storage = graph_add_input(graph, parameter->path, ROLE_PARAMETER, parameter->type, parameter->place);
+        Value storage =
+            graph_add_input(graph, parameter->path, ROLE_PARAMETER, parameter->type, parameter->place);
         Value value;
         graph_inline(graph, parameter->initialize, &seed, &value);
         if (value_is_none(value)) return NULL;
@@ -66,7 +67,8 @@ static void add_example_losses(Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         const Graph *callee = node->op == OP_call ? attribute_graph(node, ATTRIBUTE_function) : NULL;
-        if (!callee || strncmp(callee->name, "cross_entropy_core", 18) != 0 || node->operand_count < 2) continue;
+        if (!callee || strncmp(callee->name, "cross_entropy_core", 18) != 0 || node->operand_count < 2)
+            continue;
         const Node *targets = graph_node(graph, node->operands[1].node);
         if (targets->op != OP_input || attribute_integer(targets, ATTRIBUTE_role, 0) != ROLE_DATA) continue;
         graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
@@ -79,11 +81,19 @@ static Graph *entry_source(PassContext *context, Entry entry, const Module **mod
     Ir *ir = context->ir;
     const char *name = "logits";
     switch (entry) {
-        case ENTRY_INITIALIZE: return build_initialize(ir, *module);
-        case ENTRY_ACCUMULATE: name = "loss"; break;
-        case ENTRY_EVALUATE: name = "evaluate"; break;
-        case ENTRY_UPDATE: name = "update"; break;
-        default: break;
+        case ENTRY_INITIALIZE:
+            return build_initialize(ir, *module);
+        case ENTRY_ACCUMULATE:
+            name = "loss";
+            break;
+        case ENTRY_EVALUATE:
+            name = "evaluate";
+            break;
+        case ENTRY_UPDATE:
+            name = "update";
+            break;
+        default:
+            break;
     }
     if (entry == ENTRY_UPDATE) {
         *module = pass_run_module(context, "optimizer", *module);
@@ -91,8 +101,8 @@ static Graph *entry_source(PassContext *context, Entry entry, const Module **mod
     }
     Graph *graph = module_find_graph(*module, name);
     if (!graph)
-        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", (*module)->name, name,
-                     entry == ENTRY_PREFILL || entry == ENTRY_DECODE ? "generate" : entry_names[entry]);
+        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", (*module)->name,
+                     name, entry == ENTRY_PREFILL || entry == ENTRY_DECODE ? "generate" : entry_names[entry]);
     if (graph && entry == ENTRY_EVALUATE) add_example_losses(graph);
     return graph;
 }
@@ -101,8 +111,8 @@ static Graph *entry_source(PassContext *context, Entry entry, const Module **mod
 static const char *step_text(Ir *ir, const char *passes, Entry entry, const CompileOptions *options) {
     if (strncmp(passes, "incremental", 11) == 0)
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
-                            (long long)(entry == ENTRY_DECODE ? 1 : options->chunk), (long long)options->context,
-                            (long long)options->sequences);
+                            (long long)(entry == ENTRY_DECODE ? 1 : options->chunk),
+                            (long long)options->context, (long long)options->sequences);
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
@@ -142,7 +152,8 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
     Compilation *compilation = ARENA_NEW(ir->arena, Compilation);
     compilation->ir = ir;
     compilation->module = module;
-    PassContext context = {.ir = ir, .module = module, .verify = options->verify, .has_kernel = cpu_has_kernel};
+    PassContext context = {
+        .ir = ir, .module = module, .verify = options->verify, .has_kernel = cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
         compilation->programs[entry] = compile_entry(&context, (Entry)entry, module, options);

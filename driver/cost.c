@@ -33,7 +33,8 @@ double cost_flops(const Kernel *kernel) {
 double cost_bytes(const Kernel *kernel) {
     if (kernel->nest) return (double)nest_bytes(kernel->nest);
     double bytes = 0;
-    for (int i = 0; i < kernel->named->operand_count; i++) bytes += (double)type_bytes(kernel->named->types[i]);
+    for (int i = 0; i < kernel->named->operand_count; i++)
+        bytes += (double)type_bytes(kernel->named->types[i]);
     return bytes;
 }
 

@@ -10,7 +10,8 @@ static void mark_needs(const Graph *graph, const bool *inputs, bool *needs) {
         const Node *node = graph_node(graph, id);
         if (node->op == OP_stop_gradient) continue;
         for (uint32_t i = 0; i < node->operand_count; i++)
-            needs[id] |= needs[node->operands[i].node] && element_is_float(graph_type(graph, node->operands[i])->element);
+            needs[id] |= needs[node->operands[i].node] &&
+                         element_is_float(graph_type(graph, node->operands[i])->element);
     }
 }
 
@@ -18,7 +19,8 @@ static double dot_flops(const Graph *graph, const Node *node, const bool *needs)
     const Type *a = graph_type(graph, node->operands[0]);
     const Attribute *over = attribute_find(node, ATTRIBUTE_over);
     double flops = 2 * (double)type_count(node->types[0]);
-    for (uint32_t i = 0; over && i < over->count; i++) flops *= (double)a->dimensions[type_find(a, over->names[i])].extent;
+    for (uint32_t i = 0; over && i < over->count; i++)
+        flops *= (double)a->dimensions[type_find(a, over->names[i])].extent;
     return flops * (1 + needs[node->operands[0].node] + needs[node->operands[1].node]);
 }
 
@@ -31,7 +33,8 @@ static double attention_flops(const Graph *graph, const Node *node, const bool *
         if (type_find(q, k->dimensions[i].name) < 0) flops *= (double)k->dimensions[i].extent;
     for (uint32_t i = 0; options && i < options->count; i++)
         if (strcmp(options->options[i].name, "causal") == 0 && options->options[i].number != 0) flops /= 2;
-    bool any = needs[node->operands[0].node] || needs[node->operands[1].node] || needs[node->operands[2].node];
+    bool any =
+        needs[node->operands[0].node] || needs[node->operands[1].node] || needs[node->operands[2].node];
     return flops * (any ? 3 : 1);
 }
 
@@ -41,7 +44,8 @@ static double callee_flops(const Graph *graph, const Node *node, const Graph *ca
     bool *inputs = ARENA_ARRAY(graph->ir->arena, bool, node->operand_count + 1);
     for (uint32_t i = 0; i < node->operand_count; i++) inputs[i] = needs[node->operands[i].node];
     // What a stack carries has passed through parameters from the second entry on.
-    for (int64_t i = 0; node->op == OP_stack && i < attribute_integer(node, ATTRIBUTE_carried, 0); i++) inputs[i] = true;
+    for (int64_t i = 0; node->op == OP_stack && i < attribute_integer(node, ATTRIBUTE_carried, 0); i++)
+        inputs[i] = true;
     return graph_flops(callee, inputs);
 }
 
@@ -49,7 +53,8 @@ static double node_flops(const Graph *graph, const Node *node, const bool *needs
     if (node->op == OP_dot) return dot_flops(graph, node, needs);
     if (node->op == OP_stack) {
         const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
-        return (double)entries->count * callee_flops(graph, node, attribute_graph(node, ATTRIBUTE_body), needs);
+        return (double)entries->count *
+               callee_flops(graph, node, attribute_graph(node, ATTRIBUTE_body), needs);
     }
     if (node->op != OP_call) return 0;
     const char *kernel = attribute_text(node, ATTRIBUTE_kernel);
@@ -61,13 +66,15 @@ static double graph_flops(const Graph *graph, const bool *inputs) {
     bool *needs = ARENA_ARRAY(graph->ir->arena, bool, graph->nodes.count + 1);
     double flops = 0;
     mark_needs(graph, inputs, needs);
-    for (uint32_t id = 0; id < graph->nodes.count; id++) flops += node_flops(graph, graph_node(graph, id), needs);
+    for (uint32_t id = 0; id < graph->nodes.count; id++)
+        flops += node_flops(graph, graph_node(graph, id), needs);
     return flops;
 }
 
 double cost_model_flops(const Graph *graph) {
     bool *inputs = ARENA_ARRAY(graph->ir->arena, bool, graph->inputs.count + 1);
     for (size_t i = 0; i < graph->inputs.count; i++)
-        inputs[i] = attribute_integer(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_PARAMETER;
+        inputs[i] =
+            attribute_integer(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_PARAMETER;
     return graph_flops(graph, inputs);
 }

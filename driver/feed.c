@@ -5,12 +5,13 @@
 
 #include "driver/input_limit.h"
 #include "runtime/data.h"
+#include "runtime/memory.h"
 
 struct Feed {
     Ir *ir;
     const Module *module;
-    int64_t batch, time;       // of the programs' inputs
-    bool tokens;               // token files; else columns
+    int64_t batch, time;  // of the programs' inputs
+    bool tokens;          // token files; else columns
     int64_t vocabulary;
     TokenFile data_file, valid_file;
     bool has_data_file, has_valid_file, has_valid;
@@ -18,8 +19,8 @@ struct Feed {
     ColumnSet columns, valid_columns;
     bool has_columns, has_valid_columns;
     RowPart train_rows, valid_rows;
-    int64_t *row_list;         // of one batch
-    int32_t *spare;            // room for one batch of tokens
+    int64_t *row_list;  // of one batch
+    int32_t *spare;     // room for one batch of targets that the model does not want, else NULL
 };
 
 static const Type *input_type(const Graph *graph, const char *name) {
@@ -52,16 +53,21 @@ static bool open_tokens(Feed *feed, const Graph *graph, const FeedOptions *optio
     Diagnostics *diagnostics = feed->ir->diagnostics;
     TokenFormat format;
     if (!token_format_parse(options->format ? options->format : "detect", &format))
-        return report_error(diagnostics, NO_PLACE, "E0901", "--format wants detect, bytes, u16, u32 or llmc, not '%s'", options->format);
+        return report_error(diagnostics, NO_PLACE, "E0901",
+                            "--format wants detect, bytes, u16, u32 or llmc, not '%s'", options->format);
     if (!check_token_inputs(graph)) return false;
     const Type *type = input_type(graph, "tokens");
     if (type->rank != 2 || type->element != ELEMENT_I32)
-        return report_error(diagnostics, NO_PLACE, "E0908", "tokens must be i32[batch, time], not %s", type_text(feed->ir, type));
+        return report_error(diagnostics, NO_PLACE, "E0908", "tokens must be i32[batch, time], not %s",
+                            type_text(feed->ir, type));
     feed->batch = type->dimensions[0].extent;
     feed->time = type->dimensions[1].extent;
-    int64_t tokens = limit_of(graph, "tokens"), targets = input_type(graph, "targets") ? limit_of(graph, "targets") : INT64_MAX;
+    int64_t tokens = limit_of(graph, "tokens"),
+            targets = input_type(graph, "targets") ? limit_of(graph, "targets") : INT64_MAX;
     feed->vocabulary = tokens < targets ? tokens : targets;
-    feed->spare = ARENA_ARRAY(feed->ir->arena, int32_t, feed->batch * feed->time);
+    int64_t batch_bytes = feed->batch * feed->time * (int64_t)sizeof *feed->spare;
+    if (!memory_check(diagnostics, batch_bytes, "one batch of tokens")) return false;
+    if (!input_type(graph, "targets")) feed->spare = arena_allocate(feed->ir->arena, (size_t)batch_bytes);
     if (!token_file_open(diagnostics, options->data, format, &feed->data_file)) return false;
     feed->has_data_file = true;
     feed->train = token_file_whole(&feed->data_file);
@@ -76,8 +82,9 @@ static bool open_tokens(Feed *feed, const Graph *graph, const FeedOptions *optio
         token_file_split(&feed->data_file, options->fraction, &feed->train, &feed->valid);
         feed->has_valid = feed->valid.end - feed->valid.begin > 1;
     }
-    bool good = options->evaluate_all || (token_part_check(diagnostics, &feed->train, feed->time, "training data") &&
-                                          token_part_check_ids(diagnostics, &feed->train, feed->vocabulary));
+    bool good =
+        options->evaluate_all || (token_part_check(diagnostics, &feed->train, feed->time, "training data") &&
+                                  token_part_check_ids(diagnostics, &feed->train, feed->vocabulary));
     if (good && feed->has_valid) good = token_part_check_ids(diagnostics, &feed->valid, feed->vocabulary);
     if (good && options->evaluate_all && feed->valid.end - feed->valid.begin < 2)
         good = report_error(diagnostics, NO_PLACE, "E0701", "%s holds no token to predict", options->data);
@@ -118,7 +125,9 @@ static bool open_columns(Feed *feed, const Graph *graph, const FeedOptions *opti
         row_split(feed->columns.rows, options->fraction, &feed->train_rows, &feed->valid_rows);
         feed->has_valid = feed->valid_rows.end > feed->valid_rows.begin;
     }
-    feed->row_list = ARENA_ARRAY(feed->ir->arena, int64_t, feed->batch);
+    int64_t list_bytes = feed->batch * (int64_t)sizeof *feed->row_list;
+    if (!memory_check(feed->ir->diagnostics, list_bytes, "one batch of rows")) return false;
+    feed->row_list = arena_allocate(feed->ir->arena, (size_t)list_bytes);
     return true;
 }
 
@@ -175,8 +184,9 @@ bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t
     Executor *executor = runner->executors[ENTRY_ACCUMULATE];
     int32_t *targets = executor_input(executor, "targets");
     supervise_all(runner, ENTRY_ACCUMULATE, feed->batch * feed->time);
-    return token_batch(feed->ir->diagnostics, &feed->train, (uint64_t)seed, step, micro * feed->batch, feed->batch,
-                       feed->time, feed->vocabulary, executor_input(executor, "tokens"), targets ? targets : feed->spare);
+    return token_batch(feed->ir->diagnostics, &feed->train, (uint64_t)seed, step, micro * feed->batch,
+                       feed->batch, feed->time, feed->vocabulary, executor_input(executor, "tokens"),
+                       targets ? targets : feed->spare);
 }
 
 // Adds the losses of the first `counted` examples of a batch, in ascending order, in double.
@@ -196,10 +206,11 @@ static bool evaluate_tokens(Feed *feed, Runner *runner, int64_t limit, Evaluated
     int32_t *tokens = executor_input(executor, "tokens"), *targets = executor_input(executor, "targets");
     supervise_all(runner, ENTRY_EVALUATE, feed->batch * feed->time);
     int64_t windows = token_sequence_windows(&feed->valid, feed->time);
-    for (int64_t first = 0, done = 0; first < windows && (!limit || done < limit); first += feed->batch, done++) {
+    for (int64_t first = 0, done = 0; first < windows && (!limit || done < limit);
+         first += feed->batch, done++) {
         int64_t counted = 0;
-        if (!token_sequence_batch(feed->ir->diagnostics, &feed->valid, first, feed->batch, feed->time, feed->vocabulary,
-                                  tokens, targets ? targets : feed->spare, NULL, &counted))
+        if (!token_sequence_batch(feed->ir->diagnostics, &feed->valid, first, feed->batch, feed->time,
+                                  feed->vocabulary, tokens, targets ? targets : feed->spare, NULL, &counted))
             return false;
         runner_run(runner, ENTRY_EVALUATE);
         // Only the end of the data is padded, so what counts comes first.
@@ -210,10 +221,12 @@ static bool evaluate_tokens(Feed *feed, Runner *runner, int64_t limit, Evaluated
 
 static void evaluate_columns(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluated) {
     const RowPart *rows = &feed->valid_rows;
-    for (int64_t first = rows->begin, done = 0; first < rows->end && (!limit || done < limit); first += feed->batch, done++) {
+    for (int64_t first = rows->begin, done = 0; first < rows->end && (!limit || done < limit);
+         first += feed->batch, done++) {
         int64_t counted = rows->end - first < feed->batch ? rows->end - first : feed->batch;
         for (int64_t i = 0; i < feed->batch; i++) feed->row_list[i] = first + (i < counted ? i : 0);
-        fill_columns(feed, feed->has_valid_columns ? &feed->valid_columns : &feed->columns, runner, ENTRY_EVALUATE);
+        fill_columns(feed, feed->has_valid_columns ? &feed->valid_columns : &feed->columns, runner,
+                     ENTRY_EVALUATE);
         runner_run(runner, ENTRY_EVALUATE);
         add_losses(runner, feed->batch, counted, evaluated);
     }

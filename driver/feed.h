@@ -7,11 +7,11 @@
 typedef struct Feed Feed;
 
 typedef struct FeedOptions {
-    const char *data;      // training data, or NULL where only `valid` is read
-    const char *valid;     // held-out data; NULL: the last `fraction` of `data`
-    const char *format;    // "detect", "bytes", "u16", "u32", "llmc"
-    double fraction;       // 0.1
-    bool evaluate_all;     // `data` is held-out data as a whole (cherry eval)
+    const char *data;    // training data, or NULL where only `valid` is read
+    const char *valid;   // held-out data; NULL: the last `fraction` of `data`
+    const char *format;  // "detect", "bytes", "u16", "u32", "llmc"
+    double fraction;     // 0.1
+    bool evaluate_all;   // `data` is held-out data as a whole (cherry eval)
 } FeedOptions;
 
 // Opens and checks the data that the objective of `module` wants, before anything is compiled: every
@@ -26,7 +26,7 @@ int64_t feed_tokens_per_batch(const Feed *feed);
 bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed);
 
 typedef struct Evaluated {
-    double loss;       // mean over every held-out token (or row)
+    double loss;  // mean over every held-out token (or row)
     int64_t tokens;
 } Evaluated;
 

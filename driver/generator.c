@@ -4,13 +4,14 @@
 
 #include "driver/input_limit.h"
 
-bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context, Generator *generator) {
+bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context,
+                      Generator *generator) {
     Ir *ir = runner->ir;
     const Graph *logits = module_find_graph(runner->module, "logits");
     const Type *type = graph_type(logits, logits->outputs.items[0].value);
     if (type->rank != 3 || type->element != ELEMENT_F32)
-        return report_error(ir->diagnostics, NO_PLACE, "E0909", "logits must be f32[batch, time, vocabulary], not %s",
-                            type_text(ir, type));
+        return report_error(ir->diagnostics, NO_PLACE, "E0909",
+                            "logits must be f32[batch, time, vocabulary], not %s", type_text(ir, type));
     *generator = (Generator){.runner = runner,
                              .tokenizer = tokenizer,
                              .chunk = chunk,
@@ -67,15 +68,17 @@ static const float *start(Generator *generator, const char *prompt, size_t lengt
     const Tokenizer *tokenizer = generator->tokenizer;
     int64_t count = tokenizer->encode(tokenizer, prompt, length, NULL, 0);
     if (count < 1) {
-        report_error(ir->diagnostics, NO_PLACE, "E0910", "the prompt is empty; generation needs one token to start from");
+        report_error(ir->diagnostics, NO_PLACE, "E0910",
+                     "the prompt is empty; generation needs one token to start from");
         return NULL;
     }
     int32_t *tokens = ARENA_ARRAY(ir->arena, int32_t, count);
     tokenizer->encode(tokenizer, prompt, length, tokens, count);
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= generator->vocabulary) {
-            report_error(ir->diagnostics, NO_PLACE, "E0910", "token %d of the prompt is outside the vocabulary of %lld",
-                         tokens[i], (long long)generator->vocabulary);
+            report_error(ir->diagnostics, NO_PLACE, "E0910",
+                         "token %d of the prompt is outside the vocabulary of %lld", tokens[i],
+                         (long long)generator->vocabulary);
             return NULL;
         }
     int64_t room = generator->context > 1 ? generator->context - 1 : 1;

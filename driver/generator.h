@@ -7,16 +7,17 @@
 #include "runtime/tokens.h"
 
 typedef struct Generator {
-    Runner *runner;          // with ENTRY_PREFILL and ENTRY_DECODE
+    Runner *runner;  // with ENTRY_PREFILL and ENTRY_DECODE
     const Tokenizer *tokenizer;
     int64_t chunk, context;  // as compiled
     int64_t vocabulary;
-    int32_t *history;        // the tokens that the caches hold, `context` at most
+    int32_t *history;  // the tokens that the caches hold, `context` at most
     int64_t length;
-    int32_t *order;          // room for sampling
+    int32_t *order;  // room for sampling
 } Generator;
 
-bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context, Generator *generator);
+bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context,
+                      Generator *generator);
 
 // Continues `prompt` by `count` tokens and writes them to `stream` as they come, as safe text. Where the
 // context is full, the newest half of it is read again and generation goes on from there.

@@ -4,10 +4,15 @@ static void print_node(const Graph *graph, uint32_t id, FILE *stream) {
     const Node *node = graph_node(graph, id);
     const char *name = attribute_text(node, ATTRIBUTE_name);
     const Graph *callee = attribute_graph(node, ATTRIBUTE_function);
-    fprintf(stream, "  n%u [label=\"%%%u %s%s%s\\n%s\"%s];\n", id, id, op_name(node->op), name || callee ? " " : "",
-            name ? name : callee ? callee->name : "", node->result_count ? type_text(graph->ir, node->types[0]) : "",
+    fprintf(stream, "  n%u [label=\"%%%u %s%s%s\\n%s\"%s];\n", id, id, op_name(node->op),
+            name || callee ? " " : "",
+            name     ? name
+            : callee ? callee->name
+                     : "",
+            node->result_count ? type_text(graph->ir, node->types[0]) : "",
             node->op == OP_input ? ", shape=box" : "");
-    for (uint32_t i = 0; i < node->operand_count; i++) fprintf(stream, "  n%u -> n%u;\n", node->operands[i].node, id);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        fprintf(stream, "  n%u -> n%u;\n", node->operands[i].node, id);
 }
 
 void graph_print_dot(const Graph *graph, FILE *stream) {

@@ -21,7 +21,8 @@ int64_t input_limit(const Graph *graph, Value input) {
         for (uint32_t i = 0; i < node->operand_count; i++) {
             if (!value_same(node->operands[i], input)) continue;
             if (node->op == OP_gather && i == 1) limit = smaller(limit, gather_limit(graph, node));
-            const Graph *callee = attribute_graph(node, node->op == OP_stack ? ATTRIBUTE_body : ATTRIBUTE_function);
+            const Graph *callee =
+                attribute_graph(node, node->op == OP_stack ? ATTRIBUTE_body : ATTRIBUTE_function);
             if (callee && i < callee->inputs.count)
                 limit = smaller(limit, input_limit(callee, (Value){callee->inputs.items[i], 0}));
             if (passes_on(node->op)) limit = smaller(limit, input_limit(graph, (Value){id, 0}));

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/memory.h"
+
 static bool bind(Runner *runner, uint32_t entries) {
     Program *programs[ENTRY_COUNT];
     size_t count = 0;
@@ -12,14 +14,28 @@ static bool bind(Runner *runner, uint32_t entries) {
     if (!runner->state) return false;
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
-        runner->executors[entry] = executor_create(runner->ir->diagnostics, runner->compilation->programs[entry],
-                                                   runner->state, runner->pool);
+        runner->executors[entry] = executor_create(
+            runner->ir->diagnostics, runner->compilation->programs[entry], runner->state, runner->pool);
         if (!runner->executors[entry]) return false;
     }
     return true;
 }
 
-Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options, int threads) {
+// What the parameters alone take, with gradients and moments where they are trained: told before a large
+// model is compiled for nothing.
+static bool check_memory(Ir *ir, const Module *module, uint32_t entries) {
+    double copies = 1, bytes = 0;
+    if (entries & (1u << ENTRY_UPDATE)) copies = module->training.optimizer == OPTIMIZER_ADAMW ? 4 : 2;
+    for (size_t i = 0; i < module->parameters.count; i++) {
+        const Type *type = module->parameters.items[i].type;
+        bytes += copies * (double)type_count(type) * element_bytes(type->element);
+    }
+    return memory_check(ir->diagnostics, bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX, "this model");
+}
+
+Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options,
+                      int threads) {
+    if (!check_memory(ir, module, entries)) return NULL;
     double start = clock_seconds();
     Runner *runner = ARENA_NEW(ir->arena, Runner);
     *runner = (Runner){.ir = ir, .module = module};

@@ -18,7 +18,8 @@ typedef struct Runner {
 } Runner;
 
 // Compiles the entries (bits 1 << Entry), allocates, binds. NULL after errors.
-Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options, int threads);
+Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options,
+                      int threads);
 void runner_destroy(Runner *runner);
 
 // Every parameter's first value.

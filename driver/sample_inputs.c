@@ -10,11 +10,21 @@ static void fill(char *data, const Type *type, int64_t limit, uint64_t seed) {
         int64_t whole = (int64_t)(random >> 2) % (limit < (1 << 30) ? limit : 2);
         float real = (float)(random >> 40) * 0x1p-23f - 1;
         switch (type->element) {
-            case ELEMENT_BOOL: data[k] = (char)(random & 1); break;
-            case ELEMENT_I32: ((int32_t *)(void *)data)[k] = (int32_t)whole; break;
-            case ELEMENT_I64: ((int64_t *)(void *)data)[k] = whole; break;
-            case ELEMENT_F64: ((double *)(void *)data)[k] = (double)real; break;
-            default: ((float *)(void *)data)[k] = real; break;
+            case ELEMENT_BOOL:
+                data[k] = (char)(random & 1);
+                break;
+            case ELEMENT_I32:
+                ((int32_t *)(void *)data)[k] = (int32_t)whole;
+                break;
+            case ELEMENT_I64:
+                ((int64_t *)(void *)data)[k] = whole;
+                break;
+            case ELEMENT_F64:
+                ((double *)(void *)data)[k] = (double)real;
+                break;
+            default:
+                ((float *)(void *)data)[k] = real;
+                break;
         }
     }
 }

@@ -16,7 +16,8 @@ int session_threads(const Arguments *arguments, Ir *ir) {
     int64_t threads = thread_available_processors();
     if (!arguments_integer(arguments, ir, "--threads", 1, &threads)) return 0;
     if (threads > 1024) {
-        report_error(ir->diagnostics, NO_PLACE, "E0901", "--threads wants at most 1024, not %lld", (long long)threads);
+        report_error(ir->diagnostics, NO_PLACE, "E0901", "--threads wants at most 1024, not %lld",
+                     (long long)threads);
         return 0;
     }
     return (int)threads;
@@ -26,15 +27,18 @@ bool session_options(const Arguments *arguments, Ir *ir, const Module *module, C
     const char *device = arguments_text(arguments, "--device", "cpu");
     if (strcmp(device, "cpu") != 0) {
         if (strcmp(device, "cuda") == 0)
-            return report_error(ir->diagnostics, NO_PLACE, "E0903", "this build has no CUDA back end yet; use --device cpu");
-        return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda", device);
+            return report_error(ir->diagnostics, NO_PLACE, "E0903",
+                                "this build has no CUDA back end yet; use --device cpu");
+        return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda",
+                            device);
     }
     if (module->has_training && module->training.precision != ELEMENT_F32)
         return report_error(ir->diagnostics, module->training.place, "E0904",
                             "precision %s cannot be trained on the CPU yet; use precision = f32",
                             element_name(module->training.precision));
     *options = (CompileOptions){
-        .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL), .cache = !arguments_flag(arguments, "--no-cache")},
+        .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
+                .cache = !arguments_flag(arguments, "--no-cache")},
         .recompute = arguments_text(arguments, "--recompute", NULL),
         .chunk = 32,
         .sequences = 1,
@@ -45,6 +49,7 @@ bool session_options(const Arguments *arguments, Ir *ir, const Module *module, C
 
 int64_t module_parameter_count(const Module *module) {
     int64_t count = 0;
-    for (size_t i = 0; i < module->parameters.count; i++) count += type_count(module->parameters.items[i].type);
+    for (size_t i = 0; i < module->parameters.count; i++)
+        count += type_count(module->parameters.items[i].type);
     return count;
 }

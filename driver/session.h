@@ -6,17 +6,21 @@
 #include "driver/compile.h"
 
 // Rows for the option tables of commands.
-#define MODEL_OPTIONS                                                                  \
-    {"--train", "NAME", "the train block to use (default: the first)"},                \
-    {"--model", "NAME", "a model instead of a train block"},                           \
-    {"--set", "NAME=VALUE", "another value for a dim, a const or a train entry; may be repeated"}
-#define COMPILE_OPTIONS                                                                \
-    {"--device", "cpu|cuda", "where to run (default: cpu)"},                           \
-    {"--cpu", "NAME", "target processor (default: this one; x86-64-v3 for AVX2)"},     \
-    {"--threads", "N", "threads to run on (default: all processors)"},                 \
-    {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},     \
-    {"--recompute", "HOW", "layer, or options of the pass recompute: mode=none, cheap (default), elementwise"},      \
-    {"--verify", NULL, "check the rules of the IR after every pass"}
+#define MODEL_OPTIONS                                                                               \
+    {"--train", "NAME", "the train block to use (default: the first)"},                             \
+        {"--model", "NAME", "a model instead of a train block"}, {                                  \
+        "--set", "NAME=VALUE", "another value for a dim, a const or a train entry; may be repeated" \
+    }
+#define COMPILE_OPTIONS                                                                       \
+    {"--device", "cpu|cuda", "where to run (default: cpu)"},                                  \
+        {"--cpu", "NAME", "target processor (default: this one; x86-64-v3 for AVX2)"},        \
+        {"--threads", "N", "threads to run on (default: all processors)"},                    \
+        {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},        \
+        {"--recompute", "HOW",                                                                \
+         "layer, or options of the pass recompute: mode=none, cheap (default), elementwise"}, \
+    {                                                                                         \
+        "--verify", NULL, "check the rules of the IR after every pass"                        \
+    }
 
 // Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
 // what runs the reference evaluator.

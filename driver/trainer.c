@@ -22,9 +22,9 @@ typedef struct Trainer {
     RunPosition position;
     const char *checkpoint_path, *weights_path;
     double flops_per_step;
-    double started;             // of the stretch that tokens per second are measured over
+    double started;  // of the stretch that tokens per second are measured over
     int64_t started_step;
-    double pause;               // seconds of that stretch that were not training
+    double pause;  // seconds of that stretch that were not training
     double last_loss, last_valid;
 } Trainer;
 
@@ -51,10 +51,10 @@ static bool interrupted(void) {
 
 static bool save(Trainer *trainer) {
     Diagnostics *diagnostics = trainer->runner->ir->diagnostics;
-    return checkpoint_save(diagnostics, trainer->checkpoint_path, trainer->runner->module, trainer->runner->state,
-                           &trainer->position, NULL, 0) &&
-           checkpoint_save_weights(diagnostics, trainer->weights_path, trainer->runner->module, trainer->runner->state,
-                                   &trainer->position);
+    return checkpoint_save(diagnostics, trainer->checkpoint_path, trainer->runner->module,
+                           trainer->runner->state, &trainer->position, NULL, 0) &&
+           checkpoint_save_weights(diagnostics, trainer->weights_path, trainer->runner->module,
+                                   trainer->runner->state, &trainer->position);
 }
 
 static bool open_run(Trainer *trainer) {
@@ -64,7 +64,6 @@ static bool open_run(Trainer *trainer) {
     trainer->checkpoint_path = arena_format(ir->arena, "%s/checkpoint.safetensors", options->folder);
     trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
     trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
-    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
     bool found = file_exists(trainer->checkpoint_path);
     if (found && !options->resume) {
         report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
@@ -72,14 +71,18 @@ static bool open_run(Trainer *trainer) {
         return false;
     }
     if (options->resume && !found)
-        return report_error(ir->diagnostics, NO_PLACE, "E0912", "nothing to resume: there is no %s", trainer->checkpoint_path);
+        return report_error(ir->diagnostics, NO_PLACE, "E0912", "nothing to resume: there is no %s",
+                            trainer->checkpoint_path);
     if (found && !checkpoint_load(ir->diagnostics, trainer->checkpoint_path, trainer->runner->module,
                                   trainer->runner->state, &trainer->position))
         return false;
     if (!found) runner_initialize(trainer->runner, trainer->position.seed);
     if (!found && options->weights &&
-        !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module, trainer->runner->state))
+        !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
+                                 trainer->runner->state))
         return false;
+    // Only now, when nothing else can be wrong, does the run leave a trace.
+    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
     trainer->metrics = metrics_open(ir->diagnostics, metrics_path, found ? trainer->position.step : -1);
     return trainer->metrics != NULL;
 }
@@ -93,8 +96,11 @@ static bool accumulate(Trainer *trainer, double *loss) {
     *loss = 0;
     for (int64_t micro = 0; micro < training->accumulate; micro++) {
         int64_t step = trainer->position.step;
-        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed)) return false;
-        uint64_t seed = hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step), (uint64_t)micro);
+        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed))
+            return false;
+        uint64_t seed =
+            hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step),
+                      (uint64_t)micro);
         runner_set_integer(runner, ENTRY_ACCUMULATE, "seed", (int64_t)(seed >> 1));
         runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)(1.0 / (double)training->accumulate));
         runner_run(runner, ENTRY_ACCUMULATE);
@@ -124,13 +130,16 @@ static bool step(Trainer *trainer, double *rate, double *gradient_norm) {
 // ---- Now and then ----
 
 static bool due(const Trainer *trainer, int64_t every) {
-    return every > 0 && (trainer->position.step % every == 0 || trainer->position.step == trainer->training->steps);
+    return every > 0 &&
+           (trainer->position.step % every == 0 || trainer->position.step == trainer->training->steps);
 }
 
 static bool evaluate(Trainer *trainer) {
     Evaluated evaluated;
     bool last = trainer->position.step == trainer->training->steps;
-    if (!feed_evaluate(trainer->feed, trainer->runner, last ? 0 : trainer->options->evaluate_batches, &evaluated)) return false;
+    if (!feed_evaluate(trainer->feed, trainer->runner, last ? 0 : trainer->options->evaluate_batches,
+                       &evaluated))
+        return false;
     trainer->last_valid = evaluated.loss;
     if (evaluated.loss < trainer->position.best_loss) {
         trainer->position.best_loss = evaluated.loss;
@@ -143,8 +152,10 @@ static bool sample(Trainer *trainer) {
     const TrainerOptions *options = trainer->options;
     Sampling sampling = *options->sampling;
     sampling.seed += (uint64_t)trainer->position.step;
-    fprintf(options->progress, "%ssample after step %lld: ", options->terminal ? "\n" : "", (long long)trainer->position.step);
-    return generator_run(trainer->generator, options->prompt, strlen(options->prompt), 120, &sampling, options->progress);
+    fprintf(options->progress, "%ssample after step %lld: ", options->terminal ? "\n" : "",
+            (long long)trainer->position.step);
+    return generator_run(trainer->generator, options->prompt, strlen(options->prompt), 120, &sampling,
+                         options->progress);
 }
 
 static void report(Trainer *trainer, double rate, double gradient_norm) {
@@ -161,7 +172,9 @@ static void report(Trainer *trainer, double rate, double gradient_norm) {
     bool last = trainer->position.step == training->steps;
     // A log wants a line now and then, a terminal a line that moves.
     int64_t every = training->steps > 50 ? training->steps / 50 : 1;
-    if (!trainer->options->terminal && !last && isnan(trainer->last_valid) && trainer->position.step % every != 0) return;
+    if (!trainer->options->terminal && !last && isnan(trainer->last_valid) &&
+        trainer->position.step % every != 0)
+        return;
     double peak = trainer->options->peak_flops;
     Progress progress = {.step = trainer->position.step,
                          .steps = training->steps,
@@ -180,7 +193,8 @@ static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
     double start = clock_seconds();
     trainer->last_valid = NAN;
     bool sampled = trainer->generator && due(trainer, training->sample_every);
-    if (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every) && !evaluate(trainer)) return false;
+    if (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every) && !evaluate(trainer))
+        return false;
     trainer->pause += clock_seconds() - start;
     report(trainer, rate, gradient_norm);
     start = clock_seconds();
@@ -195,7 +209,8 @@ static bool loop(Trainer *trainer) {
     trainer->started = clock_seconds();
     trainer->started_step = trainer->position.step;
     while (trainer->position.step < trainer->training->steps) {
-        if (!step(trainer, &rate, &gradient_norm) || !now_and_then(trainer, rate, gradient_norm)) return false;
+        if (!step(trainer, &rate, &gradient_norm) || !now_and_then(trainer, rate, gradient_norm))
+            return false;
         if (interrupted()) {
             fprintf(trainer->options->progress, "\ninterrupted after step %lld; saving to %s\n",
                     (long long)trainer->position.step, trainer->options->folder);
@@ -212,8 +227,8 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .options = options,
                        .training = &runner->module->training,
                        .last_valid = NAN};
-    trainer.flops_per_step = cost_model_flops(module_find_graph(runner->module, "loss")) *
-                             (double)trainer.training->accumulate;
+    trainer.flops_per_step =
+        cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
     bool good = open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
     return good;

@@ -6,13 +6,13 @@
 #include "driver/generator.h"
 
 typedef struct TrainerOptions {
-    const char *folder;      // checkpoints, weights, metrics
-    const char *weights;     // start from these, or NULL
+    const char *folder;   // checkpoints, weights, metrics
+    const char *weights;  // start from these, or NULL
     bool resume;
     int64_t evaluate_batches;  // of each evaluation during training; 0: all held-out data
-    double peak_flops;       // of the machine, for the progress line; 0: unknown
+    double peak_flops;         // of the machine, for the progress line; 0: unknown
     const Sampling *sampling;
-    const char *prompt;      // of the samples during training
+    const char *prompt;  // of the samples during training
     FILE *progress;
     bool terminal;
 } TrainerOptions;

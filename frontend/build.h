@@ -236,6 +236,7 @@ Declaration *context_find_declaration(const Context *context, const char *name);
 Thing declaration_thing(Context *context, Declaration *declaration);
 bool dimension_extent(Context *context, const char *name, Place place, int64_t *extent);
 bool builder_setting(Context *context, const char *name, Thing *thing);
+void builder_note_setting(Context *context, const char *name);
 void gather_visible_names(const Context *context, NameList *names);
 // In the prelude, the dimension name that `name` stands for: one that no tensor argument has.
 const char *scope_own_name(const Context *context, const char *name);

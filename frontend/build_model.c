@@ -42,9 +42,13 @@ Model *model_create(Builder *builder, Statement *statement, bool stored) {
 
 // ---- Entry graphs ----
 
+static bool has_default_type(const Formal *formal) {
+    return strcmp(formal->name, "supervised") == 0 || strcmp(formal->name, "tokens") == 0 ||
+           strcmp(formal->name, "targets") == 0;
+}
+
 static bool default_data_type(Context *context, const Formal *formal, const Type **type) {
     bool is_mask = strcmp(formal->name, "supervised") == 0;
-    if (!is_mask && strcmp(formal->name, "tokens") != 0 && strcmp(formal->name, "targets") != 0) return false;
     Dimension dimensions[2] = {{.name = names_intern(context->builder->ir->names, "batch")},
                                {.name = names_intern(context->builder->ir->names, "time")}};
     for (int i = 0; i < 2; i++)
@@ -56,9 +60,7 @@ static bool default_data_type(Context *context, const Formal *formal, const Type
 
 bool formal_type(Context *context, const Formal *formal, const Type **type) {
     if (formal->type) return type_resolve(context, formal->type, ELEMENT_F32, type);
-    size_t errors = diagnostics_error_count(context->builder->ir->diagnostics);
-    if (default_data_type(context, formal, type)) return true;
-    if (diagnostics_error_count(context->builder->ir->diagnostics) != errors) return false;
+    if (has_default_type(formal)) return default_data_type(context, formal, type);
     REPORT(context, formal->place, "E0306", "the type of '%s' is not known", formal->name);
     HINT(context, "write %s: f32[batch, ...], or %s: int[batch]", formal->name, formal->name);
     return false;

@@ -78,6 +78,17 @@ bool builder_setting(Context *context, const char *name, Thing *thing) {
     return false;
 }
 
+// After an error in a value: where it is from, if not from the file.
+void builder_note_setting(Context *context, const char *name) {
+    Builder *builder = context->builder;
+    for (size_t i = builder->settings.count; i-- > 0;) {
+        const Setting *setting = &builder->settings.items[i];
+        if (setting->name != name) continue;
+        report_note(builder->ir->diagnostics, NO_PLACE, "the value is that of --set %s=%s", name, setting->text);
+        return;
+    }
+}
+
 static bool is_extent(double number) {
     return number >= 1 && number < 0x1p47 && (double)(int64_t)number == number;
 }
@@ -118,7 +129,10 @@ static Thing evaluate_declaration(Context *context, Declaration *declaration) {
     if (thing.kind == THING_NAME && thing.name &&
         (is_dimension || declaration_find(&constants.builder->user, thing.name))) {
         double extent;
-        if (!thing_to_number(&constants, thing, place, &extent)) return THING_MISSING;
+        if (!thing_to_number(&constants, thing, place, &extent)) {
+            if (is_set) builder_note_setting(context, name);
+            return THING_MISSING;
+        }
         thing = number_thing(extent);
     }
     if (is_dimension && thing.kind != THING_UNKNOWN &&

@@ -17,8 +17,8 @@ typedef struct EntryField {
     { name, kind, offsetof(Training, member), least, most }
 static const EntryField entry_fields[] = {
     FIELD("rate", ENTRY_NUMBER, rate, 0, 1e6),
-    FIELD("beta1", ENTRY_NUMBER, beta1, 0, 1),
-    FIELD("beta2", ENTRY_NUMBER, beta2, 0, 1),
+    FIELD("beta1", ENTRY_NUMBER, beta1, 0, 0.999999),  // of 1, nothing would ever be corrected
+    FIELD("beta2", ENTRY_NUMBER, beta2, 0, 0.999999),
     FIELD("epsilon", ENTRY_NUMBER, epsilon, 0, 1),
     FIELD("decay", ENTRY_NUMBER, decay, 0, 1e3),
     FIELD("clip", ENTRY_NUMBER, clip, 0, 1e9),
@@ -42,6 +42,11 @@ static const EntryField *find_field(const char *name) {
     for (int i = 0; i < ENTRY_FIELD_COUNT; i++)
         if (strcmp(entry_fields[i].name, name) == 0) return &entry_fields[i];
     return NULL;
+}
+
+// Those that are read as dimensions.
+static bool is_dimension_field(const EntryField *field) {
+    return field->offset == offsetof(Training, batch) || field->offset == offsetof(Training, time);
 }
 
 bool train_knows(const char *name) {
@@ -186,8 +191,7 @@ static bool read_value(Context *context, const Statement *objective, const Train
     }
     if (strcmp(entry->name, "betas") == 0) return set_betas(context, training, entry->value);
     const EntryField *field = find_field(entry->name);
-    if (field && (field->offset == offsetof(Training, batch) || field->offset == offsetof(Training, time)))
-        return true;  // read as dimensions
+    if (field && is_dimension_field(field)) return true;
     if (field)
         return set_field(context, field, training, evaluate(context, entry->value), entry->value->place);
     for (size_t i = 0; objective && i < objective->formals.count; i++) {
@@ -225,8 +229,11 @@ static bool apply_settings(Context *context, Training *training) {
     bool ok = true;
     for (int i = 0; i < ENTRY_FIELD_COUNT; i++) {
         Thing thing;
-        if (builder_setting(context, names_intern(context->builder->ir->names, entry_fields[i].name), &thing))
-            ok = set_field(context, &entry_fields[i], training, thing, NO_PLACE) && ok;
+        const char *name = names_intern(context->builder->ir->names, entry_fields[i].name);
+        if (is_dimension_field(&entry_fields[i]) || !builder_setting(context, name, &thing)) continue;
+        if (set_field(context, &entry_fields[i], training, thing, NO_PLACE)) continue;
+        builder_note_setting(context, name);
+        ok = false;
     }
     Thing thing;
     if (builder_setting(context, names_intern(context->builder->ir->names, "optimizer"), &thing)) {

@@ -150,6 +150,17 @@ static void check_declarations(Builder *builder) {
     }
 }
 
+static void list_constants(Builder *builder, FrontendConstants *constants) {
+    for (size_t i = 0; i < builder->user.count; i++) {
+        const Declaration *declaration = builder->user.items[i];
+        const Statement *statement = declaration->statement;
+        bool written = statement && statement->value && statement->value->kind == EXPRESSION_NUMBER;
+        bool numeric = declaration->state == DECLARATION_DONE && declaration->thing.kind == THING_NUMBER;
+        if ((!statement || written) && numeric)
+            vector_push(builder->ir->arena, constants, ((FrontendConstant){declaration->name, declaration->thing.number}));
+    }
+}
+
 Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) {
     Builder *builder = ARENA_NEW(ir->arena, Builder);
     builder->ir = ir;
@@ -167,5 +178,6 @@ Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) 
     check_trains(builder);
     check_declarations(builder);
     if (diagnostics_error_count(ir->diagnostics) == errors) check_settings(builder);
+    if (options && options->constants) list_constants(builder, options->constants);
     return diagnostics_error_count(ir->diagnostics) == errors ? builder->module : NULL;
 }

@@ -2,7 +2,15 @@
 #ifndef CHERRY_FRONTEND_FRONTEND_H
 #define CHERRY_FRONTEND_FRONTEND_H
 
+#include "base/vector.h"
 #include "ir/module.h"
+
+// A dim or const of the file that --set may give another number.
+typedef struct FrontendConstant {
+    const char *name;
+    double value;
+} FrontendConstant;
+typedef VECTOR(FrontendConstant) FrontendConstants;
 
 typedef struct FrontendOptions {
     const char *const *settings;  // "name=value" of --set; later ones win
@@ -11,6 +19,7 @@ typedef struct FrontendOptions {
     const char *model;  // a model by name instead of a train block, NULL: that of the train block
     bool small;         // every dim that is written as a number becomes a handful, for checks that
                         // run the reference evaluator; dims computed from others follow
+    FrontendConstants *constants; // gets every dim and const that is written as a number, in order; or NULL
 } FrontendOptions;
 
 // Reads `path` and what it includes, checks all of it, and builds one module: parameters with their

@@ -31,14 +31,16 @@ const View *lowering_result(Lowering *lowering, uint32_t result) {
     const char *name = op_name(lowering->node->op);
     if (lowering->node->op == OP_call && attribute_text(lowering->node, ATTRIBUTE_kernel))
         name = attribute_text(lowering->node, ATTRIBUTE_kernel);
-    Buffer buffer = {.kind = BUFFER_TEMPORARY, .name = name, .type = type, .bytes = type_bytes(type), .offset = -1};
+    Buffer buffer = {
+        .kind = BUFFER_TEMPORARY, .name = name, .type = type, .bytes = type_bytes(type), .offset = -1};
     *view = view_row_major(program_add_buffer(lowering->program, buffer), type);
     return view;
 }
 
 NestBuilder nest_builder(Lowering *lowering, const char *name) {
     NestBuilder builder = {.lowering = lowering};
-    builder.nest = nest_create(lowering->scratch ? lowering->scratch : lowering->program->ir, name, lowering->node ? lowering->node->place : NO_PLACE);
+    builder.nest = nest_create(lowering->scratch ? lowering->scratch : lowering->program->ir, name,
+                               lowering->node ? lowering->node->place : NO_PLACE);
     builder.launch.workspace = UINT32_MAX;
     builder.launch.node = lowering->node_id;
     builder.launch.place = builder.nest->place;
@@ -65,8 +67,8 @@ static uint32_t add_operand(NestBuilder *builder, uint32_t buffer, int64_t offse
         old->writes |= operand.writes;
         return (uint32_t)i;
     }
-    if (nest->operand_count == NEST_OPERAND_MAX) INTERNAL_ERROR("nest %s: more than %d operands", nest->name,
-                                                                NEST_OPERAND_MAX);
+    if (nest->operand_count == NEST_OPERAND_MAX)
+        INTERNAL_ERROR("nest %s: more than %d operands", nest->name, NEST_OPERAND_MAX);
     uint32_t number = (uint32_t)nest->operand_count++;
     nest->operands[number] = operand;
     builder->launch.buffers[number] = buffer;
@@ -78,7 +80,8 @@ static uint32_t add_operand(NestBuilder *builder, uint32_t buffer, int64_t offse
 static uint32_t bound_operand(NestBuilder *builder, const Dimension *dimension) {
     if (!dimension->bound) return UINT32_MAX;
     uint32_t buffer = program_find_buffer(builder->lowering->program, dimension->bound, ROLE_SCALAR);
-    if (buffer == UINT32_MAX) INTERNAL_ERROR("no scalar input %s for dimension %s", dimension->bound, dimension->name);
+    if (buffer == UINT32_MAX)
+        INTERNAL_ERROR("no scalar input %s for dimension %s", dimension->bound, dimension->name);
     return add_operand(builder, buffer, 0, (NestOperand){.element = ELEMENT_I64, .reads = true});
 }
 
@@ -137,8 +140,9 @@ uint32_t nest_builder_load(NestBuilder *builder, const View *view) {
 uint32_t nest_builder_load_at(NestBuilder *builder, const View *view, const char *along, uint32_t gathered) {
     Index index[RANK_MAX];
     uint32_t operand = access(builder, view, along, gathered, false, index);
-    return add_formula(builder, (Formula){.kind = FORMULA_LOAD, .element = view->type->element,
-                                          .operand = operand, .index = index});
+    return add_formula(
+        builder,
+        (Formula){.kind = FORMULA_LOAD, .element = view->type->element, .operand = operand, .index = index});
 }
 
 uint32_t nest_builder_constant(NestBuilder *builder, Element element, double number) {
@@ -165,13 +169,15 @@ uint32_t nest_builder_primitive(NestBuilder *builder, Primitive primitive, Eleme
 }
 
 uint32_t nest_builder_stage_value(NestBuilder *builder, uint32_t stage) {
-    return add_formula(builder, (Formula){.kind = FORMULA_STAGE, .stage = stage,
-                                          .element = builder->nest->stages[stage].element});
+    return add_formula(
+        builder,
+        (Formula){.kind = FORMULA_STAGE, .stage = stage, .element = builder->nest->stages[stage].element});
 }
 
 static uint32_t add_stage(NestBuilder *builder, Stage stage) {
     Nest *nest = builder->nest;
-    if (nest->stage_count == STAGE_LIMIT) INTERNAL_ERROR("nest %s: more than %d stages", nest->name, STAGE_LIMIT);
+    if (nest->stage_count == STAGE_LIMIT)
+        INTERNAL_ERROR("nest %s: more than %d stages", nest->name, STAGE_LIMIT);
     stage.element = nest->formulas.items[stage.formula].element;
     stage.place = nest->place;
     nest->stages[nest->stage_count] = stage;
@@ -193,8 +199,12 @@ void nest_builder_store(NestBuilder *builder, StageKind kind, const View *view, 
     Index *index = ARENA_ARRAY(nest->ir->arena, Index, RANK_MAX);
     uint32_t operand = access(builder, view, gathered_along, gathered, true, index);
     if (kind == STAGE_ADD) nest->operands[operand].reads = true;
-    uint32_t used = nest_formula_loops(nest, formula) | nest_index_loops(nest, &nest->operands[operand], index);
-    add_stage(builder, (Stage){.kind = kind, .formula = formula, .operand = operand, .index = index,
+    uint32_t used =
+        nest_formula_loops(nest, formula) | nest_index_loops(nest, &nest->operands[operand], index);
+    add_stage(builder, (Stage){.kind = kind,
+                               .formula = formula,
+                               .operand = operand,
+                               .index = index,
                                .inner = used & inner_loops(nest)});
 }
 

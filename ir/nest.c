@@ -43,17 +43,20 @@ static bool index_equal(const Index *a, const Index *b, int rank) {
 static uint64_t hash_formula(const Nest *nest, uint64_t hash, const Formula *formula) {
     hash = hash_word(hash, (uint64_t)formula->kind * ELEMENT_COUNT + formula->element);
     switch (formula->kind) {
-    case FORMULA_CONSTANT: return hash_number(hash, formula->number);
-    case FORMULA_LOOP: return hash_bytes(hash, &formula->affine, sizeof formula->affine);
-    case FORMULA_LOAD:
-        return hash_index(hash_word(hash, formula->operand), formula->index,
-                          nest->operands[formula->operand].rank);
-    case FORMULA_STAGE: return hash_word(hash, formula->stage);
-    case FORMULA_PRIMITIVE:
-        hash = hash_word(hash, formula->primitive);
-        for (int i = 0; i < primitive_arguments(formula->primitive); i++)
-            hash = hash_word(hash, formula->arguments[i]);
-        return hash;
+        case FORMULA_CONSTANT:
+            return hash_number(hash, formula->number);
+        case FORMULA_LOOP:
+            return hash_bytes(hash, &formula->affine, sizeof formula->affine);
+        case FORMULA_LOAD:
+            return hash_index(hash_word(hash, formula->operand), formula->index,
+                              nest->operands[formula->operand].rank);
+        case FORMULA_STAGE:
+            return hash_word(hash, formula->stage);
+        case FORMULA_PRIMITIVE:
+            hash = hash_word(hash, formula->primitive);
+            for (int i = 0; i < primitive_arguments(formula->primitive); i++)
+                hash = hash_word(hash, formula->arguments[i]);
+            return hash;
     }
     INTERNAL_ERROR("formula kind %d", (int)formula->kind);
 }
@@ -61,16 +64,20 @@ static uint64_t hash_formula(const Nest *nest, uint64_t hash, const Formula *for
 static bool formula_equal(const Nest *nest, const Formula *a, const Formula *b) {
     if (a->kind != b->kind || a->element != b->element) return false;
     switch (a->kind) {
-    case FORMULA_CONSTANT: return same_number(a->number, b->number);
-    case FORMULA_LOOP: return affine_equal(&a->affine, &b->affine);
-    case FORMULA_LOAD:
-        return a->operand == b->operand && index_equal(a->index, b->index, nest->operands[a->operand].rank);
-    case FORMULA_STAGE: return a->stage == b->stage;
-    case FORMULA_PRIMITIVE:
-        if (a->primitive != b->primitive) return false;
-        for (int i = 0; i < primitive_arguments(a->primitive); i++)
-            if (a->arguments[i] != b->arguments[i]) return false;
-        return true;
+        case FORMULA_CONSTANT:
+            return same_number(a->number, b->number);
+        case FORMULA_LOOP:
+            return affine_equal(&a->affine, &b->affine);
+        case FORMULA_LOAD:
+            return a->operand == b->operand &&
+                   index_equal(a->index, b->index, nest->operands[a->operand].rank);
+        case FORMULA_STAGE:
+            return a->stage == b->stage;
+        case FORMULA_PRIMITIVE:
+            if (a->primitive != b->primitive) return false;
+            for (int i = 0; i < primitive_arguments(a->primitive); i++)
+                if (a->arguments[i] != b->arguments[i]) return false;
+            return true;
     }
     INTERNAL_ERROR("formula kind %d", (int)a->kind);
 }
@@ -100,8 +107,8 @@ static uint64_t hash_stage(const Nest *nest, uint64_t hash, const Stage *stage) 
 static bool stage_equal(const Nest *nest, const Stage *a, const Stage *b) {
     if (a->kind != b->kind || a->element != b->element || a->inner != b->inner || a->formula != b->formula)
         return false;
-    return !writes(a) || (a->operand == b->operand &&
-                          index_equal(a->index, b->index, nest->operands[a->operand].rank));
+    return !writes(a) ||
+           (a->operand == b->operand && index_equal(a->index, b->index, nest->operands[a->operand].rank));
 }
 
 static bool operand_equal(const NestOperand *a, const NestOperand *b) {
@@ -116,7 +123,8 @@ uint64_t nest_hash(const Nest *nest) {
     uint64_t hash = hash_word(HASH_START, (uint64_t)nest->loop_count << 32 | (uint32_t)nest->outer_count);
     hash = hash_word(hash, nest->parallel);
     for (int i = 0; i < nest->loop_count; i++)
-        hash = hash_word(hash_word(hash, (uint64_t)nest->loops[i].dimension.extent), nest->loops[i].bound_operand);
+        hash = hash_word(hash_word(hash, (uint64_t)nest->loops[i].dimension.extent),
+                         nest->loops[i].bound_operand);
     for (int i = 0; i < nest->operand_count; i++) {
         const NestOperand *operand = &nest->operands[i];
         hash = hash_word(hash, (uint64_t)operand->element << 16 | (uint64_t)operand->rank << 8 |
@@ -254,7 +262,8 @@ Nest *nest_copy(Ir *ir, const Nest *nest) {
     }
     for (int i = 0; i < nest->stage_count; i++)
         if (writes(&nest->stages[i]))
-            copy->stages[i].index = copy_index(ir, nest->stages[i].index, nest->operands[nest->stages[i].operand].rank);
+            copy->stages[i].index =
+                copy_index(ir, nest->stages[i].index, nest->operands[nest->stages[i].operand].rank);
     return copy;
 }
 

@@ -43,24 +43,24 @@ typedef struct Index {
 #define FORMULA_NONE UINT32_MAX
 
 typedef enum FormulaKind {
-    FORMULA_CONSTANT,   // number
-    FORMULA_LOOP,       // the affine value of loops, element i32
-    FORMULA_LOAD,       // operand, one Index per dimension of the operand
-    FORMULA_STAGE,      // the scalar result of an earlier reduction stage
-    FORMULA_PRIMITIVE   // primitive over arguments
+    FORMULA_CONSTANT,  // number
+    FORMULA_LOOP,      // the affine value of loops, element i32
+    FORMULA_LOAD,      // operand, one Index per dimension of the operand
+    FORMULA_STAGE,     // the scalar result of an earlier reduction stage
+    FORMULA_PRIMITIVE  // primitive over arguments
 } FormulaKind;
 
 typedef struct Formula {
     FormulaKind kind;
-    Element element;       // of the value
+    Element element;  // of the value
     Primitive primitive;
-    uint32_t arguments[3]; // formula ids
+    uint32_t arguments[3];  // formula ids
     double number;
-    Affine affine;         // FORMULA_LOOP
-    uint32_t operand;      // FORMULA_LOAD
-    const Index *index;    // FORMULA_LOAD: one per dimension of the operand
-    uint32_t stage;        // FORMULA_STAGE
-    Place place;           // the source line it came from
+    Affine affine;       // FORMULA_LOOP
+    uint32_t operand;    // FORMULA_LOAD
+    const Index *index;  // FORMULA_LOAD: one per dimension of the operand
+    uint32_t stage;      // FORMULA_STAGE
+    Place place;         // the source line it came from
 } Formula;
 
 // A buffer argument, seen through strides (in elements). The launch gives buffer and base offset.
@@ -85,35 +85,35 @@ typedef enum StageKind {
 
 typedef struct Stage {
     StageKind kind;
-    Element element;    // of the formula; a sum of f32 accumulates in f32, of bf16 in f32
-    uint32_t inner;     // bit mask over loops: the inner loops that this stage runs
+    Element element;  // of the formula; a sum of f32 accumulates in f32, of bf16 in f32
+    uint32_t inner;   // bit mask over loops: the inner loops that this stage runs
     uint32_t formula;
-    uint32_t operand;   // store, add
-    const Index *index; // store, add: one per dimension of the operand
+    uint32_t operand;    // store, add
+    const Index *index;  // store, add: one per dimension of the operand
     Place place;
 } Stage;
 
 typedef struct Nest {
     Ir *ir;
-    const char *name;    // readable: "mul_silu_dot"; not part of its identity
+    const char *name;             // readable: "mul_silu_dot"; not part of its identity
     int loop_count, outer_count;  // loops [0, outer_count) are outer, the rest inner
     Loop loops[LOOP_MAX];
-    uint32_t parallel;   // bit mask of outer loops whose iterations may run on different threads
+    uint32_t parallel;  // bit mask of outer loops whose iterations may run on different threads
     int operand_count;
     NestOperand operands[NEST_OPERAND_MAX];
     VECTOR(Formula) formulas;  // hash-consed, arguments before users
     int stage_count;
     Stage stages[STAGE_LIMIT];
-    Place place;         // of the node that gave the nest its main work
+    Place place;  // of the node that gave the nest its main work
 } Nest;
 
 Nest *nest_create(Ir *ir, const char *name, Place place);
 uint32_t nest_formula(Nest *nest, Formula formula);  // hash-consing; compares everything but place
 uint64_t nest_hash(const Nest *nest);                // structure without name and places
 bool nest_equal(const Nest *a, const Nest *b);
-bool nest_verify(Ir *ir, const Nest *nest);          // reports what is broken
+bool nest_verify(Ir *ir, const Nest *nest);  // reports what is broken
 
-Nest *nest_copy(Ir *ir, const Nest *nest);           // nothing shared; lives in ir->arena
+Nest *nest_copy(Ir *ir, const Nest *nest);  // nothing shared; lives in ir->arena
 // Drops formulas that no stage uses and renumbers the others in the order of their first use, so that
 // nests that were built in different ways but say the same compare equal.
 void nest_compact(Nest *nest);
@@ -128,15 +128,15 @@ uint32_t nest_index_loops(const Nest *nest, const NestOperand *operand, const In
 // and one column loop. Its loops by the part they play: a loop over which both loads and the result move
 // is a batch loop; in the result and one load: row (a) or column (b); in both loads only: reduced.
 typedef struct Contraction {
-    uint32_t stage;                      // the sum (always 0)
-    uint32_t load_a, load_b;             // formula ids of the two loads
-    uint32_t batch, row, column, reduced; // loop masks
+    uint32_t stage;                        // the sum (always 0)
+    uint32_t load_a, load_b;               // formula ids of the two loads
+    uint32_t batch, row, column, reduced;  // loop masks
 } Contraction;
 
 bool nest_contraction(const Nest *nest, Contraction *contraction);
 
-double nest_flops(const Nest *nest);  // multiply-adds of contractions count two, all else nothing
-int64_t nest_bytes(const Nest *nest); // least bytes moved: every operand element touched once
+double nest_flops(const Nest *nest);   // multiply-adds of contractions count two, all else nothing
+int64_t nest_bytes(const Nest *nest);  // least bytes moved: every operand element touched once
 
 // Runs a nest on doubles: buffers[i] holds operand i from its base offset.
 void nest_evaluate(const Nest *nest, double *const *buffers);

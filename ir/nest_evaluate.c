@@ -9,8 +9,8 @@ typedef struct Run {
     double *const *buffers;
     int64_t extent[LOOP_MAX], at[LOOP_MAX];
     double stage_value[STAGE_LIMIT];
-    double *value;     // per formula
-    uint64_t *stamp;   // iteration in which `value` was computed
+    double *value;    // per formula
+    uint64_t *stamp;  // iteration in which `value` was computed
     uint64_t iteration;
 } Run;
 
@@ -53,11 +53,21 @@ static double evaluate(Run *run, uint32_t id) {
     const Formula *formula = &run->nest->formulas.items[id];
     double value = 0;
     switch (formula->kind) {
-    case FORMULA_CONSTANT: value = formula->number; break;
-    case FORMULA_LOOP: value = (double)affine_value(run, &formula->affine); break;
-    case FORMULA_LOAD: value = *element_at(run, formula->operand, formula->index); break;
-    case FORMULA_STAGE: value = run->stage_value[formula->stage]; break;
-    case FORMULA_PRIMITIVE: value = evaluate_primitive(run, formula); break;
+        case FORMULA_CONSTANT:
+            value = formula->number;
+            break;
+        case FORMULA_LOOP:
+            value = (double)affine_value(run, &formula->affine);
+            break;
+        case FORMULA_LOAD:
+            value = *element_at(run, formula->operand, formula->index);
+            break;
+        case FORMULA_STAGE:
+            value = run->stage_value[formula->stage];
+            break;
+        case FORMULA_PRIMITIVE:
+            value = evaluate_primitive(run, formula);
+            break;
     }
     run->stamp[id] = run->iteration;
     return run->value[id] = value;
@@ -86,10 +96,14 @@ static void run_stage(Run *run, int number) {
         do {
             run->iteration++;
             double value = evaluate(run, stage->formula);
-            if (stage->kind == STAGE_SUM) result += value;
-            else if (stage->kind == STAGE_MAX) result = value > result || isnan(value) ? value : result;
-            else if (stage->kind == STAGE_STORE) *element_at(run, stage->operand, stage->index) = value;
-            else *element_at(run, stage->operand, stage->index) += value;
+            if (stage->kind == STAGE_SUM)
+                result += value;
+            else if (stage->kind == STAGE_MAX)
+                result = value > result || isnan(value) ? value : result;
+            else if (stage->kind == STAGE_STORE)
+                *element_at(run, stage->operand, stage->index) = value;
+            else
+                *element_at(run, stage->operand, stage->index) += value;
         } while (advance(run, stage->inner));
     }
     run->stage_value[number] = result;
@@ -102,7 +116,8 @@ void nest_evaluate(const Nest *nest, double *const *buffers) {
     run.stamp = ARENA_ARRAY(arena, uint64_t, nest->formulas.count + 1);
     for (int loop = 0; loop < nest->loop_count; loop++) {
         uint32_t bound = nest->loops[loop].bound_operand;
-        run.extent[loop] = bound == UINT32_MAX ? nest->loops[loop].dimension.extent : (int64_t)buffers[bound][0];
+        run.extent[loop] =
+            bound == UINT32_MAX ? nest->loops[loop].dimension.extent : (int64_t)buffers[bound][0];
     }
     uint32_t outer = (1u << nest->outer_count) - 1;
     if (!mask_is_empty(&run, outer)) {

@@ -44,9 +44,13 @@ bool nest_contraction(const Nest *nest, Contraction *contraction) {
 
     uint32_t outer = (1u << nest->outer_count) - 1, inner = nest->stages[0].inner;
     if ((nest->parallel & outer) != outer) return false;
-    *contraction = (Contraction){.stage = 0, .load_a = a, .load_b = b,
-                                 .batch = moves_a & moves_b & outer, .row = moves_a & ~moves_b & outer,
-                                 .column = moves_b & ~moves_a & outer, .reduced = inner};
+    *contraction = (Contraction){.stage = 0,
+                                 .load_a = a,
+                                 .load_b = b,
+                                 .batch = moves_a & moves_b & outer,
+                                 .row = moves_a & ~moves_b & outer,
+                                 .column = moves_b & ~moves_a & outer,
+                                 .reduced = inner};
     bool covered = (contraction->batch | contraction->row | contraction->column) == outer;
     bool reduces = (moves_a & moves_b & inner) == inner && inner != 0;
     return covered && reduces && contraction->row && contraction->column;

@@ -15,17 +15,16 @@
 // Constants are `0.5:f32`, affine values of loops `index(2*time + 1)`, casts `cast f32(x)`, a gathered
 // index `{formula}` or `2*time + {formula}`; a bounded loop is `time<=256:length@3`, where operand 3
 // holds the extent.
-#include "ir/nest.h"
-
 #include <string.h>
 
+#include "ir/nest.h"
 #include "ir/text.h"
 
 typedef struct Printer {
     const Nest *nest;
     FILE *stream;
-    uint32_t *uses;   // per formula
-    int32_t *names;   // number of its `let`, -1: none yet
+    uint32_t *uses;  // per formula
+    int32_t *names;  // number of its `let`, -1: none yet
     int32_t name_count;
 } Printer;
 
@@ -89,18 +88,23 @@ static void print_access(Printer *printer, uint32_t operand, const Index *index)
 static void print_body(Printer *printer, uint32_t id) {
     const Formula *formula = &printer->nest->formulas.items[id];
     switch (formula->kind) {
-    case FORMULA_CONSTANT:
-        fprintf(printer->stream, "%s:%s", text_number(printer->nest->ir->arena, formula->number),
-                element_name(formula->element));
-        return;
-    case FORMULA_LOOP:
-        fprintf(printer->stream, "index(");
-        print_affine(printer, &formula->affine, true);
-        fprintf(printer->stream, ")");
-        return;
-    case FORMULA_LOAD: print_access(printer, formula->operand, formula->index); return;
-    case FORMULA_STAGE: fprintf(printer->stream, "stage %u", formula->stage); return;
-    case FORMULA_PRIMITIVE: break;
+        case FORMULA_CONSTANT:
+            fprintf(printer->stream, "%s:%s", text_number(printer->nest->ir->arena, formula->number),
+                    element_name(formula->element));
+            return;
+        case FORMULA_LOOP:
+            fprintf(printer->stream, "index(");
+            print_affine(printer, &formula->affine, true);
+            fprintf(printer->stream, ")");
+            return;
+        case FORMULA_LOAD:
+            print_access(printer, formula->operand, formula->index);
+            return;
+        case FORMULA_STAGE:
+            fprintf(printer->stream, "stage %u", formula->stage);
+            return;
+        case FORMULA_PRIMITIVE:
+            break;
     }
     fprintf(printer->stream, "%s", primitive_name(formula->primitive));
     if (formula->primitive == PRIMITIVE_cast) fprintf(printer->stream, " %s", element_name(formula->element));
@@ -113,8 +117,10 @@ static void print_body(Printer *printer, uint32_t id) {
 }
 
 static void print_formula(Printer *printer, uint32_t id) {
-    if (printer->names[id] >= 0) fprintf(printer->stream, "v%d", printer->names[id]);
-    else print_body(printer, id);
+    if (printer->names[id] >= 0)
+        fprintf(printer->stream, "v%d", printer->names[id]);
+    else
+        print_body(printer, id);
 }
 
 // Prints `let` lines for the shared formulas below `id` that have no name yet, arguments first.
@@ -170,8 +176,8 @@ static void print_operand(Printer *printer, int number) {
 }
 
 static void print_stage(Printer *printer, int number) {
-    static const char *const names[] = {[STAGE_SUM] = "sum", [STAGE_MAX] = "max",
-                                        [STAGE_STORE] = "store", [STAGE_ADD] = "add"};
+    static const char *const names[] = {
+        [STAGE_SUM] = "sum", [STAGE_MAX] = "max", [STAGE_STORE] = "store", [STAGE_ADD] = "add"};
     const Stage *stage = &printer->nest->stages[number];
     bool writes = stage->kind == STAGE_STORE || stage->kind == STAGE_ADD;
     if (writes)

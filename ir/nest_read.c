@@ -1,10 +1,9 @@
 // Reads the text form of a nest (nest_print.c describes it). Codes: E0401 syntax, E0402 unknown name.
-#include "ir/nest.h"
-
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/nest.h"
 #include "ir/text.h"
 
 typedef struct Reader {
@@ -40,8 +39,8 @@ static bool accept(Reader *reader, const char *text) {
     skip_space(reader);
     size_t length = strlen(text);
     if (reader->failed || strncmp(reader->cursor, text, length) != 0) return false;
-    if (isalpha((unsigned char)text[0]) && (isalnum((unsigned char)reader->cursor[length]) ||
-                                            reader->cursor[length] == '_'))
+    if (isalpha((unsigned char)text[0]) &&
+        (isalnum((unsigned char)reader->cursor[length]) || reader->cursor[length] == '_'))
         return false;
     reader->cursor += length;
     return true;
@@ -58,7 +57,8 @@ static const char *word(Reader *reader) {
     bool quoted = *reader->cursor == '"';
     const char *start = reader->cursor + quoted;
     size_t length = 0;
-    if (quoted) length = strcspn(start, "\"\n");
+    if (quoted)
+        length = strcspn(start, "\"\n");
     else if (text_starts_name(*start))
         do length++;
         while (text_continues_name(start[length], start[length + 1]));
@@ -112,8 +112,10 @@ static Affine affine(Reader *reader, uint32_t *gathered, int depth) {
             expect(reader, "}");
         } else if (isdigit((unsigned char)*reader->cursor) || *reader->cursor == '-') {
             int64_t value = integer(reader);
-            if (accept(reader, "*")) result.scale[loop_named(reader, word(reader))] += value;
-            else result.offset += value;
+            if (accept(reader, "*"))
+                result.scale[loop_named(reader, word(reader))] += value;
+            else
+                result.offset += value;
         } else {
             result.scale[loop_named(reader, word(reader))] += 1;
         }
@@ -145,7 +147,8 @@ static Primitive primitive_named(Reader *reader, const char *name) {
 }
 
 static uint32_t read_primitive(Reader *reader, const char *name, int depth) {
-    Formula formula = {.kind = FORMULA_PRIMITIVE, .primitive = primitive_named(reader, name), .place = here(reader)};
+    Formula formula = {
+        .kind = FORMULA_PRIMITIVE, .primitive = primitive_named(reader, name), .place = here(reader)};
     if (formula.primitive == PRIMITIVE_cast) formula.element = element(reader);
     expect(reader, "(");
     for (int i = 0; i < primitive_arguments(formula.primitive) && !reader->failed; i++) {
@@ -155,9 +158,12 @@ static uint32_t read_primitive(Reader *reader, const char *name, int depth) {
     expect(reader, ")");
     if (reader->failed) return 0;
     const Formula *items = reader->nest->formulas.items;
-    if (primitive_is_comparison(formula.primitive)) formula.element = ELEMENT_BOOL;
-    else if (formula.primitive == PRIMITIVE_select) formula.element = items[formula.arguments[1]].element;
-    else if (formula.primitive != PRIMITIVE_cast) formula.element = items[formula.arguments[0]].element;
+    if (primitive_is_comparison(formula.primitive))
+        formula.element = ELEMENT_BOOL;
+    else if (formula.primitive == PRIMITIVE_select)
+        formula.element = items[formula.arguments[1]].element;
+    else if (formula.primitive != PRIMITIVE_cast)
+        formula.element = items[formula.arguments[0]].element;
     return nest_formula(reader->nest, formula);
 }
 
@@ -183,8 +189,9 @@ static uint32_t read_load(Reader *reader, int depth) {
 static uint32_t read_stage_value(Reader *reader) {
     uint32_t stage = number_below(reader, reader->nest->stage_count, "stage");
     if (reader->failed) return 0;
-    return nest_formula(reader->nest, (Formula){.kind = FORMULA_STAGE, .stage = stage,
-                                                .element = reader->nest->stages[stage].element});
+    return nest_formula(
+        reader->nest,
+        (Formula){.kind = FORMULA_STAGE, .stage = stage, .element = reader->nest->stages[stage].element});
 }
 
 static uint32_t read_formula(Reader *reader, int depth) {
@@ -194,7 +201,8 @@ static uint32_t read_formula(Reader *reader, int depth) {
     if (accept(reader, "stage")) return read_stage_value(reader);
     if (accept(reader, "index")) {
         expect(reader, "(");
-        Formula formula = {.kind = FORMULA_LOOP, .element = ELEMENT_I32, .affine = affine(reader, NULL, depth)};
+        Formula formula = {
+            .kind = FORMULA_LOOP, .element = ELEMENT_I32, .affine = affine(reader, NULL, depth)};
         expect(reader, ")");
         return reader->failed ? 0 : nest_formula(reader->nest, formula);
     }
@@ -240,9 +248,14 @@ static void read_operand(Reader *reader) {
     if (integer(reader) != nest->operand_count) fail(reader, "E0401", "operands are not in order");
     expect(reader, ":");
     NestOperand operand = {0};
-    if (accept(reader, "update")) operand.reads = operand.writes = true;
-    else if (accept(reader, "write")) operand.writes = true;
-    else { expect(reader, "read"); operand.reads = true; }
+    if (accept(reader, "update"))
+        operand.reads = operand.writes = true;
+    else if (accept(reader, "write"))
+        operand.writes = true;
+    else {
+        expect(reader, "read");
+        operand.reads = true;
+    }
     operand.element = element(reader);
     expect(reader, "[");
     while (!reader->failed && !accept(reader, "]")) {
@@ -262,10 +275,16 @@ static void read_stage(Reader *reader) {
     if (nest->stage_count == STAGE_LIMIT) fail(reader, "E0401", "too many stages");
     if (integer(reader) != nest->stage_count) fail(reader, "E0401", "stages are not in order");
     expect(reader, ":");
-    if (accept(reader, "sum")) stage.kind = STAGE_SUM;
-    else if (accept(reader, "max")) stage.kind = STAGE_MAX;
-    else if (accept(reader, "add")) stage.kind = STAGE_ADD;
-    else { expect(reader, "store"); stage.kind = STAGE_STORE; }
+    if (accept(reader, "sum"))
+        stage.kind = STAGE_SUM;
+    else if (accept(reader, "max"))
+        stage.kind = STAGE_MAX;
+    else if (accept(reader, "add"))
+        stage.kind = STAGE_ADD;
+    else {
+        expect(reader, "store");
+        stage.kind = STAGE_STORE;
+    }
     if (accept(reader, "over")) stage.inner = read_loop_names(reader);
     if (stage.kind == STAGE_STORE || stage.kind == STAGE_ADD) {
         expect(reader, "@");
@@ -298,12 +317,18 @@ Nest *nest_read(Ir *ir, const char *file, const char *text) {
         if (accept(&reader, "outer")) {
             read_loops(&reader);
             nest->outer_count = nest->loop_count;
-        } else if (accept(&reader, "inner")) read_loops(&reader);
-        else if (accept(&reader, "parallel")) nest->parallel = read_loop_names(&reader);
-        else if (accept(&reader, "operand")) read_operand(&reader);
-        else if (accept(&reader, "let")) read_let(&reader);
-        else if (accept(&reader, "stage")) read_stage(&reader);
-        else fail(&reader, "E0401", "expected outer, inner, parallel, operand, let, stage or }");
+        } else if (accept(&reader, "inner"))
+            read_loops(&reader);
+        else if (accept(&reader, "parallel"))
+            nest->parallel = read_loop_names(&reader);
+        else if (accept(&reader, "operand"))
+            read_operand(&reader);
+        else if (accept(&reader, "let"))
+            read_let(&reader);
+        else if (accept(&reader, "stage"))
+            read_stage(&reader);
+        else
+            fail(&reader, "E0401", "expected outer, inner, parallel, operand, let, stage or }");
     }
     skip_space(&reader);
     if (!reader.failed && *reader.cursor) fail(&reader, "E0401", "text after the end of a loop nest");

@@ -24,18 +24,21 @@ static void affine_range(const Nest *nest, const Affine *affine, int64_t *low, i
 
 static bool check_affine(const Check *check, const Affine *affine) {
     for (int loop = check->nest->loop_count; loop < LOOP_MAX; loop++)
-        if (affine->scale[loop]) return BROKEN(check, "an index uses loop %d of %d", loop, check->nest->loop_count);
+        if (affine->scale[loop])
+            return BROKEN(check, "an index uses loop %d of %d", loop, check->nest->loop_count);
     return true;
 }
 
 static bool check_index(const Check *check, uint32_t number, const Index *index, uint32_t limit) {
-    if (number >= (uint32_t)check->nest->operand_count) return BROKEN(check, "operand %u does not exist", number);
+    if (number >= (uint32_t)check->nest->operand_count)
+        return BROKEN(check, "operand %u does not exist", number);
     const NestOperand *operand = &check->nest->operands[number];
     for (int d = 0; d < operand->rank; d++) {
         if (!check_affine(check, &index[d].affine)) return false;
         uint32_t gathered = index[d].gathered;
         if (gathered != FORMULA_NONE) {
-            if (gathered >= limit) return BROKEN(check, "a gathered index uses formula %u before it is there", gathered);
+            if (gathered >= limit)
+                return BROKEN(check, "a gathered index uses formula %u before it is there", gathered);
             if (!element_is_integer(check->nest->formulas.items[gathered].element))
                 return BROKEN(check, "a gathered index is not an integer");
             continue;
@@ -68,24 +71,28 @@ static bool check_formula(const Check *check, uint32_t id) {
     const Nest *nest = check->nest;
     const Formula *formula = &nest->formulas.items[id];
     switch (formula->kind) {
-    case FORMULA_CONSTANT: return true;
-    case FORMULA_LOOP:
-        if (!element_is_integer(formula->element)) return BROKEN(check, "formula %u: a loop value is an integer", id);
-        return check_affine(check, &formula->affine);
-    case FORMULA_LOAD:
-        if (!check_index(check, formula->operand, formula->index, id)) return false;
-        if (!nest->operands[formula->operand].reads)
-            return BROKEN(check, "operand %u is loaded but not marked as read", formula->operand);
-        if (nest->operands[formula->operand].element != formula->element)
-            return BROKEN(check, "formula %u: a load of another element type", id);
-        return true;
-    case FORMULA_STAGE:
-        if (formula->stage >= (uint32_t)nest->stage_count || nest->stages[formula->stage].kind > STAGE_MAX)
-            return BROKEN(check, "formula %u: stage %u has no value", id, formula->stage);
-        if (nest->stages[formula->stage].element != formula->element)
-            return BROKEN(check, "formula %u: a stage value of another element type", id);
-        return true;
-    case FORMULA_PRIMITIVE: break;
+        case FORMULA_CONSTANT:
+            return true;
+        case FORMULA_LOOP:
+            if (!element_is_integer(formula->element))
+                return BROKEN(check, "formula %u: a loop value is an integer", id);
+            return check_affine(check, &formula->affine);
+        case FORMULA_LOAD:
+            if (!check_index(check, formula->operand, formula->index, id)) return false;
+            if (!nest->operands[formula->operand].reads)
+                return BROKEN(check, "operand %u is loaded but not marked as read", formula->operand);
+            if (nest->operands[formula->operand].element != formula->element)
+                return BROKEN(check, "formula %u: a load of another element type", id);
+            return true;
+        case FORMULA_STAGE:
+            if (formula->stage >= (uint32_t)nest->stage_count ||
+                nest->stages[formula->stage].kind > STAGE_MAX)
+                return BROKEN(check, "formula %u: stage %u has no value", id, formula->stage);
+            if (nest->stages[formula->stage].element != formula->element)
+                return BROKEN(check, "formula %u: a stage value of another element type", id);
+            return true;
+        case FORMULA_PRIMITIVE:
+            break;
     }
     for (int i = 0; i < primitive_arguments(formula->primitive); i++)
         if (formula->arguments[i] >= id) return BROKEN(check, "formula %u stands before its argument", id);
@@ -101,7 +108,8 @@ static int newest_stage(const Nest *nest, uint32_t id) {
     if (formula->kind == FORMULA_PRIMITIVE)
         for (int i = 0; i < primitive_arguments(formula->primitive); i++) {
             const Formula *argument = &nest->formulas.items[formula->arguments[i]];
-            if (argument->kind == FORMULA_STAGE && (int)argument->stage > newest) newest = (int)argument->stage;
+            if (argument->kind == FORMULA_STAGE && (int)argument->stage > newest)
+                newest = (int)argument->stage;
         }
     return newest;
 }
@@ -121,10 +129,12 @@ static bool check_stage(const Check *check, int number) {
         if (!operand->writes) return BROKEN(check, "operand %u is written but not marked so", stage->operand);
         if (stage->kind == STAGE_ADD && !operand->reads)
             return BROKEN(check, "operand %u is added to but not marked as read", stage->operand);
-        if (operand->element != stage->element) return BROKEN(check, "stage %d stores another element type", number);
+        if (operand->element != stage->element)
+            return BROKEN(check, "stage %d stores another element type", number);
         used |= nest_index_loops(nest, operand, stage->index);
     }
-    if (used & inner & ~stage->inner) return BROKEN(check, "stage %d uses an inner loop that it does not run", number);
+    if (used & inner & ~stage->inner)
+        return BROKEN(check, "stage %d uses an inner loop that it does not run", number);
     return true;
 }
 

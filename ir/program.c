@@ -34,7 +34,8 @@ static uint32_t add_nest(Program *program, const Nest *nest, bool copies) {
         if (kernel->hash == hash && kernel->nest && nest_equal(kernel->nest, nest)) return (uint32_t)i;
     }
     if (copies) nest = nest_copy(program->ir, nest);
-    vector_push(program->ir->arena, &program->kernels, ((Kernel){.name = nest->name, .hash = hash, .nest = nest}));
+    vector_push(program->ir->arena, &program->kernels,
+                ((Kernel){.name = nest->name, .hash = hash, .nest = nest}));
     return (uint32_t)program->kernels.count - 1;
 }
 
@@ -109,14 +110,18 @@ bool launch_writes(const Program *program, const Launch *launch, int operand) {
 // ---- Printing ----
 
 static void print_buffer(const Program *program, uint32_t number, FILE *stream) {
-    static const char *const kinds[] = {[BUFFER_STATE] = "state", [BUFFER_INPUT] = "input",
-                                        [BUFFER_OUTPUT] = "output", [BUFFER_TEMPORARY] = "temporary"};
+    static const char *const kinds[] = {[BUFFER_STATE] = "state",
+                                        [BUFFER_INPUT] = "input",
+                                        [BUFFER_OUTPUT] = "output",
+                                        [BUFFER_TEMPORARY] = "temporary"};
     const Buffer *buffer = &program->buffers.items[number];
     fprintf(stream, "  buffer %u: %s", number, kinds[buffer->kind]);
-    if (buffer->kind == BUFFER_STATE || buffer->kind == BUFFER_INPUT) fprintf(stream, " %s", role_name(buffer->role));
+    if (buffer->kind == BUFFER_STATE || buffer->kind == BUFFER_INPUT)
+        fprintf(stream, " %s", role_name(buffer->role));
     fprintf(stream, " \"%s\" %s", buffer->name ? buffer->name : "", type_text(program->ir, buffer->type));
     if (buffer->kind == BUFFER_TEMPORARY && buffer->offset >= 0)
-        fprintf(stream, " at %lld, launches %d to %d", (long long)buffer->offset, buffer->first, buffer->last);
+        fprintf(stream, " at %lld, launches %d to %d", (long long)buffer->offset, buffer->first,
+                buffer->last);
     fprintf(stream, "\n");
 }
 
@@ -124,13 +129,16 @@ static void print_named(const Program *program, const NamedKernel *named, FILE *
     fprintf(stream, "kernel %s {\n", named->name);
     for (uint32_t i = 0; i < named->option_count; i++) {
         const Option *option = &named->options[i];
-        if (option->text) fprintf(stream, "  option %s = %s\n", option->name, option->text);
-        else fprintf(stream, "  option %s = %.17g\n", option->name, option->number);
+        if (option->text)
+            fprintf(stream, "  option %s = %s\n", option->name, option->text);
+        else
+            fprintf(stream, "  option %s = %.17g\n", option->name, option->number);
     }
     for (int i = 0; i < named->operand_count; i++) {
         fprintf(stream, "  operand %d: %s %s strides", i, i < named->output_start ? "read" : "write",
                 type_text(program->ir, named->types[i]));
-        for (int d = 0; d < named->types[i]->rank; d++) fprintf(stream, " %lld", (long long)named->strides[i][d]);
+        for (int d = 0; d < named->types[i]->rank; d++)
+            fprintf(stream, " %lld", (long long)named->strides[i][d]);
         fprintf(stream, "\n");
     }
     fprintf(stream, "}\n");
@@ -160,8 +168,10 @@ void program_print(const Program *program, FILE *stream) {
     fprintf(stream, "}\n");
     for (size_t i = 0; i < program->kernels.count; i++) {
         fprintf(stream, "# kernel %zu\n", i);
-        if (program->kernels.items[i].nest) nest_print(program->kernels.items[i].nest, stream);
-        else print_named(program, program->kernels.items[i].named, stream);
+        if (program->kernels.items[i].nest)
+            nest_print(program->kernels.items[i].nest, stream);
+        else
+            print_named(program, program->kernels.items[i].named, stream);
     }
 }
 
@@ -178,12 +188,13 @@ static bool operand_fits(const Program *program, const Launch *launch, int opera
     const Buffer *buffer = &program->buffers.items[launch->buffers[operand]];
     int64_t low = launch->offsets[operand], high = low;
     int rank = kernel->nest ? kernel->nest->operands[operand].rank : kernel->named->types[operand]->rank;
-    Element element = kernel->nest ? kernel->nest->operands[operand].element : kernel->named->types[operand]->element;
+    Element element =
+        kernel->nest ? kernel->nest->operands[operand].element : kernel->named->types[operand]->element;
     for (int d = 0; d < rank; d++) {
         int64_t extent = kernel->nest ? kernel->nest->operands[operand].extent[d]
                                       : kernel->named->types[operand]->dimensions[d].extent;
-        int64_t stride = kernel->nest ? kernel->nest->operands[operand].stride[d]
-                                      : kernel->named->strides[operand][d];
+        int64_t stride =
+            kernel->nest ? kernel->nest->operands[operand].stride[d] : kernel->named->strides[operand][d];
         int64_t last = (extent - 1) * stride;
         *(last < 0 ? &low : &high) += last;
     }
@@ -195,17 +206,21 @@ static bool verify_launch(const Program *program, size_t number, bool *written) 
     if (launch->kernel >= program->kernels.count) return broken(program, number, "no such kernel");
     const Kernel *kernel = &program->kernels.items[launch->kernel];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
-    if (launch->operand_count != count) return broken(program, number, "another number of operands than its kernel");
+    if (launch->operand_count != count)
+        return broken(program, number, "another number of operands than its kernel");
     for (int i = 0; i < count; i++) {
         if (launch->buffers[i] >= program->buffers.count) return broken(program, number, "no such buffer");
         const Buffer *buffer = &program->buffers.items[launch->buffers[i]];
-        if (!operand_fits(program, launch, i)) return broken(program, number, "an operand outside its buffer");
+        if (!operand_fits(program, launch, i))
+            return broken(program, number, "an operand outside its buffer");
         if (launch_writes(program, launch, i) && buffer->kind == BUFFER_INPUT)
             return broken(program, number, "writes to an input");
-        bool holds = buffer->kind == BUFFER_INPUT || buffer->kind == BUFFER_STATE || written[launch->buffers[i]];
+        bool holds =
+            buffer->kind == BUFFER_INPUT || buffer->kind == BUFFER_STATE || written[launch->buffers[i]];
         if (launch_reads(program, launch, i) && !launch_writes(program, launch, i) && !holds)
-            return broken(program, number, arena_format(program->ir->arena, "reads buffer %u before it is written",
-                                                        launch->buffers[i]));
+            return broken(
+                program, number,
+                arena_format(program->ir->arena, "reads buffer %u before it is written", launch->buffers[i]));
     }
     for (int i = 0; i < count; i++)
         if (launch_writes(program, launch, i)) written[launch->buffers[i]] = true;
@@ -225,7 +240,8 @@ static bool verify_storage(const Program *program) {
             if (a->last < b->first || b->last < a->first) continue;
             if (a->offset == b->offset && (a->last == b->first || b->last == a->first)) continue;
             return report_error(program->ir->diagnostics, NO_PLACE, "E0411",
-                                "program %s: buffers %zu and %zu are live together in one place", program->name, j, i);
+                                "program %s: buffers %zu and %zu are live together in one place",
+                                program->name, j, i);
         }
     }
     return true;
@@ -241,7 +257,8 @@ bool program_verify(const Program *program) {
         if (!verify_launch(program, i, written)) return false;
     for (size_t i = 0; i < program->buffers.count; i++)
         if (program->buffers.items[i].kind == BUFFER_OUTPUT && !written[i])
-            return report_error(program->ir->diagnostics, NO_PLACE, "E0411", "program %s: output %s is never written",
-                                program->name, program->buffers.items[i].name);
+            return report_error(program->ir->diagnostics, NO_PLACE, "E0411",
+                                "program %s: output %s is never written", program->name,
+                                program->buffers.items[i].name);
     return program->buffers.count > 4000 || verify_storage(program);
 }

@@ -55,8 +55,10 @@ static void transfer(const Type *type, const int64_t *strides, double *operand, 
     do {
         int64_t offset = 0;
         for (int d = 0; d < type->rank; d++) offset += odometer.at[d] * strides[d];
-        if (load) data[odometer.position] = operand[offset];
-        else operand[offset] = data[odometer.position];
+        if (load)
+            data[odometer.position] = operand[offset];
+        else
+            operand[offset] = data[odometer.position];
     } while (odometer_next(&odometer));
 }
 
@@ -87,8 +89,10 @@ void program_evaluate(const Program *program, double *const *storage) {
         double *operands[NEST_OPERAND_MAX];
         for (int o = 0; o < launch->operand_count; o++)
             operands[o] = run.storage[launch->buffers[o]] + launch->offsets[o];
-        if (kernel->nest) nest_evaluate(kernel->nest, operands);
-        else run_named(&run, kernel->named, launch);
+        if (kernel->nest)
+            nest_evaluate(kernel->nest, operands);
+        else
+            run_named(&run, kernel->named, launch);
     }
     arena_destroy(run.arena);
 }

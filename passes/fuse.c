@@ -9,9 +9,10 @@
 // A launch never moves across one that writes what it reads, or touches what it writes.
 // What is merged is decided by rules that look at loops, addresses and bytes only; the two files above
 // state them and their costs at the top. All choices are made in the order of launches: same in, same out.
+#include "passes/fuse.h"
+
 #include <string.h>
 
-#include "passes/fuse.h"
 #include "passes/program_passes.h"
 
 static Fuse begin(Program *program, Arena *arena) {
@@ -24,7 +25,8 @@ static Fuse begin(Program *program, Arena *arena) {
     fuse.writers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
     for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        fuse.items[2 * i + 1] = (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
+        fuse.items[2 * i + 1] =
+            (Item){.nest = program->kernels.items[launch->kernel].nest, .launch = *launch, .alive = true};
     }
     return fuse;
 }

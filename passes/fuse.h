@@ -17,8 +17,8 @@ typedef VECTOR(uint32_t) ItemList;  // ascending
 
 typedef struct Fuse {
     Program *program;
-    Ir ir;                        // the program's, but for the arena: that goes with the pass
-    Ir trial;                     // and this one's with a merge that is tried
+    Ir ir;     // the program's, but for the arena: that goes with the pass
+    Ir trial;  // and this one's with a merge that is tried
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
@@ -33,7 +33,7 @@ typedef struct Span {
 Span item_span(const Fuse *fuse, const Item *item, int operand);
 bool item_reads(const Fuse *fuse, const Item *item, int operand);
 bool item_writes(const Fuse *fuse, const Item *item, int operand);
-void fuse_list_item(Fuse *fuse, uint32_t item);    // enters it with the buffers that it touches
+void fuse_list_item(Fuse *fuse, uint32_t item);  // enters it with the buffers that it touches
 void fuse_unlist_item(Fuse *fuse, uint32_t item);
 // Does an item strictly between `low` and `high` touch what `item` writes, or write what it reads?
 bool fuse_conflict(const Fuse *fuse, const Item *item, uint32_t low, uint32_t high);
@@ -58,6 +58,16 @@ typedef struct Address {
 
 Address nest_address(const Nest *nest, const Launch *launch, uint32_t operand, const Index *index);
 bool address_equal(const Address *a, const Address *b);
+
+// Two walks through one buffer that take the same steps, each with an index of its own.
+typedef struct Meeting {
+    int count;
+    int64_t step[LOOP_MAX], last[LOOP_MAX];  // the largest step first; last: extent - 1
+} Meeting;
+void meeting_add(Meeting *meeting, int64_t step, int64_t extent);
+// Is there a choice of distances between the indices that makes the walks' distance lie in [low, high]?
+// Not all distances are zero, unless `standing`.
+bool meeting_reaches(const Meeting *meeting, int64_t low, int64_t high, bool standing);
 
 // Moves formulas of `from` into `to`, whose loops take the place of the loops of `from`.
 typedef struct Transplant Transplant;
@@ -99,7 +109,7 @@ bool nest_operands_apart(const Fuse *fuse, const Item *item);
 // Which stages use a formula, as a mask.
 uint32_t nest_formula_users(const Nest *nest, uint32_t formula);
 typedef struct FormulaCost {
-    int operations;   // primitives but casts
+    int operations;  // primitives but casts
     bool expensive, gathers;
 } FormulaCost;
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula);

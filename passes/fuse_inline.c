@@ -3,7 +3,8 @@
 //   t[b, e] = mul(x[b, e], g[e]);  y[b, e] = add(t[b, e], x[b, e])
 //   -> y[b, e] = add(mul(x[b, e], g[e]), x[b, e])
 //
-// All readers of a result take its formula, and then the launch and its buffer are gone, or none does.
+// All readers of a result take its formula, and then the launch and its buffer are gone, or none does (but
+// constants and the like are taken by those who can, where a named kernel needs the buffer).
 // First it is decided for every producer, in order, what becomes of it; then every launch that is left is
 // built once, with the formulas of all producers below it.
 //
@@ -36,20 +37,20 @@ typedef struct Producer {
 
 typedef struct Inline {
     Fuse *fuse;
-    Producer *producers;   // per item
-    uint32_t *maker;       // per buffer: the inlined item that makes it, or UINT32_MAX
+    Producer *producers;  // per item
+    uint32_t *maker;      // per buffer: the inlined item that makes it, or UINT32_MAX
 } Inline;
 
 // ---- Which loop values of the producer an access of a consumer means ----
 
 typedef struct Inverse {
-    Affine loop[LOOP_MAX];        // over the loops of the consumer
+    Affine loop[LOOP_MAX];  // over the loops of the consumer
     uint32_t gathered[LOOP_MAX];
 } Inverse;
 
 // The common case: the consumer sees the buffer as the producer does, dimension by dimension.
-static bool invert_by_dimension(const Item *producer, const NestOperand *seen, int64_t offset, const Index *index,
-                                Inverse *inverse) {
+static bool invert_by_dimension(const Item *producer, const NestOperand *seen, int64_t offset,
+                                const Index *index, Inverse *inverse) {
     const Stage *store = &producer->nest->stages[0];
     const NestOperand *operand = &producer->nest->operands[store->operand];
     uint32_t found = 0;
@@ -121,8 +122,8 @@ static bool digits_fit(const Radix *radix, const Nest *consumer, const Inverse *
     return true;
 }
 
-static bool invert_by_address(const Item *producer, const Nest *consumer, const NestOperand *seen, int64_t offset,
-                              const Index *index, Inverse *inverse) {
+static bool invert_by_address(const Item *producer, const Nest *consumer, const NestOperand *seen,
+                              int64_t offset, const Index *index, Inverse *inverse) {
     const Nest *nest = producer->nest;
     const Stage *store = &nest->stages[0];
     Address written = nest_address(nest, &producer->launch, store->operand, store->index);
@@ -135,7 +136,8 @@ static bool invert_by_address(const Item *producer, const Nest *consumer, const 
             coefficient[loop] += index[d].affine.scale[loop] * seen->stride[d];
         if (index[d].gathered == FORMULA_NONE) continue;
         int at = 0;  // a gathered dimension must be one loop, and nothing else may move that loop
-        while (at < radix.count && (radix.step[at] != seen->stride[d] || radix.extent[at] != seen->extent[d])) at++;
+        while (at < radix.count && (radix.step[at] != seen->stride[d] || radix.extent[at] != seen->extent[d]))
+            at++;
         if (at == radix.count || inverse->gathered[radix.loop[at]] != FORMULA_NONE) return false;
         inverse->gathered[radix.loop[at]] = index[d].gathered;
     }
@@ -171,7 +173,8 @@ static bool invert(const Item *producer, const Nest *consumer, const NestOperand
 
 static bool is_elementwise(const Item *item) {
     const Nest *nest = item->nest;
-    if (!item->alive || !nest || nest->stage_count != 1 || nest->loop_count != nest->outer_count) return false;
+    if (!item->alive || !nest || nest->stage_count != 1 || nest->loop_count != nest->outer_count)
+        return false;
     const Stage *store = &nest->stages[0];
     if (store->kind != STAGE_STORE) return false;
     for (int d = 0; d < nest->operands[store->operand].rank; d++)
@@ -222,7 +225,6 @@ static bool reader_accepts(const Inline *inl, uint32_t id, uint32_t reader, doub
     const Producer *about = &inl->producers[id];
     uint32_t buffer = producer->launch.buffers[producer->nest->stages[0].operand];
     double elements = nest_iterations(producer->nest, nest_outer_mask(producer->nest));
-    if (!item->nest) return false;
     for (size_t f = 0; f < item->nest->formulas.count; f++) {
         const Formula *load = &item->nest->formulas.items[f];
         if (load->kind != FORMULA_LOAD || item->launch.buffers[load->operand] != buffer) continue;
@@ -266,7 +268,8 @@ static double epilogue_bytes(const Inline *inl, uint32_t id) {
     double bytes = 0;
     for (size_t i = 0; i < inl->producers[id].leaves.count; i++) {
         const Leaf *leaf = &inl->producers[id].leaves.items[i];
-        if (leaf->reader != id || fuse->program->buffers.items[leaf->buffer].kind != BUFFER_TEMPORARY) continue;
+        if (leaf->reader != id || fuse->program->buffers.items[leaf->buffer].kind != BUFFER_TEMPORARY)
+            continue;
         if (fuse->readers[leaf->buffer].count != 1 || fuse->writers[leaf->buffer].count != 1) continue;
         const Item *maker = &fuse->items[fuse->writers[leaf->buffer].items[0]];
         if (maker->nest && maker->nest->stage_count > 1) bytes += 2 * leaf->bytes;
@@ -274,13 +277,18 @@ static double epilogue_bytes(const Inline *inl, uint32_t id) {
     return bytes;
 }
 
-static bool is_worth_it(const Producer *about, double repeats, double bytes_before, double bytes_after) {
-    bool hard = about->cost.expensive || about->cost.gathers;
+// Constants, indices and what little comes of them.
+static bool is_free(const Producer *about) {
     double own = 0;
     for (size_t i = 0; i < about->leaves.count; i++) own += about->leaves.items[i].bytes;
-    if (repeats <= 1) return true;
+    return own <= SMALL_BYTES && about->cost.operations <= FREE_OPERATIONS && !about->cost.expensive &&
+           !about->cost.gathers;
+}
+
+static bool is_worth_it(const Producer *about, double repeats, double bytes_before, double bytes_after) {
+    bool hard = about->cost.expensive || about->cost.gathers;
+    if (repeats <= 1 || is_free(about)) return true;
     if (hard) return false;
-    if (own <= SMALL_BYTES && about->cost.operations <= FREE_OPERATIONS) return true;
     int limit = repeats <= FEW_REPEATS ? FEW_OPERATIONS : MANY_OPERATIONS;
     return about->cost.operations <= limit && bytes_after <= bytes_before;
 }
@@ -297,7 +305,8 @@ static void gather_leaves(Inline *inl, uint32_t id) {
         if (load->kind != FORMULA_LOAD) continue;
         uint32_t buffer = item->launch.buffers[load->operand], maker = inl->maker[buffer];
         if (maker == UINT32_MAX) {
-            double count = nest_iterations(nest, nest_index_loops(nest, &nest->operands[load->operand], load->index));
+            double count =
+                nest_iterations(nest, nest_index_loops(nest, &nest->operands[load->operand], load->index));
             Leaf leaf = {buffer, id, item_span(inl->fuse, item, (int)load->operand),
                          count * element_bytes(load->element)};
             vector_push(inl->fuse->ir.arena, &about->leaves, leaf);
@@ -323,13 +332,20 @@ static void decide(Inline *inl, uint32_t id) {
     if (about->refused || fuse->program->buffers.items[buffer].kind != BUFFER_TEMPORARY) return;
     if (writers->count != 1 || (readers->count && readers->items[0] <= id)) return;
     double before = 0, after = 0, repeats = 0;
-    double own = nest_iterations(item->nest, nest_outer_mask(item->nest)) * element_bytes(item->nest->stages[0].element);
-    for (size_t i = 0; i < readers->count; i++)
-        if (!reader_accepts(inl, id, readers->items[i], &repeats, &after)) return;
+    uint32_t named = 0;  // kernels that need the buffer whatever others do
+    double own = nest_iterations(item->nest, nest_outer_mask(item->nest)) *
+                 element_bytes(item->nest->stages[0].element);
+    for (size_t i = 0; i < readers->count; i++) {
+        if (!fuse->items[readers->items[i]].nest)
+            named++;
+        else if (!reader_accepts(inl, id, readers->items[i], &repeats, &after))
+            return;
+    }
+    if (named && (named == readers->count || !is_free(about))) return;
     for (size_t i = 0; i < about->leaves.count; i++) before += about->leaves.items[i].bytes;
     before += own * (double)(1 + readers->count) - epilogue_bytes(inl, id);
     if (!is_worth_it(about, repeats, before, after) || !keeps_little(inl, id, own)) return;
-    about->inlined = true;
+    about->inlined = named == 0;
     inl->maker[buffer] = id;
 }
 
@@ -346,7 +362,8 @@ static uint32_t replace_load(Transplant *transplant, const Formula *load, const 
         transplant->failed = true;
         return FORMULA_NONE;
     }
-    Transplant below = transplant_begin(producer->nest, &producer->launch, transplant->to, transplant->launch);
+    Transplant below =
+        transplant_begin(producer->nest, &producer->launch, transplant->to, transplant->launch);
     memcpy(below.loop, inverse.loop, sizeof below.loop);
     memcpy(below.gathered, inverse.gathered, sizeof below.gathered);
     below.replace = replace_load;
@@ -363,7 +380,8 @@ static void append_name(const Ir *ir, Nest *nest, const Inline *inl, const Item 
         uint32_t maker = inl->maker[item->launch.buffers[i]];
         if (maker == UINT32_MAX || !item_reads(inl->fuse, item, i)) continue;
         const char *part = inl->fuse->items[maker].nest->name;
-        if (strlen(name) + strlen(part) < 32 && !strstr(name, part)) name = names_format(ir->names, "%s_%s", part, name);
+        if (strlen(name) + strlen(part) < 32 && !strstr(name, part))
+            name = names_format(ir->names, "%s_%s", part, name);
     }
     nest->name = name;
 }
@@ -420,7 +438,9 @@ static bool build_all(Inline *inl, Item *built) {
         const Item *item = &inl->fuse->items[i];
         built[i] = *item;
         if (!item->alive || inl->producers[i].inlined || !item->nest || !reads_inlined(inl, item)) continue;
-        if (build(inl, item, &built[i]) && (!may_read_own_target(item) || reads_own_target_in_place(&built[i]))) continue;
+        if (build(inl, item, &built[i]) &&
+            (!may_read_own_target(item) || reads_own_target_in_place(&built[i])))
+            continue;
         ok = false;
         for (int o = 0; o < item->launch.operand_count; o++) {
             uint32_t maker = inl->maker[item->launch.buffers[o]];
@@ -446,7 +466,9 @@ void fuse_inline(Fuse *fuse) {
         if (!fuse->items[i].alive) continue;
         fuse_unlist_item(fuse, i);
         fuse->items[i] = built[i];
-        if (inl.producers[i].inlined) fuse->items[i].alive = false;
-        else fuse_list_item(fuse, i);
+        if (inl.producers[i].inlined)
+            fuse->items[i].alive = false;
+        else
+            fuse_list_item(fuse, i);
     }
 }

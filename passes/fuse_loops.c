@@ -4,7 +4,7 @@
 #include "passes/fuse_merge.h"
 
 enum {
-    ENOUGH_ITERATIONS = 16, // outer iterations of a merged nest with much work in each
+    ENOUGH_ITERATIONS = 16,  // outer iterations of a merged nest with much work in each
     MUCH_WORK = 1 << 15,
     LITTLE_WORK = 1 << 15,  // two reductions to scalars that may share one thread
 };
@@ -18,9 +18,9 @@ AccessList merge_accesses(const Fuse *fuse, const Item *item) {
         const Formula *load = &nest->formulas.items[f];
         if (load->kind != FORMULA_LOAD) continue;
         uint32_t loops = nest_index_loops(nest, &nest->operands[load->operand], load->index);
-        list.items[list.count++] =
-            (Access){nest_address(nest, &item->launch, load->operand, load->index), false,
-                     nest_formula_users(nest, (uint32_t)f), nest_iterations(nest, loops) * element_bytes(load->element)};
+        list.items[list.count++] = (Access){nest_address(nest, &item->launch, load->operand, load->index),
+                                            false, nest_formula_users(nest, (uint32_t)f),
+                                            nest_iterations(nest, loops) * element_bytes(load->element)};
     }
     for (int i = 0; i < nest->stage_count; i++) {
         const Stage *stage = &nest->stages[i];
@@ -55,7 +55,8 @@ void merge_pair_loops(Merge *merge, const Access *p, const Access *c) {
     for (int pass = 0; pass < 2; pass++)  // equal names first
         for (int j = 0; j < merge->C->nest->outer_count; j++)
             for (int i = 0; i < merge->P->nest->outer_count && merge->p_of_c[j] < 0; i++) {
-                bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
+                bool same_name =
+                    merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
                 int64_t step = p->address.coefficient[i];
                 if (taken >> i & 1 || !loops_alike(merge->P, i, merge->C, j)) continue;
                 if (step != c->address.coefficient[j]) continue;
@@ -79,20 +80,22 @@ uint32_t merge_paired_c(const Merge *merge) {
     return mask;
 }
 
-// The outer loop with the smallest step of every write is among `loops`.
-static bool holds_contiguous(const Nest *nest, const AccessList *accesses, uint32_t loops) {
+static int64_t size_of(int64_t step) { return step < 0 ? -step : step; }
+
+// In every write, the outer loops `turned` lie inside of the other outer loops: they take smaller steps.
+// Else turning them would walk memory out of order.
+static bool lie_inside(const Nest *nest, const AccessList *accesses, uint32_t turned) {
     for (size_t i = 0; i < accesses->count; i++) {
-        int best = -1;
-        int64_t least = INT64_MAX;
+        const int64_t *step = accesses->items[i].address.coefficient;
+        int64_t largest = 0, smallest = INT64_MAX;
         if (!accesses->items[i].writes) continue;
         for (int loop = 0; loop < nest->outer_count; loop++) {
-            int64_t step = accesses->items[i].address.coefficient[loop];
-            if (step < 0) step = -step;
-            if (step == 0 || step >= least || nest->loops[loop].dimension.extent == 1) continue;
-            least = step;
-            best = loop;
+            if (step[loop] == 0 || nest->loops[loop].dimension.extent == 1) continue;
+            bool turns = turned >> loop & 1;
+            if (turns && size_of(step[loop]) > largest) largest = size_of(step[loop]);
+            if (!turns && size_of(step[loop]) < smallest) smallest = size_of(step[loop]);
         }
-        if (best >= 0 && !(loops >> best & 1)) return false;
+        if (largest >= smallest) return false;
     }
     return true;
 }
@@ -137,17 +140,20 @@ static double most_work(const Nest *nest) {
 // Cases A, B and C of the head of this file.
 bool merge_structure_fits(const Merge *merge) {
     const Nest *p = merge->P->nest, *c = merge->C->nest;
-    uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge), more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
+    uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge),
+             more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
     if (merge->is_contraction && (more_p || more_c || merge_reduces(c))) return false;
     if (merge_reduces(p) && merge_reduces(c) &&
         (reduces_columns(p, &merge->p_access) || reduces_columns(c, &merge->c_access)))
         return false;
-    if (merge_reduces(p) && merge_reduces(c) && p->outer_count == 0 && most_work(p) + most_work(c) > LITTLE_WORK) return false;
+    if (merge_reduces(p) && merge_reduces(c) && p->outer_count == 0 &&
+        most_work(p) + most_work(c) > LITTLE_WORK)
+        return false;
     if (!more_p && !more_c) return true;
     if ((more_p && more_c) || !merge->feeds) return false;
     if (more_p ? merge_reduces(p) : merge_reduces(c)) return false;
     if (merge_paired_p(merge) == 0) return false;
-    if (!holds_contiguous(more_p ? p : c, more_p ? &merge->p_access : &merge->c_access, more_p ? more_p : more_c))
+    if (!lie_inside(more_p ? p : c, more_p ? &merge->p_access : &merge->c_access, more_p ? more_p : more_c))
         return false;
     double work = most_work(more_p ? p : c);
     return work <= MUCH_WORK || nest_iterations(p, merge_paired_p(merge)) >= ENOUGH_ITERATIONS;
@@ -162,19 +168,21 @@ static int loop_in_merged(const Transplant *plant, int loop) {
 }
 
 // An inner loop of the merged nest that can be loop `j` of C too: by its steps in the pair of accesses
-// that were compared, else by name.
-static int find_inner(const Merge *merge, const Access *p, const Access *c, int j) {
+// that were compared, else by name. It comes after loop `after`: C's loops keep their order.
+static int find_inner(const Merge *merge, const Access *p, const Access *c, int j, int after) {
     int found = -1;
     for (int i = 0; i < merge->P->nest->loop_count; i++) {
         int loop = loop_in_merged(&merge->p_plant, i);
-        bool taken = loop < merge->nest->outer_count;
+        bool taken = loop < merge->nest->outer_count || loop <= after;
         for (int other = 0; other < merge->C->nest->loop_count; other++)
             taken |= loop_in_merged(&merge->c_plant, other) == loop;
         if (taken || !loops_alike(merge->P, i, merge->C, j)) continue;
         bool same_name = merge->P->nest->loops[i].dimension.name == merge->C->nest->loops[j].dimension.name;
         int64_t step = p->address.coefficient[i];
-        if (step != 0 && step == c->address.coefficient[j] && (found < 0 || same_name)) found = loop;
-        else if (found < 0 && same_name) found = loop;
+        if (step != 0 && step == c->address.coefficient[j] && (found < 0 || same_name))
+            found = loop;
+        else if (found < 0 && same_name)
+            found = loop;
     }
     return found;
 }
@@ -190,11 +198,14 @@ void merge_make_loops(Merge *merge, const Access *p, const Access *c) {
         if (loop_in_merged(&merge->p_plant, i) < 0) transplant_loop(&merge->p_plant, i);
     for (int j = 0; j < cn->outer_count; j++)
         if (merge->p_of_c[j] >= 0) merge->c_plant.loop[j] = merge->p_plant.loop[merge->p_of_c[j]];
-    for (int j = 0; j < cn->loop_count; j++) {
+    for (int j = 0, last = -1; j < cn->loop_count; j++) {
         if (loop_in_merged(&merge->c_plant, j) >= 0) continue;
-        int loop = find_inner(merge, p, c, j);
-        if (loop >= 0) merge->c_plant.loop[j].scale[loop] = 1;
-        else transplant_loop(&merge->c_plant, j);
+        int loop = find_inner(merge, p, c, j, last);
+        if (loop >= 0)
+            merge->c_plant.loop[j].scale[loop] = 1;
+        else
+            transplant_loop(&merge->c_plant, j);
+        last = loop_in_merged(&merge->c_plant, j);
     }
 }
 
@@ -234,30 +245,6 @@ static void inner_range(const Nest *nest, const Address *address, int64_t *low, 
     if (most > *high) *high = most;
 }
 
-typedef struct Meeting {
-    int count;
-    int64_t step[LOOP_MAX], last[LOOP_MAX];  // of the outer loops, the largest step first
-} Meeting;
-
-// Is there a choice of distances, one per loop from `at` on and not all zero (unless `moved`), that brings
-// the sum of step * distance into [low, high]?
-static bool can_meet(const Meeting *meeting, int at, int64_t low, int64_t high, bool moved) {
-    if (at == meeting->count) return moved && low <= 0 && 0 <= high;
-    int64_t rest = 0, step = meeting->step[at];
-    for (int i = at + 1; i < meeting->count; i++) rest += meeting->step[i] * meeting->last[i];
-    for (int64_t distance = -meeting->last[at]; distance <= meeting->last[at]; distance++) {
-        int64_t least = low - rest, most = high + rest;
-        if (step > 0 && distance * step < least) {  // skip to the first that can reach
-            int64_t first = least >= 0 ? (least + step - 1) / step : -((-least) / step);
-            if (first > meeting->last[at]) return false;
-            distance = first;
-        }
-        if (distance * step > most) return false;
-        if (can_meet(meeting, at + 1, low - distance * step, high - distance * step, moved || distance != 0)) return true;
-    }
-    return false;
-}
-
 // Do the two accesses meet in the same outer iteration only? They must move alike with the outer loops.
 static bool same_iteration(const Nest *nest, const Address *a, const Address *b) {
     Meeting meeting = {.count = 0};
@@ -265,19 +252,12 @@ static bool same_iteration(const Nest *nest, const Address *a, const Address *b)
     inner_range(nest, a, &a_low, &a_high);
     inner_range(nest, b, &b_low, &b_high);
     for (int loop = 0; loop < nest->outer_count; loop++) {
-        int64_t last = nest->loops[loop].dimension.extent - 1, step = a->coefficient[loop];
-        if (last == 0) continue;
+        int64_t extent = nest->loops[loop].dimension.extent, step = a->coefficient[loop];
+        if (extent == 1) continue;
         if (step != b->coefficient[loop] || step == 0) return false;
-        if (step < 0) step = -step;  // distances go both ways
-        int at = meeting.count++;
-        for (; at > 0 && meeting.step[at - 1] < step; at--) {
-            meeting.step[at] = meeting.step[at - 1];
-            meeting.last[at] = meeting.last[at - 1];
-        }
-        meeting.step[at] = step;
-        meeting.last[at] = last;
+        meeting_add(&meeting, step, extent);
     }
-    return !can_meet(&meeting, 0, b_low - a_high, b_high - a_low, false);
+    return !meeting_reaches(&meeting, b_low - a_high, b_high - a_low, false);
 }
 
 bool merge_dependences_hold(const Merge *merge) {
@@ -285,7 +265,8 @@ bool merge_dependences_hold(const Merge *merge) {
         for (size_t j = 0; j < merge->c_access.count; j++) {
             const Access *p = &merge->p_access.items[i], *c = &merge->c_access.items[j];
             if (p->address.buffer != c->address.buffer || (!p->writes && !c->writes)) continue;
-            Address a = merged_address(&merge->p_plant, &p->address), b = merged_address(&merge->c_plant, &c->address);
+            Address a = merged_address(&merge->p_plant, &p->address),
+                    b = merged_address(&merge->c_plant, &c->address);
             if (!same_iteration(merge->nest, &a, &b)) return false;
         }
     return true;

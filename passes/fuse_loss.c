@@ -17,7 +17,7 @@
 #include "ir/op.h"
 #include "passes/loss_region.h"
 
-enum { ROWS_MIN = 64, ROWS_STEP = 16 };
+enum { ROWS_MIN = 64, ROWS_STEP = 16, CHUNKS_MAX = 512 };  // chunks: about, so that the graph stays small
 
 typedef struct Meaning {            // of a composite at a chunk's extents
     const Graph *function;
@@ -55,6 +55,9 @@ static void choose_chunks(Sweep *sweep, int64_t bytes) {
     const LossRegion *region = &sweep->region;
     int64_t target = bytes / region->row_bytes / ROWS_STEP * ROWS_STEP;
     if (target < ROWS_MIN) target = ROWS_MIN;
+    int64_t rows = 1;  // fewer than 2^47, like the elements of any value
+    for (int i = 0; i < region->row_count; i++) rows *= region->rows[i].extent;
+    if (target < rows / CHUNKS_MAX) target = rows / CHUNKS_MAX;
     sweep->cells = 1;
     for (int i = region->row_count; i-- > 0;) {
         int64_t extent = region->rows[i].extent;

@@ -7,7 +7,7 @@
 //  - no launch between stands in the way of moving C up to P, or else P down to C;
 //  - all outer loops of both are parallel, and they correspond: A) all of them; or B) C has more and no
 //    reductions: its further loops become inner ones; or C) P has more and no reductions. In B and C the
-//    loops that turn inner hold the contiguous one, and enough iterations are left outside;
+//    loops that turn inner take smaller steps than the others, and enough iterations are left outside;
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
 //  - C reads what P makes; or A) holds and they share a quarter of the bytes that the smaller one moves,
 //    or a byte where both are small; or both are scalars.
@@ -18,9 +18,9 @@
 // Where C loads what a stage of P stored in the same place, it takes the formula: always at one point of
 // the iteration or where it does not move with the inner loops; else where it is small and the buffer is
 // gone then. Otherwise the value is read back from the row just written.
-#include <string.h>
-
 #include "passes/fuse_merge.h"
+
+#include <string.h>
 
 enum {
     CANDIDATES = 12,
@@ -58,16 +58,20 @@ static bool build(Merge *merge, const Access *p, const Access *c) {
     begin_nest(merge);
     merge_make_loops(merge, p, c);
     if (merge->p_plant.failed || merge->c_plant.failed) return false;
-    if (!merge_keeps_order(&merge->p_plant) || !merge_keeps_order(&merge->c_plant) || !merge_dependences_hold(merge)) return false;
+    if (!merge_keeps_order(&merge->p_plant) || !merge_keeps_order(&merge->c_plant) ||
+        !merge_dependences_hold(merge))
+        return false;
     if (!merge->feeds) {
         double a = merge_all_bytes(&merge->p_access), b = merge_all_bytes(&merge->c_access);
         bool small = a <= SMALL_BYTES && b <= SMALL_BYTES;
         if (!small && merge_shared_bytes(merge) * 4 < (a < b ? a : b)) return false;
     }
-    if (!merge_fill(merge) || merge_stores_twice(merge) || merge->nest->formulas.count > FORMULA_LIMIT) return false;
+    if (!merge_fill(merge) || merge_stores_twice(merge) || merge->nest->formulas.count > FORMULA_LIMIT)
+        return false;
     merge_drop_dead_stores(merge);
     nest_compact(merge->nest);
     nest_mark_parallel(merge->nest);
+    if (merge_reads_back_at_point(merge)) return false;
     Contraction contraction;
     if (merge->is_contraction && !nest_contraction(merge->nest, &contraction)) return false;
     return nest_operands_apart(merge->fuse, &merge->built);
@@ -83,7 +87,8 @@ static bool try_pair(Merge *merge) {
         for (size_t i = 0; i < merge->p_access.count; i++)
             for (size_t j = 0; j < merge->c_access.count; j++) {
                 const Access *p = &merge->p_access.items[i], *c = &merge->c_access.items[j];
-                if (p->address.buffer != c->address.buffer || p->address.gathered || c->address.gathered) continue;
+                if (p->address.buffer != c->address.buffer || p->address.gathered || c->address.gathered)
+                    continue;
                 bool feeds = p->writes && !c->writes;
                 if (feeds != (round == 0)) continue;
                 if (build(merge, p, c)) return true;
@@ -94,7 +99,8 @@ static bool try_pair(Merge *merge) {
 static bool feeds(const Fuse *fuse, const Item *p, const Item *c) {
     for (int i = 0; i < p->launch.operand_count; i++)
         for (int j = 0; j < c->launch.operand_count; j++)
-            if (p->launch.buffers[i] == c->launch.buffers[j] && item_writes(fuse, p, i) && item_reads(fuse, c, j))
+            if (p->launch.buffers[i] == c->launch.buffers[j] && item_writes(fuse, p, i) &&
+                item_reads(fuse, c, j))
                 return true;
     return false;
 }
@@ -103,7 +109,9 @@ static bool feeds(const Fuse *fuse, const Item *p, const Item *c) {
 static int64_t temporary_bytes(const Fuse *fuse, const Item *item, int operand) {
     const Buffer *buffer = &fuse->program->buffers.items[item->launch.buffers[operand]];
     Span span = item_span(fuse, item, operand);
-    return buffer->kind == BUFFER_TEMPORARY ? (span.high - span.low + 1) * element_bytes(buffer->type->element) : 0;
+    return buffer->kind == BUFFER_TEMPORARY
+               ? (span.high - span.low + 1) * element_bytes(buffer->type->element)
+               : 0;
 }
 
 // Bytes that live longer when C moves up to P, less those that then never live.
@@ -128,19 +136,35 @@ static int64_t kept_when_down(const Fuse *fuse, const Item *P) {
     return bytes;
 }
 
+// Whether the merged nest can be within its limits: operands but for what P makes for C alone, stages.
+static bool fits(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
+    int operands = C->launch.operand_count;
+    if (P->nest->stage_count + C->nest->stage_count > STAGE_LIMIT) return false;
+    for (int i = 0; i < P->launch.operand_count; i++) {
+        uint32_t buffer = P->launch.buffers[i];
+        bool shared = false, goes = item_writes(fuse, P, i) && fuse->readers[buffer].count == 1 &&
+                                    fuse->readers[buffer].items[0] == c;
+        for (int j = 0; j < C->launch.operand_count && !shared; j++)
+            shared = C->launch.buffers[j] == buffer && C->launch.offsets[j] == P->launch.offsets[i];
+        operands += goes ? -shared : !shared;
+    }
+    return operands <= NEST_OPERAND_MAX;
+}
+
 // Merges items p < c; returns where the merged one is, or UINT32_MAX.
 static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     const Item *P = &fuse->items[p], *C = &fuse->items[c];
     Contraction contraction;
     if (!P->nest || !C->nest || !all_parallel(P->nest) || !all_parallel(C->nest)) return UINT32_MAX;
-    if (nest_contraction(C->nest, &contraction)) return UINT32_MAX;
+    if (!fits(fuse, P, C, c) || nest_contraction(C->nest, &contraction)) return UINT32_MAX;
     if (C->launch.region != P->launch.region && C->launch.region != 0) return UINT32_MAX;
     Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C};
     merge.is_contraction = nest_contraction(P->nest, &contraction);
     merge.feeds = feeds(fuse, P, C);
     if (!merge.feeds && merge.is_contraction) return UINT32_MAX;
     bool up = !fuse_conflict(fuse, C, p, c) && (c - p <= FUSE_WINDOW || kept_when_up(fuse, P, C, c) <= 0);
-    if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0))) return UINT32_MAX;
+    if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0)))
+        return UINT32_MAX;
     merge.p_access = merge_accesses(fuse, P);
     merge.c_access = merge_accesses(fuse, C);
     bool found = try_pair(&merge);
@@ -189,18 +213,20 @@ static Candidates find_candidates(const Fuse *fuse, uint32_t item) {
     const Item *it = &fuse->items[item];
     Candidates candidates = {.count = 0};
     for (int i = 0; i < it->launch.operand_count; i++)
-        if (item_reads(fuse, it, i)) add_candidates(&fuse->writers[it->launch.buffers[i]], item, 1, &candidates);
+        if (item_reads(fuse, it, i))
+            add_candidates(&fuse->writers[it->launch.buffers[i]], item, 1, &candidates);
     sort_latest_first(&candidates, 0);
     int producers = candidates.count;
     for (int i = 0; i < it->launch.operand_count; i++) {
         uint32_t buffer = it->launch.buffers[i];
-        if (fuse->program->buffers.items[buffer].bytes <= 64) continue;  // scalars bring nobody together
+        if (fuse->program->buffers.items[buffer].bytes <= 8) continue;  // scalars bring nobody together
         add_candidates(&fuse->readers[buffer], item, 2, &candidates);
         add_candidates(&fuse->writers[buffer], item, 1, &candidates);
     }
     sort_latest_first(&candidates, producers);
     bool is_scalar = it->nest && it->nest->loop_count == 0 && candidates.count < CANDIDATES;
-    if (is_scalar && fuse->last_scalar != UINT32_MAX && fuse->last_scalar < item && fuse->items[fuse->last_scalar].alive)
+    if (is_scalar && fuse->last_scalar != UINT32_MAX && fuse->last_scalar < item &&
+        fuse->items[fuse->last_scalar].alive)
         candidates.items[candidates.count++] = fuse->last_scalar;
     return candidates;
 }
@@ -219,6 +245,7 @@ void fuse_merge(Fuse *fuse) {
                 if (merged) at = slot;
             }
         }
-        if (fuse->items[at].alive && fuse->items[at].nest && fuse->items[at].nest->outer_count == 0) fuse->last_scalar = at;
+        if (fuse->items[at].alive && fuse->items[at].nest && fuse->items[at].nest->outer_count == 0)
+            fuse->last_scalar = at;
     }
 }

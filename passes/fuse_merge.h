@@ -24,17 +24,17 @@ typedef struct Merge {
     uint32_t p, c;
     const Item *P, *C;
     AccessList p_access, c_access;
-    bool is_contraction, feeds;     // of P; C reads what P makes
-    int p_of_c[LOOP_MAX];           // the outer loop of P that is this outer loop of C, or -1
+    bool is_contraction, feeds;  // of P; C reads what P makes
+    int p_of_c[LOOP_MAX];        // the outer loop of P that is this outer loop of C, or -1
     Item built;
-    Nest *nest;                     // built.nest while it grows
+    Nest *nest;  // built.nest while it grows
     Transplant p_plant, c_plant;
-    int tried[MERGE_TRIES][LOOP_MAX];     // pairings that did not work
+    int tried[MERGE_TRIES][LOOP_MAX];  // pairings that did not work
     int tried_count;
-    int p_stages;                   // stages [0, p_stages) of the merged nest are P's
-    int trailing;                   // first of P's last stages without inner loops
-    bool point;                     // all stages of C are without inner loops
-    bool joined;                    // some took the place of one of P's
+    int p_stages;  // stages [0, p_stages) of the merged nest are P's
+    int trailing;  // first of P's last stages without inner loops
+    bool point;    // all stages of C are without inner loops
+    bool joined;   // some took the place of one of P's
 } Merge;
 
 // ---- fuse_loops.c ----
@@ -57,6 +57,7 @@ double merge_all_bytes(const AccessList *list);
 
 bool merge_fill(Merge *merge);  // the stages of P, then those of C, in the nest whose loops are there
 bool merge_stores_twice(const Merge *merge);
+bool merge_reads_back_at_point(const Merge *merge);
 void merge_drop_dead_stores(Merge *merge);  // to temporaries that nothing reads any more
 
 #endif

@@ -6,11 +6,13 @@
 // ---- Launches and buffers ----
 
 bool item_reads(const Fuse *fuse, const Item *item, int operand) {
-    return item->nest ? item->nest->operands[operand].reads : launch_reads(fuse->program, &item->launch, operand);
+    return item->nest ? item->nest->operands[operand].reads
+                      : launch_reads(fuse->program, &item->launch, operand);
 }
 
 bool item_writes(const Fuse *fuse, const Item *item, int operand) {
-    return item->nest ? item->nest->operands[operand].writes : launch_writes(fuse->program, &item->launch, operand);
+    return item->nest ? item->nest->operands[operand].writes
+                      : launch_writes(fuse->program, &item->launch, operand);
 }
 
 Span item_span(const Fuse *fuse, const Item *item, int operand) {
@@ -18,7 +20,8 @@ Span item_span(const Fuse *fuse, const Item *item, int operand) {
     const NamedKernel *named = item->nest ? NULL : fuse->program->kernels.items[item->launch.kernel].named;
     int rank = named ? named->types[operand]->rank : item->nest->operands[operand].rank;
     for (int d = 0; d < rank; d++) {
-        int64_t extent = named ? named->types[operand]->dimensions[d].extent : item->nest->operands[operand].extent[d];
+        int64_t extent =
+            named ? named->types[operand]->dimensions[d].extent : item->nest->operands[operand].extent[d];
         int64_t stride = named ? named->strides[operand][d] : item->nest->operands[operand].stride[d];
         *(stride < 0 ? &span.low : &span.high) += (extent - 1) * stride;
     }
@@ -32,8 +35,10 @@ static size_t list_position(const ItemList *list, uint32_t item) {
     size_t low = 0, high = list->count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (list->items[middle] < item) low = middle + 1;
-        else high = middle;
+        if (list->items[middle] < item)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }
@@ -70,8 +75,8 @@ void fuse_unlist_item(Fuse *fuse, uint32_t item) {
 }
 
 // Does an item of the list in [low, high) touch this part of the buffer?
-static bool touched(const Fuse *fuse, const ItemList *list, uint32_t buffer, Span span, bool writing, uint32_t low,
-                    uint32_t high) {
+static bool touched(const Fuse *fuse, const ItemList *list, uint32_t buffer, Span span, bool writing,
+                    uint32_t low, uint32_t high) {
     for (size_t i = list_position(list, low); i < list->count && list->items[i] < high; i++) {
         const Item *other = &fuse->items[list->items[i]];
         for (int o = 0; o < other->launch.operand_count; o++)
@@ -114,12 +119,61 @@ void fuse_add_buffers(Fuse *fuse, size_t before) {
     fuse->writers = writers;
 }
 
+// ---- Whether two walks through a buffer meet ----
+
+void meeting_add(Meeting *meeting, int64_t step, int64_t extent) {
+    if (step < 0) step = -step;  // distances go both ways
+    int at = meeting->count++;
+    for (; at > 0 && meeting->step[at - 1] < step; at--) {
+        meeting->step[at] = meeting->step[at - 1];
+        meeting->last[at] = meeting->last[at - 1];
+    }
+    meeting->step[at] = step;
+    meeting->last[at] = extent - 1;
+}
+
+// The same from step `at` on; `moved`: some distance before was not zero.
+static bool reaches(const Meeting *meeting, int at, int64_t low, int64_t high, bool moved) {
+    if (at == meeting->count) return moved && low <= 0 && 0 <= high;
+    int64_t rest = 0, step = meeting->step[at];
+    for (int i = at + 1; i < meeting->count; i++) rest += meeting->step[i] * meeting->last[i];
+    for (int64_t distance = -meeting->last[at]; distance <= meeting->last[at]; distance++) {
+        int64_t least = low - rest, most = high + rest;
+        if (step > 0 && distance * step < least) {  // skip to the first that can reach
+            int64_t first = least >= 0 ? (least + step - 1) / step : -((-least) / step);
+            if (first > meeting->last[at]) return false;
+            distance = first;
+        }
+        if (distance * step > most) return false;
+        if (reaches(meeting, at + 1, low - distance * step, high - distance * step, moved || distance != 0))
+            return true;
+    }
+    return false;
+}
+
+bool meeting_reaches(const Meeting *meeting, int64_t low, int64_t high, bool standing) {
+    return reaches(meeting, 0, low, high, standing);
+}
+
+// No element belongs to both operands. Exact where they have the same shape; else by their spans.
+static bool apart(const Fuse *fuse, const Item *item, int i, int j) {
+    const NestOperand *a = &item->nest->operands[i], *b = &item->nest->operands[j];
+    Meeting meeting = {.count = 0};
+    if (!overlap(item_span(fuse, item, i), item_span(fuse, item, j))) return true;
+    if (a->rank != b->rank) return false;
+    for (int d = 0; d < a->rank; d++) {
+        if (a->extent[d] != b->extent[d] || a->stride[d] != b->stride[d]) return false;
+        meeting_add(&meeting, a->stride[d], a->extent[d]);
+    }
+    int64_t distance = item->launch.offsets[j] - item->launch.offsets[i];
+    return !meeting_reaches(&meeting, distance, distance, true);
+}
+
 bool nest_operands_apart(const Fuse *fuse, const Item *item) {
     for (int i = 0; i < item->launch.operand_count; i++) {
         if (!item_writes(fuse, item, i)) continue;
         for (int j = 0; j < item->launch.operand_count; j++)
-            if (i != j && item->launch.buffers[i] == item->launch.buffers[j] &&
-                overlap(item_span(fuse, item, i), item_span(fuse, item, j)))
+            if (i != j && item->launch.buffers[i] == item->launch.buffers[j] && !apart(fuse, item, i, j))
                 return false;
     }
     return true;
@@ -157,7 +211,8 @@ enum { USUAL_FORMULAS = 512 };  // as many need no memory of the arena
 uint32_t nest_formula_users(const Nest *nest, uint32_t formula) {
     bool usual[USUAL_FORMULAS] = {false}, *uses = usual;
     uint32_t mask = 0;
-    if (nest->formulas.count > USUAL_FORMULAS) uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    if (nest->formulas.count > USUAL_FORMULAS)
+        uses = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
     uses[formula] = true;
     for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
         const Formula *f = &nest->formulas.items[i];
@@ -198,7 +253,8 @@ static void add_cost(const Nest *nest, uint32_t id, bool *seen, FormulaCost *cos
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula) {
     FormulaCost cost = {0};
     bool usual[USUAL_FORMULAS] = {false}, *seen = usual;
-    if (nest->formulas.count > USUAL_FORMULAS) seen = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
+    if (nest->formulas.count > USUAL_FORMULAS)
+        seen = ARENA_ARRAY(nest->ir->arena, bool, nest->formulas.count);
     add_cost(nest, formula, seen, &cost);
     return cost;
 }
@@ -283,7 +339,8 @@ void transplant_loop(Transplant *transplant, int number) {
     }
     const char *base = loop.dimension.name;
     for (int i = 0, suffix = 2; i < to->loop_count; i++)
-        if (to->loops[i].dimension.name == loop.dimension.name) {  // another loop has the name: make a new one
+        if (to->loops[i].dimension.name ==
+            loop.dimension.name) {  // another loop has the name: make a new one
             loop.dimension.name = names_format(to->ir->names, "%s.%d", base, suffix++);
             i = -1;
         }
@@ -325,10 +382,12 @@ static uint32_t gathered_part(Transplant *transplant, const Affine *affine) {
 }
 
 // An index that is gathered by the value of loops is affine, as far as it stays inside of the operand.
-static void fold_gathered(const Transplant *transplant, const NestOperand *operand, int dimension, Index *index) {
+static void fold_gathered(const Transplant *transplant, const NestOperand *operand, int dimension,
+                          Index *index) {
     const Nest *to = transplant->to;
     const Formula *formula = &to->formulas.items[index->gathered];
-    while (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast && formula->element == ELEMENT_I64)
+    while (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast &&
+           formula->element == ELEMENT_I64)
         formula = &to->formulas.items[formula->arguments[0]];
     if (formula->kind != FORMULA_LOOP) return;
     Affine sum = index->affine;
@@ -349,7 +408,8 @@ void transplant_index(Transplant *transplant, uint32_t operand, const Index *ind
         if (index[d].gathered == FORMULA_NONE) continue;
         if (mapped[d].gathered != FORMULA_NONE) transplant->failed = true;
         mapped[d].gathered = transplant_formula(transplant, index[d].gathered);
-        if (!transplant->failed) fold_gathered(transplant, &transplant->from->operands[operand], d, &mapped[d]);
+        if (!transplant->failed)
+            fold_gathered(transplant, &transplant->from->operands[operand], d, &mapped[d]);
     }
 }
 
@@ -383,22 +443,26 @@ uint32_t transplant_formula(Transplant *transplant, uint32_t id) {
     Formula formula = transplant->from->formulas.items[id];
     uint32_t result = 0;
     switch (formula.kind) {
-    case FORMULA_LOAD: result = transplant_load(transplant, &formula); break;
-    case FORMULA_LOOP:
-        if (gathered_part(transplant, &formula.affine) != FORMULA_NONE) transplant->failed = true;
-        formula.affine = map_affine(transplant, &formula.affine);
-        result = nest_formula(transplant->to, formula);
-        break;
-    case FORMULA_STAGE:
-        formula.stage = transplant->stage[formula.stage];
-        result = nest_formula(transplant->to, formula);
-        break;
-    case FORMULA_PRIMITIVE:
-        for (int a = 0; a < primitive_arguments(formula.primitive); a++)
-            formula.arguments[a] = transplant_formula(transplant, formula.arguments[a]);
-        result = transplant->failed ? 0 : nest_formula(transplant->to, formula);
-        break;
-    case FORMULA_CONSTANT: result = nest_formula(transplant->to, formula); break;
+        case FORMULA_LOAD:
+            result = transplant_load(transplant, &formula);
+            break;
+        case FORMULA_LOOP:
+            if (gathered_part(transplant, &formula.affine) != FORMULA_NONE) transplant->failed = true;
+            formula.affine = map_affine(transplant, &formula.affine);
+            result = nest_formula(transplant->to, formula);
+            break;
+        case FORMULA_STAGE:
+            formula.stage = transplant->stage[formula.stage];
+            result = nest_formula(transplant->to, formula);
+            break;
+        case FORMULA_PRIMITIVE:
+            for (int a = 0; a < primitive_arguments(formula.primitive); a++)
+                formula.arguments[a] = transplant_formula(transplant, formula.arguments[a]);
+            result = transplant->failed ? 0 : nest_formula(transplant->to, formula);
+            break;
+        case FORMULA_CONSTANT:
+            result = nest_formula(transplant->to, formula);
+            break;
     }
     if (transplant->failed) return 0;
     return transplant->map[id] = result;

@@ -10,9 +10,9 @@
 enum { LARGE = 1 << 14, PARTS = 64, FEWEST_PARTS = 8, MOST_PARTS = 1024 };
 
 typedef struct Split {
-    uint32_t outer;      // inner loops that become the parts
-    int loop;            // a loop that is cut, or -1
-    int64_t cut;         // into that many pieces
+    uint32_t outer;  // inner loops that become the parts
+    int loop;        // a loop that is cut, or -1
+    int64_t cut;     // into that many pieces
 } Split;
 
 // The divisor of `extent` that comes closest to `wanted` from above, else the largest below; 1: none.
@@ -127,7 +127,8 @@ static bool make_first(Fuse *fuse, const Item *item, int number, const Split *sp
     Index *index = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
     store.operand = add_parts(first, &made->launch, buffer, type, true, loops, index);
     store.index = index;
-    store.formula = nest_formula(first, (Formula){.kind = FORMULA_STAGE, .stage = 0, .element = stage->element});
+    store.formula =
+        nest_formula(first, (Formula){.kind = FORMULA_STAGE, .stage = 0, .element = stage->element});
     first->stages[first->stage_count++] = sum;
     first->stages[first->stage_count++] = store;
     nest_compact(first);
@@ -183,8 +184,11 @@ static void split_item(Fuse *fuse, uint32_t id, int number) {
     const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
     if (!type) return;
     size_t before = fuse->program->buffers.count;
-    uint32_t buffer = program_add_buffer(
-        fuse->program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "parts", .type = type, .bytes = type_bytes(type), .offset = -1});
+    uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY,
+                                                                 .name = "parts",
+                                                                 .type = type,
+                                                                 .bytes = type_bytes(type),
+                                                                 .offset = -1});
     fuse_add_buffers(fuse, before);
     if (!make_first(fuse, item, number, &split, buffer, type, &first) ||
         !make_second(fuse, item, number, &split, buffer, type, &second))

@@ -35,7 +35,8 @@ static uint32_t loaded_operands(const Nest *nest, uint32_t formula) {
     for (uint32_t f = 0; f <= formula; f++) {
         const Formula *user = &nest->formulas.items[f];
         if (user->kind == FORMULA_PRIMITIVE)
-            for (int a = 0; a < primitive_arguments(user->primitive); a++) mask[f] |= mask[user->arguments[a]];
+            for (int a = 0; a < primitive_arguments(user->primitive); a++)
+                mask[f] |= mask[user->arguments[a]];
         if (user->kind != FORMULA_LOAD) continue;
         mask[f] |= 1u << user->operand;
         for (int d = 0; d < nest->operands[user->operand].rank; d++)
@@ -104,15 +105,21 @@ static int find_writer(const Merge *merge, const Stage *user, const Address *rea
 }
 
 static uint32_t add_formulas(Nest *nest, Element element, uint32_t a, uint32_t b, Place place) {
-    return nest_formula(nest, (Formula){.kind = FORMULA_PRIMITIVE, .primitive = PRIMITIVE_add, .element = element,
-                                        .arguments = {a, b}, .place = place});
+    return nest_formula(nest, (Formula){.kind = FORMULA_PRIMITIVE,
+                                        .primitive = PRIMITIVE_add,
+                                        .element = element,
+                                        .arguments = {a, b},
+                                        .place = place});
 }
 
 // What is there after a stage without inner loops.
 static uint32_t written_value(Nest *nest, const Stage *store) {
     if (store->kind == STAGE_STORE) return store->formula;
-    Formula old = {.kind = FORMULA_LOAD, .element = store->element, .operand = store->operand,
-                   .index = store->index, .place = store->place};
+    Formula old = {.kind = FORMULA_LOAD,
+                   .element = store->element,
+                   .operand = store->operand,
+                   .index = store->index,
+                   .place = store->place};
     return add_formulas(nest, store->element, nest_formula(nest, old), store->formula, store->place);
 }
 
@@ -150,7 +157,8 @@ static bool join_writes(Merge *merge) {
         Stage *stage = &nest->stages[s];
         Address written = nest_address(nest, &merge->built.launch, stage->operand, stage->index);
         int earlier = find_writer(merge, stage, &written);
-        if (earlier < merge->trailing || nest->stages[earlier].operand != stage->operand || written.gathered) continue;
+        if (earlier < merge->trailing || nest->stages[earlier].operand != stage->operand || written.gathered)
+            continue;
         if (stage->kind == STAGE_ADD)
             stage->formula = add_formulas(nest, stage->element, written_value(nest, &nest->stages[earlier]),
                                           stage->formula, stage->place);
@@ -219,6 +227,24 @@ void merge_drop_dead_stores(Merge *merge) {
     merge->built.launch = launch;
 }
 
+// A load that does not move with the inner loops comes after a store to its buffer: a back end may still
+// hold the value from before in a register.
+bool merge_reads_back_at_point(const Merge *merge) {
+    const Nest *nest = merge->nest;
+    const uint32_t *buffers = merge->built.launch.buffers;
+    for (size_t f = 0; f < nest->formulas.count; f++) {
+        const Formula *load = &nest->formulas.items[f];
+        if (load->kind != FORMULA_LOAD) continue;
+        uint32_t loops = nest_index_loops(nest, &nest->operands[load->operand], load->index);
+        uint32_t users = nest_formula_users(nest, (uint32_t)f);
+        for (int s = 0; s < nest->stage_count && !(loops & ~nest_outer_mask(nest)); s++)
+            if (stage_writes(&nest->stages[s]) &&
+                buffers[nest->stages[s].operand] == buffers[load->operand] && users >> s > 1)
+                return true;
+    }
+    return false;
+}
+
 // C computes a temporary that P has made as well: it was cloned so that the value need not be kept, and
 // must stay where it is.
 bool merge_stores_twice(const Merge *merge) {
@@ -241,7 +267,8 @@ bool merge_fill(Merge *merge) {
     merge->c_plant.replace = stored_formula;
     merge->c_plant.context = merge;
     merge->point = true;
-    for (int i = 0; i < c->stage_count; i++) merge->point &= stage_writes(&c->stages[i]) && c->stages[i].inner == 0;
+    for (int i = 0; i < c->stage_count; i++)
+        merge->point &= stage_writes(&c->stages[i]) && c->stages[i].inner == 0;
     if (nest_outer_mask(c) & ~merge_paired_c(merge)) merge->point = false;
     add_stages(merge, &merge->p_plant, nest_outer_mask(p) & ~merge_paired_p(merge));
     if (merge->p_plant.failed) return false;

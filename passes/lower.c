@@ -25,11 +25,11 @@ typedef struct Lower {
     Program *program;
     bool (*has_kernel)(const char *kernel);
     uint32_t slot_count;
-    bool *needed;           // per node
-    int32_t *last_use;      // per slot: last node that reads it, directly or through views; -1: none
-    uint32_t *target;       // per slot: the buffer of the output that this value should be computed in
-    uint32_t *output_buffer;// per output
-    VECTOR(int32_t) busy;   // per buffer: last node that reads what it holds now
+    bool *needed;             // per node
+    int32_t *last_use;        // per slot: last node that reads it, directly or through views; -1: none
+    uint32_t *target;         // per slot: the buffer of the output that this value should be computed in
+    uint32_t *output_buffer;  // per output
+    VECTOR(int32_t) busy;     // per buffer: last node that reads what it holds now
 } Lower;
 
 static uint32_t slot_of(const Lower *lower, Value value) {
@@ -46,7 +46,8 @@ static bool consumes_first(Op op) { return op == OP_accumulate || op == OP_scatt
 
 static void find_needed(Lower *lower) {
     const Graph *graph = lower->graph;
-    for (size_t i = 0; i < graph->outputs.count; i++) lower->needed[graph->outputs.items[i].value.node] = true;
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        lower->needed[graph->outputs.items[i].value.node] = true;
     for (size_t i = graph->nodes.count; i-- > 0;) {
         const Node *node = graph_node(graph, (uint32_t)i);
         if (!lower->needed[i]) continue;
@@ -88,8 +89,10 @@ static void add_inputs(Lower *lower) {
         uint32_t id = lower->graph->inputs.items[i];
         const Node *node = graph_node(lower->graph, id);
         Role role = (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT);
-        Buffer buffer = {.kind = role_is_state(role) ? BUFFER_STATE : BUFFER_INPUT, .role = role,
-                         .name = attribute_text(node, ATTRIBUTE_name), .type = node->types[0]};
+        Buffer buffer = {.kind = role_is_state(role) ? BUFFER_STATE : BUFFER_INPUT,
+                         .role = role,
+                         .name = attribute_text(node, ATTRIBUTE_name),
+                         .type = node->types[0]};
         uint32_t number = add_buffer(lower, buffer);
         lower->lowering.views[lower->lowering.slots[id]] = view_row_major(number, node->types[0]);
         *busy(lower, number) = lower->last_use[lower->lowering.slots[id]];
@@ -106,8 +109,9 @@ static void add_outputs(Lower *lower) {
         Value value = output->value;
         uint32_t buffer;
         if (value_is_none(output->replaces))
-            buffer = add_buffer(lower, (Buffer){.kind = BUFFER_OUTPUT, .name = output->name,
-                                                .type = graph_type(graph, value)});
+            buffer = add_buffer(
+                lower,
+                (Buffer){.kind = BUFFER_OUTPUT, .name = output->name, .type = graph_type(graph, value)});
         else
             buffer = lower->lowering.views[slot_of(lower, output->replaces)].buffer;
         lower->output_buffer[i] = buffer;
@@ -117,7 +121,8 @@ static void add_outputs(Lower *lower) {
             lower->target[slot] = buffer;
             if (!consumes_first(graph_node(graph, value.node)->op)) break;
             Value acc = graph_node(graph, value.node)->operands[0];
-            if (lower->last_use[slot_of(lower, acc)] > (int32_t)value.node) break;  // needed later: a copy changes
+            if (lower->last_use[slot_of(lower, acc)] > (int32_t)value.node)
+                break;  // needed later: a copy changes
             value = acc;
         }
     }
@@ -155,8 +160,10 @@ static void place_parts(Lower *lower) {
         View *whole = &lower->lowering.views[slot];
         if (lower->target[slot] != UINT32_MAX) continue;
         if (!whole->type)
-            *whole = view_row_major(add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = node->types[0],
-                                                               .name = op_name(node->op)}), node->types[0]);
+            *whole = view_row_major(add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY,
+                                                               .type = node->types[0],
+                                                               .name = op_name(node->op)}),
+                                    node->types[0]);
         const char *along = attribute_text(node, ATTRIBUTE_along);
         int64_t start = node->op == OP_pad ? attribute_integer(node, ATTRIBUTE_start, 0) : 0;
         for (uint32_t o = 0; o < node->operand_count; o++) {
@@ -178,7 +185,8 @@ static void place_parts(Lower *lower) {
 // A launch that copies elements onto themselves: a part that was computed where it belongs.
 static bool copies_onto_itself(const Program *program, const Launch *launch) {
     const Nest *nest = program->kernels.items[launch->kernel].nest;
-    if (!nest || nest->stage_count != 1 || nest->stages[0].kind != STAGE_STORE || nest->operand_count != 1) return false;
+    if (!nest || nest->stage_count != 1 || nest->stages[0].kind != STAGE_STORE || nest->operand_count != 1)
+        return false;
     const Formula *load = &nest->formulas.items[nest->stages[0].formula];
     if (load->kind != FORMULA_LOAD || load->operand != nest->stages[0].operand) return false;
     for (int d = 0; d < nest->operands[0].rank; d++)
@@ -267,7 +275,8 @@ static View copy_accumulator(Lower *lower, const View *acc) {
     uint32_t buffer = lower->target[lower->lowering.slots[lower->lowering.node_id]];
     bool target_is_free = buffer != UINT32_MAX && *busy(lower, buffer) < (int32_t)lower->lowering.node_id;
     if (!target_is_free)
-        buffer = add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = acc->type, .name = "accumulator"});
+        buffer =
+            add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = acc->type, .name = "accumulator"});
     View copy = view_row_major(buffer, acc->type);
     copy_view(lower, acc, &copy);
     return copy;
@@ -284,10 +293,14 @@ static bool lower_call(Lower *lower) {
         return report_error(lower->program->ir->diagnostics, node->place, "E0521",
                             "kernel %s has more than %d operands and results", kernel, NEST_OPERAND_MAX);
     NamedKernel *named = ARENA_NEW(lower->program->ir->arena, NamedKernel);
-    Launch launch = {.operand_count = (int)count, .workspace = UINT32_MAX, .place = node->place,
+    Launch launch = {.operand_count = (int)count,
+                     .workspace = UINT32_MAX,
+                     .place = node->place,
                      .node = lower->lowering.node_id,
                      .region = attribute_integer(node, ATTRIBUTE_region, 0)};
-    *named = (NamedKernel){.name = kernel, .operand_count = (int)count, .place = node->place,
+    *named = (NamedKernel){.name = kernel,
+                           .operand_count = (int)count,
+                           .place = node->place,
                            .output_start = (int)node->operand_count,
                            .meaning = attribute_graph(node, ATTRIBUTE_function)};
     const Attribute *options = attribute_find(node, ATTRIBUTE_options);
@@ -319,9 +332,12 @@ static bool lower_op(Lower *lower) {
     return definition->lower(&lower->lowering);
 }
 
+// False after an error, of this node or of one that it needs.
 static bool lower_node(Lower *lower, uint32_t id) {
     const Node *node = graph_node(lower->graph, id);
     Lowering *lowering = &lower->lowering;
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (!lowering->views[slot_of(lower, node->operands[i])].type) return false;
     lowering->node = node;
     lowering->node_id = id;
     View *acc = NULL, before = {0};
@@ -351,7 +367,8 @@ static bool lower_node(Lower *lower, uint32_t id) {
 static void finish_outputs(Lower *lower) {
     const Graph *graph = lower->graph;
     size_t count = graph->outputs.count;
-    View *from = ARENA_ARRAY(lower->program->ir->arena, View, count + 1), *to = ARENA_ARRAY(lower->program->ir->arena, View, count + 1);
+    View *from = ARENA_ARRAY(lower->program->ir->arena, View, count + 1),
+         *to = ARENA_ARRAY(lower->program->ir->arena, View, count + 1);
     bool *done = ARENA_ARRAY(lower->program->ir->arena, bool, count + 1);
     for (size_t i = 0; i < count; i++) {
         const Output *output = &graph->outputs.items[i];
@@ -366,8 +383,10 @@ static void finish_outputs(Lower *lower) {
             lower->lowering.node = graph_node(graph, lower->lowering.node_id);
             if (done[i] || is_state != (round > 0)) continue;
             if (round == 1 && lower->program->buffers.items[from[i].buffer].kind == BUFFER_STATE) {
-                View saved = view_row_major(add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = to[i].type,
-                                                                       .name = "saved"}), to[i].type);
+                View saved = view_row_major(
+                    add_buffer(lower,
+                               (Buffer){.kind = BUFFER_TEMPORARY, .type = to[i].type, .name = "saved"}),
+                    to[i].type);
                 copy_view(lower, &from[i], &saved);
                 from[i] = saved;
             }
@@ -380,13 +399,17 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
     Arena *arena = graph->ir->arena;
     Ir scratch = *graph->ir;
     scratch.arena = arena_create();
-    Lower lower = {.graph = graph, .has_kernel = has_kernel, .program = program_create(graph->ir, graph->name)};
+    Lower lower = {
+        .graph = graph, .has_kernel = has_kernel, .program = program_create(graph->ir, graph->name)};
     uint32_t *slots = ARENA_ARRAY(arena, uint32_t, graph->nodes.count + 1);
     for (size_t i = 0; i < graph->nodes.count; i++) {
         slots[i] = lower.slot_count;
         lower.slot_count += graph_node(graph, (uint32_t)i)->result_count;
     }
-    lower.lowering = (Lowering){.graph = graph, .program = lower.program, .slots = slots, .scratch = &scratch,
+    lower.lowering = (Lowering){.graph = graph,
+                                .program = lower.program,
+                                .slots = slots,
+                                .scratch = &scratch,
                                 .views = ARENA_ARRAY(arena, View, lower.slot_count + 1)};
     lower.needed = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
     lower.last_use = ARENA_ARRAY(arena, int32_t, lower.slot_count + 1);
@@ -399,7 +422,8 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
     place_parts(&lower);
     bool ok = true;
     for (size_t i = 0; i < graph->nodes.count; i++)
-        if (lower.needed[i] && graph_node(graph, (uint32_t)i)->op != OP_input) ok &= lower_node(&lower, (uint32_t)i);
+        if (lower.needed[i] && graph_node(graph, (uint32_t)i)->op != OP_input)
+            ok &= lower_node(&lower, (uint32_t)i);
     if (ok) finish_outputs(&lower);
     arena_destroy(scratch.arena);
     if (!ok) return NULL;

@@ -25,22 +25,24 @@ typedef struct Order {
     Program *program;
     Arena *arena;
     uint32_t count;
-    LaunchList *users;     // per launch: launches that wait for it
-    uint32_t *waits_for;   // per launch: how many it still waits for
-    uint32_t *uses_left;   // per buffer: launches to come that touch it
-    bool *live;            // per buffer
+    LaunchList *users;                 // per launch: launches that wait for it
+    uint32_t *waits_for;               // per launch: how many it still waits for
+    uint32_t *uses_left;               // per buffer: launches to come that touch it
+    bool *live;                        // per buffer
     uint32_t *buffers, *buffer_start;  // per launch: the distinct temporaries that it touches
 } Order;
 
 static Touch touch_of(const Program *program, uint32_t number, int operand) {
     const Launch *launch = &program->launches.items[number];
     const Kernel *kernel = &program->kernels.items[launch->kernel];
-    Touch touch = {number, launch->offsets[operand], launch->offsets[operand], launch_writes(program, launch, operand)};
+    Touch touch = {number, launch->offsets[operand], launch->offsets[operand],
+                   launch_writes(program, launch, operand)};
     int rank = kernel->nest ? kernel->nest->operands[operand].rank : kernel->named->types[operand]->rank;
     for (int d = 0; d < rank; d++) {
         int64_t extent = kernel->nest ? kernel->nest->operands[operand].extent[d]
                                       : kernel->named->types[operand]->dimensions[d].extent;
-        int64_t stride = kernel->nest ? kernel->nest->operands[operand].stride[d] : kernel->named->strides[operand][d];
+        int64_t stride =
+            kernel->nest ? kernel->nest->operands[operand].stride[d] : kernel->named->strides[operand][d];
         *(stride < 0 ? &touch.low : &touch.high) += (extent - 1) * stride;
     }
     return touch;
@@ -60,7 +62,9 @@ static void depend(Order *order, const TouchList *earlier, Touch touch) {
         const Touch *other = &earlier->items[i];
         if (other->high < touch.low || touch.high < other->low || !(other->writes || touch.writes)) continue;
         add_dependence(order, other->launch, touch.launch);
-        if (other->writes && other->low <= touch.low && touch.high <= other->high && other->launch != touch.launch) return;
+        if (other->writes && other->low <= touch.low && touch.high <= other->high &&
+            other->launch != touch.launch)
+            return;
     }
 }
 
@@ -86,7 +90,8 @@ static void find_buffers(Order *order) {
         order->buffer_start[i] = total;
         for (int o = 0; o < launch->operand_count; o++) {
             bool known = program->buffers.items[launch->buffers[o]].kind != BUFFER_TEMPORARY;
-            for (uint32_t k = order->buffer_start[i]; k < total; k++) known |= order->buffers[k] == launch->buffers[o];
+            for (uint32_t k = order->buffer_start[i]; k < total; k++)
+                known |= order->buffers[k] == launch->buffers[o];
             if (!known) order->buffers[total++] = launch->buffers[o];
         }
     }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "passes/rewrite.h"
+
 const Pass pass_table[] = {
 #define PASS_RUN_module(function) .run_module = function
 #define PASS_RUN_graph(function) .run_graph = function
@@ -136,6 +138,10 @@ static bool parse_request(Reader *reader, PassRequest *request) {
 bool pass_parse(Ir *ir, const char *text, PassRequest **requests, uint32_t *count) {
     VECTOR(PassRequest) list = {0};
     Reader reader = {ir, text};
+    *requests = NULL;
+    *count = 0;
+    skip_space(&reader);
+    if (!*reader.at) return true;
     do {
         PassRequest request = {0};
         if (!parse_request(&reader, &request)) return false;
@@ -217,6 +223,7 @@ Graph *pass_run(PassContext *context, const char *text, const Graph *graph) {
     PassRequest *requests;
     uint32_t count;
     if (!graph || !pass_parse(context->ir, text, &requests, &count)) return NULL;
+    if (!count) return rewrite_graph(context, graph, graph->name, NULL, NULL);
     Graph *result = NULL;
     for (uint32_t i = 0; i < count; i++) {
         result = pass_run_request(context, &requests[i], graph);
@@ -308,12 +315,10 @@ Module *pass_run_module(PassContext *context, const char *text, const Module *mo
     PassRequest *requests;
     uint32_t count;
     if (!module || !pass_parse(context->ir, text, &requests, &count)) return NULL;
-    Module *result = NULL;
-    for (uint32_t i = 0; i < count; i++) {
-        result = pass_run_module_request(context, &requests[i], module);
-        if (!result) return NULL;
-        module = result;
-    }
+    Module *result = copy_without_graphs(module);
+    result->graphs = module->graphs;
+    for (uint32_t i = 0; i < count && result; i++)
+        result = pass_run_module_request(context, &requests[i], result);
     return result;
 }
 

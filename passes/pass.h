@@ -46,7 +46,8 @@ extern const Pass pass_table[];
 extern const uint32_t pass_count;
 const Pass *pass_find(const char *name);  // or NULL
 
-// Reads `name{key=value, key=value}, name, ...`. Unknown passes (E0512), malformed text (E0502), unknown
+// Reads `name{key=value, key=value}, name, ...`, or nothing: no pass. Unknown passes (E0512), malformed text
+// (E0502), unknown
 // options (E0503) and values of the wrong kind (E0504) are reported with what there is.
 bool pass_parse(Ir *ir, const char *text, PassRequest **requests, uint32_t *count);
 

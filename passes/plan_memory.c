@@ -7,14 +7,15 @@
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
 // element of the one only where it writes that element of the other (in_place below).
-// Blocks are placed one after the other into the smallest gap that holds them; which order of blocks
-// is best differs from program to program, so three are tried.
+// Blocks are placed one after the other into the smallest gap that holds them. Which order of blocks is
+// best differs from program to program: three are tried, each improved by moving to its front the blocks
+// that end up on top.
 #include <stdlib.h>
 #include <string.h>
 
 #include "passes/program_passes.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
 
 // Temporaries that share one place: a chain of in-place reuse, or a single one.
 typedef struct Block {
@@ -34,10 +35,12 @@ typedef struct Plan {
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) & ~(int64_t)(ALIGNMENT - 1); }
 
 void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes) {
-    Dimension dimension = {.name = names_intern(program->ir->names, "bytes"), .extent = bytes > 0 ? bytes : 1};
+    Dimension dimension = {.name = names_intern(program->ir->names, "bytes"),
+                           .extent = bytes > 0 ? bytes : 1};
     const Type *type = type_make(program->ir, ELEMENT_BOOL, 1, &dimension);
     program->launches.items[launch].workspace = program_add_buffer(
-        program, (Buffer){.kind = BUFFER_TEMPORARY, .name = "workspace", .type = type, .bytes = bytes, .offset = -1});
+        program,
+        (Buffer){.kind = BUFFER_TEMPORARY, .name = "workspace", .type = type, .bytes = bytes, .offset = -1});
 }
 
 static void attach_workspaces(Program *program) {
@@ -93,7 +96,8 @@ static uint32_t users_of(const Nest *nest, Arena *arena, uint32_t formula) {
     for (size_t i = (size_t)formula + 1; i < nest->formulas.count; i++) {
         const Formula *user = &nest->formulas.items[i];
         if (user->kind == FORMULA_PRIMITIVE)
-            for (int a = 0; a < primitive_arguments(user->primitive); a++) uses[i] |= uses[user->arguments[a]];
+            for (int a = 0; a < primitive_arguments(user->primitive); a++)
+                uses[i] |= uses[user->arguments[a]];
         if (user->kind == FORMULA_LOAD)
             for (int d = 0; d < nest->operands[user->operand].rank; d++)
                 if (user->index[d].gathered != FORMULA_NONE) uses[i] |= uses[user->index[d].gathered];
@@ -111,7 +115,8 @@ static bool in_place(const Plan *plan, const Nest *nest, const Launch *launch, i
     if (nest_contraction(nest, &contraction)) return false;  // may store parts of its sums early
     for (int s = 0; s < nest->stage_count; s++) {
         const Stage *stage = &nest->stages[s];
-        if ((stage->kind != STAGE_STORE && stage->kind != STAGE_ADD) || stage->operand != (uint32_t)to) continue;
+        if ((stage->kind != STAGE_STORE && stage->kind != STAGE_ADD) || stage->operand != (uint32_t)to)
+            continue;
         if (number >= 0 || stage->kind == STAGE_ADD) return false;
         number = s;
         if (!walk_of(nest, launch, stage->operand, stage->index, &store)) return false;
@@ -128,13 +133,15 @@ static bool in_place(const Plan *plan, const Nest *nest, const Launch *launch, i
 }
 
 // The operand of the launch that `to` may take over, or -1.
-static int find_dying(const Plan *plan, const Launch *launch, const Nest *nest, int32_t at, int to, const bool *taken) {
+static int find_dying(const Plan *plan, const Launch *launch, const Nest *nest, int32_t at, int to,
+                      const bool *taken) {
     const Program *program = plan->program;
     const Buffer *target = &program->buffers.items[launch->buffers[to]];
     for (int from = 0; from < launch->operand_count; from++) {
         uint32_t number = launch->buffers[from];
         const Buffer *buffer = &program->buffers.items[number];
-        if (taken[number] || buffer->kind != BUFFER_TEMPORARY || buffer->last != at || buffer->first == at) continue;
+        if (taken[number] || buffer->kind != BUFFER_TEMPORARY || buffer->last != at || buffer->first == at)
+            continue;
         if (buffer->bytes != target->bytes || buffer->type->element != target->type->element) continue;
         if (nest->operands[from].writes || nest->operands[from].rank == 0) continue;
         int uses = 0;  // the buffer must be this operand alone
@@ -175,7 +182,8 @@ static void make_blocks(Plan *plan) {
         plan->block_of[i] = UINT32_MAX;
         if (buffer->kind != BUFFER_TEMPORARY || buffer->first < 0) continue;
         plan->block_of[i] = plan->block_count;
-        plan->blocks[plan->block_count] = (Block){aligned(buffer->bytes), 0, buffer->first, buffer->last, plan->block_count};
+        plan->blocks[plan->block_count] =
+            (Block){aligned(buffer->bytes), 0, buffer->first, buffer->last, plan->block_count};
         plan->block_count++;
     }
     reuse_in_place(plan);
@@ -205,7 +213,9 @@ static int64_t largest_live_set(const Plan *plan) {
 
 typedef int Compare(const void *, const void *);
 
-static int by_number(const Block *x, const Block *y) { return x->number < y->number ? -1 : x->number > y->number; }
+static int by_number(const Block *x, const Block *y) {
+    return x->number < y->number ? -1 : x->number > y->number;
+}
 
 static int larger_first(const void *a, const void *b) {
     const Block *x = *(Block *const *)a, *y = *(Block *const *)b;
@@ -244,14 +254,10 @@ static int64_t best_gap(Block *const *placed, uint32_t count, const Block *block
     return best >= 0 ? best : end;
 }
 
-// Places all blocks in one order; returns the arena's size and writes the offsets.
-static int64_t place(const Plan *plan, Compare *compare, int64_t *offsets) {
-    Block **order = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
-    Block **placed = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+// Places the blocks in this order; returns the arena's size.
+static int64_t place(const Plan *plan, Block *const *order, Block **placed) {
     uint32_t count = 0;
     int64_t arena = 0;
-    for (uint32_t i = 0; i < plan->block_count; i++) order[i] = &plan->blocks[i];
-    qsort(order, plan->block_count, sizeof *order, compare);
     for (uint32_t i = 0; i < plan->block_count; i++) {
         Block *block = order[i];
         block->offset = 0;
@@ -262,26 +268,53 @@ static int64_t place(const Plan *plan, Compare *compare, int64_t *offsets) {
         placed[at] = block;
         if (block->offset + block->bytes > arena) arena = block->offset + block->bytes;
     }
-    for (uint32_t i = 0; i < plan->block_count; i++) offsets[i] = plan->blocks[i].offset;
     return arena;
 }
 
-bool plan_memory(Program *program) {
+// The blocks that reach the top of the arena had the worst choice: they go to the front.
+static void promote_highest(const Plan *plan, Block **order, Block **moved, int64_t arena) {
+    uint32_t front = 0, rest = 0;
+    for (uint32_t i = 0; i < plan->block_count; i++)
+        if (order[i]->bytes && order[i]->offset + order[i]->bytes == arena) moved[front++] = order[i];
+    for (uint32_t i = 0; i < plan->block_count; i++)
+        if (!order[i]->bytes || order[i]->offset + order[i]->bytes != arena) moved[front + rest++] = order[i];
+    memcpy(order, moved, sizeof *order * plan->block_count);
+}
+
+// Tries orders until the arena is as small as the largest live set, or enough time went by: that is
+// counted in pairs of blocks, so that the result is the same everywhere.
+static void place_blocks(const Plan *plan) {
     static Compare *const orders[] = {larger_first, larger_area_first, longer_first};
+    Program *program = plan->program;
+    Block **order = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+    Block **scratch = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+    double pairs = (double)plan->block_count * plan->block_count + 1;
+    int tries = pairs * MOST_TRIES < MOST_PAIRS ? MOST_TRIES : (int)(MOST_PAIRS / pairs);
+    program->arena_bytes = INT64_MAX;
+    for (size_t kind = 0; kind < sizeof orders / sizeof *orders; kind++) {
+        for (uint32_t i = 0; i < plan->block_count; i++) order[i] = &plan->blocks[i];
+        qsort(order, plan->block_count, sizeof *order, orders[kind]);
+        for (int try = 0; try <= tries; try++) {
+            int64_t bytes = place(plan, order, scratch);
+            if (bytes < program->arena_bytes) {
+                program->arena_bytes = bytes;
+                for (size_t b = 0; b < program->buffers.count; b++)
+                    if (plan->block_of[b] != UINT32_MAX)
+                        program->buffers.items[b].offset = plan->blocks[plan->block_of[b]].offset;
+            }
+            if (bytes == program->live_bytes) return;
+            promote_highest(plan, order, scratch, bytes);
+        }
+    }
+}
+
+bool plan_memory(Program *program) {
     Plan plan = {.program = program, .arena = arena_create()};
     attach_workspaces(program);
     find_lifetimes(program);
     make_blocks(&plan);
     program->live_bytes = largest_live_set(&plan);
-    program->arena_bytes = INT64_MAX;
-    for (size_t i = 0; i < sizeof orders / sizeof *orders && program->arena_bytes > program->live_bytes; i++) {
-        int64_t *offsets = ARENA_ARRAY(plan.arena, int64_t, plan.block_count + 1);
-        int64_t bytes = place(&plan, orders[i], offsets);
-        if (bytes >= program->arena_bytes) continue;
-        program->arena_bytes = bytes;
-        for (size_t b = 0; b < program->buffers.count; b++)
-            if (plan.block_of[b] != UINT32_MAX) program->buffers.items[b].offset = offsets[plan.block_of[b]];
-    }
+    place_blocks(&plan);
     arena_destroy(plan.arena);
     return true;
 }

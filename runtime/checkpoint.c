@@ -190,6 +190,12 @@ static void report_shape(Loader *loader, const Piece *piece, const StoredTensor 
         report_note(loader->diagnostics, piece->parameter->place, "%s is declared here", path);
 }
 
+// Columns may turn integers into floats; weights stored as integers are in some code of their own.
+static bool keeps_meaning(StoredElement from, Element to) {
+    bool from_float = from == STORED_F16 || from == STORED_BF16 || from == STORED_F32 || from == STORED_F64;
+    return stored_convertible(from, to) && from_float == element_is_float(to);
+}
+
 // Checks one piece; marks its tensor as known.
 static void check_piece(Loader *loader, const Piece *piece, bool *known) {
     const StoredTensor *tensor = tensor_file_find(loader->file, piece->name);
@@ -202,7 +208,7 @@ static void check_piece(Loader *loader, const Piece *piece, bool *known) {
     known[tensor - loader->file->tensors] = true;
     if (!shapes_agree(piece, tensor)) {
         if (loader->misshapen++ < REPORT_LIMIT) report_shape(loader, piece, tensor);
-    } else if (!stored_convertible(tensor->element, piece->type->element)) {
+    } else if (!keeps_meaning(tensor->element, piece->type->element)) {
         if (loader->unconvertible++ < REPORT_LIMIT)
             report_error(loader->diagnostics, NO_PLACE, "E0803", "%s: %s is %s, which does not convert to %s",
                          loader->file->path, piece->name, stored_name(tensor->element),

@@ -6,10 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tests/unit/pass_test.h"
-
 #include "ir/module.h"
 #include "passes/program_passes.h"
+#include "tests/unit/pass_test.h"
 
 static inline Program *fuse_test_lower(const Graph *graph, bool (*has_kernel)(const char *)) {
     Program *program = lower_graph(graph, has_kernel);
@@ -21,7 +20,8 @@ static inline Program *fuse_test_lower(const Graph *graph, bool (*has_kernel)(co
 }
 
 // Runs the program on the inputs and compares every output with what the graph gives.
-static inline void fuse_test_run(const Graph *graph, const Program *program, const Tensor *inputs, const char *after) {
+static inline void fuse_test_run(const Graph *graph, const Program *program, const Tensor *inputs,
+                                 const char *after) {
     Arena *arena = arena_create();
     double **storage = ARENA_ARRAY(arena, double *, program->buffers.count + 1);
     if (!program_verify(program)) {
@@ -48,8 +48,8 @@ static inline void fuse_test_run(const Graph *graph, const Program *program, con
         const Output *output = &graph->outputs.items[i];
         uint32_t buffer = UINT32_MAX;
         for (uint32_t b = 0; b < program->buffers.count; b++)
-            if (program->buffers.items[b].kind == BUFFER_OUTPUT && program->buffers.items[b].name == output->name &&
-                value_is_none(output->replaces))
+            if (program->buffers.items[b].kind == BUFFER_OUTPUT &&
+                program->buffers.items[b].name == output->name && value_is_none(output->replaces))
                 buffer = b;
         if (!value_is_none(output->replaces)) {
             const Node *node = graph_node(graph, output->replaces.node);
@@ -58,16 +58,18 @@ static inline void fuse_test_run(const Graph *graph, const Program *program, con
         }
         for (int64_t j = 0; j < type_count(expected[i].type); j++) {
             double a = expected[i].data[j], b = storage[buffer][j];
-            if (!isfinite(a)) fail_msg("%s: %s[%ld] is %g: a test that shows nothing", graph->name, output->name, (long)j, a);
+            if (!isfinite(a))
+                fail_msg("%s: %s[%ld] is %g: a test that shows nothing", graph->name, output->name, (long)j,
+                         a);
             if (fabs(a - b) <= 1e-12 * (1 + fabs(a))) continue;
             graph_print(graph, stderr);
             program_print(program, stderr);
-            fail_msg("%s after %s: %s[%ld] is %.15g, expected %.15g", graph->name, after, output->name, (long)j, b, a);
+            fail_msg("%s after %s: %s[%ld] is %.15g, expected %.15g", graph->name, after, output->name,
+                     (long)j, b, a);
         }
     }
     arena_destroy(arena);
 }
-
 
 // The whole pipeline; returns the planned program. `launches` >= 0: how many there must be after fuse.
 static inline Program *fuse_test_kernels(const Graph *graph, int launches, bool (*has_kernel)(const char *)) {
@@ -91,11 +93,15 @@ static inline Program *fuse_test_kernels(const Graph *graph, int launches, bool 
     return program;
 }
 
-static inline Program *fuse_test(const Graph *graph, int launches) { return fuse_test_kernels(graph, launches, NULL); }
+static inline Program *fuse_test(const Graph *graph, int launches) {
+    return fuse_test_kernels(graph, launches, NULL);
+}
 
 // ---- Short names for building ----
 
-static inline Value fuse_sum(Graph *graph, Value a, const char *over) { return test_reduce(graph, OP_sum, a, over); }
+static inline Value fuse_sum(Graph *graph, Value a, const char *over) {
+    return test_reduce(graph, OP_sum, a, over);
+}
 static inline Value fuse_add(Graph *g, Value a, Value b) { return build_binary(g, OP_add, a, b, NO_PLACE); }
 static inline Value fuse_sub(Graph *g, Value a, Value b) { return build_binary(g, OP_sub, a, b, NO_PLACE); }
 static inline Value fuse_mul(Graph *g, Value a, Value b) { return build_binary(g, OP_mul, a, b, NO_PLACE); }

@@ -1,14 +1,23 @@
 // Loop nests: text, identity, rules, contractions, evaluation.
+#include "ir/nest.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+// clang-format off: cmocka.h needs the headers above
+#include <cmocka.h>
+// clang-format on
 
 #include <cmocka.h>
-
-#include "ir/nest.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 static Arena *arena;
 static Ir *ir;
@@ -50,7 +59,8 @@ static const char rms_norm[] =
     "  operand 1: write f32 [2:12, 3:4, 4:1]\n"
     "  stage 0: sum over embed { mul(@0[batch, time, embed], @0[batch, time, embed]) }\n"
     "  let v0 = add(mul(stage 0, 0.25:f32), 1e-05:f32)\n"
-    "  stage 1: store over embed @1[batch, time, embed] { add(mul(@0[batch, time, embed], rsqrt(v0)), mul(v0, 0:f32)) }\n"
+    "  stage 1: store over embed @1[batch, time, embed] { add(mul(@0[batch, time, embed], rsqrt(v0)), "
+    "mul(v0, 0:f32)) }\n"
     "}\n";
 
 static const char gather[] =
@@ -105,15 +115,15 @@ static void refuses(const char *text, const char *from, const char *to) {
 
 static void rules_are_checked(void **state) {
     (void)state;
-    refuses(rms_norm, "inner embed=4", "inner embed=5");                   // leaves the operand
-    refuses(rms_norm, "sum over embed", "sum");                            // uses a loop that it does not run
-    refuses(rms_norm, "0.25:f32", "1:i32");                                // mixed element types
-    refuses(rms_norm, "operand 1: write", "operand 1: read");              // stores to a read operand
-    refuses(rms_norm, "operand 0: read", "operand 0: write");              // loads a write operand
-    refuses(rms_norm, "time=3", "batch=3");                                // two loops of one name
+    refuses(rms_norm, "inner embed=4", "inner embed=5");       // leaves the operand
+    refuses(rms_norm, "sum over embed", "sum");                // uses a loop that it does not run
+    refuses(rms_norm, "0.25:f32", "1:i32");                    // mixed element types
+    refuses(rms_norm, "operand 1: write", "operand 1: read");  // stores to a read operand
+    refuses(rms_norm, "operand 0: read", "operand 0: write");  // loads a write operand
+    refuses(rms_norm, "time=3", "batch=3");                    // two loops of one name
     refuses(rms_norm, "stage 0: sum over embed { mul(@0", "stage 0: sum over embed { mul(stage 0, @0");
-    refuses(gather, "read i64 []", "read i32 []");                         // a bound is i64
-    refuses(gather, "-1*embed + 3", "-1*embed + 2");                       // below 0
+    refuses(gather, "read i64 []", "read i32 []");    // a bound is i64
+    refuses(gather, "-1*embed + 3", "-1*embed + 2");  // below 0
 }
 
 static void identity_ignores_names(void **state) {
@@ -140,11 +150,11 @@ static void evaluates(void **state) {
     for (int i = 0; i < 40; i++) table[i] = i;
     for (int i = 0; i < 64; i++) out[i] = -1;
     nest_evaluate(nest_read(ir, "test", gather), (double *[]){&length, tokens, table, out + 3});
-    close_to(out[3 + 0 - 3], 20, 0);    // table[1 + 4, 0] at [0, 3 - 0], stride -1
-    close_to(out[3 + 4 - 0], 23, 0);    // odd name = 1, embed = 3
-    close_to(out[3 + 8 - 0], 7, 0);     // table[1, 3] at time 1
-    assert_true(out[3 + 16 - 0] < -1e300);        // time 2 is not loaded
-    close_to(out[3 + 24 - 0], -1, 0);   // time 3 is past the run's extent
+    close_to(out[3 + 0 - 3], 20, 0);        // table[1 + 4, 0] at [0, 3 - 0], stride -1
+    close_to(out[3 + 4 - 0], 23, 0);        // odd name = 1, embed = 3
+    close_to(out[3 + 8 - 0], 7, 0);         // table[1, 3] at time 1
+    assert_true(out[3 + 16 - 0] < -1e300);  // time 2 is not loaded
+    close_to(out[3 + 24 - 0], -1, 0);       // time 3 is past the run's extent
 }
 
 static const char product[] =
