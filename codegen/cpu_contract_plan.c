@@ -3,7 +3,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
-    ROW_BLOCK_BYTES = 768 << 10,  // of packed A in a task: stays in the second cache beside panels of B
+    ROW_BLOCK_BYTES = 1 << 20,    // of packed A in a task: stays in the second cache beside panels of B
     ROW_BLOCK_MIN = 64,
     ROW_BLOCK_MAX = 512,
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
