@@ -1,0 +1,161 @@
+// Laws about what is planned, checked without running anything: attention keeps nothing of time x past, the
+// loss keeps no logits, gradients take as much room as parameters, and depth brings no new kernels.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "driver/compile.h"
+
+enum { TRAINING = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
+
+static const char *const small[] = {"embed=64", "heads=4", "batch=2", "accumulate=1", NULL};
+
+typedef struct Plan {
+    Arena *arena;
+    Ir *ir;
+    Compilation *compilation;
+    const Program *accumulate, *update;
+} Plan;
+
+// Compiles the training programs of a model file; `code`: machine code too, without which the plan lacks the
+// kernels' workspaces.
+static Plan make_plan(const char *file, const char *const *settings, const char *size, bool code) {
+    Plan plan = {.arena = arena_create()};
+    plan.ir = ir_create(plan.arena);
+    const char *texts[16];
+    FrontendOptions options = {.settings = texts};
+    while (settings[options.setting_count]) {
+        texts[options.setting_count] = settings[options.setting_count];
+        options.setting_count++;
+    }
+    if (size) texts[options.setting_count++] = size;
+    const char *path = arena_format(plan.arena, CHERRY_SOURCE "/%s", file);
+    Module *module = frontend_load(plan.ir, path, &options);
+    CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1};
+    plan.compilation = module ? compile_programs(plan.ir, module, TRAINING, &compile) : NULL;
+    bool good = plan.compilation && (!code || compile_code(plan.compilation, &compile));
+    diagnostics_print(plan.ir->diagnostics, 0, stderr);
+    assert_true(good);
+    plan.accumulate = plan.compilation->programs[ENTRY_ACCUMULATE];
+    plan.update = plan.compilation->programs[ENTRY_UPDATE];
+    return plan;
+}
+
+static void drop_plan(Plan *plan) {
+    compilation_destroy(plan->compilation);
+    arena_destroy(plan->arena);
+}
+
+static bool has_dimension(const Plan *plan, const Type *type, const char *name) {
+    return type && type_find(type, names_intern(plan->ir->names, name)) >= 0;
+}
+
+static double arena_mib(const Plan *plan) { return (double)plan->accumulate->arena_bytes / (1 << 20); }
+
+// ---- Time ----
+
+static void check_time(const char *file, const char *const *settings, const char *shorter, const char *longer) {
+    Plan a = make_plan(file, settings, shorter, true), b = make_plan(file, settings, longer, true);
+    print_message("%s: %.2f MiB at %s, %.2f MiB at %s\n", file, arena_mib(&a), shorter, arena_mib(&b), longer);
+    assert_true((double)b.accumulate->arena_bytes <= 2.1 * (double)a.accumulate->arena_bytes);
+    for (size_t i = 0; i < b.accumulate->buffers.count; i++) {
+        const Buffer *buffer = &b.accumulate->buffers.items[i];
+        if (buffer->kind == BUFFER_TEMPORARY && has_dimension(&b, buffer->type, "time") &&
+            has_dimension(&b, buffer->type, "past"))
+            fail_msg("%s: %s", buffer->name, type_text(b.ir, buffer->type));
+    }
+    drop_plan(&a);
+    drop_plan(&b);
+}
+
+static void test_time(void **state) {
+    (void)state;
+    const char *nano[] = {"embed=64", "heads=4", "key=16", "ffn=128", "layers=2", "batch=2", NULL};
+    const char *gpt2[] = {"vocab=256", "embed=64", "heads=4", "layers=2", "batch=2", "accumulate=1", NULL};
+    const char *llama[] = {"vocab=256", "embed=64", "groups=2",     "queries=2", "key=16", "ffn=128",
+                           "layers=2",  "batch=2",  "accumulate=1", NULL};
+    check_time("models/nano.cherry", nano, "time=512", "time=1024");
+    check_time("models/gpt2.cherry", gpt2, "context=512", "context=1024");
+    check_time("models/llama.cherry", llama, "time=512", "time=1024");
+}
+
+// ---- Vocabulary ----
+
+static void check_vocabulary(const char *file, const char *const *settings, const char *smaller, const char *larger) {
+    Plan a = make_plan(file, settings, smaller, true), b = make_plan(file, settings, larger, true);
+    print_message("%s: %.2f MiB at %s, %.2f MiB at %s\n", file, arena_mib(&a), smaller, arena_mib(&b), larger);
+    assert_true((double)b.accumulate->arena_bytes <= 1.05 * (double)a.accumulate->arena_bytes);
+    drop_plan(&a);
+    drop_plan(&b);
+}
+
+// The logits of 2048 rows would take 64 MiB and 128 MiB.
+static void test_vocabulary(void **state) {
+    (void)state;
+    const char *nano[] = {"embed=64", "heads=4", "key=16", "ffn=128", "layers=1", "batch=8", "time=256", NULL};
+    const char *llama[] = {"embed=64", "groups=2", "queries=2", "key=16",       "ffn=128",
+                           "layers=1", "batch=8",  "time=256",  "accumulate=1", NULL};
+    check_vocabulary("models/nano.cherry", nano, "vocab=8192", "vocab=16384");
+    check_vocabulary("models/llama.cherry", llama, "vocab=8192", "vocab=16384");
+}
+
+// ---- Gradients ----
+
+static int64_t role_bytes(const Plan *plan, Role role) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < plan->accumulate->buffers.count; i++) {
+        const Buffer *buffer = &plan->accumulate->buffers.items[i];
+        if (buffer->kind == BUFFER_STATE && buffer->role == role) bytes += buffer->bytes;
+    }
+    return bytes;
+}
+
+// A tied table, a stack, several micro-batches: one gradient a parameter, and no temporary of its shape with
+// all layers.
+static void test_gradients(void **state) {
+    (void)state;
+    const char *const files[] = {"models/nano.cherry", "models/gpt2.cherry", "bench/step34m.cherry"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        Plan plan = make_plan(files[i], i < 2 ? small : small + 2, i == 1 ? "vocab=512" : NULL, false);
+        int64_t parameters = role_bytes(&plan, ROLE_PARAMETER);
+        assert_true(parameters > 0);
+        assert_int_equal(parameters, role_bytes(&plan, ROLE_GRADIENT));
+        for (size_t k = 0; k < plan.accumulate->buffers.count; k++) {
+            const Buffer *buffer = &plan.accumulate->buffers.items[k];
+            if (buffer->kind == BUFFER_TEMPORARY && has_dimension(&plan, buffer->type, "layer"))
+                fail_msg("%s: %s", buffer->name, type_text(plan.ir, buffer->type));
+        }
+        drop_plan(&plan);
+    }
+}
+
+// ---- Depth ----
+
+static void test_depth(void **state) {
+    (void)state;
+    const char *const depths[] = {"layers=8", "layers=48"};
+    static const char *const none[] = {NULL};
+    Plan plans[2];
+    for (int i = 0; i < 2; i++) plans[i] = make_plan("bench/step34m.cherry", none, depths[i], false);
+    print_message("%zu and %zu launches, %zu and %zu kernels\n", plans[0].accumulate->launches.count,
+                  plans[1].accumulate->launches.count, plans[0].accumulate->kernels.count,
+                  plans[1].accumulate->kernels.count);
+    assert_true(plans[1].accumulate->launches.count > 4 * plans[0].accumulate->launches.count);
+    assert_int_equal(plans[0].accumulate->kernels.count, plans[1].accumulate->kernels.count);
+    // Parameters are stored stacked: the update grows in rows. A long sum of squares is taken in parts, so it
+    // may have a few launches more.
+    for (int i = 0; i < 2; i++)
+        assert_true(plans[i].update->launches.count <= 4 * plans[i].compilation->module->parameters.count);
+    drop_plan(&plans[0]);
+    drop_plan(&plans[1]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_time), cmocka_unit_test(test_vocabulary),
+                                       cmocka_unit_test(test_gradients), cmocka_unit_test(test_depth)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
