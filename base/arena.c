@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sys/mman.h>
+
 #include "base/vector.h"
 
-enum { BLOCK_BYTES = 1 << 18, ALIGNMENT = 16 };
+// An arena that has grown beyond LARGE_FROM takes blocks of LARGE_BYTES on huge pages: a page fault for
+// every 4 KB was a third of the time of compiling a deep model.
+enum { BLOCK_BYTES = 1 << 18, LARGE_FROM = 1 << 20, LARGE_BYTES = 1 << 22, HUGE_PAGE = 1 << 21, ALIGNMENT = 16 };
 
 typedef struct Block {
     struct Block *previous;
-    size_t used, capacity;
+    size_t used, capacity, mapped;  // mapped: bytes to unmap, 0: from calloc
 } Block;
 
 struct Arena {
@@ -30,13 +34,45 @@ static void *checked_calloc(size_t bytes) {
     return memory;
 }
 
+static Block *small_block(size_t bytes) {
+    size_t capacity = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    Block *block = checked_calloc(2 * ALIGNMENT + capacity);
+    block->capacity = capacity;
+    return block;
+}
+
+// Mapped, aligned to a huge page; NULL where that is not to be had. Leak checkers look for pointers in
+// what calloc gave only.
+static Block *large_block(void) {
+#ifdef __SANITIZE_ADDRESS__
+    return NULL;
+#else
+    size_t asked = LARGE_BYTES + HUGE_PAGE;
+    char *memory = mmap(NULL, asked, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return NULL;
+    size_t skipped = -(uintptr_t)memory % HUGE_PAGE;
+    if (skipped) munmap(memory, skipped);
+    munmap(memory + skipped + LARGE_BYTES, HUGE_PAGE - skipped);
+    Block *block = (Block *)(memory + skipped);
+    madvise(block, LARGE_BYTES, MADV_HUGEPAGE);
+    block->mapped = LARGE_BYTES;
+    block->capacity = LARGE_BYTES - 2 * ALIGNMENT;
+    return block;
+#endif
+}
+
+static void free_block(Block *block) {
+    if (block->mapped) munmap(block, block->mapped);
+    else free(block);
+}
+
 Arena *arena_create(void) { return checked_calloc(sizeof(Arena)); }
 
 void arena_destroy(Arena *arena) {
     if (!arena) return;
     for (Block *block = arena->block; block;) {
         Block *previous = block->previous;
-        free(block);
+        free_block(block);
         block = previous;
     }
     free(arena);
@@ -47,7 +83,7 @@ void arena_reset(Arena *arena) {
     if (!first) return;
     while (first->previous) {
         Block *previous = first->previous;
-        free(first);
+        free_block(first);
         first = previous;
     }
     memset((char *)first + 2 * ALIGNMENT, 0, first->used);
@@ -61,9 +97,8 @@ void *arena_allocate(Arena *arena, size_t bytes) {
     bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     Block *block = arena->block;
     if (!block || block->capacity - block->used < bytes) {
-        size_t capacity = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
-        block = checked_calloc(2 * ALIGNMENT + capacity);
-        block->capacity = capacity;
+        block = arena->bytes >= LARGE_FROM && bytes <= LARGE_BYTES / 4 ? large_block() : NULL;
+        if (!block) block = small_block(bytes);
         block->previous = arena->block;
         arena->block = block;
     }

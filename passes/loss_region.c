@@ -236,10 +236,10 @@ static bool makes_logits(const LossRegion *region) {
     return false;
 }
 
-static void start(LossRegion *region, const Graph *graph) {
+static void make_tables(LossRegion *region) {
+    const Graph *graph = region->graph;
     Arena *arena = graph->ir->arena;
     size_t count = graph->nodes.count;
-    *region = (LossRegion){.graph = graph};
     region->parts = ARENA_ARRAY(arena, Part, count);
     region->levels = ARENA_ARRAY(arena, uint32_t, count);
     region->chains = ARENA_ARRAY(arena, uint32_t, count);
@@ -247,12 +247,13 @@ static void start(LossRegion *region, const Graph *graph) {
 }
 
 bool loss_region_find(LossRegion *region, const Graph *graph, uint32_t id) {
-    start(region, graph);
+    *region = (LossRegion){.graph = graph};
     const Node *call = graph_node(graph, id);
     bool found = false;
     for (uint32_t i = 0; i < call->operand_count && !found; i++)
         found = set_dimensions(region, call, call->operands[i]);
     if (!found || !is_row_part(region, call)) return false;
+    make_tables(region);  // no sooner: every layer has calls, most of them end here
     region->parts[id] = PART_ROW;
     do {
         for (bool changed = true; changed;) {
