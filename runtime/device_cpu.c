@@ -1,11 +1,16 @@
-// The CPU device: runs a program as a list of phases, each split over the threads by static shares.
+// The CPU device: runs a program as a list of phases, each split over the threads by static shares;
+// of phases with many tasks the last quarter goes to whoever comes first. Who runs a task changes no bit.
 //
 // Threads meet only where they must. Phases that touch disjoint memory follow each other without a
 // barrier: such a run of phases is called an epoch. A chain of one-task phases stays on one thread and
 // needs no barrier either, whatever its phases touch of each other.
+#include <stdatomic.h>
 #include <string.h>
 
 #include "runtime/executor.h"
+
+// A phase of at least SHARED_TASKS_MIN tasks a thread shares its last 1 / SHARED_PART among the threads.
+enum { SHARED_TASKS_MIN = 4, SHARED_PART = 4 };
 
 // Bytes [low, high) that a phase touches. Views with holes are taken whole: that costs a barrier, never
 // correctness.
@@ -19,10 +24,18 @@ typedef struct Phase {
     char **operands;
     char *workspace;
     int64_t tasks;
+    int64_t static_tasks;  // the first ones have a thread of their own; the rest go to who comes first, so
+                           // that a processor that others slow down does not hold up the rest
+    atomic_llong *next;    // of the rest, on a cache line of its own
     uint32_t launch;
     int first_thread;      // that gets the first share: spreads phases with few tasks over the threads
     bool barrier_before;
 } Phase;
+
+typedef union Counter {
+    atomic_llong next;
+    char line[64];
+} Counter;
 
 struct Executor {
     Arena *arena;          // of the tables
@@ -33,6 +46,7 @@ struct Executor {
     MemoryBlock exchange;  // inputs and outputs
     char **addresses;      // of each of the program's buffers
     Phase *phases;
+    Counter *counters;     // one a phase
     int64_t phase_count, barrier_count;
     double *seconds;       // executor_run_timed
 };
@@ -205,9 +219,12 @@ static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
     if (compiled->phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
     for (int i = 0; i < compiled->phase_count; i++) {
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
+        Counter *counter = &executor->counters[executor->phase_count];
         Phase *phase = &executor->phases[executor->phase_count++];
+        bool shared = executor->threads > 1 && compiled->tasks[i] >= SHARED_TASKS_MIN * executor->threads;
         *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspace = workspace,
-                         .tasks = compiled->tasks[i], .launch = index};
+                         .tasks = compiled->tasks[i], .next = &counter->next, .launch = index,
+                         .static_tasks = compiled->tasks[i] - (shared ? compiled->tasks[i] / SHARED_PART : 0)};
         schedule(executor, epoch, phase, ranges, range_count);
     }
 }
@@ -222,6 +239,7 @@ static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
     }
     if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, scratch)) return false;
     executor->phases = ARENA_ARRAY(executor->arena, Phase, phases + 1);
+    executor->counters = ARENA_ARRAY(executor->arena, Counter, phases + 1);
     Epoch epoch = {0};
     for (size_t i = 0; i < program->launches.count; i++) plan_launch(executor, &epoch, (uint32_t)i);
     CHECK(executor->phase_count == phases);
@@ -264,9 +282,19 @@ static inline void run_share(const Executor *executor, const Phase *phase, int t
     int rank = thread - phase->first_thread;
     if (rank < 0) rank += executor->threads;
     int64_t begin = rank, end = rank + 1;
-    if (phase->tasks > executor->threads) thread_share(phase->tasks, rank, executor->threads, &begin, &end);
+    char *scratch = state_scratch(executor->state, thread);
+    if (phase->tasks > executor->threads) thread_share(phase->static_tasks, rank, executor->threads, &begin, &end);
     else if (rank >= phase->tasks) return;
-    phase->function(phase->operands, phase->workspace, state_scratch(executor->state, thread), begin, end);
+    phase->function(phase->operands, phase->workspace, scratch, begin, end);
+    if (phase->static_tasks == phase->tasks) return;
+    int64_t task;
+    while ((task = phase->static_tasks + atomic_fetch_add_explicit(phase->next, 1, memory_order_relaxed)) < phase->tasks)
+        phase->function(phase->operands, phase->workspace, scratch, task, task + 1);
+}
+
+static void reset_counters(Executor *executor) {
+    for (int64_t i = 0; i < executor->phase_count; i++)
+        atomic_store_explicit(&executor->counters[i].next, 0, memory_order_relaxed);
 }
 
 static void run_region(void *context, int thread) {
@@ -278,7 +306,10 @@ static void run_region(void *context, int thread) {
     }
 }
 
-void executor_run(Executor *executor) { thread_pool_run(executor->pool, run_region, executor); }
+void executor_run(Executor *executor) {
+    reset_counters(executor);
+    thread_pool_run(executor->pool, run_region, executor);
+}
 
 static void run_timed_region(void *context, int thread) {
     Executor *executor = context;
@@ -296,6 +327,7 @@ static void run_timed_region(void *context, int thread) {
 
 void executor_run_timed(Executor *executor, double *seconds_per_launch) {
     executor->seconds = seconds_per_launch;
+    reset_counters(executor);
     thread_pool_run(executor->pool, run_timed_region, executor);
 }
 
