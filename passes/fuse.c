@@ -15,12 +15,57 @@
 
 #include "passes/program_passes.h"
 
+// ---- Nests ----
+
+typedef struct KeptNest {
+    uint64_t hash;
+    const Nest *nest;  // NULL: an empty slot
+} KeptNest;
+
+typedef struct NestTable {
+    KeptNest *slots;
+    size_t count, capacity;  // a power of two
+} NestTable;
+
+static size_t kept_slot(const NestTable *table, uint64_t hash, const Nest *nest) {
+    size_t slot = hash & (table->capacity - 1);
+    while (table->slots[slot].nest &&
+           (table->slots[slot].hash != hash || !nest_equal(table->slots[slot].nest, nest)))
+        slot = (slot + 1) & (table->capacity - 1);
+    return slot;
+}
+
+static void grow_kept(Arena *arena, NestTable *table) {
+    NestTable old = *table;
+    table->capacity = old.capacity ? 2 * old.capacity : 256;
+    table->slots = ARENA_ARRAY(arena, KeptNest, table->capacity);
+    for (size_t i = 0; i < old.capacity; i++)
+        if (old.slots[i].nest) table->slots[kept_slot(table, old.slots[i].hash, old.slots[i].nest)] = old.slots[i];
+}
+
+const Nest *fuse_keep_nest(Fuse *fuse, const Nest *nest) {
+    NestTable *table = fuse->kept;
+    if (2 * table->count >= table->capacity) grow_kept(fuse->ir.arena, table);
+    uint64_t hash = nest_hash(nest);
+    KeptNest *slot = &table->slots[kept_slot(table, hash, nest)];
+    if (!slot->nest) {
+        *slot = (KeptNest){hash, nest_copy(&fuse->ir, nest)};
+        table->count++;
+    }
+    return slot->nest;
+}
+
+void fuse_end_trial(Fuse *fuse) { arena_reset(fuse->trial.arena); }
+
+// ---- The pass ----
+
 static Fuse begin(Program *program, Arena *arena) {
     Fuse fuse = {.program = program, .ir = *program->ir, .count = 2 * (uint32_t)program->launches.count};
     fuse.ir.arena = arena;
     fuse.trial = *program->ir;
     fuse.trial.arena = arena_create();
     fuse.items = ARENA_ARRAY(arena, Item, fuse.count + 1);
+    fuse.kept = ARENA_NEW(arena, NestTable);
     fuse.readers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
     fuse.writers = ARENA_ARRAY(arena, ItemList, program->buffers.count + 1);
     for (uint32_t i = 0; i < program->launches.count; i++) {

@@ -22,6 +22,7 @@ typedef struct Fuse {
     Item *items;
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
+    struct NestTable *kept;       // nests so far, equal ones once: layers are alike
     uint32_t last_scalar;         // fuse_merge: the last item without outer loops, or UINT32_MAX
 } Fuse;
 
@@ -29,6 +30,11 @@ typedef struct Fuse {
 typedef struct Span {
     int64_t low, high;
 } Span;
+
+// The equal nest that was kept before, or a copy that lives as long as the pass. What was built in the
+// trial arena is then gone with fuse_end_trial.
+const Nest *fuse_keep_nest(Fuse *fuse, const Nest *nest);
+void fuse_end_trial(Fuse *fuse);
 
 Span item_span(const Fuse *fuse, const Item *item, int operand);
 bool item_reads(const Fuse *fuse, const Item *item, int operand);

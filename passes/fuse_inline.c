@@ -389,7 +389,7 @@ static void append_name(const Ir *ir, Nest *nest, const Inline *inl, const Item 
 // The item with the formulas of all inlined producers that it reads; false where a limit stands in the way.
 static bool build(Inline *inl, const Item *item, Item *built) {
     Fuse *fuse = inl->fuse;
-    Nest *nest = nest_create(&fuse->ir, item->nest->name, item->nest->place);
+    Nest *nest = nest_create(&fuse->trial, item->nest->name, item->nest->place);
     *built = (Item){.nest = nest, .launch = item->launch, .alive = true};
     built->launch.operand_count = 0;
     Transplant transplant = transplant_begin(item->nest, &item->launch, nest, &built->launch);
@@ -431,16 +431,24 @@ static bool reads_inlined(const Inline *inl, const Item *item) {
     return false;
 }
 
-// Builds all launches that are left. False where one cannot be built: its producers stay then.
-static bool build_all(Inline *inl, Item *built) {
+// Builds all launches that are left; built[i] stays NULL where the item stays as it is. False where one
+// cannot be built: its producers stay then.
+static bool build_all(Inline *inl, Item **built) {
+    Fuse *fuse = inl->fuse;
     bool ok = true;
-    for (uint32_t i = 0; i < inl->fuse->count; i++) {
-        const Item *item = &inl->fuse->items[i];
-        built[i] = *item;
+    for (uint32_t i = 0; i < fuse->count; i++) {
+        const Item *item = &fuse->items[i];
+        built[i] = NULL;
         if (!item->alive || inl->producers[i].inlined || !item->nest || !reads_inlined(inl, item)) continue;
-        if (build(inl, item, &built[i]) &&
-            (!may_read_own_target(item) || reads_own_target_in_place(&built[i])))
-            continue;
+        Item made;
+        bool fits = build(inl, item, &made) && (!may_read_own_target(item) || reads_own_target_in_place(&made));
+        if (fits) {
+            built[i] = ARENA_NEW(fuse->ir.arena, Item);
+            *built[i] = made;
+            built[i]->nest = fuse_keep_nest(fuse, made.nest);
+        }
+        fuse_end_trial(fuse);
+        if (fits) continue;
         ok = false;
         for (int o = 0; o < item->launch.operand_count; o++) {
             uint32_t maker = inl->maker[item->launch.buffers[o]];
@@ -454,7 +462,7 @@ void fuse_inline(Fuse *fuse) {
     Inline inl = {.fuse = fuse, .producers = ARENA_ARRAY(fuse->ir.arena, Producer, fuse->count + 1)};
     size_t buffers = fuse->program->buffers.count;
     inl.maker = ARENA_ARRAY(fuse->ir.arena, uint32_t, buffers + 1);
-    Item *built = ARENA_ARRAY(fuse->ir.arena, Item, fuse->count + 1);
+    Item **built = ARENA_ARRAY(fuse->ir.arena, Item *, fuse->count + 1);
     do {
         memset(inl.maker, 0xff, sizeof(uint32_t) * (buffers + 1));
         for (uint32_t i = 0; i < fuse->count; i++) {
@@ -463,12 +471,13 @@ void fuse_inline(Fuse *fuse) {
         }
     } while (!build_all(&inl, built));
     for (uint32_t i = 0; i < fuse->count; i++) {
-        if (!fuse->items[i].alive) continue;
+        if (!fuse->items[i].alive || (!built[i] && !inl.producers[i].inlined)) continue;
         fuse_unlist_item(fuse, i);
-        fuse->items[i] = built[i];
-        if (inl.producers[i].inlined)
+        if (inl.producers[i].inlined) {
             fuse->items[i].alive = false;
-        else
-            fuse_list_item(fuse, i);
+            continue;
+        }
+        fuse->items[i] = *built[i];
+        fuse_list_item(fuse, i);
     }
 }

@@ -168,8 +168,8 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     merge.p_access = merge_accesses(fuse, P);
     merge.c_access = merge_accesses(fuse, C);
     bool found = try_pair(&merge);
-    if (found) merge.built.nest = nest_copy(&fuse->ir, merge.built.nest);
-    arena_reset(fuse->trial.arena);
+    if (found) merge.built.nest = fuse_keep_nest(fuse, merge.built.nest);
+    fuse_end_trial(fuse);
     if (!found) return UINT32_MAX;
     uint32_t slot = up ? p : c;
     fuse_unlist_item(fuse, p);
