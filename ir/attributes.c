@@ -135,10 +135,10 @@ static uint64_t hash_attribute(uint64_t hash, const Attribute *attribute) {
     return hash;
 }
 
-uint64_t attributes_hash(uint64_t hash, Attributes attributes) {
-    hash = hash_word(hash, attributes.count);
+uint32_t attributes_hash(Attributes attributes) {
+    uint64_t hash = hash_word(HASH_START, attributes.count);
     for (uint32_t i = 0; i < attributes.count; i++) hash = hash_attribute(hash, &attributes.items[i]);
-    return hash;
+    return (uint32_t)(hash >> 32);
 }
 
 // ---- compare ----
@@ -193,8 +193,8 @@ bool attribute_same(const Attribute *a, const Attribute *b) {
 }
 
 bool attributes_same(Attributes a, Attributes b) {
-    if (a.count != b.count) return false;
-    for (uint32_t i = 0; i < a.count; i++)
+    if (a.count != b.count || a.hash != b.hash) return false;
+    for (uint32_t i = 0; i < a.count && a.items != b.items; i++)
         if (!attribute_same(&a.items[i], &b.items[i])) return false;
     return true;
 }
@@ -239,5 +239,5 @@ Attributes attributes_copy(Ir *ir, Attributes attributes) {
                  kind == KIND_ENTRIES)
             copy_items(ir, &items[i], kind);
     }
-    return (Attributes){items, attributes.count};
+    return (Attributes){items, attributes.count, attributes.hash};
 }

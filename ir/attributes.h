@@ -8,8 +8,8 @@
 void attributes_sort(const Attribute *items, uint32_t count, Attribute *sorted);
 
 // Graphs count by identity, numbers by their bits, all texts by their letters.
-uint64_t attributes_hash(uint64_t hash, Attributes attributes);
-bool attributes_same(Attributes a, Attributes b);
+uint32_t attributes_hash(Attributes attributes);
+bool attributes_same(Attributes a, Attributes b);  // their hashes are set, or are 0 in both
 bool attribute_same(const Attribute *a, const Attribute *b);
 
 // A deep copy in the arena with every text interned.

@@ -9,7 +9,7 @@
 #include "ir/op.h"
 
 typedef struct Slot {
-    uint64_t hash;
+    uint32_t hash;
     uint32_t node_plus_one;  // 0: empty
 } Slot;
 
@@ -30,11 +30,11 @@ Graph *graph_create(Ir *ir, const char *name) {
 
 // ---- hash-consing: a node is its op, operands and attributes; result types follow from them ----
 
-static uint64_t node_hash(const Node *node) {
+static uint32_t node_hash(const Node *node) {
     uint64_t hash = hash_word(HASH_START, (uint64_t)node->op << 32 | node->operand_count);
     for (uint32_t i = 0; i < node->operand_count; i++)
         hash = hash_word(hash, (uint64_t)node->operands[i].node << 32 | node->operands[i].result);
-    return attributes_hash(hash, node->attributes);
+    return (uint32_t)(hash_word(hash, node->attributes.hash) >> 32);
 }
 
 static bool node_same(const Node *a, const Node *b) {
@@ -45,7 +45,7 @@ static bool node_same(const Node *a, const Node *b) {
 }
 
 // The slot of the equal node, or the empty slot where it belongs.
-static Slot *table_find(const Graph *graph, const Node *node, uint64_t hash) {
+static Slot *table_find(const Graph *graph, const Node *node, uint32_t hash) {
     const struct GraphTable *table = graph->table;
     size_t at = hash & (table->capacity - 1);
     for (; table->slots[at].node_plus_one; at = (at + 1) & (table->capacity - 1)) {
@@ -55,22 +55,33 @@ static Slot *table_find(const Graph *graph, const Node *node, uint64_t hash) {
     return &table->slots[at];
 }
 
-static void table_grow(Graph *graph) {
+static void table_resize(Graph *graph, size_t capacity) {
     struct GraphTable *table = graph->table;
     Slot *old = table->slots;
     size_t old_capacity = table->capacity;
-    table->capacity *= 2;
-    table->slots = ARENA_ARRAY(graph->ir->arena, Slot, table->capacity);
+    table->capacity = capacity;
+    table->slots = ARENA_ARRAY(graph->ir->arena, Slot, capacity);
     for (size_t i = 0; i < old_capacity; i++) {
         if (!old[i].node_plus_one) continue;
-        size_t at = old[i].hash & (table->capacity - 1);
-        while (table->slots[at].node_plus_one) at = (at + 1) & (table->capacity - 1);
+        size_t at = old[i].hash & (capacity - 1);
+        while (table->slots[at].node_plus_one) at = (at + 1) & (capacity - 1);
         table->slots[at] = old[i];
     }
 }
 
-static void table_insert(Graph *graph, const Node *node, uint64_t hash, uint32_t id) {
-    if (graph->table->count * 2 >= graph->table->capacity) table_grow(graph);
+void graph_reserve(Graph *graph, size_t nodes) {
+    size_t capacity = graph->table->capacity;
+    while (capacity < 2 * nodes) capacity *= 2;
+    if (capacity > graph->table->capacity) table_resize(graph, capacity);
+    if (nodes <= graph->nodes.capacity) return;
+    Node *items = ARENA_ARRAY(graph->ir->arena, Node, nodes);
+    if (graph->nodes.count) memcpy(items, graph->nodes.items, sizeof(Node) * graph->nodes.count);
+    graph->nodes.items = items;
+    graph->nodes.capacity = nodes;
+}
+
+static void table_insert(Graph *graph, const Node *node, uint32_t hash, uint32_t id) {
+    if (graph->table->count * 3 >= graph->table->capacity * 2) table_resize(graph, graph->table->capacity * 2);
     *table_find(graph, node, hash) = (Slot){hash, id + 1};
     graph->table->count++;
 }
@@ -86,10 +97,16 @@ static uint32_t result_limit(const Node *node) {
     return outputs > node->operand_count ? outputs : node->operand_count;
 }
 
+enum { USUAL_OPERANDS = 16 };  // as many need no memory of the arena
+
 bool graph_infer_types(const Graph *graph, Node *node) {
     Ir *ir = graph->ir;
-    const Type **operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
-    Place *places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
+    const Type *usual_types[USUAL_OPERANDS], **operands = usual_types;
+    Place usual_places[USUAL_OPERANDS], *places = usual_places;
+    if (node->operand_count > USUAL_OPERANDS) {
+        operands = ARENA_ARRAY(ir->arena, const Type *, node->operand_count);
+        places = ARENA_ARRAY(ir->arena, Place, node->operand_count);
+    }
     for (uint32_t i = 0; i < node->operand_count; i++) {
         operands[i] = graph_type(graph, node->operands[i]);
         places[i] = graph_node(graph, node->operands[i].node)->place;
@@ -122,32 +139,66 @@ static uint32_t push_node(Graph *graph, const Node *node) {
     return (uint32_t)graph->nodes.count - 1;
 }
 
-Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_count,
-                const Attribute *attributes, uint32_t attribute_count, Place place) {
-    CHECK((unsigned)op < OP_COUNT && op != OP_input);
-    for (uint32_t i = 0; i < operand_count; i++) {
-        if (value_is_none(operands[i])) return VALUE_NONE;  // its error is reported already
+static void check_operands(const Graph *graph, const Value *operands, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
         CHECK(operands[i].node < graph->nodes.count);
         CHECK(operands[i].result < graph_node(graph, operands[i].node)->result_count);
     }
+}
+
+static bool any_none(const Value *operands, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (value_is_none(operands[i])) return true;  // its error is reported already
+    return false;
+}
+
+static void copy_operands(const Graph *graph, Node *node) {
+    Value *copies = ARENA_ARRAY(graph->ir->arena, Value, node->operand_count);
+    for (uint32_t i = 0; i < node->operand_count; i++) copies[i] = node->operands[i];
+    node->operands = copies;
+}
+
+Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_count,
+                const Attribute *attributes, uint32_t attribute_count, Place place) {
+    CHECK((unsigned)op < OP_COUNT && op != OP_input);
+    if (any_none(operands, operand_count)) return VALUE_NONE;
+    check_operands(graph, operands, operand_count);
     Attribute sorted[ATTRIBUTE_COUNT];
     attributes_sort(attributes, attribute_count, sorted);
     Node node = {.op = op,
                  .operand_count = operand_count,
                  .operands = operands,
-                 .attributes = {sorted, attribute_count},
+                 .attributes = {sorted, attribute_count, 0},
                  .place = place};
-    uint64_t hash = node_hash(&node);
+    node.attributes.hash = attributes_hash(node.attributes);
+    uint32_t hash = node_hash(&node);
     const Slot *slot = table_find(graph, &node, hash);
     if (slot->node_plus_one) return (Value){slot->node_plus_one - 1, 0};
 
-    Value *copies = ARENA_ARRAY(graph->ir->arena, Value, operand_count);
-    for (uint32_t i = 0; i < operand_count; i++) copies[i] = operands[i];
-    node.operands = copies;
+    copy_operands(graph, &node);
     node.attributes = attributes_copy(graph->ir, node.attributes);
     if (!graph_infer_types(graph, &node)) return VALUE_NONE;
     uint32_t id = push_node(graph, &node);
     table_insert(graph, &node, hash, id);
+    return (Value){id, 0};
+}
+
+Value graph_copy_from(Graph *graph, const Graph *from, const Node *node, const Value *operands) {
+    uint32_t count = node->operand_count;
+    if (any_none(operands, count)) return VALUE_NONE;
+    check_operands(graph, operands, count);
+    bool alike = node->op != OP_input && from->ir == graph->ir;
+    for (uint32_t i = 0; alike && i < count; i++)
+        alike = graph_type(graph, operands[i]) == graph_type(from, node->operands[i]);
+    if (!alike) return graph_copy_node(graph, node, operands);
+    Node copy = *node;
+    copy.operands = operands;
+    uint32_t hash = node_hash(&copy);
+    const Slot *slot = table_find(graph, &copy, hash);
+    if (slot->node_plus_one) return (Value){slot->node_plus_one - 1, 0};
+    copy_operands(graph, &copy);
+    uint32_t id = push_node(graph, &copy);
+    table_insert(graph, &copy, hash, id);
     return (Value){id, 0};
 }
 
@@ -161,7 +212,7 @@ Value graph_add_input(Graph *graph, const char *name, Role role, const Type *typ
                  .result_count = 1,
                  .types = types,
                  .place = place,
-                 .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2})};
+                 .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2, 0})};
     uint32_t id = push_node(graph, &node);
     vector_push(graph->ir->arena, &graph->inputs, id);
     return (Value){id, 0};

@@ -83,6 +83,7 @@ typedef struct Attribute {
 typedef struct Attributes {  // sorted by key
     const Attribute *items;
     uint32_t count;
+    uint32_t hash;           // of the contents, where they are a node's
 } Attributes;
 
 typedef struct Value {
@@ -118,6 +119,7 @@ struct Graph {
 };
 
 Graph *graph_create(Ir *ir, const char *name);
+void graph_reserve(Graph *graph, size_t nodes);  // makes room at once for about so many nodes
 
 // Adds a node, or returns the equal one that is there. Runs the op's shape rule, which reports errors
 // at `place`; returns node UINT32_MAX (VALUE_NONE) after an error. The result is value 0 of the node.
@@ -138,7 +140,10 @@ static inline const Type *graph_type(const Graph *graph, Value value) {
 
 // Copies `node` of another graph (or of this one) with new operands; attributes and place stay.
 Value graph_copy_node(Graph *graph, const Node *node, const Value *operands);
-// Same, with one attribute set or replaced.
+// The same for a node of `from`: where the operands have the types that they had there, the copy shares
+// attributes and result types with the original.
+Value graph_copy_from(Graph *graph, const Graph *from, const Node *node, const Value *operands);
+// As graph_copy_node, with one attribute set or replaced.
 Value graph_copy_node_with(Graph *graph, const Node *node, const Value *operands, Attribute attribute);
 
 // A copy of `graph` under `name` in which every dimension called map[i].name, in input types and in

@@ -50,7 +50,7 @@ void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Val
     for (size_t i = 0; i < callee->inputs.count; i++) map[callee->inputs.items[i]] = arguments[i];
     for (uint32_t id = 0; id < callee->nodes.count; id++) {
         const Node *node = graph_node(callee, id);
-        if (node->op != OP_input) map[id] = graph_copy_node(graph, node, map_operands(arena, map, node));
+        if (node->op != OP_input) map[id] = graph_copy_from(graph, callee, node, map_operands(arena, map, node));
     }
     for (size_t i = 0; i < callee->outputs.count; i++)
         results[i] = map_value(map, callee->outputs.items[i].value);

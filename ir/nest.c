@@ -26,11 +26,16 @@ static bool same_number(double a, double b) { return memcmp(&a, &b, sizeof a) ==
 
 static bool affine_equal(const Affine *a, const Affine *b) { return memcmp(a, b, sizeof *a) == 0; }
 
+// Most scales are zero: the others with their places say it all.
+static uint64_t hash_affine(uint64_t hash, const Affine *affine) {
+    hash = hash_word(hash, (uint64_t)affine->offset);
+    for (int loop = 0; loop < LOOP_MAX; loop++)
+        if (affine->scale[loop]) hash = hash_word(hash + (uint64_t)loop, (uint64_t)affine->scale[loop]);
+    return hash;
+}
+
 static uint64_t hash_index(uint64_t hash, const Index *index, int rank) {
-    for (int i = 0; i < rank; i++) {
-        hash = hash_bytes(hash, &index[i].affine, sizeof index[i].affine);
-        hash = hash_word(hash, index[i].gathered);
-    }
+    for (int i = 0; i < rank; i++) hash = hash_affine(hash_word(hash, index[i].gathered), &index[i].affine);
     return hash;
 }
 
@@ -46,7 +51,7 @@ static uint64_t hash_formula(const Nest *nest, uint64_t hash, const Formula *for
         case FORMULA_CONSTANT:
             return hash_number(hash, formula->number);
         case FORMULA_LOOP:
-            return hash_bytes(hash, &formula->affine, sizeof formula->affine);
+            return hash_affine(hash, &formula->affine);
         case FORMULA_LOAD:
             return hash_index(hash_word(hash, formula->operand), formula->index,
                               nest->operands[formula->operand].rank);

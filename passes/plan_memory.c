@@ -16,7 +16,7 @@
 #include "passes/program_passes.h"
 
 // An arena of (1 + 1 / ENOUGH) times the largest live set is not improved further.
-enum { ALIGNMENT = 64, ORDERS = 3, ENOUGH = 500, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
+enum { ALIGNMENT = 64, ORDERS = 3, ENOUGH = 500, WINDOW = 256, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
 
 // Temporaries that share one place: a chain of in-place reuse, or a single one.
 typedef struct Block {
@@ -25,12 +25,19 @@ typedef struct Block {
     uint32_t number;
 } Block;
 
+// Placed blocks, ascending by offset.
+typedef struct Placed {
+    Block **items;
+    uint32_t count;
+} Placed;
+
 typedef struct Plan {
     Program *program;
     Arena *arena;
     uint32_t *block_of;  // per buffer, UINT32_MAX: none
     Block *blocks;
     uint32_t block_count;
+    Placed all, *windows;  // of the order under trial
 } Plan;
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) & ~(int64_t)(ALIGNMENT - 1); }
@@ -239,11 +246,41 @@ static int longer_first(const void *a, const void *b) {
     return larger_first(a, b);
 }
 
-// The smallest gap between placed blocks that live at the same time. `placed` ascends by offset.
-static int64_t best_gap(Block *const *placed, uint32_t count, const Block *block) {
+// A window is some launches in a row. A short block is compared with those of its one or two windows
+// only, which keeps the time for a deep model from growing with the square of its layers.
+static void make_windows(Plan *plan) {
+    size_t count = plan->program->launches.count / WINDOW + 1;
+    uint32_t *most = ARENA_ARRAY(plan->arena, uint32_t, count);
+    for (uint32_t i = 0; i < plan->block_count; i++)
+        for (int32_t w = plan->blocks[i].first / WINDOW; w <= plan->blocks[i].last / WINDOW; w++) most[w]++;
+    plan->windows = ARENA_ARRAY(plan->arena, Placed, count);
+    for (size_t w = 0; w < count; w++) plan->windows[w].items = ARENA_ARRAY(plan->arena, Block *, most[w] + 1);
+    plan->all.items = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
+}
+
+static void clear_windows(Plan *plan) {
+    plan->all.count = 0;
+    for (size_t w = 0; w <= plan->program->launches.count / WINDOW; w++) plan->windows[w].count = 0;
+}
+
+static void insert(Placed *placed, Block *block) {
+    uint32_t low = 0, high = placed->count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (placed->items[middle]->offset <= block->offset) low = middle + 1;
+        else high = middle;
+    }
+    memmove(placed->items + low + 1, placed->items + low, sizeof *placed->items * (placed->count - low));
+    placed->items[low] = block;
+    placed->count++;
+}
+
+// The smallest gap between placed blocks that live at the same time; these are in one list or the other.
+static int64_t best_gap(const Placed *a, const Placed *b, const Block *block) {
     int64_t end = 0, best = -1, best_bytes = INT64_MAX;
-    for (uint32_t i = 0; i < count; i++) {
-        const Block *other = placed[i];
+    for (uint32_t i = 0, j = 0; i < a->count || j < b->count;) {
+        bool from_a = j == b->count || (i < a->count && a->items[i]->offset <= b->items[j]->offset);
+        const Block *other = from_a ? a->items[i++] : b->items[j++];
         if (other->last < block->first || block->last < other->first) continue;
         int64_t gap = other->offset - end;
         if (gap >= block->bytes && gap < best_bytes) {
@@ -256,17 +293,21 @@ static int64_t best_gap(Block *const *placed, uint32_t count, const Block *block
 }
 
 // Places the blocks in this order; returns the arena's size.
-static int64_t place(const Plan *plan, Block *const *order, Block **placed) {
-    uint32_t count = 0;
+static int64_t place(Plan *plan, Block *const *order) {
+    static const Placed nothing;
     int64_t arena = 0;
+    clear_windows(plan);
     for (uint32_t i = 0; i < plan->block_count; i++) {
         Block *block = order[i];
         block->offset = 0;
         if (block->bytes == 0) continue;
-        block->offset = best_gap(placed, count, block);
-        uint32_t at = count++;
-        for (; at > 0 && placed[at - 1]->offset > block->offset; at--) placed[at] = placed[at - 1];
-        placed[at] = block;
+        int32_t first = block->first / WINDOW, last = block->last / WINDOW;
+        const Placed *windows = plan->windows;
+        block->offset = first == last       ? best_gap(&windows[first], &nothing, block)
+                        : first + 1 == last ? best_gap(&windows[first], &windows[last], block)
+                                            : best_gap(&plan->all, &nothing, block);
+        insert(&plan->all, block);
+        for (int32_t w = first; w <= last; w++) insert(&plan->windows[w], block);
         if (block->offset + block->bytes > arena) arena = block->offset + block->bytes;
     }
     return arena;
@@ -283,9 +324,9 @@ static void promote_highest(const Plan *plan, Block **order, Block **moved, int6
 }
 
 // Places the blocks in this order and keeps the plan where it is the best so far; returns its size.
-static int64_t try_order(const Plan *plan, Block **order, Block **scratch) {
+static int64_t try_order(Plan *plan, Block **order) {
     Program *program = plan->program;
-    int64_t bytes = place(plan, order, scratch);
+    int64_t bytes = place(plan, order);
     if (bytes >= program->arena_bytes) return bytes;
     program->arena_bytes = bytes;
     for (size_t b = 0; b < program->buffers.count; b++)
@@ -296,26 +337,27 @@ static int64_t try_order(const Plan *plan, Block **order, Block **scratch) {
 
 // Tries the three orders, then improves each, until the arena is about as small as the largest live set,
 // or enough time went by: that is counted in pairs of blocks, so that the result is the same everywhere.
-static void place_blocks(const Plan *plan) {
+static void place_blocks(Plan *plan) {
     static Compare *const compares[ORDERS] = {longer_first, larger_first, larger_area_first};
     Program *program = plan->program;
     Block **orders[ORDERS], **scratch = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
     double pairs = (double)plan->block_count * plan->block_count + 1;
     int tries = pairs * MOST_TRIES < MOST_PAIRS ? MOST_TRIES : (int)(MOST_PAIRS / pairs);
+    make_windows(plan);
     int64_t enough = program->live_bytes + program->live_bytes / ENOUGH;
     program->arena_bytes = INT64_MAX;
     for (int kind = 0; kind < ORDERS; kind++) {
         orders[kind] = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
         for (uint32_t i = 0; i < plan->block_count; i++) orders[kind][i] = &plan->blocks[i];
         qsort(orders[kind], plan->block_count, sizeof *orders[kind], compares[kind]);
-        try_order(plan, orders[kind], scratch);
+        try_order(plan, orders[kind]);
         if (program->arena_bytes <= enough) return;
     }
     for (int kind = 0; kind < ORDERS; kind++) {
-        int64_t bytes = place(plan, orders[kind], scratch);  // the offsets are another order's by now
+        int64_t bytes = place(plan, orders[kind]);  // the offsets are another order's by now
         for (int try = 0; try < tries && program->arena_bytes > enough; try++) {
             promote_highest(plan, orders[kind], scratch, bytes);
-            bytes = try_order(plan, orders[kind], scratch);
+            bytes = try_order(plan, orders[kind]);
         }
     }
 }

@@ -193,7 +193,7 @@ static bool recompute_node(Rewrite *rewrite, uint32_t id) {
     for (uint32_t i = 0; i < node->operand_count; i++)
         operands[i] = recompute->forward[node->operands[i].node] ? clone(rewrite, node->operands[i])
                                                                  : rewrite_value(rewrite, node->operands[i]);
-    Value value = graph_copy_node(rewrite->to, node, operands);
+    Value value = graph_copy_from(rewrite->to, rewrite->from, node, operands);
     if (value_is_none(value)) return rewrite_fail(rewrite);
     for (uint32_t i = 0; i < node->result_count; i++)
         rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});

@@ -39,6 +39,7 @@ Rewrite *rewrite_begin(PassContext *context, const Graph *from, const char *name
     Rewrite *rewrite = ARENA_NEW(context->ir->arena, Rewrite);
     *rewrite = (Rewrite){.context = context, .node = node, .data = data};
     rewrite->to = graph_create(context->ir, name);
+    graph_reserve(rewrite->to, from->nodes.count);
     start(rewrite, from);
     return rewrite;
 }
@@ -74,7 +75,7 @@ bool rewrite_copy(Rewrite *rewrite, uint32_t id, const Attribute *attribute) {
     } else {
         const Value *operands = rewrite_operands(rewrite, node);
         value = attribute ? graph_copy_node_with(rewrite->to, node, operands, *attribute)
-                          : graph_copy_node(rewrite->to, node, operands);
+                          : graph_copy_from(rewrite->to, rewrite->from, node, operands);
     }
     if (value_is_none(value)) return rewrite_fail(rewrite);
     for (uint32_t i = 0; i < node->result_count; i++)
