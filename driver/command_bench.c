@@ -6,7 +6,7 @@
 #include "driver/json.h"
 #include "driver/process_memory.h"
 #include "driver/sample_inputs.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 
 typedef struct Bench {
     double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak,
@@ -34,7 +34,7 @@ static void one_step(Runner *runner, const Training *training, int64_t step) {
 // Everything up to the first launch: code compiled, memory reserved, executors bound.
 static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads) {
     CompileOptions options;
-    if (!threads || !session_options(arguments, ir, module, &options)) return NULL;
+    if (!threads || !setup_options(arguments, ir, module, &options)) return NULL;
     if (!module->has_training) {
         report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
         return NULL;
@@ -46,7 +46,7 @@ static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module,
 static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Bench *bench) {
     int64_t steps = 10;
     if (!arguments_integer(arguments, ir, "--steps", 1, &steps)) return false;
-    int threads = session_threads(arguments, ir);
+    int threads = setup_threads(arguments, ir);
     Runner *runner = prepare(arguments, ir, module, threads);
     if (!runner) return false;
     CpuOptions cpu = {.cpu = arguments_text(arguments, "--cpu", NULL)};
@@ -107,8 +107,8 @@ static void print_text(const Bench *bench) {
 // The command is timed from its first line, so `seconds` is what stands before the first launch.
 static int run_compile_only(const Arguments *arguments, Ir *ir) {
     double start = clock_seconds();
-    Module *module = session_load(arguments, ir, false);
-    Runner *runner = module ? prepare(arguments, ir, module, session_threads(arguments, ir)) : NULL;
+    Module *module = setup_load(arguments, ir, false);
+    Runner *runner = module ? prepare(arguments, ir, module, setup_threads(arguments, ir)) : NULL;
     if (!runner) return EXIT_USER_ERROR;
     const Compilation *compilation = runner->compilation;
     CpuStatistics code = cpu_code_statistics(compilation->code);
@@ -132,7 +132,7 @@ static int run_compile_only(const Arguments *arguments, Ir *ir) {
 
 static int run(const Arguments *arguments, Ir *ir) {
     if (arguments_flag(arguments, "--compile-only")) return run_compile_only(arguments, ir);
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     Bench bench = {0};
     if (!module || !measure(arguments, ir, module, &bench)) return EXIT_USER_ERROR;
     if (arguments_flag(arguments, "--json"))

@@ -2,7 +2,7 @@
 #include "driver/commands.h"
 #include "driver/cost.h"
 #include "driver/json.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "passes/program_passes.h"
 
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
@@ -31,7 +31,7 @@ static void count_layers(const Module *module, Summary *summary) {
 
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
-    if (!session_options(arguments, ir, module, &options)) return false;
+    if (!setup_options(arguments, ir, module, &options)) return false;
     summary->parameters = module_parameter_count(module);
     count_layers(module, summary);
     if (!module->has_training) return true;
@@ -48,7 +48,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     const Training *training = &module->training;
     summary->flops_per_token =
         cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
-    int threads = session_threads(arguments, ir);
+    int threads = setup_threads(arguments, ir);
     if (!threads) return false;
     Machine machine = machine_measure(ir, threads, options.cpu.cpu);
     if (machine.flops_per_second > 0)
@@ -81,7 +81,7 @@ static void print_text(const Module *module, const Summary *summary) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     Summary summary = {0};
     if (!module || !module_verify(module, "the front end") || !summarise(arguments, ir, module, &summary))
         return EXIT_USER_ERROR;

@@ -7,7 +7,7 @@
 #include "driver/commands.h"
 #include "driver/cost.h"
 #include "driver/graph_dot.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "passes/program_passes.h"
 
 typedef struct Dump {
@@ -136,8 +136,8 @@ static int run(const Arguments *arguments, Ir *ir) {
     CompileOptions options;
     const char *format = arguments_text(arguments, "--format", "text");
     if (!choose(arguments, ir, &dump, &entry)) return EXIT_USER_ERROR;
-    Module *module = session_load(arguments, ir, false);
-    if (!module || !session_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
+    Module *module = setup_load(arguments, ir, false);
+    if (!module || !setup_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;
     if (!code) options.observer = &observer;

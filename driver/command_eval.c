@@ -4,7 +4,7 @@
 #include "driver/commands.h"
 #include "driver/feed.h"
 #include "driver/json.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "runtime/checkpoint.h"
 
 static void print_result(const Evaluated *evaluated, bool json_wanted) {
@@ -24,8 +24,8 @@ static void print_result(const Evaluated *evaluated, bool json_wanted) {
 static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed,
                      const char *weights) {
     CompileOptions options;
-    int threads = session_threads(arguments, ir);
-    if (!threads || !session_options(arguments, ir, module, &options)) return false;
+    int threads = setup_threads(arguments, ir);
+    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
     Runner *runner = runner_create(ir, module, 1u << ENTRY_EVALUATE, &options, threads);
     if (!runner) return false;
     Evaluated evaluated;
@@ -48,7 +48,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "eval needs --weights W and --data FILE");
         return EXIT_USER_ERROR;
     }
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     Feed *feed = module ? feed_open(ir, module, &feed_options) : NULL;
     if (!feed) return EXIT_USER_ERROR;
     bool good = evaluate(arguments, ir, module, feed, weights);

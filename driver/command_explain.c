@@ -6,7 +6,7 @@
 #include "driver/commands.h"
 #include "driver/cost.h"
 #include "driver/sample_inputs.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 
 typedef struct Line {
     Place place;
@@ -83,8 +83,8 @@ static void print_lines(const Lines *lines) {
 static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     enum { REPEATS = 5 };
     CompileOptions options;
-    int threads = session_threads(arguments, ir);
-    if (!threads || !session_options(arguments, ir, module, &options)) return false;
+    int threads = setup_threads(arguments, ir);
+    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
     if (!module->has_training)
         return report_error(ir->diagnostics, NO_PLACE, "E0907", "explain needs a train block");
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
@@ -116,7 +116,7 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     return module && explain(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
 }
 

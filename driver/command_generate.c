@@ -3,7 +3,7 @@
 
 #include "driver/commands.h"
 #include "driver/generator.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "runtime/checkpoint.h"
 
 enum { PREFILL_CHUNK = 32 };
@@ -29,8 +29,8 @@ static bool generate(const Arguments *arguments, Ir *ir, const Module *module, c
     CompileOptions options;
     Sampling sampling;
     int64_t count;
-    int threads = session_threads(arguments, ir);
-    if (!threads || !session_options(arguments, ir, module, &options) ||
+    int threads = setup_threads(arguments, ir);
+    if (!threads || !setup_options(arguments, ir, module, &options) ||
         !read_sampling(arguments, ir, &sampling, &count))
         return false;
     Graph *logits = module_find_graph(module, "logits");
@@ -61,7 +61,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "generate needs --weights W and --prompt TEXT");
         return EXIT_USER_ERROR;
     }
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     return module && generate(arguments, ir, module, weights, prompt) ? EXIT_OK : EXIT_USER_ERROR;
 }
 

@@ -9,7 +9,7 @@
 #include "driver/commands.h"
 #include "driver/input_limit.h"
 #include "driver/runner.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "ir/evaluate.h"
 #include "passes/pass.h"
 
@@ -143,8 +143,8 @@ static bool check_parameter(const Problem *problem, const Parameter *parameter, 
 static bool check_backend(const Arguments *arguments, Problem *problem, const Tensor *outputs,
                           double *loss_error, double *gradient_error) {
     CompileOptions options;
-    int threads = session_threads(arguments, problem->ir);
-    if (!threads || !session_options(arguments, problem->ir, problem->module, &options)) return false;
+    int threads = setup_threads(arguments, problem->ir);
+    if (!threads || !setup_options(arguments, problem->ir, problem->module, &options)) return false;
     options.verify = true;
     Runner *runner = runner_create(problem->ir, problem->module, 1u << ENTRY_ACCUMULATE, &options, threads);
     if (!runner) return false;
@@ -205,7 +205,7 @@ static bool check(const Arguments *arguments, Problem *problem) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = session_load(arguments, ir, !arguments_flag(arguments, "--full"));
+    Module *module = setup_load(arguments, ir, !arguments_flag(arguments, "--full"));
     Problem problem = {.ir = ir, .module = module};
     return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
 }

@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "driver/commands.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "driver/shrink.h"
 #include "passes/pass.h"
 #include "passes/prove.h"
@@ -17,7 +17,7 @@ static bool is_ir_text(const char *path) {
 static Module *load(const Arguments *arguments, Ir *ir) {
     const char *path = arguments_operand(arguments, 0);
     size_t bytes;
-    if (!is_ir_text(path)) return session_load(arguments, ir, arguments_flag(arguments, "--prove"));
+    if (!is_ir_text(path)) return setup_load(arguments, ir, arguments_flag(arguments, "--prove"));
     char *text = file_read(ir->arena, ir->diagnostics, path, &bytes);
     if (!text) return NULL;
     diagnostics_add_source(ir->diagnostics, path, text);

@@ -4,7 +4,7 @@
 
 #include "driver/commands.h"
 #include "driver/cost.h"
-#include "driver/session.h"
+#include "driver/setup.h"
 #include "driver/trainer.h"
 
 enum { PREFILL_CHUNK = 32, EVALUATE_BATCHES = 20 };
@@ -41,8 +41,8 @@ static uint32_t wanted_entries(const Module *module, const Feed *feed, bool samp
 static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed) {
     const Training *training = &module->training;
     CompileOptions options;
-    int threads = session_threads(arguments, ir);
-    if (!threads || !session_options(arguments, ir, module, &options)) return false;
+    int threads = setup_threads(arguments, ir);
+    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
     bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
     options.context = training->time;
     options.chunk = training->time < PREFILL_CHUNK ? training->time : PREFILL_CHUNK;
@@ -74,7 +74,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
 
 static int run(const Arguments *arguments, Ir *ir) {
     FeedOptions feed_options;
-    Module *module = session_load(arguments, ir, false);
+    Module *module = setup_load(arguments, ir, false);
     if (!module || !read_training(arguments, ir, module) || !read_feed(arguments, ir, &feed_options))
         return EXIT_USER_ERROR;
     Feed *feed = feed_open(ir, module, &feed_options);

@@ -1,10 +1,10 @@
-#include "driver/session.h"
+#include "driver/setup.h"
 
 #include <string.h>
 
 #include "base/thread.h"
 
-Module *session_load(const Arguments *arguments, Ir *ir, bool small) {
+Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
     FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
                                .model = arguments_text(arguments, "--model", NULL),
                                .small = small};
@@ -12,7 +12,7 @@ Module *session_load(const Arguments *arguments, Ir *ir, bool small) {
     return frontend_load(ir, arguments_operand(arguments, 0), &options);
 }
 
-int session_threads(const Arguments *arguments, Ir *ir) {
+int setup_threads(const Arguments *arguments, Ir *ir) {
     int64_t threads = thread_available_processors();
     if (!arguments_integer(arguments, ir, "--threads", 1, &threads)) return 0;
     if (threads > 1024) {
@@ -23,7 +23,7 @@ int session_threads(const Arguments *arguments, Ir *ir) {
     return (int)threads;
 }
 
-bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options) {
+bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options) {
     const char *device = arguments_text(arguments, "--device", "cpu");
     if (strcmp(device, "cpu") != 0) {
         if (strcmp(device, "cuda") == 0)

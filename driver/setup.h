@@ -1,6 +1,6 @@
 // What the commands that compile share: options of the command line, loading, machine words.
-#ifndef CHERRY_DRIVER_SESSION_H
-#define CHERRY_DRIVER_SESSION_H
+#ifndef CHERRY_DRIVER_SETUP_H
+#define CHERRY_DRIVER_SETUP_H
 
 #include "driver/arguments.h"
 #include "driver/compile.h"
@@ -24,11 +24,11 @@
 
 // Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
 // what runs the reference evaluator.
-Module *session_load(const Arguments *arguments, Ir *ir, bool small);
+Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
 // Compile options from the command line; false after errors (an unknown device, for one).
-bool session_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
+bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
 // --threads, or all processors.
-int session_threads(const Arguments *arguments, Ir *ir);
+int setup_threads(const Arguments *arguments, Ir *ir);
 
 int64_t module_parameter_count(const Module *module);
 
