@@ -217,6 +217,15 @@ const OpCase op_cases[] = {
          "[9 9 9 9 9 9 9 9]; [2 0]; [1 2 3 4]", "f32[vocab=4, embed=2]", "3 4 9 9 1 2 9 9")
     CASE(scatter, "columns", "f64[a=3, b=5]; i32[c=4]; f64[a=3, c=4]", "along=b", "; [4 0 3 1];", "f64[a=3, b=5]",
          NULL)
+    CASE(compact, "some", "bool[rows=6]", "along=kept, name=kept", "[0 1 1 0 0 1]", "i32[kept<=6:kept]; i64[]", "1 2 5 3")
+    CASE(compact, "none", "bool[rows=3]", "along=rows, name=n", "[0 0 0]", "i32[rows<=3:n]; i64[]", "0")
+    CASE(compact, "all", "bool[rows=3]", "along=rows, name=n", "[1 1 1]", "i32[rows<=3:n]; i64[]", "0 1 2 3")
+    CASE(compact, "part", "bool[rows=6]", "along=rows, name=n, start=1, count=2", "[0 1 1 0 1 1]",
+         "i32[rows<=2:n]; i64[]", "2 4 2")
+    CASE(compact, "last part", "bool[rows=6]", "along=rows, name=n, start=2, count=3", "[0 1 1 0 0 1]",
+         "i32[rows<=3:n]; i64[]", "5 1")
+    CASE(compact, "beyond", "bool[rows=6]", "along=rows, name=n, start=4, count=2", "[0 1 1 0 0 1]",
+         "i32[rows<=2:n]; i64[]", "0")
     CASE(accumulate, "same", "f32[a=3]; f32[a=3]", "", "[1 2 3]; [10 20 30]", "f32[a=3]", "11 22 33")
     CASE(accumulate, "order", "f32[a=3, b=5]; f32[b=5, a=3]", "", "", "f32[a=3, b=5]", NULL)
     CASE(accumulate, "broadcast", "f32[a=3, b=5]; f32[b=5]", "", "", "f32[a=3, b=5]", NULL)
