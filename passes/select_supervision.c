@@ -217,11 +217,13 @@ static bool select_node(Rewrite *rewrite, uint32_t id) {
 
 Graph *select_supervision(PassContext *context, const Graph *graph) {
     Graph *result = rewrite_graph(context, graph, graph->name, NULL, NULL);
+    const uint32_t *uses = graph_uses(result);
     for (uint32_t id = 0; result && id < result->nodes.count; id++) {
         Selection selection;
-        if (!find_selection(&selection, result, id, graph_uses(result))) continue;
+        if (!find_selection(&selection, result, id, uses)) continue;
         selection.made = ARENA_ARRAY(context->ir->arena, Value, result->nodes.count);
         result = rewrite_graph(context, result, result->name, select_node, &selection);
+        if (result) uses = graph_uses(result);
         id = 0;  // numbers changed; this gather is gone
     }
     return result;
