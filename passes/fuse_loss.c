@@ -369,6 +369,17 @@ static bool run_level(Rewrite *rewrite, uint32_t level) {
 
 // ---- The rest of the graph, in its order; a sweep runs when something first needs it ----
 
+// Extents that the graph computes stand before what is as long as they say.
+static bool demand_bounds(Rewrite *rewrite, const Node *node) {
+    for (uint32_t r = 0; r < node->result_count; r++)
+        for (int d = 0; d < node->types[r]->rank; d++) {
+            const char *bound = node->types[r]->dimensions[d].bound;
+            Value value = bound ? graph_find_bound(rewrite->from, bound) : VALUE_NONE;
+            if (!value_is_none(value) && !demand(rewrite, value)) return false;
+        }
+    return true;
+}
+
 static bool demand(Rewrite *rewrite, Value old) {
     const Sweep *sweep = rewrite->data;
     if (!value_is_none(rewrite_value(rewrite, old))) return true;
@@ -381,6 +392,7 @@ static bool demand(Rewrite *rewrite, Value old) {
     const Node *node = graph_node(rewrite->from, old.node);
     for (uint32_t i = 0; i < node->operand_count; i++)
         if (!demand(rewrite, node->operands[i])) return false;
+    if (node->op != OP_compact && !demand_bounds(rewrite, node)) return false;
     rewrite_copy(rewrite, old.node, NULL);
     return !rewrite->failed;
 }
