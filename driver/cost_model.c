@@ -43,19 +43,46 @@ static double graph_flops(const Graph *graph, const bool *inputs);
 static double callee_flops(const Graph *graph, const Node *node, const Graph *callee, const bool *needs) {
     bool *inputs = ARENA_ARRAY(graph->ir->arena, bool, node->operand_count + 1);
     for (uint32_t i = 0; i < node->operand_count; i++) inputs[i] = needs[node->operands[i].node];
-    // What a stack carries has passed through parameters from the second entry on.
-    for (int64_t i = 0; node->op == OP_stack && i < attribute_integer(node, ATTRIBUTE_carried, 0); i++)
-        inputs[i] = true;
     return graph_flops(callee, inputs);
+}
+
+// The graph of a stack that `key` names, for one entry: with gradients, or (`frozen`) forward alone.
+static double part_flops(const Graph *graph, const Node *node, AttributeKey key, const bool *needs,
+                         bool frozen) {
+    const Graph *part = attribute_graph(node, key);
+    size_t before = key == ATTRIBUTE_leave ? 2 * node->result_count : node->result_count;
+    size_t behind =
+        key == ATTRIBUTE_body ? node->result_count : attribute_graph(node, ATTRIBUTE_body)->inputs.count;
+    bool *inputs = ARENA_ARRAY(graph->ir->arena, bool, part->inputs.count + 1), any = false;
+    for (uint32_t i = 0; i < node->operand_count; i++) any |= needs[node->operands[i].node];
+    // What a stack carries has passed through parameters from the second entry on.
+    for (size_t i = 0; i < part->inputs.count && !frozen; i++)
+        inputs[i] = i < before ? any : needs[node->operands[behind + i - before].node];
+    return graph_flops(part, inputs);
+}
+
+// Nothing flows back past the last entry that stops the gradient.
+static double stack_flops(const Graph *graph, const Node *node, const bool *needs) {
+    const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
+    static const AttributeKey keys[] = {ATTRIBUTE_body, ATTRIBUTE_enter, ATTRIBUTE_leave};
+    double flops = 0, costs[2][3] = {{0}};
+    uint32_t first = 0;
+    for (int i = 0; i < 3; i++)
+        for (int frozen = 0; frozen < 2 && attribute_graph(node, keys[i]); frozen++)
+            costs[frozen][i] = part_flops(graph, node, keys[i], needs, frozen);
+    for (uint32_t i = 0; i < entries->count; i++)
+        if (entries->entries[i].stop_gradient) first = i;
+    for (uint32_t i = 0; i < entries->count; i++) {
+        const StackEntry *entry = &entries->entries[i];
+        const double *cost = costs[i < first];
+        flops += cost[0] + (entry->enter ? cost[1] : 0) + (entry->leave ? cost[2] : 0);
+    }
+    return flops;
 }
 
 static double node_flops(const Graph *graph, const Node *node, const bool *needs) {
     if (node->op == OP_dot) return dot_flops(graph, node, needs);
-    if (node->op == OP_stack) {
-        const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
-        return (double)entries->count *
-               callee_flops(graph, node, attribute_graph(node, ATTRIBUTE_body), needs);
-    }
+    if (node->op == OP_stack) return stack_flops(graph, node, needs);
     if (node->op != OP_call) return 0;
     const char *kernel = attribute_text(node, ATTRIBUTE_kernel);
     if (kernel && strcmp(kernel, "attention") == 0) return attention_flops(graph, node, needs);

@@ -288,9 +288,9 @@ static Body *build_body(Context *context, Stack *stack, const Type **types, uint
     body->types = types;
     body->type_count = count;
     vector_push(builder->ir->arena, &stack->bodies, body);
-    const char *name = names_format(builder->ir->names, "%s.body", stack->name);
+    const char *name = names_format(builder->ir->names, "%s.body", stack->instance->path);
     if (stack->bodies.count > 1)
-        name = names_format(builder->ir->names, "%s.body.%zu", stack->name, stack->bodies.count);
+        name = names_format(builder->ir->names, "%s.body.%zu", stack->instance->path, stack->bodies.count);
     Work work = {.graph = graph_create(builder->ir, name),
                  .stack = stack,
                  .body = body,
@@ -328,6 +328,7 @@ static Thing add_stack(Context *context, Stack *stack, const Body *body, const V
     for (size_t i = 0; i < body->parameters.count; i++)
         vector_push(arena, &operands, stored_parameter(context->work->graph, body->parameters.items[i]));
     Attribute attributes[] = {
+        {.key = ATTRIBUTE_name, .text = stack->instance->path},
         {.key = ATTRIBUTE_body, .graph = body->graph},
         {.key = ATTRIBUTE_carried, .integer = body->carried},
         {.key = ATTRIBUTE_invariant, .integer = body->invariant + (body->needs_seed ? 1 : 0)},
@@ -335,7 +336,7 @@ static Thing add_stack(Context *context, Stack *stack, const Body *body, const V
          .entries = straight_order(context, stack),
          .count = (uint32_t)stack->layers}};
     Value value = graph_add(context->work->graph, OP_stack, operands.items, (uint32_t)operands.count,
-                            attributes, 4, context_place(context, place));
+                            attributes, 5, context_place(context, place));
     if (value_is_none(value)) return THING_MISSING;
     if (body->carried == 1) return tensor_thing(value);
     Thing *items = ARENA_ARRAY(arena, Thing, body->carried);

@@ -24,7 +24,7 @@ static const char *const op_names[OP_COUNT] = {
 static const char *const role_names[ROLE_COUNT] = {
     [ROLE_ARGUMENT] = "argument",   [ROLE_DATA] = "data",         [ROLE_SCALAR] = "scalar",
     [ROLE_PARAMETER] = "parameter", [ROLE_GRADIENT] = "gradient", [ROLE_MOMENT1] = "moment1",
-    [ROLE_MOMENT2] = "moment2",     [ROLE_CACHE] = "cache",
+    [ROLE_MOMENT2] = "moment2",     [ROLE_CACHE] = "cache",       [ROLE_FROZEN] = "frozen",
 };
 
 const char *attribute_name(AttributeKey key) { return attribute_table[key].name; }
@@ -96,8 +96,9 @@ static uint64_t hash_option(uint64_t hash, const Option *option) {
 
 static uint64_t hash_entry(uint64_t hash, const StackEntry *entry) {
     hash = hash_word(hash, (uint64_t)(uint32_t)entry->layer << 32 | (uint32_t)entry->iteration);
-    return hash_word(hash, (uint64_t)(uint32_t)entry->row << 2 | (uint64_t)entry->stop_gradient << 1 |
-                               (uint64_t)entry->recompute);
+    uint64_t marks = (uint64_t)entry->stop_gradient << 3 | (uint64_t)entry->recompute << 2 |
+                     (uint64_t)entry->enter << 1 | (uint64_t)entry->leave;
+    return hash_word(hash, (uint64_t)(uint32_t)entry->row << 4 | marks);
 }
 
 static uint64_t hash_attribute(uint64_t hash, const Attribute *attribute) {
@@ -145,7 +146,8 @@ uint32_t attributes_hash(Attributes attributes) {
 
 static bool entry_same(const StackEntry *a, const StackEntry *b) {
     return a->layer == b->layer && a->iteration == b->iteration && a->row == b->row &&
-           a->stop_gradient == b->stop_gradient && a->recompute == b->recompute;
+           a->stop_gradient == b->stop_gradient && a->recompute == b->recompute && a->enter == b->enter &&
+           a->leave == b->leave;
 }
 
 static bool option_same(const Option *a, const Option *b) {

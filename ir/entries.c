@@ -6,8 +6,11 @@
 enum { PERIOD_LIMIT = 1024 };  // longest group that is looked for
 
 static EntryItem make_item(const StackEntry *entry, int32_t seen) {
-    EntryItem item = {
-        .layer = entry->layer, .stop_gradient = entry->stop_gradient, .recompute = entry->recompute};
+    EntryItem item = {.layer = entry->layer,
+                      .stop_gradient = entry->stop_gradient,
+                      .recompute = entry->recompute,
+                      .enter = entry->enter,
+                      .leave = entry->leave};
     item.has_iteration = entry->iteration != seen;
     if (item.has_iteration) item.iteration = entry->iteration;
     item.has_row = entry->row != -1;
@@ -19,7 +22,8 @@ static EntryItem make_item(const StackEntry *entry, int32_t seen) {
 static bool item_same_marks(const EntryItem *a, const EntryItem *b) {
     return a->has_iteration == b->has_iteration && a->iteration == b->iteration && a->has_row == b->has_row &&
            a->row_is_iteration == b->row_is_iteration && a->row == b->row &&
-           a->stop_gradient == b->stop_gradient && a->recompute == b->recompute;
+           a->stop_gradient == b->stop_gradient && a->recompute == b->recompute && a->enter == b->enter &&
+           a->leave == b->leave;
 }
 
 static bool item_same(const EntryItem *a, const EntryItem *b) {
@@ -32,8 +36,9 @@ static const char *marks_text(Arena *arena, const EntryItem *item) {
     if (item->has_row)
         text = item->row_is_iteration ? arena_format(arena, "%s, row", text)
                                       : arena_format(arena, "%s, row=%d", text, item->row);
-    text = arena_format(arena, "%s%s%s", text, item->stop_gradient ? ", stop_gradient" : "",
-                        item->recompute ? ", recompute" : "");
+    text = arena_format(arena, "%s%s%s%s%s", text, item->stop_gradient ? ", stop_gradient" : "",
+                        item->recompute ? ", recompute" : "", item->enter ? ", enter" : "",
+                        item->leave ? ", leave" : "");
     return *text ? arena_format(arena, "[%s]", text + 2) : text;
 }
 
@@ -131,6 +136,7 @@ bool entries_append(Arena *arena, EntryList *list, EntryItem item) {
     int32_t row = item.row_is_iteration ? iteration : item.has_row ? item.row : -1;
     list->seen[item.layer]++;
     vector_push(arena, &list->entries,
-                ((StackEntry){item.layer, iteration, row, item.stop_gradient, item.recompute}));
+                ((StackEntry){item.layer, iteration, row, item.stop_gradient, item.recompute, item.enter,
+                              item.leave}));
     return true;
 }

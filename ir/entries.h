@@ -3,8 +3,8 @@
 //   a..b       layers a to b, each once
 //   (...)*n    the entries in parentheses, n times in a row
 //   [marks]    of every entry of the item: `row=R` the row of the per-iteration parameters, `row` alone
-//              where it is the iteration; `stop_gradient`, `recompute`; `iteration=I` where I is not the
-//              number of earlier entries of that layer
+//              where it is the iteration; `stop_gradient`, `recompute`, `enter`, `leave`; `iteration=I` where
+//              I is not the number of earlier entries of that layer
 #ifndef CHERRY_IR_ENTRIES_H
 #define CHERRY_IR_ENTRIES_H
 
@@ -17,7 +17,7 @@ typedef struct EntryItem {
     int32_t layer;
     bool has_iteration, has_row, row_is_iteration;
     int32_t iteration, row;  // zero where not written
-    bool stop_gradient, recompute;
+    bool stop_gradient, recompute, enter, leave;
 } EntryItem;
 
 const char *entries_text(Arena *arena, const StackEntry *entries, uint32_t count);

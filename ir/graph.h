@@ -37,14 +37,15 @@ typedef enum AttributeKind {
 
 // What an input is. State (parameter .. cache) lives across calls and may be replaced by outputs.
 typedef enum Role {
-    ROLE_ARGUMENT,   // an operand of a composite, of a stack body, or of a plain function
-    ROLE_DATA,       // fed by the caller for each call: tokens, targets, a column of a file
-    ROLE_SCALAR,     // fed for each call, rank 0: rate, step, seed, extents of bounded dimensions
+    ROLE_ARGUMENT,  // an operand of a composite, of a stack body, or of a plain function
+    ROLE_DATA,      // fed by the caller for each call: tokens, targets, a column of a file
+    ROLE_SCALAR,    // fed for each call, rank 0: rate, step, seed, extents of bounded dimensions
     ROLE_PARAMETER,
-    ROLE_GRADIENT,   // accumulated gradient of the parameter with the same name
+    ROLE_GRADIENT,  // accumulated gradient of the parameter with the same name
     ROLE_MOMENT1,
     ROLE_MOMENT2,
-    ROLE_CACHE,      // what `incremental` keeps between calls
+    ROLE_CACHE,   // what `incremental` keeps between calls
+    ROLE_FROZEN,  // a weight of another model: read, never trained
     ROLE_COUNT
 } Role;
 
@@ -52,17 +53,18 @@ typedef struct Graph Graph;
 
 typedef struct Option {
     const char *name;
-    double number;      // used when text is NULL
-    const char *text;   // a dimension name
+    double number;     // used when text is NULL
+    const char *text;  // a dimension name
 } Option;
 
 // One application of a layer in a stack.
 typedef struct StackEntry {
-    int32_t layer;      // which stored layer
-    int32_t iteration;  // how often this layer has run before
-    int32_t row;        // row of the per-iteration parameters, -1: none
-    bool stop_gradient; // nothing flows back past this entry's inputs
-    bool recompute;     // forward values are computed again for the backward pass
+    int32_t layer;       // which stored layer
+    int32_t iteration;   // how often this layer has run before
+    int32_t row;         // row of the per-iteration parameters, -1: none
+    bool stop_gradient;  // nothing flows back past this entry's inputs
+    bool recompute;      // forward values are computed again for the backward pass
+    bool enter, leave;   // the stack's `enter` graph runs before it, the `leave` graph after it
 } StackEntry;
 
 typedef struct Attribute {
@@ -83,7 +85,7 @@ typedef struct Attribute {
 typedef struct Attributes {  // sorted by key
     const Attribute *items;
     uint32_t count;
-    uint32_t hash;           // of the contents, where they are a node's
+    uint32_t hash;  // of the contents, where they are a node's
 } Attributes;
 
 typedef struct Value {
@@ -100,7 +102,7 @@ typedef struct Node {
     const Value *operands;
     const Type *const *types;  // one per result
     Attributes attributes;
-    Place place;               // where the user wrote it; not part of the node's identity
+    Place place;  // where the user wrote it; not part of the node's identity
 } Node;
 
 typedef struct Output {
@@ -162,8 +164,8 @@ Value graph_find_bound(const Graph *graph, const char *name);
 const Attribute *attribute_find(const Node *node, AttributeKey key);  // or NULL
 int64_t attribute_integer(const Node *node, AttributeKey key, int64_t otherwise);
 double attribute_number(const Node *node, AttributeKey key, double otherwise);
-const char *attribute_text(const Node *node, AttributeKey key);     // or NULL
-Graph *attribute_graph(const Node *node, AttributeKey key);         // or NULL
+const char *attribute_text(const Node *node, AttributeKey key);  // or NULL
+Graph *attribute_graph(const Node *node, AttributeKey key);      // or NULL
 const char *attribute_name(AttributeKey key);
 AttributeKind attribute_kind(AttributeKey key);
 const char *op_name(Op op);
@@ -180,8 +182,10 @@ Value build_cast(Graph *graph, Value a, Element element, Place place);  // `a` i
 Value build_dot(Graph *graph, Value a, Value b, const char *const *over, uint32_t count, Place place);
 Value build_reduce(Graph *graph, Op op, Value a, const char *const *over, uint32_t count, Place place);
 Value build_rename(Graph *graph, Value a, const char *from, const char *to, Place place);
-Value build_split(Graph *graph, Value a, const char *along, const Dimension *into, uint32_t count, Place place);
-Value build_merge(Graph *graph, Value a, const char *const *from, uint32_t count, const char *to, Place place);
+Value build_split(Graph *graph, Value a, const char *along, const Dimension *into, uint32_t count,
+                  Place place);
+Value build_merge(Graph *graph, Value a, const char *const *from, uint32_t count, const char *to,
+                  Place place);
 Value build_transpose(Graph *graph, Value a, const char *const *order, uint32_t count, Place place);
 Value build_broadcast(Graph *graph, Value a, const Dimension *dimensions, uint32_t count, Place place);
 Value build_slice(Graph *graph, Value a, const char *along, int64_t start, int64_t count, Place place);

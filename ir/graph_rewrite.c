@@ -50,7 +50,8 @@ void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Val
     for (size_t i = 0; i < callee->inputs.count; i++) map[callee->inputs.items[i]] = arguments[i];
     for (uint32_t id = 0; id < callee->nodes.count; id++) {
         const Node *node = graph_node(callee, id);
-        if (node->op != OP_input) map[id] = graph_copy_from(graph, callee, node, map_operands(arena, map, node));
+        if (node->op != OP_input)
+            map[id] = graph_copy_from(graph, callee, node, map_operands(arena, map, node));
     }
     for (size_t i = 0; i < callee->outputs.count; i++)
         results[i] = map_value(map, callee->outputs.items[i].value);
@@ -188,17 +189,28 @@ static const Type *restrict_type(Ir *ir, const Type *type, const Type *like) {
     return type_make(ir, type->element, rank, kept);
 }
 
+// Which operand an input of a node's graph stands for. The graphs that enter and leave a core take the
+// carried values, once or twice, and the operands behind the body's.
+static size_t callee_operand(const Node *node, AttributeKey key, size_t input) {
+    if (key != ATTRIBUTE_enter && key != ATTRIBUTE_leave) return input;
+    size_t carried = node->result_count, sets = key == ATTRIBUTE_leave ? 2 : 1;
+    if (input < sets * carried) return input % carried;
+    return attribute_graph(node, ATTRIBUTE_body)->inputs.count + input - sets * carried;
+}
+
 // What the callee's inputs become: the operands, then (a gradient's inputs) results and cotangents.
-static const Type **callee_inputs(Retype *retype, const Graph *graph, const Value *operands,
-                                  uint32_t operand_count, const Graph *callee, const Graph *function) {
+static const Type **callee_inputs(Retype *retype, const Graph *graph, const Node *node, const Value *operands,
+                                  const Attribute *attribute, const Graph *function) {
+    const Graph *callee = attribute->graph;
     const Type **types = ARENA_ARRAY(retype->ir->arena, const Type *, callee->inputs.count);
     for (size_t i = 0; i < callee->inputs.count; i++) {
         const Type *before = graph_node(callee, callee->inputs.items[i])->types[0];
+        size_t operand = callee_operand(node, attribute->key, i);
         types[i] = before;
-        if (i < operand_count) {
-            types[i] = restrict_type(retype->ir, graph_type(graph, operands[i]), before);
+        if (operand < node->operand_count) {
+            types[i] = restrict_type(retype->ir, graph_type(graph, operands[operand]), before);
         } else if (function && function->outputs.count) {
-            size_t result = (i - operand_count) % function->outputs.count;
+            size_t result = (i - node->operand_count) % function->outputs.count;
             types[i] = graph_type(function, function->outputs.items[result].value);
         }
     }
@@ -227,8 +239,7 @@ static bool retype_attributes(Retype *retype, const Changes *changes, const Grap
             const Dimension *changed = find_change(changes, &along);
             if (changed) to[i].integer = changed->extent;
         } else if (attribute_kind(to[i].key) == KIND_GRAPH) {
-            const Type **inputs =
-                callee_inputs(retype, graph, operands, node->operand_count, to[i].graph, function);
+            const Type **inputs = callee_inputs(retype, graph, node, operands, &to[i], function);
             to[i].graph = retype_callee(retype, to[i].graph, inputs);
             if (!to[i].graph) return false;
             if (to[i].key == ATTRIBUTE_function) function = to[i].graph;

@@ -10,6 +10,20 @@ Module *module_create(Ir *ir, const char *name) {
     return module;
 }
 
+Module *module_copy(const Module *module) {
+    Module *copy = ARENA_NEW(module->ir->arena, Module);
+    *copy = *module;
+    // Vectors of their own: pushing onto a copied one would write behind the original's end.
+    copy->parameters.items = NULL, copy->parameters.count = copy->parameters.capacity = 0;
+    for (size_t i = 0; i < module->parameters.count; i++)
+        vector_push(module->ir->arena, &copy->parameters, module->parameters.items[i]);
+    copy->groups.items = NULL, copy->groups.count = copy->groups.capacity = 0;
+    for (size_t i = 0; i < module->groups.count; i++)
+        vector_push(module->ir->arena, &copy->groups, module->groups.items[i]);
+    copy->graphs.items = NULL, copy->graphs.count = copy->graphs.capacity = 0;
+    return copy;
+}
+
 Graph *module_find_graph(const Module *module, const char *name) {
     for (size_t i = 0; i < module->graphs.count; i++)
         if (strcmp(module->graphs.items[i]->name, name) == 0) return module->graphs.items[i];

@@ -30,7 +30,7 @@ static bool call_shape(Shape *shape) {
     return true;
 }
 
-// Stored layers stand along `layer`; whatever else is in front is a per-iteration parameter.
+// Stored layers stand along `layer`; whatever else is in front holds a row for each iteration.
 int32_t stack_entry_index(const StackEntry *entry, const Dimension *front) {
     return strcmp(front->name, "layer") == 0 ? entry->layer : entry->row;
 }
@@ -43,21 +43,63 @@ static bool is_stacked(const Type *stacked, const Type *single) {
     return true;
 }
 
-static bool stack_operand(Shape *shape, const Graph *body, uint32_t operand, bool stacked) {
-    const Type *found = shape_type(shape, operand), *expected = input_type(body, operand);
+static bool stack_operand(Shape *shape, const Graph *graph, uint32_t operand, uint32_t input, bool stacked) {
+    const Type *found = shape_type(shape, operand), *expected = input_type(graph, input);
     if (stacked ? is_stacked(found, expected) : found == expected) return true;
-    return shape_error(shape, "E0261", "stack of %s: operand %u is %s, expected %s%s", body->name,
+    return shape_error(shape, "E0261", "stack of %s: operand %u is %s, expected %s%s", graph->name,
                        operand + 1, type_text(shape->ir, found), type_text(shape->ir, expected),
                        stacked ? " with the layers in front" : "");
 }
 
-static bool stack_entries(Shape *shape, const Attribute *entries, uint32_t first_stacked) {
+// `enter` takes the carried values and the rows, `leave` also those that the core was entered with; both
+// return the carried values.
+static bool stack_bracket(Shape *shape, AttributeKey key, uint32_t carried, uint32_t first_row) {
+    const Graph *graph = attribute_graph(shape->node, key);
+    if (!graph) return true;
+    uint32_t sets = key == ATTRIBUTE_leave ? 2 : 1, rows = shape->operand_count - first_row;
+    if (graph->inputs.count != sets * carried + rows || graph->outputs.count != carried)
+        return shape_error(shape, "E0250", "stack: %s has %zu inputs and %zu outputs, expected %u and %u",
+                           graph->name, graph->inputs.count, graph->outputs.count, sets * carried + rows,
+                           carried);
+    for (uint32_t i = 0; i < sets * carried; i++)
+        if (!stack_operand(shape, graph, i % carried, i, false)) return false;
+    for (uint32_t i = 0; i < rows; i++)
+        if (!stack_operand(shape, graph, first_row + i, sets * carried + i, true)) return false;
+    for (uint32_t i = 0; i < carried; i++)
+        if (graph_type(graph, graph->outputs.items[i].value) != shape_type(shape, i))
+            return shape_error(shape, "E0261", "stack: %s changes the type of carried value %u", graph->name,
+                               i + 1);
+    return true;
+}
+
+// A core is entered before it is left, and both graphs are there.
+static bool stack_brackets_pair(Shape *shape, const Attribute *entries) {
+    bool inside = false, used = false;
+    for (uint32_t i = 0; i < entries->count; i++) {
+        const StackEntry *entry = &entries->entries[i];
+        if (entry->enter && inside)
+            return shape_error(shape, "E0258", "stack: entry %u enters a core inside a core", i);
+        inside |= entry->enter;
+        used |= inside;
+        if (entry->leave && !inside)
+            return shape_error(shape, "E0258", "stack: entry %u leaves a core that was not entered", i);
+        if (entry->leave) inside = false;
+    }
+    if (inside) return shape_error(shape, "E0258", "stack: the last core is not left");
+    bool known = attribute_find(shape->node, ATTRIBUTE_enter) && attribute_find(shape->node, ATTRIBUTE_leave);
+    return !used || known ||
+           shape_error(shape, "E0258", "stack: entries enter a core, and there is no enter or leave");
+}
+
+static bool stack_entries(Shape *shape, const Attribute *entries, uint32_t first_stacked,
+                          uint32_t body_count) {
     for (uint32_t i = 0; i < entries->count; i++) {
         const StackEntry *entry = &entries->entries[i];
         for (uint32_t j = first_stacked; j < shape->operand_count; j++) {
             const Dimension *front = &shape_type(shape, j)->dimensions[0];
             int32_t at = stack_entry_index(entry, front);
-            if (at >= 0 && at < front->extent) continue;
+            bool unused = at < 0 && j >= body_count && !entry->enter && !entry->leave;
+            if (unused || (at >= 0 && at < front->extent)) continue;
             return shape_error(shape, "E0258", "stack: entry %u takes index %d of %s = %lld", i, at,
                                front->name, (long long)front->extent);
         }
@@ -75,17 +117,23 @@ static bool stack_shape(Shape *shape) {
     const Attribute *invariant = attribute_find(shape->node, ATTRIBUTE_invariant);
     const Attribute *entries = attribute_find(shape->node, ATTRIBUTE_entries);
     const Graph *body = body_attribute->graph;
-    if (body->inputs.count != shape->operand_count)
-        return shape_error(shape, "E0250", "stack of %s takes %zu operands, found %u", body->name,
-                           body->inputs.count, shape->operand_count);
-    if (carried->integer < 1 || invariant->integer < 0 || carried->integer > shape->operand_count ||
-        invariant->integer > shape->operand_count - carried->integer)
+    bool has_rows =
+        attribute_find(shape->node, ATTRIBUTE_enter) || attribute_find(shape->node, ATTRIBUTE_leave);
+    uint32_t body_count = (uint32_t)body->inputs.count;
+    if (has_rows ? body_count > shape->operand_count : body_count != shape->operand_count)
+        return shape_error(shape, "E0250", "stack of %s takes %u operands, found %u", body->name, body_count,
+                           shape->operand_count);
+    if (carried->integer < 1 || invariant->integer < 0 || carried->integer > body_count ||
+        invariant->integer > body_count - carried->integer)
         return shape_error(shape, "E0251", "stack: %lld carried and %lld invariant of %u operands",
-                           (long long)carried->integer, (long long)invariant->integer, shape->operand_count);
+                           (long long)carried->integer, (long long)invariant->integer, body_count);
     uint32_t first_stacked = (uint32_t)(carried->integer + invariant->integer);
-    for (uint32_t i = 0; i < shape->operand_count; i++)
-        if (!stack_operand(shape, body, i, i >= first_stacked)) return false;
-    if (!stack_entries(shape, entries, first_stacked)) return false;
+    for (uint32_t i = 0; i < body_count; i++)
+        if (!stack_operand(shape, body, i, i, i >= first_stacked)) return false;
+    if (!stack_bracket(shape, ATTRIBUTE_enter, (uint32_t)carried->integer, body_count) ||
+        !stack_bracket(shape, ATTRIBUTE_leave, (uint32_t)carried->integer, body_count) ||
+        !stack_brackets_pair(shape, entries) || !stack_entries(shape, entries, first_stacked, body_count))
+        return false;
     if (body->outputs.count != (size_t)carried->integer)
         return shape_error(shape, "E0261", "stack of %s: %zu outputs for %lld carried values", body->name,
                            body->outputs.count, (long long)carried->integer);
@@ -135,24 +183,58 @@ static Tensor front_slice(Arena *arena, const Tensor *stacked, int64_t at) {
     return (Tensor){type, stacked->data + at * type_count(type)};
 }
 
+typedef struct StackRun {
+    const Evaluation *evaluation;
+    uint32_t carried, invariant, body_count;
+    Tensor *values;  // the carried ones
+} StackRun;
+
+// Runs a graph of the stack over the carried values (`before` in front of them: those of the core's start)
+// and operands [first, last), of which those below `first_stacked` are whole.
+static bool run_part(StackRun *run, AttributeKey key, const StackEntry *entry, const Tensor *before,
+                     uint32_t first, uint32_t last, uint32_t first_stacked) {
+    const Evaluation *evaluation = run->evaluation;
+    uint32_t count = 0;
+    Tensor *inputs =
+        ARENA_ARRAY(evaluation->arena, Tensor, evaluation->node->operand_count + 2 * run->carried);
+    for (uint32_t i = 0; before && i < run->carried; i++) inputs[count++] = before[i];
+    for (uint32_t i = 0; i < run->carried; i++) inputs[count++] = run->values[i];
+    for (uint32_t i = first; i < last; i++) {
+        const Tensor *operand = evaluation->operands[i];
+        inputs[count++] = i < first_stacked
+                              ? *operand
+                              : front_slice(evaluation->arena, operand,
+                                            stack_entry_index(entry, &operand->type->dimensions[0]));
+    }
+    Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, run->carried);
+    if (!run_graph(evaluation, attribute_graph(evaluation->node, key), inputs, outputs)) return false;
+    run->values = outputs;
+    return true;
+}
+
 static void stack_evaluate(const Evaluation *evaluation) {
     const Node *node = evaluation->node;
     const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
-    int64_t carried = attribute_integer(node, ATTRIBUTE_carried, 0);
-    int64_t first_stacked = carried + attribute_integer(node, ATTRIBUTE_invariant, 0);
-    Tensor *inputs = ARENA_ARRAY(evaluation->arena, Tensor, node->operand_count + 1);
-    for (int64_t i = 0; i < node->operand_count; i++) inputs[i] = *evaluation->operands[i];
+    StackRun run = {.evaluation = evaluation, .carried = node->result_count};
+    run.invariant = (uint32_t)attribute_integer(node, ATTRIBUTE_invariant, 0);
+    run.body_count = (uint32_t)attribute_graph(node, ATTRIBUTE_body)->inputs.count;
+    run.values = ARENA_ARRAY(evaluation->arena, Tensor, run.carried);
+    for (uint32_t i = 0; i < run.carried; i++) run.values[i] = *evaluation->operands[i];
+    const Tensor *start = NULL;
     for (uint32_t i = 0; i < entries->count; i++) {
-        for (int64_t j = first_stacked; j < node->operand_count; j++) {
-            const Tensor *stacked = evaluation->operands[j];
-            int32_t at = stack_entry_index(&entries->entries[i], &stacked->type->dimensions[0]);
-            inputs[j] = front_slice(evaluation->arena, stacked, at);
-        }
-        Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, carried);
-        if (!run_graph(evaluation, attribute_graph(node, ATTRIBUTE_body), inputs, outputs)) return;
-        for (int64_t j = 0; j < carried; j++) inputs[j] = outputs[j];
+        const StackEntry *entry = &entries->entries[i];
+        if (entry->enter) start = run.values;
+        if (entry->enter &&
+            !run_part(&run, ATTRIBUTE_enter, entry, NULL, run.body_count, node->operand_count, 0))
+            return;
+        if (!run_part(&run, ATTRIBUTE_body, entry, NULL, run.carried, run.body_count,
+                      run.carried + run.invariant))
+            return;
+        if (entry->leave &&
+            !run_part(&run, ATTRIBUTE_leave, entry, start, run.body_count, node->operand_count, 0))
+            return;
     }
-    for (int64_t j = 0; j < carried; j++) copy_tensor(evaluation->results[j], &inputs[j]);
+    for (uint32_t i = 0; i < run.carried; i++) copy_tensor(evaluation->results[i], &run.values[i]);
 }
 
 // ---- Lowering ----

@@ -189,6 +189,7 @@ static void print_parameter(const Printer *printer, const Parameter *parameter) 
             type_text(printer->ir, parameter->type), parameter->declared_rank);
     if (parameter->initialize)
         fprintf(printer->stream, " initialize %s", graph_reference(printer, parameter->initialize));
+    if (parameter->file) fprintf(printer->stream, " from %s", text_quote(printer->arena, parameter->file));
     print_place(printer, parameter->place);
     fputc('\n', printer->stream);
 }
@@ -206,12 +207,15 @@ void module_print(const Module *module, FILE *stream) {
     for (size_t i = 0; i < module->parameters.count; i++)
         add_graph(&printer, module->parameters.items[i].initialize);
     add_callees(&printer);
+    add_graph(&printer, module->transfer);  // last, where the reader leaves it out of the graphs
+    add_callees(&printer);
 
     bool header = module->name[0] != 0;  // a lone graph's text has no module
     if (header) fprintf(stream, "module %s\n", text_name(printer.arena, module->name));
     if (module->has_training) print_training(&printer, &module->training);
     for (size_t i = 0; i < module->parameters.count; i++)
         print_parameter(&printer, &module->parameters.items[i]);
+    if (module->transfer) fprintf(stream, "transfer %s\n", graph_reference(&printer, module->transfer));
     print_graphs(&printer, header || module->has_training || module->parameters.count);
 }
 

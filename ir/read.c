@@ -167,6 +167,10 @@ static bool read_parameter(Reader *reader, PointerMap *paths, Reference *initial
         *initializer = (Reference){reader->lexer.token.text, reader->lexer.token.place, 0};
         lexer_next(&reader->lexer);
     }
+    if (token_is_word(&reader->lexer.token, "from")) {
+        lexer_next(&reader->lexer);
+        if (!reader_name(reader, "a file", &parameter.file)) return false;
+    }
     reader_place(reader, &parameter.place);
     if (pointer_map_find(paths, parameter.path) != POINTER_MISSING)
         return report_error(reader->ir->diagnostics, place, "E0404", "parameter %s comes twice",
@@ -204,8 +208,16 @@ static bool scan_graph(Reader *reader) {
 
 typedef VECTOR(Reference) References;
 
+static bool read_transfer(Reader *reader, Reference *transfer) {
+    lexer_next(&reader->lexer);
+    if (reader->lexer.token.kind != TOKEN_GRAPH || transfer->name) return reader_error(reader, "one graph");
+    *transfer = (Reference){reader->lexer.token.text, reader->lexer.token.place, 0};
+    lexer_next(&reader->lexer);
+    return true;
+}
+
 // Everything but the insides of graphs. One error ends it: what follows would be guesswork.
-static bool scan_text(Reader *reader, References *initializers) {
+static bool scan_text(Reader *reader, References *initializers, Reference *transfer) {
     Lexer *lexer = &reader->lexer;
     if (token_is_word(&lexer->token, "module")) {
         lexer_next(lexer);
@@ -219,10 +231,12 @@ static bool scan_text(Reader *reader, References *initializers) {
             Reference initializer;
             if (!read_parameter(reader, &paths, &initializer)) return false;
             vector_push(reader->ir->arena, initializers, initializer);
+        } else if (token_is_word(&lexer->token, "transfer")) {
+            if (!read_transfer(reader, transfer)) return false;
         } else if (token_is_word(&lexer->token, "graph")) {
             if (!scan_graph(reader)) return false;
         } else {
-            return reader_error(reader, "'training', 'parameter' or 'graph'");
+            return reader_error(reader, "'training', 'parameter', 'transfer' or 'graph'");
         }
     }
     return lexer->errors == 0;
@@ -286,8 +300,8 @@ static bool read_source(Reader *reader, uint32_t first) {
     return true;
 }
 
-static bool read_graphs(Reader *reader) {
-    bool good = true;
+static bool read_graphs(Reader *reader, Reference *transfer) {
+    bool good = !transfer->name || resolve(reader, transfer);
     for (size_t i = 0; i < reader->sources.count; i++) {
         GraphSource *source = &reader->sources.items[i];
         for (size_t r = 0; r < source->references.count; r++)
@@ -296,7 +310,10 @@ static bool read_graphs(Reader *reader) {
     for (uint32_t i = 0; good && i < reader->sources.count; i++)
         if (reader->sources.items[i].state == SOURCE_NEW) good = read_source(reader, i);
     for (size_t i = 0; good && i < reader->sources.count; i++)
-        vector_push(reader->ir->arena, &reader->module->graphs, reader->sources.items[i].graph);
+        if (transfer->name && transfer->source == i)
+            reader->module->transfer = reader->sources.items[i].graph;
+        else
+            vector_push(reader->ir->arena, &reader->module->graphs, reader->sources.items[i].graph);
     return good;
 }
 
@@ -306,7 +323,8 @@ Module *module_read(Ir *ir, const char *file, const char *text) {
     Reader reader = {.ir = ir, .module = module_create(ir, "")};
     reader.lexer = lexer_start(ir, file, text);
     References initializers = {0};
-    if (!scan_text(&reader, &initializers) || !read_graphs(&reader)) return NULL;
+    Reference transfer = {0};
+    if (!scan_text(&reader, &initializers, &transfer) || !read_graphs(&reader, &transfer)) return NULL;
     for (size_t i = 0; i < initializers.count; i++) {
         Reference *initializer = &initializers.items[i];
         if (!initializer->name || !resolve(&reader, initializer)) continue;

@@ -63,11 +63,14 @@ static bool read_mark(Reader *reader, EntryItem *item) {
     int64_t number = 0;
     Token word = lexer->token;
     bool named = token_is_word(&word, "iteration") || token_is_word(&word, "row") ||
-                 token_is_word(&word, "stop_gradient") || token_is_word(&word, "recompute");
-    if (!named) return reader_error(reader, "iteration, row, stop_gradient or recompute");
+                 token_is_word(&word, "stop_gradient") || token_is_word(&word, "recompute") ||
+                 token_is_word(&word, "enter") || token_is_word(&word, "leave");
+    if (!named) return reader_error(reader, "iteration, row, stop_gradient, recompute, enter or leave");
     lexer_next(lexer);
     item->stop_gradient |= token_is_word(&word, "stop_gradient");
     item->recompute |= token_is_word(&word, "recompute");
+    item->enter |= token_is_word(&word, "enter");
+    item->leave |= token_is_word(&word, "leave");
     bool iteration = token_is_word(&word, "iteration"), row = token_is_word(&word, "row");
     if (row) item->has_row = true;
     if (row) item->row_is_iteration = !token_is_sign(&lexer->token, '=');

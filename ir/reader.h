@@ -2,9 +2,10 @@
 // read_attributes.c the attributes of a node.
 //
 // Grammar (docs/ir.md shows an example):
-//   text      = [ "module" name ] { training | parameter | graph }
+//   text      = [ "module" name ] { training | parameter | transfer | graph }
 //   training  = "training" [ name ] "{" { setting "=" (number | name) } "}" [ place ]
-//   parameter = "parameter" name ":" type "rank" number [ "initialize" @graph ] [ place ]
+//   parameter = "parameter" name ":" type "rank" number [ "initialize" @graph ] [ "from" text ] [ place ]
+//   transfer  = "transfer" @graph
 //   graph     = "graph" @name "{" { node } [ "inputs" %value { "," %value } ] { output } "}"
 //   node      = %number "=" op [ %value { "," %value } ] [ "{" attribute { "," attribute } "}" ]
 //               [ ":" type { "," type } ] [ place ]

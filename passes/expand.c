@@ -4,6 +4,7 @@
 //   after:  w0 = pick(trunk.wq) {along=layer, at=0};  the nodes of Block over x, w0
 //           w1 = pick(trunk.wq) {along=layer, at=1};  the nodes of Block over that, w1
 //
+// An entry that enters a core runs the stack's `enter` graph first, one that leaves it `leave` after.
 // Requires: nothing. Leaves: no stack; no call that is plain (neither kernel nor gradient clause).
 // Random sites are extended by ".layer.iteration", so that each layer and each iteration draws its own
 // numbers. Nodes of an entry that asks for recomputation carry its number as `region`.
@@ -22,14 +23,14 @@ typedef struct Sited {
 typedef VECTOR(Sited) SitedVector;
 
 typedef struct Expansion {
-    bool keeps_kernels;       // calls with a kernel stay even where the back end lacks it
-    bool keeps_gradients;     // calls with a gradient clause and no kernel stay
-    bool keeps_supported;     // calls whose kernel the back end has stay
+    bool keeps_kernels;    // calls with a kernel stay even where the back end lacks it
+    bool keeps_gradients;  // calls with a gradient clause and no kernel stay
+    bool keeps_supported;  // calls whose kernel the back end has stay
     bool expands_stacks;
     bool recomputes_all;
-    const char *suffix;       // of random sites: ".layer.iteration" of each enclosing entry
-    int64_t region;           // 0: none
-    bool renames;             // the body computes extents, which each entry has its own of
+    const char *suffix;  // of random sites: ".layer.iteration" of each enclosing entry
+    int64_t region;      // 0: none
+    bool renames;        // the body computes extents, which each entry has its own of
     int64_t *next_region;
     SitedVector *sited;
 } Expansion;
@@ -189,40 +190,70 @@ static Value entry_operand(Graph *graph, Value value, const Type *wanted, const 
     return value_is_none(value) ? value : entry_operand(graph, value, wanted, entry, place);
 }
 
-static bool expand_entry(Rewrite *rewrite, const Node *node, const StackEntry *entry, Value *carried,
-                         const Value *operands) {
-    const Expansion *outer = rewrite->data;
-    Graph *to = rewrite->to;
-    const Graph *body = attribute_graph(node, ATTRIBUTE_body);
-    uint32_t carried_count = node->result_count;
-    Value *arguments = ARENA_ARRAY(to->ir->arena, Value, node->operand_count + 1);
-    for (uint32_t i = 0; i < node->operand_count; i++) {
-        const Type *wanted = graph_node(body, body->inputs.items[i])->types[0];
-        Value value = i < carried_count ? carried[i] : operands[i];
-        if (i < carried_count && entry->stop_gradient)
-            value = build_unary(to, OP_stop_gradient, value, node->place);
-        arguments[i] = entry_operand(to, value, wanted, entry, node->place);
-        if (value_is_none(arguments[i])) return false;
+// A stack under expansion: what is carried from entry to entry.
+typedef struct Course {
+    Rewrite *rewrite;
+    const Node *node;
+    const Value *operands;
+    Value *carried, *entered;  // now, and when the core was entered
+    uint32_t carried_count;
+} Course;
+
+// Runs the body, or the graph that enters or leaves a core, in place of the carried values. Operands from
+// `first` on follow those that it takes over (`before`: the values when the core was entered).
+static bool expand_part(const Course *course, AttributeKey key, const StackEntry *entry, const Value *before,
+                        uint32_t first, uint32_t last) {
+    Graph *to = course->rewrite->to;
+    const Graph *graph = attribute_graph(course->node, key);
+    Value *arguments = ARENA_ARRAY(to->ir->arena, Value, graph->inputs.count + 1);
+    uint32_t count = 0;
+    for (uint32_t i = 0; before && i < course->carried_count; i++) arguments[count++] = before[i];
+    for (uint32_t i = 0; i < course->carried_count; i++) arguments[count++] = course->carried[i];
+    for (uint32_t i = first; i < last; i++, count++) {
+        const Type *wanted = graph_node(graph, graph->inputs.items[count])->types[0];
+        arguments[count] = entry_operand(to, course->operands[i], wanted, entry, course->node->place);
+        if (value_is_none(arguments[count])) return false;
     }
+    return rewrite_splice(course->rewrite, graph, arguments, course->carried);
+}
+
+static bool expand_entry(Course *course, const StackEntry *entry) {
+    Rewrite *rewrite = course->rewrite;
+    const Expansion *outer = rewrite->data;
+    uint32_t body_count = (uint32_t)attribute_graph(course->node, ATTRIBUTE_body)->inputs.count;
     Expansion inner = *outer;
-    inner.renames = computes_extents(body);
-    inner.suffix = names_format(to->ir->names, "%s.%d.%d", outer->suffix, entry->layer, entry->iteration);
+    inner.renames = computes_extents(attribute_graph(course->node, ATTRIBUTE_body));
+    inner.suffix =
+        names_format(rewrite->to->ir->names, "%s.%d.%d", outer->suffix, entry->layer, entry->iteration);
     if (entry->recompute || outer->recomputes_all) inner.region = ++*outer->next_region;
     Rewrite entry_rewrite = *rewrite;
     entry_rewrite.data = &inner;
-    return rewrite_splice(&entry_rewrite, body, arguments, carried);
+    course->rewrite = &entry_rewrite;
+    for (uint32_t i = 0; i < course->carried_count && entry->stop_gradient; i++)
+        course->carried[i] =
+            build_unary(rewrite->to, OP_stop_gradient, course->carried[i], course->node->place);
+    for (uint32_t i = 0; i < course->carried_count && entry->enter; i++)
+        course->entered[i] = course->carried[i];
+    bool good = (!entry->enter || expand_part(course, ATTRIBUTE_enter, entry, NULL, body_count,
+                                              course->node->operand_count)) &&
+                expand_part(course, ATTRIBUTE_body, entry, NULL, course->carried_count, body_count) &&
+                (!entry->leave || expand_part(course, ATTRIBUTE_leave, entry, course->entered, body_count,
+                                              course->node->operand_count));
+    course->rewrite = rewrite;
+    return good;
 }
 
 static bool expand_stack(Rewrite *rewrite, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
     const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
-    const Value *operands = rewrite_operands(rewrite, node);
-    Value *carried = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count + 1);
-    for (uint32_t i = 0; i < node->result_count; i++) carried[i] = operands[i];
+    Course course = {.rewrite = rewrite, .node = node, .carried_count = node->result_count};
+    course.operands = rewrite_operands(rewrite, node);
+    course.carried = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count + 1);
+    course.entered = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count + 1);
+    for (uint32_t i = 0; i < node->result_count; i++) course.carried[i] = course.operands[i];
     for (uint32_t i = 0; i < entries->count; i++)
-        if (!expand_entry(rewrite, node, &entries->entries[i], carried, operands))
-            return rewrite_fail(rewrite);
-    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, carried[i]);
+        if (!expand_entry(&course, &entries->entries[i])) return rewrite_fail(rewrite);
+    for (uint32_t i = 0; i < node->result_count; i++) rewrite_set(rewrite, (Value){id, i}, course.carried[i]);
     return true;
 }
 
@@ -230,19 +261,23 @@ static bool expand_random(Rewrite *rewrite, uint32_t id) {
     const Expansion *expansion = rewrite->data;
     if (!*expansion->suffix) return copy_with_region(rewrite, id, NULL);
     const char *site = attribute_text(graph_node(rewrite->from, id), ATTRIBUTE_site);
-    Attribute attribute = {.key = ATTRIBUTE_site,
-                           .text = names_format(rewrite->to->ir->names, "%s%s", site ? site : "",
-                                                expansion->suffix)};
+    Attribute attribute = {
+        .key = ATTRIBUTE_site,
+        .text = names_format(rewrite->to->ir->names, "%s%s", site ? site : "", expansion->suffix)};
     return copy_with_region(rewrite, id, &attribute);
 }
 
 static bool expand_node(Rewrite *rewrite, uint32_t id) {
     const Expansion *expansion = rewrite->data;
     switch (graph_node(rewrite->from, id)->op) {
-    case OP_stack: return expansion->expands_stacks ? expand_stack(rewrite, id) : false;
-    case OP_call: return expand_call(rewrite, id);
-    case OP_random: return expand_random(rewrite, id);
-    default: return copy_with_region(rewrite, id, NULL);
+        case OP_stack:
+            return expansion->expands_stacks ? expand_stack(rewrite, id) : false;
+        case OP_call:
+            return expand_call(rewrite, id);
+        case OP_random:
+            return expand_random(rewrite, id);
+        default:
+            return copy_with_region(rewrite, id, NULL);
     }
 }
 
@@ -252,9 +287,13 @@ Graph *expand_stacks(PassContext *context, const Graph *graph) {
     if (calls < 0 || recompute < 0) return NULL;
     int64_t next_region = 0;
     SitedVector sited = {0};
-    Expansion expansion = {.keeps_kernels = calls == 0, .keeps_gradients = calls == 0,
-                           .keeps_supported = calls < 2, .expands_stacks = true,
-                           .recomputes_all = recompute == 1, .suffix = "", .next_region = &next_region,
+    Expansion expansion = {.keeps_kernels = calls == 0,
+                           .keeps_gradients = calls == 0,
+                           .keeps_supported = calls < 2,
+                           .expands_stacks = true,
+                           .recomputes_all = recompute == 1,
+                           .suffix = "",
+                           .next_region = &next_region,
                            .sited = &sited};
     return rewrite_graph(context, graph, graph->name, expand_node, &expansion);
 }

@@ -17,7 +17,7 @@ typedef struct Step {
     Graph *graph;
     const Training *training;
     Place place;
-    Value rate, factor;           // factor: gradient_scale times the clipping factor
+    Value rate, factor;              // factor: gradient_scale times the clipping factor
     Value correction1, correction2;  // 1 - beta^step
 } Step;
 
@@ -129,7 +129,8 @@ static Graph *update_graph(const Module *module) {
     size_t count = module->parameters.count;
     const Parameter *parameters = module->parameters.items;
     Step step = {.graph = graph_create(ir, names_intern(ir->names, "update")),
-                 .training = &module->training, .place = module->training.place};
+                 .training = &module->training,
+                 .place = module->training.place};
     Value *values = ARENA_ARRAY(ir->arena, Value, count + 1),
           *gradients = ARENA_ARRAY(ir->arena, Value, count + 1);
     for (size_t i = 0; i < count; i++) values[i] = state_input(&step, &parameters[i], ROLE_PARAMETER);
@@ -150,7 +151,8 @@ static Graph *update_graph(const Module *module) {
     for (size_t i = 0; i < count; i++) {
         if (module->training.optimizer == OPTIMIZER_ADAMW)
             adamw(&step, &parameters[i], values[i], gradients[i]);
-        else sgd(&step, &parameters[i], values[i], gradients[i]);
+        else
+            sgd(&step, &parameters[i], values[i], gradients[i]);
         Value zero =
             build_expand(step.graph, number(&step, 0), graph_type(step.graph, gradients[i]), step.place);
         state_output(&step, zero, gradients[i]);
@@ -165,12 +167,14 @@ Module *build_optimizer(PassContext *context, const Module *module) {
                      module->name);
         return NULL;
     }
-    Module *result = module_create(module->ir, module->name);
+    Module *result = module_copy(module);
+    Module trained = *module;  // what is frozen has no step
+    trained.parameters.items = ARENA_ARRAY(module->ir->arena, Parameter, module->parameters.count + 1);
+    trained.parameters.count = 0;
     for (size_t i = 0; i < module->parameters.count; i++)
-        vector_push(module->ir->arena, &result->parameters, module->parameters.items[i]);
-    result->has_training = true;
-    result->training = module->training;
-    Graph *update = update_graph(module);
+        if (!module->parameters.items[i].file)
+            trained.parameters.items[trained.parameters.count++] = module->parameters.items[i];
+    Graph *update = update_graph(&trained);
     for (size_t i = 0; i < module->graphs.count; i++)
         if (!module_add_graph(result, module->graphs.items[i])) return NULL;
     return module_add_graph(result, update) ? result : NULL;

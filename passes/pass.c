@@ -50,11 +50,12 @@ static bool take(Reader *reader, char c) {
     return true;
 }
 
-// Letters, digits and -_.+ : names, numbers and words alike. NULL where there is none.
+// Letters, digits and -_.+|* : names, numbers, words and schedules alike. NULL where there is none.
 static const char *take_word(Reader *reader) {
     skip_space(reader);
     const char *start = reader->at;
-    while (isalnum((unsigned char)*reader->at) || (*reader->at && strchr("-_.+", *reader->at))) reader->at++;
+    while (isalnum((unsigned char)*reader->at) || (*reader->at && strchr("-_.+|*", *reader->at)))
+        reader->at++;
     if (reader->at == start) return NULL;
     return names_intern_length(reader->ir->names, start, (size_t)(reader->at - start));
 }
@@ -257,8 +258,7 @@ bool module_is_entry(const Module *module, const Graph *graph) {
     return true;
 }
 
-// Graphs that calls and stacks refer to travel with them: a pass may have made new ones.
-static bool add_with_callees(Module *module, Graph *graph) {
+bool module_add_with_callees(Module *module, Graph *graph) {
     for (size_t i = 0; i < module->graphs.count; i++)
         if (module->graphs.items[i] == graph) return true;
     if (!module_add_graph(module, graph)) return false;
@@ -266,31 +266,23 @@ static bool add_with_callees(Module *module, Graph *graph) {
         const Node *node = graph_node(graph, id);
         for (uint32_t i = 0; i < node->attributes.count; i++) {
             const Attribute *attribute = &node->attributes.items[i];
-            if (attribute_kind(attribute->key) == KIND_GRAPH && !add_with_callees(module, attribute->graph))
+            if (attribute_kind(attribute->key) == KIND_GRAPH &&
+                !module_add_with_callees(module, attribute->graph))
                 return false;
         }
     }
     return true;
 }
 
-static Module *copy_without_graphs(const Module *module) {
-    Module *copy = module_create(module->ir, module->name);
-    for (size_t i = 0; i < module->parameters.count; i++)
-        vector_push(module->ir->arena, &copy->parameters, module->parameters.items[i]);
-    copy->has_training = module->has_training;
-    copy->training = module->training;
-    return copy;
-}
-
 static Module *run_on_entries(PassContext *context, const PassRequest *request, const Module *module) {
-    Module *result = copy_without_graphs(module);
+    Module *result = module_copy(module);
     bool only_loss = request->pass->run_graph == differentiate;
     for (size_t i = 0; i < module->graphs.count; i++) {
         Graph *graph = module->graphs.items[i];
-        if (is_initializer(module, graph) && !add_with_callees(result, graph)) return NULL;
+        if (is_initializer(module, graph) && !module_add_with_callees(result, graph)) return NULL;
         if (!module_is_entry(module, graph)) continue;
         if (!only_loss || strcmp(graph->name, "loss") == 0) graph = pass_run_request(context, request, graph);
-        if (!graph || !add_with_callees(result, graph)) return NULL;
+        if (!graph || !module_add_with_callees(result, graph)) return NULL;
     }
     return result;
 }
@@ -303,6 +295,7 @@ Module *pass_run_module_request(PassContext *context, const PassRequest *request
         context->request = request;
         result = request->pass->run_module(context, module);
         context->request = NULL;
+        if (result) result->derivations.count = 0;
     } else {
         result = run_on_entries(context, request, module);
     }
@@ -315,10 +308,37 @@ Module *pass_run_module(PassContext *context, const char *text, const Module *mo
     PassRequest *requests;
     uint32_t count;
     if (!module || !pass_parse(context->ir, text, &requests, &count)) return NULL;
-    Module *result = copy_without_graphs(module);
+    Module *result = module_copy(module);
     result->graphs = module->graphs;
     for (uint32_t i = 0; i < count && result; i++)
         result = pass_run_module_request(context, &requests[i], result);
+    return result;
+}
+
+static bool derive_experts(PassContext *context, const Derivation *step) {
+    uint32_t count = (uint32_t)step->experts.count;
+    const Module **experts = ARENA_ARRAY(context->ir->arena, const Module *, count + 1);
+    for (uint32_t i = 0; i < count; i++) {
+        experts[i] = pass_derive(context, step->experts.items[i]);
+        if (!experts[i]) return false;
+    }
+    context->experts = experts;
+    context->expert_count = count;
+    return true;
+}
+
+Module *pass_derive(PassContext *context, Module *module) {
+    Module *result = module;
+    for (size_t i = 0; i < module->derivations.count && result; i++) {
+        const Derivation *step = &module->derivations.items[i];
+        if (!derive_experts(context, step)) return NULL;
+        context->place = step->place;
+        result = pass_run_module(context, step->passes, result);
+        if (result) result->name = step->name;
+        context->experts = NULL;
+        context->expert_count = 0;
+        context->place = NO_PLACE;
+    }
     return result;
 }
 

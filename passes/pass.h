@@ -11,7 +11,7 @@ typedef enum PassLevel { PASS_MODULE, PASS_GRAPH, PASS_PROGRAM } PassLevel;
 typedef struct PassContext PassContext;
 
 typedef struct Pass {
-    const char *name;     // "expand-stacks"
+    const char *name;  // "expand-stacks"
     PassLevel level;
     const char *options;  // "bytes=8388608 mode=cheap": every option with its default
     const char *doc;
@@ -40,6 +40,11 @@ struct PassContext {
     // Which named kernels the back end has. NULL function: none.
     bool (*has_kernel)(const char *kernel);
     const PassRequest *request;  // the one that runs; set by pass_run
+    // Of passes that make one model of others, set by pass_derive: the further experts, and where the file
+    // asks for the pass.
+    const Module *const *experts;
+    uint32_t expert_count;
+    Place place;
 };
 
 extern const Pass pass_table[];
@@ -65,12 +70,18 @@ Graph *pass_run(PassContext *context, const char *text, const Graph *graph);
 // Runs passes of levels module and graph over a module; graph passes run on every entry graph, except
 // `gradient`, which runs on `loss` alone and makes it `accumulate`. Returns a new module.
 Module *pass_run_module(PassContext *context, const char *text, const Module *module);
+// Runs the module's derivations, and those of its experts before them. NULL after errors; the module itself
+// where there are none.
+Module *pass_derive(PassContext *context, Module *module);
 // One request on one graph, or on a module, for callers that look between passes.
 Graph *pass_run_request(PassContext *context, const PassRequest *request, const Graph *graph);
 Module *pass_run_module_request(PassContext *context, const PassRequest *request, const Module *module);
 
 // Graphs of a module that no other graph of it refers to, and that initialise no parameter.
 bool module_is_entry(const Module *module, const Graph *graph);
+
+// Adds a graph and all that it refers to: a pass may have made new ones.
+bool module_add_with_callees(Module *module, Graph *graph);
 
 bool pass_has_kernel(const PassContext *context, const char *kernel);
 

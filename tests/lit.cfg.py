@@ -10,6 +10,8 @@ config.excludes = ["unit"]
 config.test_source_root = os.path.join(config.source, "tests")
 config.test_exec_root = os.path.join(config.build, "tests")
 config.environment["XDG_CACHE_HOME"] = os.path.join(config.build, "tests", "cache")  # of objects, the suite's own
+if not config.sanitize:
+    config.available_features.add("limits")  # `ulimit -v` leaves no room for a sanitizer's shadow memory
 # A model of a few thousand parameters over ASCII, for whole runs: %tiny stands for the file and its settings.
 tiny = {"vocab": 128, "embed": 16, "heads": 2, "key": 8, "ffn": 32, "layers": 2, "batch": 4, "time": 32,
         "warmup": 10, "sample_every": 0}

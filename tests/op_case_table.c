@@ -1,5 +1,6 @@
 // The cases: small odd extents, other orders, broadcast and batch dimensions, extremes. Expected numbers
 // come from outside: worked by hand, or by another program.
+// clang-format off: a table, one case a line
 #include "tests/op_cases.h"
 
 #define CASE(op_, name_, operands_, attributes_, values_, result_, expected_) \
@@ -244,6 +245,11 @@ const OpCase op_cases[] = {
      .values = "[1 2]; [0.5 1]; [2 3 10 100]; [1 -1]", .result = "f32[a=2]",
      // x = (x + 0.5|1) * w[layer] * g[row], for (layer, row) = (0, 0), (1, 1), (0, 1)
      .expected = "69 2997", .build = op_case_stack},
+    {.op = OP_stack, .name = "core entered and left",
+     .operands = "f32[a=2]; f32[a=2]; f32[layer=2, a=2]; f32[row=2]",
+     .values = "[1 2]; [0.5 1]; [2 3 10 100]; [1 -1]", .result = "f32[a=2]",
+     // x1 = (x0 + 0.5|1) * w[0]; then y = (x1 + r + 0.5|1) * w[1], x2 = y * r + x1, r = g[1] = -1
+     .expected = "-22 -891", .build = op_case_stack_core},
     {.op = OP_stack, .name = "no entry", .operands = "f32[a=2]; f32[a=2]; f32[layer=2, a=2]; f32[row=2]",
      .values = "[1 2]; [0.5 1]; [2 3 10 100]; [1 -1]", .result = "f32[a=2]", .expected = "1 2",
      .build = op_case_stack_empty},

@@ -88,31 +88,36 @@ static Attribute read_attribute(Reader *reader) {
     expect(reader, "=");
     skip_spaces(reader);
     switch (attribute_kind(attribute.key)) {
-    case KIND_INTEGER: attribute.integer = read_integer(reader); break;
-    case KIND_NUMBER:
-        attribute.number = strtod(reader->at, &end);
-        reader->at = end;
-        break;
-    case KIND_TEXT:
-    case KIND_NAME: attribute.text = read_name(reader); break;
-    case KIND_ELEMENT:
-        CHECK(element_parse(read_name(reader), &element));
-        attribute.integer = element;
-        break;
-    case KIND_DIMENSIONS:
-        expect(reader, "(");
-        attribute.count = read_dimensions(reader, ")", dimensions);
-        attribute.dimensions = dimensions;
-        break;
-    case KIND_NAMES:
-        expect(reader, "(");
-        while (!accept(reader, ")")) {
-            if (attribute.count) expect(reader, ",");
-            names[attribute.count++] = read_name(reader);
-        }
-        attribute.names = names;
-        break;
-    default: INTERNAL_ERROR("op case: attribute %s has no text form here", attribute_name(attribute.key));
+        case KIND_INTEGER:
+            attribute.integer = read_integer(reader);
+            break;
+        case KIND_NUMBER:
+            attribute.number = strtod(reader->at, &end);
+            reader->at = end;
+            break;
+        case KIND_TEXT:
+        case KIND_NAME:
+            attribute.text = read_name(reader);
+            break;
+        case KIND_ELEMENT:
+            CHECK(element_parse(read_name(reader), &element));
+            attribute.integer = element;
+            break;
+        case KIND_DIMENSIONS:
+            expect(reader, "(");
+            attribute.count = read_dimensions(reader, ")", dimensions);
+            attribute.dimensions = dimensions;
+            break;
+        case KIND_NAMES:
+            expect(reader, "(");
+            while (!accept(reader, ")")) {
+                if (attribute.count) expect(reader, ",");
+                names[attribute.count++] = read_name(reader);
+            }
+            attribute.names = names;
+            break;
+        default:
+            INTERNAL_ERROR("op case: attribute %s has no text form here", attribute_name(attribute.key));
     }
     return attribute;
 }
@@ -215,6 +220,41 @@ Graph *op_case_stack(Ir *ir, const OpCase *op_case) {
                             {.layer = 1, .row = 1},
                             {.layer = 0, .iteration = 1, .row = 1}};
     return stack_of(ir, op_case, entries, 3);
+}
+
+// before, x, row -> x * row + before; or x, row -> x + row.
+static Graph *stack_bracket(Ir *ir, const Type *type, bool leaves) {
+    Graph *graph = graph_create(ir, leaves ? "leave" : "enter");
+    Value before = VALUE_NONE;
+    if (leaves) before = graph_add_input(graph, "before", ROLE_ARGUMENT, type, NO_PLACE);
+    Value x = graph_add_input(graph, "x", ROLE_ARGUMENT, type, NO_PLACE);
+    Value row = graph_add_input(graph, "row", ROLE_ARGUMENT, type_scalar(ir, ELEMENT_F32), NO_PLACE);
+    Value y = build_binary(graph, leaves ? OP_mul : OP_add, x, row, NO_PLACE);
+    if (leaves) y = build_binary(graph, OP_add, y, before, NO_PLACE);
+    graph_add_output(graph, "y", y, VALUE_NONE);
+    return graph;
+}
+
+Graph *op_case_stack_core(Ir *ir, const OpCase *op_case) {
+    Dimension a = {.name = names_intern(ir->names, "a"), .extent = 2};
+    const Type *type = type_make(ir, ELEMENT_F32, 1, &a);
+    Graph *body = graph_create(ir, "body");
+    Value inputs[3];
+    for (int i = 0; i < 3; i++)
+        inputs[i] = graph_add_input(body, names_format(ir->names, "b%d", i), ROLE_ARGUMENT, type, NO_PLACE);
+    Value x = build_binary(body, OP_add, inputs[0], inputs[1], NO_PLACE);
+    graph_add_output(body, "y", build_binary(body, OP_mul, x, inputs[2], NO_PLACE), VALUE_NONE);
+    StackEntry entries[] = {{.layer = 0, .row = -1}, {.layer = 1, .row = 1, .enter = true, .leave = true}};
+    Graph *graph = graph_create(ir, "case");
+    Value operands[8];
+    uint32_t count = add_operands(graph, op_case, operands);
+    Attribute attributes[] = {{.key = ATTRIBUTE_body, .graph = body},
+                              {.key = ATTRIBUTE_carried, .integer = 1},
+                              {.key = ATTRIBUTE_invariant, .integer = 1},
+                              {.key = ATTRIBUTE_entries, .entries = entries, .count = 2},
+                              {.key = ATTRIBUTE_enter, .graph = stack_bracket(ir, type, false)},
+                              {.key = ATTRIBUTE_leave, .graph = stack_bracket(ir, type, true)}};
+    return add_outputs(graph, graph_add(graph, OP_stack, operands, count, attributes, 6, NO_PLACE));
 }
 
 Graph *op_case_stack_empty(Ir *ir, const OpCase *op_case) { return stack_of(ir, op_case, NULL, 0); }

@@ -27,7 +27,8 @@ typedef struct OpCase {
 extern const OpCase op_cases[];
 extern const int op_case_count;
 
-// Inputs x0, x1, ... (data), and before them an i64 scalar for each bound; outputs y0, y1, ... NULL after a reported error.
+// Inputs x0, x1, ... (data), and before them an i64 scalar for each bound; outputs y0, y1, ... NULL after a
+// reported error.
 Graph *op_case_graph(Ir *ir, const OpCase *op_case);
 
 // A tensor for each input of the graph, in order. An extent at run time is 3/4 of its capacity.
@@ -41,5 +42,6 @@ Graph *op_case_call(Ir *ir, const OpCase *op_case);         // (a - b, its sum)
 Graph *op_case_call_nested(Ir *ir, const OpCase *op_case);  // the same through a second call
 Graph *op_case_stack(Ir *ir, const OpCase *op_case);        // x = (x + b) w[layer] g[row], three entries
 Graph *op_case_stack_empty(Ir *ir, const OpCase *op_case);
+Graph *op_case_stack_core(Ir *ir, const OpCase *op_case);
 
 #endif

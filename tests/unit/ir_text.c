@@ -205,22 +205,23 @@ static void assert_entries(const StackEntry *entries, uint32_t count, const char
 static void test_entries(void **state) {
     (void)state;
     StackEntry entries[64] = {0};
-    for (int i = 0; i < 48; i++) entries[i] = (StackEntry){i, 0, -1, false, false};
+    for (int i = 0; i < 48; i++) entries[i] = (StackEntry){.layer = i, .iteration = 0, .row = -1};
     assert_entries(entries, 48, "0..47");
     assert_entries(entries, 1, "0");
     assert_entries(entries, 0, "");
     uint32_t count = 1;
     for (int iteration = 0; iteration < 8; iteration++)
         for (int layer = 1; layer <= 4; layer++)
-            entries[count++] = (StackEntry){layer, iteration, -1, false, false};
-    entries[count++] = (StackEntry){5, 0, -1, false, false};
+            entries[count++] = (StackEntry){.layer = layer, .iteration = iteration, .row = -1};
+    entries[count++] = (StackEntry){.layer = 5, .iteration = 0, .row = -1};
     assert_entries(entries, count, "0 (1..4)*8 5");
     for (uint32_t i = 1; i < 33; i++) {  // the last of three rows serves the later iterations
         entries[i].row = entries[i].iteration < 2 ? entries[i].iteration : 2;
         entries[i].stop_gradient = entries[i].iteration == 0 && entries[i].layer == 1;
     }
     assert_entries(entries, count, "0 1[row, stop_gradient] 2..4[row] (1..4[row])*2 (1..4[row=2])*5 5");
-    for (int i = 0; i < 3; i++) entries[i] = (StackEntry){7, 2, -1, false, true};
+    for (int i = 0; i < 3; i++)
+        entries[i] = (StackEntry){.layer = 7, .iteration = 2, .row = -1, .recompute = true};
     assert_entries(entries, 3, "(7[iteration=2, recompute])*2 7[recompute]");
 }
 
@@ -233,9 +234,13 @@ static void test_long_entries_round_trip(void **state) {
         for (int i = 0; i < 40; i++) {
             seed = seed * 1664525u + 1013904223u;
             uint32_t bits = seed >> 12;
-            entries[i] =
-                (StackEntry){(int32_t)(bits & 3), (int32_t)(bits >> 2 & 3), (int32_t)(bits >> 4 & 3) - 1,
-                             (bits >> 6 & 7) == 0, (bits >> 9 & 7) == 0};
+            entries[i] = (StackEntry){(int32_t)(bits & 3),
+                                      (int32_t)(bits >> 2 & 3),
+                                      (int32_t)(bits >> 4 & 3) - 1,
+                                      (bits >> 6 & 7) == 0,
+                                      (bits >> 9 & 7) == 0,
+                                      false,
+                                      false};
         }
         const char *text = arena_format(
             ir->arena,

@@ -236,13 +236,13 @@ static void test_calls(void **state) {
 static void test_stacks(void **state) {
     (void)state;
     Case in = start();
-    StackEntry entry = {3, 0, -1, false, false};
+    StackEntry entry = {.layer = 3, .row = -1};
     Attribute *entries = attribute(in.deep, 2, ATTRIBUTE_entries);
     entries->entries = &entry;
     entries->count = 1;
     assert_broken(&in, "the shape rule of %2 (stack) refuses it");
     in = start();
-    entry = (StackEntry){0, -1, -1, false, false};
+    entry = (StackEntry){.iteration = -1, .row = -1};
     entries = attribute(in.deep, 2, ATTRIBUTE_entries);
     entries->entries = &entry;
     entries->count = 1;

@@ -103,7 +103,7 @@ static void accumulation_adds_to_what_is_there(void **state) {
 
 static void stop_gradient_cuts_an_entry(void **state) {
     Ir *ir = start(state);
-    StackEntry entries[] = {{0, 0, -1, false, false}, {1, 0, -1, true, false}};
+    StackEntry entries[] = {{.row = -1}, {.layer = 1, .row = -1, .stop_gradient = true}};
     TestModel model = test_model(ir, false, entries, 2);
     Graph *graph = test_pass(ir, "expand-stacks, gradient", model.loss);
     const Tensor *outputs = test_evaluate(graph, test_inputs(graph, TEST_VOCAB));
@@ -117,7 +117,9 @@ static void stop_gradient_cuts_an_entry(void **state) {
 
 static void recompute_marks_regions(void **state) {
     Ir *ir = start(state);
-    StackEntry entries[] = {{0, 0, -1, false, true}, {1, 0, -1, false, false}, {1, 1, -1, false, true}};
+    StackEntry entries[] = {{.row = -1, .recompute = true},
+                            {.layer = 1, .row = -1},
+                            {.layer = 1, .iteration = 1, .row = -1, .recompute = true}};
     TestModel model = test_model(ir, false, entries, 3);
     Graph *flat = test_pass(ir, "expand-stacks", model.loss);
     int64_t regions[4] = {0};

@@ -318,7 +318,9 @@ static inline TestModel test_model(Ir *ir, bool wrapped, const StackEntry *entri
     return model;
 }
 
-static const StackEntry test_entries[] = {{0, 0, -1, false, false}, {1, 0, -1, false, false},
-                                          {1, 1, -1, false, false}, {0, 1, -1, false, false}};
+static const StackEntry test_entries[] = {{.layer = 0, .iteration = 0, .row = -1},
+                                          {.layer = 1, .iteration = 0, .row = -1},
+                                          {.layer = 1, .iteration = 1, .row = -1},
+                                          {.layer = 0, .iteration = 1, .row = -1}};
 
 #endif
