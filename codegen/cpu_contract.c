@@ -189,7 +189,7 @@ static bool only_adds(const CpuContraction *plan) {
 // Rows there are none of need no packed B; nor do sums over nothing need to be added.
 static LLVMValueRef has_work(const Emission *e, LLVMValueRef rows) {
     LLVMValueRef zero = cpu_i64(e->unit, 0), some = compare(e->unit, LLVMIntSGT, rows, zero);
-    if (!only_adds(e->plan)) return some;
+    if (LLVMIsConstant(e->depth) || !only_adds(e->plan)) return some;
     return LLVMBuildAnd(e->unit->builder, some, compare(e->unit, LLVMIntSGT, e->depth, zero), "");
 }
 
