@@ -20,14 +20,16 @@ bool cpu_compact_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     set = LLVMBuildIsNotNull(builder, set, "");
     LLVMValueRef number = LLVMBuildSub(builder, rows.carried[0], start, "");
     cpu_if_begin(unit, &is_set, set);
-    LLVMValueRef inside = LLVMBuildICmp(builder, LLVMIntULT, number, capacity, "");  // a negative one is large
+    LLVMValueRef inside =
+        LLVMBuildICmp(builder, LLVMIntULT, number, capacity, "");  // a negative one is large
     cpu_if_begin(unit, &fits, inside);
     LLVMValueRef to = LLVMBuildMul(builder, number, cpu_i64(unit, named->strides[INDICES][0]), "");
     cpu_store(unit, ELEMENT_I32, cpu_at(unit, body->operand[INDICES], ELEMENT_I32, to),
               LLVMBuildTrunc(builder, rows.index, unit->i32, ""), NULL);
     cpu_if_end(unit, &fits);
     cpu_if_end(unit, &is_set);
-    LLVMValueRef next = LLVMBuildAdd(builder, rows.carried[0], LLVMBuildZExt(builder, set, unit->i64, ""), "");
+    LLVMValueRef next =
+        LLVMBuildAdd(builder, rows.carried[0], LLVMBuildZExt(builder, set, unit->i64, ""), "");
     cpu_loop_end(unit, &rows, &next);
     LLVMValueRef count = cpu_minimum(unit, LLVMBuildSub(builder, rows.carried[0], start, ""), capacity);
     LLVMValueRef some = LLVMBuildICmp(builder, LLVMIntSGT, count, zero, "");

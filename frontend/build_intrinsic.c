@@ -271,7 +271,8 @@ static const char *compact_name(const Graph *graph, Value mask, const char *alon
         const Node *node = graph_node(graph, id);
         const char *name = graph_bound(graph->ir, node);
         if (!name) continue;
-        if (value_same(node->operands[0], mask) && strcmp(attribute_text(node, ATTRIBUTE_along), along) == 0) return name;
+        if (value_same(node->operands[0], mask) && strcmp(attribute_text(node, ATTRIBUTE_along), along) == 0)
+            return name;
         others++;
     }
     return others ? names_format(graph->ir->names, "%s_%d", along, others + 1) : along;

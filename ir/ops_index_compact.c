@@ -11,7 +11,8 @@ static int64_t capacity_of(const Node *node, const Type *mask) {
 static bool compact_shape(Shape *shape) {
     if (!shape_begin(shape)) return false;
     const Type *mask = shape_type(shape, 0);
-    const Attribute *along = shape_attribute(shape, ATTRIBUTE_along), *name = shape_attribute(shape, ATTRIBUTE_name);
+    const Attribute *along = shape_attribute(shape, ATTRIBUTE_along),
+                    *name = shape_attribute(shape, ATTRIBUTE_name);
     if (!along || !name) return false;
     if (mask->element != ELEMENT_BOOL || mask->rank != 1)
         return shape_error(shape, "E0266", "compact: the mask is a bool of one dimension, found %s",
@@ -19,10 +20,11 @@ static bool compact_shape(Shape *shape) {
     if (mask->dimensions[0].bound)
         return shape_error(shape, "E0260", "compact: %s is bounded, a static extent is needed",
                            mask->dimensions[0].name);
-    int64_t start = attribute_integer(shape->node, ATTRIBUTE_start, 0), capacity = capacity_of(shape->node, mask);
+    int64_t start = attribute_integer(shape->node, ATTRIBUTE_start, 0),
+            capacity = capacity_of(shape->node, mask);
     if (start < 0 || capacity < 1 || start + capacity > mask->dimensions[0].extent)
-        return shape_error(shape, "E0258", "compact: positions numbered %lld to %lld of %s = %lld", (long long)start,
-                           (long long)(start + capacity), mask->dimensions[0].name,
+        return shape_error(shape, "E0258", "compact: positions numbered %lld to %lld of %s = %lld",
+                           (long long)start, (long long)(start + capacity), mask->dimensions[0].name,
                            (long long)mask->dimensions[0].extent);
     DimensionList list = {0}, none = {0};
     dimensions_push(&list, (Dimension){along->text, capacity, names_intern(shape->ir->names, name->text)});
@@ -42,7 +44,8 @@ static void compact_evaluate(const Evaluation *evaluation) {
     int64_t count = compact_count(evaluation->node, mask);
     for (int64_t i = 0; i < type_count(mask->type); i++) {
         if (mask->data[i] == 0) continue;
-        if (number >= start && number < start + count) evaluation->results[0]->data[number - start] = (double)i;
+        if (number >= start && number < start + count)
+            evaluation->results[0]->data[number - start] = (double)i;
         number++;
     }
     evaluation->results[1]->data[0] = (double)count;
@@ -62,9 +65,14 @@ static Graph *meaning_of(Ir *ir, const Node *node, const Type *mask) {
 // The count stays in a buffer of its own, which loops find by its name, as they find scalar inputs.
 static View count_view(Lowering *lowering) {
     const Type *type = lowering->node->types[1];
-    const char *name = names_intern(lowering->program->ir->names, attribute_text(lowering->node, ATTRIBUTE_name));
-    Buffer buffer = {.kind = BUFFER_TEMPORARY, .role = ROLE_SCALAR, .name = name, .type = type,
-                     .bytes = type_bytes(type), .offset = -1};
+    const char *name =
+        names_intern(lowering->program->ir->names, attribute_text(lowering->node, ATTRIBUTE_name));
+    Buffer buffer = {.kind = BUFFER_TEMPORARY,
+                     .role = ROLE_SCALAR,
+                     .name = name,
+                     .type = type,
+                     .bytes = type_bytes(type),
+                     .offset = -1};
     return view_row_major(program_add_buffer(lowering->program, buffer), type);
 }
 
@@ -78,10 +86,17 @@ static bool compact_lower(Lowering *lowering) {
     Option *options = ARENA_ARRAY(ir->arena, Option, 1);
     options[0] = (Option){.name = names_intern(ir->names, "start"),
                           .number = (double)attribute_integer(node, ATTRIBUTE_start, 0)};
-    *named = (NamedKernel){.name = names_intern(ir->names, "compact"), .options = options, .option_count = 1,
-                           .operand_count = 3, .output_start = 1, .place = node->place,
+    *named = (NamedKernel){.name = names_intern(ir->names, "compact"),
+                           .options = options,
+                           .option_count = 1,
+                           .operand_count = 3,
+                           .output_start = 1,
+                           .place = node->place,
                            .meaning = meaning_of(ir, node, views[0]->type)};
-    Launch launch = {.operand_count = 3, .workspace = UINT32_MAX, .node = lowering->node_id, .place = node->place,
+    Launch launch = {.operand_count = 3,
+                     .workspace = UINT32_MAX,
+                     .node = lowering->node_id,
+                     .place = node->place,
                      .region = attribute_integer(node, ATTRIBUTE_region, 0)};
     for (int i = 0; i < 3; i++) {
         named->types[i] = views[i]->type;

@@ -239,7 +239,8 @@ static void check_bounds(Verifier *verifier) {
                 if (value_is_none(scalar) ||
                     graph_type(graph, scalar) != type_scalar(verifier->ir, ELEMENT_I64))
                     broke(verifier, node->place,
-                          "dimension %s is bounded by '%s', which is no scalar input of i64[] and no count of a compact",
+                          "dimension %s is bounded by '%s', which is no scalar input of i64[] and no count "
+                          "of a compact",
                           node->types[r]->dimensions[d].name, bound);
                 else if (!is_input && scalar.node > id)
                     broke(verifier, node->place, "dimension %s is bounded by '%s', which is computed later",

@@ -83,7 +83,8 @@ static Graph *rename_callee(const Rewrite *rewrite, Graph *callee) {
         for (int d = 0; d < type->rank; d++) {
             bool known = false;
             for (uint32_t m = 0; m < count; m++) known |= map[m].name == type->dimensions[d].name;
-            if (!known && count < RANK_MAX) count += renames_bound(rewrite, &type->dimensions[d], &map[count]);
+            if (!known && count < RANK_MAX)
+                count += renames_bound(rewrite, &type->dimensions[d], &map[count]);
         }
     }
     return count ? graph_retype(callee, entry_bound(rewrite, callee->name), map, count) : callee;

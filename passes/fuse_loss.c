@@ -74,7 +74,8 @@ static void choose_chunks(Sweep *sweep, int64_t bytes) {
 
 static void set_cell(Sweep *sweep, int64_t cell) {
     if (sweep->region.bound)
-        sweep->bound = names_format(sweep->region.graph->ir->names, "%s.%lld", sweep->region.bound, (long long)cell);
+        sweep->bound =
+            names_format(sweep->region.graph->ir->names, "%s.%lld", sweep->region.bound, (long long)cell);
     for (int i = sweep->region.row_count; i-- > 0;) {
         sweep->start[i] = cell % sweep->parts[i] * sweep->chunk[i];
         int64_t left = sweep->region.rows[i].extent - sweep->start[i];
@@ -165,7 +166,8 @@ static Graph *meaning_at(Sweep *sweep, const Node *call) {
     }
     for (size_t i = 0; i < sweep->meanings.count; i++) {
         const Meaning *known = &sweep->meanings.items[i];
-        if (known->function == function && known->bound == meaning.bound && memcmp(known->extent, meaning.extent, sizeof meaning.extent) == 0)
+        if (known->function == function && known->bound == meaning.bound &&
+            memcmp(known->extent, meaning.extent, sizeof meaning.extent) == 0)
             return known->graph;
     }
     meaning.graph = graph_retype(function, function->name, map, (uint32_t)count);

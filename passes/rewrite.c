@@ -2,7 +2,8 @@
 #include "passes/rewrite.h"
 
 // Whatever is as long as a `compact` says needs that node, operand or not.
-static void mark_bounds(const Graph *graph, uint32_t id, const uint32_t *compacts, uint32_t count, bool *live) {
+static void mark_bounds(const Graph *graph, uint32_t id, const uint32_t *compacts, uint32_t count,
+                        bool *live) {
     const Node *node = graph_node(graph, id);
     for (uint32_t c = 0; c < count; c++) {
         const char *bound = graph_bound(graph->ir, graph_node(graph, compacts[c]));

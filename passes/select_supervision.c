@@ -1,8 +1,8 @@
 // select-supervision: what only the rows taken by a `compact` need is computed for those rows alone.
 //
-//   before: logits = dot(h, w);  l = call(logits, targets)                    [batch, time, ...]
-//           at, count = compact(mask);  s = gather(merge(l), at)              [selected <= N: selected]
-//   after:  at, count = compact(mask);  h' = gather(merge(h), at)             [batch=1, time <= N: selected, ...]
+//   before: logits = dot(h, w);  l = call(logits, targets)                [batch, time, ...]
+//           at, count = compact(mask);  s = gather(merge(l), at)          [selected <= N: selected]
+//   after:  at, count = compact(mask);  h' = gather(merge(h), at)         [batch=1, time <= N: selected, ...]
 //           logits' = dot(h', w);  l' = call(logits', gather(merge(targets), at))
 //           s = rename(sum(l') {over=(batch)})
 //
@@ -17,12 +17,12 @@
 
 typedef struct Selection {
     const Graph *graph;
-    uint32_t gather;      // the node that takes the rows
-    Value source;         // what they are taken from, with all rows
+    uint32_t gather;  // the node that takes the rows
+    Value source;     // what they are taken from, with all rows
     Value indices;
-    const char *element;  // what the merged rows are called
-    const Type *rows;     // type of source: its dimensions are the rows
-    bool *inside;         // by node: made for the selected rows alone
+    const char *element;      // what the merged rows are called
+    const Type *rows;         // type of source: its dimensions are the rows
+    bool *inside;             // by node: made for the selected rows alone
     Dimension map[RANK_MAX];  // what the rows become
     // Under construction
     Rewrite *rewrite;
@@ -70,7 +70,8 @@ static void grow(Selection *selection, const uint32_t *uses) {
         if (id == selection->source.node ? uses[id] != 1 : !inner[id] || inner[id] != uses[id]) continue;
         if (!works_by_rows(selection, node)) continue;
         selection->inside[id] = true;
-        for (uint32_t i = 0; node->op != OP_dot && i < node->operand_count; i++) inner[node->operands[i].node]++;
+        for (uint32_t i = 0; node->op != OP_dot && i < node->operand_count; i++)
+            inner[node->operands[i].node]++;
     }
 }
 
@@ -142,7 +143,8 @@ static Value take_rows(const Selection *selection, Value old, Place place) {
     int rank = selection->rows->rank;
     const char *names[RANK_MAX], *last = selection->map[rank - 1].name;
     for (int i = 0; i < rank; i++) names[i] = selection->rows->dimensions[i].name;
-    Value table = rewrite_value(selection->rewrite, old), at = rewrite_value(selection->rewrite, selection->indices);
+    Value table = rewrite_value(selection->rewrite, old),
+          at = rewrite_value(selection->rewrite, selection->indices);
     const Type *type = graph_type(to, table);
     table = build_merge(to, table, names, (uint32_t)rank, selection->element, place);
     if (graph_type(to, at)->dimensions[0].name != last)
@@ -160,10 +162,11 @@ static Attribute selected_attribute(const Selection *selection, Attribute attrib
         }
         attribute.dimensions = dimensions;
     } else if (attribute_kind(attribute.key) == KIND_GRAPH) {
-        const char *name = names_format(selection->graph->ir->names, "%s.%s.%s", attribute.graph->name,
-                                        selection->graph->name,
-                                        selection->map[selection->rows->rank - 1].bound);
-        attribute.graph = graph_retype(attribute.graph, name, selection->map, (uint32_t)selection->rows->rank);
+        const char *name =
+            names_format(selection->graph->ir->names, "%s.%s.%s", attribute.graph->name,
+                         selection->graph->name, selection->map[selection->rows->rank - 1].bound);
+        attribute.graph =
+            graph_retype(attribute.graph, name, selection->map, (uint32_t)selection->rows->rank);
     }
     return attribute;
 }
@@ -174,10 +177,12 @@ static bool make_inside(Selection *selection, uint32_t id) {
     Value *operands = ARENA_ARRAY(arena, Value, node->operand_count + 1);
     for (uint32_t i = 0; i < node->operand_count; i++) {
         Value old = node->operands[i];
-        if (selection->inside[old.node]) operands[i] = (Value){selection->made[old.node].node, old.result};
+        if (selection->inside[old.node])
+            operands[i] = (Value){selection->made[old.node].node, old.result};
         else if (has_rows(selection, graph_type(selection->graph, old)))
             operands[i] = take_rows(selection, old, node->place);
-        else operands[i] = rewrite_value(selection->rewrite, old);
+        else
+            operands[i] = rewrite_value(selection->rewrite, old);
         if (value_is_none(operands[i])) return false;
     }
     Attribute *attributes = ARENA_ARRAY(arena, Attribute, node->attributes.count + 1);
@@ -185,8 +190,8 @@ static bool make_inside(Selection *selection, uint32_t id) {
         attributes[i] = selected_attribute(selection, node->attributes.items[i]);
         if (attribute_kind(attributes[i].key) == KIND_GRAPH && !attributes[i].graph) return false;
     }
-    selection->made[id] = graph_add(selection->rewrite->to, node->op, operands, node->operand_count, attributes,
-                                    node->attributes.count, node->place);
+    selection->made[id] = graph_add(selection->rewrite->to, node->op, operands, node->operand_count,
+                                    attributes, node->attributes.count, node->place);
     return !value_is_none(selection->made[id]);
 }
 
@@ -194,10 +199,12 @@ static bool make_inside(Selection *selection, uint32_t id) {
 static Value as_gathered(const Selection *selection, Value value, const Node *gather) {
     Graph *to = selection->rewrite->to;
     int rank = selection->rows->rank;
-    const char *names[RANK_MAX], *last = selection->map[rank - 1].name, *wanted = gather->types[0]->dimensions[0].name;
+    const char *names[RANK_MAX], *last = selection->map[rank - 1].name,
+                                 *wanted = gather->types[0]->dimensions[0].name;
     for (int i = 0; i + 1 < rank; i++) names[i] = selection->map[i].name;
     if (rank > 1) value = build_reduce(to, OP_sum, value, names, (uint32_t)(rank - 1), gather->place);
-    return value_is_none(value) || last == wanted ? value : build_rename(to, value, last, wanted, gather->place);
+    return value_is_none(value) || last == wanted ? value
+                                                  : build_rename(to, value, last, wanted, gather->place);
 }
 
 static bool select_node(Rewrite *rewrite, uint32_t id) {
