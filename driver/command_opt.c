@@ -41,7 +41,7 @@ static Module *prove(Ir *ir, const Proof *proof, const Module *module) {
 // Values that differ (E0516) or gradients that are wrong (E0517), and no other error.
 static bool shows_fault(void *data, Ir *ir, const FrontendOptions *options) {
     const Proof *proof = data;
-    Module *module = frontend_load(ir, proof->path, options);
+    Module *module = derive_module(ir, frontend_load(ir, proof->path, options));
     if (!module || prove(ir, proof, module)) return false;
     for (size_t i = 0; i < diagnostics_count(ir->diagnostics); i++) {
         const Message *message = diagnostics_message(ir->diagnostics, i);

@@ -3,13 +3,19 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "passes/pass.h"
 
 Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
     FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
                                .model = arguments_text(arguments, "--model", NULL),
                                .small = small};
     options.settings = arguments_all(arguments, "--set", &options.setting_count);
-    return frontend_load(ir, arguments_operand(arguments, 0), &options);
+    return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
+}
+
+Module *derive_module(Ir *ir, Module *module) {
+    PassContext context = {.ir = ir, .module = module, .has_kernel = cpu_has_kernel};
+    return module ? pass_derive(&context, module) : NULL;
 }
 
 int setup_threads(const Arguments *arguments, Ir *ir) {

@@ -25,6 +25,9 @@
 // Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
 // what runs the reference evaluator.
 Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
+// Runs what makes the chosen model of the one that its file describes (average, unroll, ...). NULL after
+// errors.
+Module *derive_module(Ir *ir, Module *module);
 // Compile options from the command line; false after errors (an unknown device, for one).
 bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
 // --threads, or all processors.

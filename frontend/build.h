@@ -325,6 +325,11 @@ void model_check_rest(Builder *builder, Model *model);
 // A tensor input of the kind that an annotated formal describes.
 bool formal_type(Context *context, const Formal *formal, const Type **type);
 
+// ---- build_derive.c ----
+// The block that a model goes back to (itself, where it is one), and the steps from there, in order.
+// `prefix` stands in front of the names of its stacks. NULL after errors.
+Statement *derive_base(Builder *builder, Statement *statement, const char *prefix, Derivations *steps);
+
 // ---- build_train.c ----
 bool train_read(Builder *builder, const Statement *train, Training *training);
 // What an entry of the chosen train block says about `name`: batch, time, an option of the objective.

@@ -288,9 +288,9 @@ static Body *build_body(Context *context, Stack *stack, const Type **types, uint
     body->types = types;
     body->type_count = count;
     vector_push(builder->ir->arena, &stack->bodies, body);
-    const char *name = names_format(builder->ir->names, "%s.body", stack->name);
+    const char *name = names_format(builder->ir->names, "%s.body", stack->instance->path);
     if (stack->bodies.count > 1)
-        name = names_format(builder->ir->names, "%s.body.%zu", stack->name, stack->bodies.count);
+        name = names_format(builder->ir->names, "%s.body.%zu", stack->instance->path, stack->bodies.count);
     Work work = {.graph = graph_create(builder->ir, name),
                  .stack = stack,
                  .body = body,

@@ -5,25 +5,8 @@
 
 // ---- Models ----
 
-static bool report_not_yet(Builder *builder, const Statement *statement) {
-    const Expression *value = statement->value;
-    const char *name =
-        value->kind == EXPRESSION_CALL && value->a->kind == EXPRESSION_NAME ? value->a->name : "";
-    Diagnostics *diagnostics = builder->ir->diagnostics;
-    if (strcmp(name, "average") == 0 || strcmp(name, "unroll") == 0 || strcmp(name, "fuse") == 0)
-        return report_error(diagnostics, value->place, "E0310", "models made by %s are not supported yet",
-                            name);
-    report_error(diagnostics, value->place, "E0319",
-                 "a model is a block, or made by average, unroll or fuse");
-    return false;
-}
-
 // A stored model puts its parameters into the module; the others are made to be checked.
 Model *model_create(Builder *builder, Statement *statement, bool stored) {
-    if (statement->value) {
-        report_not_yet(builder, statement);
-        return NULL;
-    }
     Model *model = ARENA_NEW(builder->ir->arena, Model);
     model->name = statement->name;
     model->statement = statement;

@@ -101,8 +101,18 @@ static Statement *choose_model(Builder *builder) {
     return NULL;
 }
 
+// A model of the file in every way that leads to it, as far as the file alone tells.
+static Model *check_model(Builder *builder, Statement *statement) {
+    Derivations steps = {0};
+    statement = derive_base(builder, statement, "", &steps);
+    return statement ? model_create(builder, statement, false) : NULL;
+}
+
 static Model *build_chosen(Builder *builder, Statement *statement) {
     builder->module = module_create(builder->ir, statement->name);
+    statement = derive_base(builder, statement, "", &builder->module->derivations);
+    if (!statement) return NULL;
+    builder->module->name = statement->name;
     if (builder->train)
         builder->module->has_training = train_read(builder, builder->train, &builder->module->training);
     Model *model = model_create(builder, statement, true);
@@ -122,7 +132,7 @@ static void check_trains(Builder *builder) {
         Training training;
         train_read(builder, train, &training);
         Statement *statement = find_model(builder, train->model, train->model_place);
-        Model *model = statement ? model_create(builder, statement, false) : NULL;
+        Model *model = statement ? check_model(builder, statement) : NULL;
         if (model) model_build_entries(builder, model, train, false);
     }
 }
@@ -136,7 +146,7 @@ static void check_declarations(Builder *builder) {
         if (kind == STATEMENT_DIM || kind == STATEMENT_CONST) {
             if (!statement || statement->value) declaration_thing(&context, declaration);
         } else if (kind == STATEMENT_MODEL && !statement->visited) {
-            Model *model = model_create(builder, statement, false);
+            Model *model = check_model(builder, statement);
             if (model) model_build_entries(builder, model, NULL, false);
             if (model) model_check_rest(builder, model);
         }

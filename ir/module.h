@@ -42,6 +42,7 @@ typedef struct Derivation {
     Place place;               // where the file says so
     VECTOR(Module *) experts;  // fuse-experts: those after the first, with derivations of their own
 } Derivation;
+typedef VECTOR(Derivation) Derivations;
 
 // Which layers of a source one stored layer stands for: average-layers keeps it for reports.
 typedef struct LayerGroup {
@@ -56,7 +57,7 @@ struct Module {
     VECTOR(Graph *) graphs;  // entry graphs first, then bodies and composites they refer to
     bool has_training;
     Training training;
-    VECTOR(Derivation) derivations;  // still to be done: pass_derive
+    Derivations derivations;        // still to be done: pass_derive
     // What a module pass leaves: how the weights come from those of other modules. Inputs of `transfer` are
     // frozen and called by their paths (with several sources "0.trunk.wq", "1.trunk.wq", ...), and `seed`
     // where something starts at random; outputs are all parameters by path. NULL: nothing was transferred.

@@ -3,12 +3,13 @@
 #ifndef CHERRY_TESTS_PASS_TEST_H
 #define CHERRY_TESTS_PASS_TEST_H
 
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "ir/evaluate.h"
 #include "passes/pass.h"
