@@ -12,14 +12,15 @@
 // parameters of its own, before the model's own norm and output head: the table is shared.
 //
 // Options: stack (the only one); count; kind = independent (head j is layer j, over x) or shared (one layer,
-// head j over what head j - 1 gave); weight of every head's loss, or weights = 1|0.5 one by one; of = the
-// output whose computation a head repeats (where the loss has parts that no head can have, such as those of
+// head j over what head j - 1 gave); weight of their losses: 0.3, or one by one 1|0.5; of = the output whose computation a head repeats (where the loss has parts that no head can have, such as those of
 // a teacher); start = last, or new (as the layer's parameters start).
 // Requires: the loss runs the stack once, and what follows the stack reads neither tokens nor other data
 // that the stack reads. Leaves: `evaluate` and `logits` as they were.
 #include <string.h>
 
 #include "passes/module_pass.h"
+
+enum { HEADS_MAX = 16 };
 
 typedef struct Heads {
     PassContext *context;
@@ -28,7 +29,7 @@ typedef struct Heads {
     const Node *node;
     int64_t count;
     bool shared, starts_new;
-    const double *weights;
+    double weights[HEADS_MAX];
     VECTOR(const char *) paths;  // "trunk.heads.wq": for each parameter of the body
     VECTOR(const char *) from;   // "trunk.wq"
     Module *result;
@@ -43,23 +44,20 @@ static bool refuse(const Heads *heads, const char *code, const char *text) {
 // ---- Options ----
 
 static bool read_weights(Heads *heads) {
-    const char *text = pass_text(heads->context, "weights");
-    double *weights;
-    if (strcmp(text, "none") == 0) {
-        weights = ARENA_ARRAY(arena_of(heads), double, heads->count);
-        for (int64_t i = 0; i < heads->count; i++) weights[i] = pass_number(heads->context, "weight");
-    } else if (module_pass_numbers(arena_of(heads), text, &weights) != heads->count) {
-        return refuse(heads, "E0560", arena_format(arena_of(heads), "weights = %s, and %lld heads", text,
-                                                   (long long)heads->count));
+    Arena *arena = arena_of(heads);
+    const char *text = pass_text(heads->context, "weight");
+    double *given;
+    int64_t count = module_pass_numbers(arena, strcmp(text, "none") == 0 ? "0.3" : text, &given);
+    if (count != 1 && count != heads->count)
+        return refuse(heads, "E0560",
+                      arena_format(arena, "weight = %s for %lld heads", text, (long long)heads->count));
+    for (int64_t i = 0; i < heads->count; i++) {
+        heads->weights[i] = given[count == 1 ? 0 : i];
+        if (!(heads->weights[i] >= 0))
+            return refuse(heads, "E0560", arena_format(arena, "a weight of %g", heads->weights[i]));
     }
-    heads->weights = weights;
-    for (int64_t i = 0; i < heads->count; i++)
-        if (!(weights[i] >= 0))
-            return refuse(heads, "E0560", arena_format(arena_of(heads), "a weight of %g", weights[i]));
     return true;
 }
-
-enum { HEADS_MAX = 16 };
 
 static bool read_options(Heads *heads) {
     PassContext *context = heads->context;
@@ -234,7 +232,7 @@ static uint32_t add_head(const Copying *copying, uint32_t from, int64_t number) 
                               *attribute_find(&stack, ATTRIBUTE_carried),
                               *attribute_find(&stack, ATTRIBUTE_invariant),
                               {.key = ATTRIBUTE_entries, .entries = &entry, .count = 1}};
-    return graph_add(graph, OP_stack, operands, count, attributes, 5, heads->context->place).node;
+    return graph_add(graph, OP_stack, operands, count, attributes, 5, stack.place).node;
 }
 
 static Value data_ahead(Graph *graph, const Node *input, int64_t by) {
@@ -310,11 +308,10 @@ static Graph *repeat_output(Heads *heads, const Graph *entry, const char *name, 
 static Graph *loss_with_heads(Heads *heads, const Graph *loss) {
     Ir *ir = heads->context->ir;
     Value values[HEADS_MAX];
-    Place place = heads->context->place;
-    Graph *graph =
-        repeat_output(heads, loss, loss->name, pass_text(heads->context, "of"), true, values);
+    Graph *graph = repeat_output(heads, loss, loss->name, pass_text(heads->context, "of"), true, values);
     if (!graph) return NULL;
     Value total = graph_find_output(graph, "loss")->value;
+    Place place = graph_node(graph, total.node)->place;
     for (int64_t j = 0; j < heads->count; j++) {
         Value weight = build_constant(graph, graph_type(graph, total)->element, heads->weights[j], place);
         total = build_binary(graph, OP_add, total, build_binary(graph, OP_mul, values[j], weight, place),
