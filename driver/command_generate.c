@@ -50,7 +50,7 @@ static bool write_text(Generator *generator, const char *prompt, int64_t count, 
         cJSON_AddNumberToObject(json, "tokens_per_step", per_step);
         cJSON_AddNumberToObject(json, "drafted", (double)done.drafted);
         cJSON_AddNumberToObject(json, "accepted", (double)done.accepted);
-        cJSON_AddNumberToObject(json, "acceptance_rate", rate);
+        cJSON_AddNumberToObject(json, "acceptance", rate);
         json_print(json);
     } else if (good) {
         fprintf(stderr, "%lld tokens, %.0f tokens/s", (long long)done.tokens, speed);
