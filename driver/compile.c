@@ -112,7 +112,7 @@ static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, 
     return graph;
 }
 
-// How many positions an entry point of generation runs at once: `draft` the last token and one for each head.
+// How many positions an entry point of generation runs at once: `draft` the last token and one a head.
 static int64_t entry_chunk(Entry entry, const Graph *graph, const CompileOptions *options) {
     if (entry == ENTRY_DRAFT) return (int64_t)graph->outputs.count;
     return entry == ENTRY_DECODE ? 1 : options->chunk;

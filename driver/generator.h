@@ -24,10 +24,10 @@ typedef struct Generator {
     int32_t *history;  // the tokens that the caches hold, `context` at most
     int64_t length;    // of what has been read: caches beyond it hold drafts that fell, and are written again
     Entry entry;       // which ran last, over `rows` tokens
-    int64_t rows, row; // the next token follows the one in `row`
+    int64_t rows, row;                 // the next token follows the one in `row`
     int32_t drafts[GENERATOR_DRAFTS];  // in the rows behind the first of ENTRY_DRAFT
-    int32_t token;     // the last that was made, not yet read; -1: none
-    int32_t *order;    // room for sampling
+    int32_t token;                     // the last that was made, not yet read; -1: none
+    int32_t *order;                    // room for sampling
     GeneratorCount count;
 } Generator;
 

@@ -12,10 +12,11 @@
 // parameters of its own, before the model's own norm and output head: the table is shared.
 //
 // Options: stack (the only one); count; kind = independent (head j is layer j, over x) or shared (one layer,
-// head j over what head j - 1 gave); weight of their losses: 0.3, or one by one 1|0.5; of = the output whose computation a head repeats (where the loss has parts that no head can have, such as those of
-// a teacher); start = last, or new (as the layer's parameters start).
-// Requires: the loss runs the stack once, and what follows the stack reads neither tokens nor other data
-// that the stack reads. Leaves: `evaluate` and `logits` as they were.
+// head j over what head j - 1 gave); weight of their losses: 0.3, or one by one 1|0.5; of = the output whose
+// computation a head repeats (where the loss has parts that no head can have, such as those of a teacher);
+// start = last, or new (as the layer's parameters start). Requires: the loss runs the stack once, and what
+// follows the stack reads neither tokens nor other data that the stack reads. Leaves: `evaluate` and `logits`
+// as they were.
 #include <string.h>
 
 #include "passes/module_pass.h"
@@ -132,8 +133,8 @@ static bool add_parameters(Heads *heads, Transfer *transfer, const Module *modul
                           arena_format(arena, "%s has no heads: its parameter %s is %s", heads->stack, from,
                                        alike ? "read from a file" : "not stored layer by layer"));
         bool below = strncmp(from, heads->stack, length) == 0 && from[length] == '.';
-        const char *path = names_format(heads->context->ir->names, "%s.%s", heads->name,
-                                        below ? from + length + 1 : from);
+        const char *path =
+            names_format(heads->context->ir->names, "%s.%s", heads->name, below ? from + length + 1 : from);
         vector_push(arena, &heads->paths, path);
         vector_push(arena, &heads->from, from);
         if (module_find_parameter(heads->result, path)) continue;  // read twice by the body
@@ -165,8 +166,9 @@ static bool find_stack(Copying *copying) {
             found++;
         }
     if (found == 1) return true;
-    return refuse(heads, "E0564", arena_format(arena_of(heads), "%s runs %s %d times; once is wanted",
-                                               copying->graph->name, heads->stack, found));
+    return refuse(heads, "E0564",
+                  arena_format(arena_of(heads), "%s runs %s %d times; once is wanted", copying->graph->name,
+                               heads->stack, found));
 }
 
 static void mark_upstream(bool *marks, const Graph *graph, uint32_t from) {
@@ -240,10 +242,10 @@ static Value data_ahead(Graph *graph, const Node *input, int64_t by) {
         names_format(graph->ir->names, "%s.%lld", attribute_text(input, ATTRIBUTE_name), (long long)by);
     Value known = graph_find_input(graph, name, ROLE_DATA);
     if (!value_is_none(known)) return known;
-    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name},
-                              {.key = ATTRIBUTE_role, .integer = ROLE_DATA},
-                              {.key = ATTRIBUTE_by,
-                               .integer = by + attribute_integer(input, ATTRIBUTE_by, 0)}};
+    Attribute attributes[] = {
+        {.key = ATTRIBUTE_name, .text = name},
+        {.key = ATTRIBUTE_role, .integer = ROLE_DATA},
+        {.key = ATTRIBUTE_by, .integer = by + attribute_integer(input, ATTRIBUTE_by, 0)}};
     return graph_add_input_with(graph, attributes, 3, input->types[0], input->place);
 }
 
@@ -258,8 +260,8 @@ static Value repeat(Copying *copying, Value value, const bool *needed, uint32_t 
         Value *operands = ARENA_ARRAY(graph->ir->arena, Value, node.operand_count + 1);
         for (uint32_t i = 0; i < node.operand_count; i++)
             operands[i] = (Value){copying->map[node.operands[i].node], node.operands[i].result};
-        Value copy = node.op == OP_input ? data_ahead(graph, &node, by)
-                                         : graph_copy_node(graph, &node, operands);
+        Value copy =
+            node.op == OP_input ? data_ahead(graph, &node, by) : graph_copy_node(graph, &node, operands);
         if (value_is_none(copy)) return VALUE_NONE;
         copying->map[id] = copy.node;
     }
@@ -289,8 +291,8 @@ static Graph *repeat_output(Heads *heads, const Graph *entry, const char *name, 
     mark(&copying, shifts);
     mark_upstream(needed, graph, value.node);
     if (!copying.ahead[value.node] || !needed[copying.stack]) {
-        refuse(heads, "E0564", arena_format(arena, "%s of %s does not come from %s", of, entry->name,
-                                            heads->stack));
+        refuse(heads, "E0564",
+               arena_format(arena, "%s of %s does not come from %s", of, entry->name, heads->stack));
         return NULL;
     }
     if (!check_reads(&copying, needed)) return NULL;
@@ -314,8 +316,8 @@ static Graph *loss_with_heads(Heads *heads, const Graph *loss) {
     Place place = graph_node(graph, total.node)->place;
     for (int64_t j = 0; j < heads->count; j++) {
         Value weight = build_constant(graph, graph_type(graph, total)->element, heads->weights[j], place);
-        total = build_binary(graph, OP_add, total, build_binary(graph, OP_mul, values[j], weight, place),
-                             place);
+        total =
+            build_binary(graph, OP_add, total, build_binary(graph, OP_mul, values[j], weight, place), place);
         graph_add_output(graph, names_format(ir->names, "head%lld", (long long)j + 1), values[j], VALUE_NONE);
     }
     for (size_t i = 0; i < graph->outputs.count; i++)

@@ -1,6 +1,9 @@
 // Drafts change nothing but the time: the same tokens with and without, for every sampling and across the end
 // of the context; and sampled tokens have exactly the model's distribution, by chi-square over 10^5 draws,
 // which a rule that lets every draft stand fails (a fifth of the draws is enough to see that).
+#include "driver/generator.h"
+
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include "driver/generator.h"
 #include "passes/pass.h"
 
 enum { CONTEXT = 24, CHUNK = 7 };
@@ -19,10 +19,13 @@ static const struct Subject {
     const char *model, *passes;
     const char *settings[10];
 } subjects[] = {
-    {"nano", "add-heads{count=2}", {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=24"}},
+    {"nano",
+     "add-heads{count=2}",
+     {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=24"}},
     {"llama",
      "add-heads{count=4, kind=shared}",
-     {"vocab=5", "embed=16", "groups=2", "queries=2", "key=8", "ffn=12", "layers=2", "time=24", "accumulate=1"}},
+     {"vocab=5", "embed=16", "groups=2", "queries=2", "key=8", "ffn=12", "layers=2", "time=24",
+      "accumulate=1"}},
     {"gpt2",
      "unroll-recurrent{schedule=1|1*3, learn=gate}, add-heads{stack=trunk, count=1}",
      {"vocab=5", "embed=24", "heads=3", "layers=2", "context=24", "accumulate=1"}},
@@ -41,8 +44,7 @@ static void fill_weights(const Runner *runner) {
         uint64_t seed = 3;
         for (const char *at = buffer->name; *at; at++) seed = hash_word(seed, (uint64_t)*at);
         for (int64_t k = 0; k < buffer->bytes / 4 && buffer->role == ROLE_PARAMETER; k++)
-            ((float *)buffer->data)[k] =
-                (float)(random_uniform(seed, 1, (uint64_t)k) - 0.5) * 0.8f;
+            ((float *)buffer->data)[k] = (float)(random_uniform(seed, 1, (uint64_t)k) - 0.5) * 0.8f;
     }
 }
 
@@ -97,9 +99,9 @@ static void test_same_tokens(void **state) {
                 assert_int_equal(generator_next(&drafting.generator, &samplings[s]), expected);
             }
             const GeneratorCount *count = &drafting.generator.count, *without = &plain.generator.count;
-            print_message("%s, sampling %zu: %lld steps for %lld, %lld of %lld drafts stand\n", subjects[i].model, s,
-                          (long long)count->steps, (long long)without->steps, (long long)count->accepted,
-                          (long long)count->drafted);
+            print_message("%s, sampling %zu: %lld steps for %lld, %lld of %lld drafts stand\n",
+                          subjects[i].model, s, (long long)count->steps, (long long)without->steps,
+                          (long long)count->accepted, (long long)count->drafted);
             assert_int_equal(without->steps, 199);
             assert_int_equal(count->steps + count->accepted, 199);
             assert_true(count->accepted > 0);
@@ -171,9 +173,11 @@ static double surprise(Generator *drafting, const Sampling *sampling, const doub
         freedom++;
     }
     double above = (square - freedom) / sqrt(2.0 * freedom);
-    print_message("temperature %g, top_k %lld%s: chi-square %.1f over %d degrees, %.1f deviations; %.3f of first drafts stand\n",
-                  sampling->temperature, (long long)sampling->top_k, trusting ? ", every draft stands" : "", square,
-                  freedom, above, (double)accepted / draws);
+    print_message(
+        "temperature %g, top_k %lld%s: chi-square %.1f over %d degrees, %.1f deviations; %.3f of first "
+        "drafts stand\n",
+        sampling->temperature, (long long)sampling->top_k, trusting ? ", every draft stands" : "", square,
+        freedom, above, (double)accepted / draws);
     return above;
 }
 
@@ -192,6 +196,7 @@ static void test_distribution(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens), cmocka_unit_test(test_distribution)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens),
+                                       cmocka_unit_test(test_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
