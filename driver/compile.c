@@ -124,7 +124,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
     Ir *ir = graph->ir;
     if (strncmp(passes, "incremental", 11) == 0)
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
-                            (long long)entry_chunk(entry, graph, options), (long long)options->context, (long long)options->sequences);
+                            (long long)entry_chunk(entry, graph, options), (long long)options->context,
+                            (long long)options->sequences);
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)

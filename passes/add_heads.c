@@ -14,9 +14,9 @@
 // Options: stack (the only one); count; kind = independent (head j is layer j, over x) or shared (one layer,
 // head j over what head j - 1 gave); weight of their losses: 0.3, or one by one 1|0.5; of = the output whose
 // computation a head repeats (where the loss has parts that no head can have, such as those of a teacher);
-// start = last, or new (as the layer's parameters start). Requires: the loss runs the stack once, and what
-// follows the stack reads neither tokens nor other data that the stack reads. Leaves: `evaluate` and `logits`
-// as they were.
+// start = last, or new (as the layer's parameters start).
+// Requires: the loss runs the stack once, and what follows the stack reads neither tokens nor other data
+// that the stack reads. Leaves: `evaluate` and `logits` as they were.
 #include <string.h>
 
 #include "passes/module_pass.h"

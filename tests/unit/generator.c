@@ -1,9 +1,6 @@
 // Drafts change nothing but the time: the same tokens with and without, for every sampling and across the end
 // of the context; and sampled tokens have exactly the model's distribution, by chi-square over 10^5 draws,
 // which a rule that lets every draft stand fails (a fifth of the draws is enough to see that).
-#include "driver/generator.h"
-
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cmocka.h>
+
+#include "driver/generator.h"
 #include "passes/pass.h"
 
 enum { CONTEXT = 24, CHUNK = 7 };
