@@ -13,20 +13,39 @@ typedef struct Summary {
     double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;
 } Summary;
 
+// How many stored layers a stack reads, at least.
+static int64_t layers_read(const Node *node) {
+    const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
+    int64_t stored = 0;
+    for (uint32_t i = 0; entries && i < entries->count; i++)
+        if (entries->entries[i].layer >= stored) stored = entries->entries[i].layer + 1;
+    return stored;
+}
+
+// The same of all nodes before `id` that run the same stack: heads share one.
+static int64_t layers_known(const Graph *graph, uint32_t id) {
+    const char *name = attribute_text(graph_node(graph, id), ATTRIBUTE_name);
+    int64_t known = 0;
+    for (uint32_t other = 0; other < id && name; other++) {
+        const Node *node = graph_node(graph, other);
+        if (node->op != OP_stack || attribute_text(node, ATTRIBUTE_name) != name) continue;
+        if (layers_read(node) > known) known = layers_read(node);
+    }
+    return known;
+}
+
 static void count_layers(const Module *module, Summary *summary) {
     for (size_t i = 0; i < module->graphs.count; i++) {
         const Graph *graph = module->graphs.items[i];
         if (graph != module_find_graph(module, "loss") &&
             (module_find_graph(module, "loss") || graph != module_find_graph(module, "logits")))
             continue;
-        for (size_t id = 0; id < graph->nodes.count; id++) {
-            const Attribute *entries = attribute_find(&graph->nodes.items[id], ATTRIBUTE_entries);
-            if (!entries) continue;
-            int64_t stored = 0;
-            for (uint32_t entry = 0; entry < entries->count; entry++)
-                if (entries->entries[entry].layer >= stored) stored = entries->entries[entry].layer + 1;
-            summary->stored_layers += stored;
-            summary->effective_layers += entries->count;
+        for (uint32_t id = 0; id < graph->nodes.count; id++) {
+            const Node *node = graph_node(graph, id);
+            if (node->op != OP_stack) continue;
+            int64_t stored = layers_read(node), known = layers_known(graph, id);
+            if (stored > known) summary->stored_layers += stored - known;
+            summary->effective_layers += attribute_find(node, ATTRIBUTE_entries)->count;
         }
     }
 }

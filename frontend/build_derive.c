@@ -135,12 +135,24 @@ static bool read_unroll(Derive *derive) {
     return add_options(derive, "+");
 }
 
+static bool read_heads(Derive *derive) {
+    const char *usage = "write add_heads(M.trunk, 2), with kind, weight, of, start where wanted";
+    const Argument *count = positional(derive, 1);
+    int64_t heads;
+    if (!check_arguments(derive, 2, "kind weight of start", usage)) return false;
+    if (!count) return wrong(derive, derive->call->place, "expected how many heads", usage);
+    if (!whole_number(derive, count->value, "the number of heads", &heads)) return false;
+    derive->step->passes = FORMAT(derive, "%s, count=%lld", derive->step->passes, (long long)heads);
+    return add_options(derive, "|");
+}
+
 static const struct Kind {
     const char *name, *pass;
     bool (*read)(Derive *derive);
 } kinds[] = {
     {"average", "average-layers", read_average},
     {"unroll", "unroll-recurrent", read_unroll},
+    {"add_heads", "add-heads", read_heads},
 };
 
 // ---- Chains ----
@@ -219,7 +231,7 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
         Derive derive = {builder, statement->value, prefix, &step};
         statement->visited = true;
         if (!kind) {
-            wrong(&derive, statement->value->place, "a model is a block, or made by average or unroll", NULL);
+            wrong(&derive, statement->value->place, "a model is a block, or made by average, unroll or add_heads", NULL);
             return NULL;
         }
         if (length == CHAIN_MAX) {

@@ -69,6 +69,7 @@ struct Module {
 // Entry graphs, by name. Inputs: parameters (ROLE_PARAMETER, name = path), then data, then scalars.
 //   "loss"    data of the objective -> "loss": f32[]; further outputs are metrics
 //   "logits"  tokens -> "logits": f32[batch, time, vocab]         (models with a function `logits`)
+//   "draft"   tokens -> "logits", "draft1", ... of the same type: what further heads say of later tokens
 Module *module_create(Ir *ir, const char *name);
 Module *module_copy(const Module *module);                         // all but the graphs
 Graph *module_find_graph(const Module *module, const char *name);  // or NULL

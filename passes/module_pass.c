@@ -1,6 +1,8 @@
 // Module passes: stacks, entry graphs, transfers of weights.
 #include "passes/module_pass.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 // ---- Finding ----
@@ -51,6 +53,15 @@ uint32_t stack_first_stacked(const Node *stack) {
                       attribute_integer(stack, ATTRIBUTE_invariant, 0));
 }
 
+bool stack_stores(const Graph *graph, const Node *stack, const char *path) {
+    for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
+        const Node *input = graph_node(graph, stack->operands[i].node);
+        if (input->op == OP_input && strcmp(attribute_text(input, ATTRIBUTE_name), path) == 0)
+            return strcmp(input->types[0]->dimensions[0].name, "layer") == 0;
+    }
+    return false;
+}
+
 int64_t stack_layers(const Graph *graph, const Node *stack) {
     for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
         const Dimension *front = &graph_type(graph, stack->operands[i])->dimensions[0];
@@ -64,6 +75,19 @@ bool stack_is_straight(const Graph *graph, const Node *stack) {
     for (uint32_t i = 0; i < entries->count; i++)
         if (entries->entries[i].layer != (int32_t)i || entries->entries[i].row >= 0) return false;
     return entries->count == stack_layers(graph, stack);
+}
+
+int64_t module_pass_numbers(Arena *arena, const char *text, double **numbers) {
+    int64_t count = 1;
+    for (const char *at = text; *at; at++) count += *at == '|';
+    *numbers = ARENA_ARRAY(arena, double, count);
+    for (int64_t i = 0; i < count; i++) {
+        char *end;
+        (*numbers)[i] = strtod(text, &end);
+        if (end == text || (*end && *end != '|') || !isfinite((*numbers)[i])) return -1;
+        text = end + 1;
+    }
+    return count;
 }
 
 // ---- Rewriting ----
@@ -81,8 +105,7 @@ static Role input_role(const Node *node) {
     return (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT);
 }
 
-// Parameters in the order of the module, then everything else as it came.
-static void order_inputs(Graph *graph, const Module *module) {
+void module_pass_order(Graph *graph, const Module *module) {
     VECTOR(uint32_t) order = {0};
     Arena *arena = graph->ir->arena;
     for (size_t p = 0; p < module->parameters.count; p++)
@@ -112,7 +135,7 @@ static Graph *rewrite_entry(PassContext *context, const Graph *graph, const Modu
     }
     if (!rewrite_inputs(rewrite) || !rewrite_nodes(rewrite)) return NULL;
     rewrite_outputs(rewrite);
-    order_inputs(rewrite->to, result);
+    module_pass_order(rewrite->to, result);
     return rewrite->to;
 }
 

@@ -39,7 +39,7 @@ typedef struct Sampling {
     uint64_t seed;
 } Sampling;
 
-// The token at `position`; a function of logits, sampling and position alone. `order` is room for
+// The token at `position`, with the probability that sampling gives it; a function of logits, sampling and position alone. `order` is room for
 // `count` indices. -1 where no logit is a number above -infinity.
 int64_t random_sample(const Sampling *sampling, uint64_t position, const float *logits, int64_t count, int32_t *order);
 
