@@ -6,6 +6,7 @@
 #include "driver/generator.h"
 #include "driver/json.h"
 #include "driver/setup.h"
+#include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
 
 enum { PREFILL_CHUNK = 32 };
@@ -64,7 +65,7 @@ static bool write_text(Generator *generator, const char *prompt, int64_t count, 
 }
 
 static bool generate(const Arguments *arguments, Ir *ir, const Module *module, const char *weights,
-                     const char *prompt) {
+                     const char *prompt, const Tokenizer *tokenizer) {
     CompileOptions options;
     Sampling sampling;
     int64_t count;
@@ -87,7 +88,7 @@ static bool generate(const Arguments *arguments, Ir *ir, const Module *module, c
     if (!runner) return false;
     Generator generator;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
-                generator_create(runner, &tokenizer_bytes, options.chunk, options.context, &generator);
+                generator_create(runner, tokenizer, options.chunk, options.context, &generator);
     good = good && write_text(&generator, prompt, count, &sampling, arguments_flag(arguments, "--json"));
     runner_destroy(runner);
     return good;
@@ -101,11 +102,15 @@ static int run(const Arguments *arguments, Ir *ir) {
         return EXIT_USER_ERROR;
     }
     Module *module = setup_load(arguments, ir, false);
-    return module && generate(arguments, ir, module, weights, prompt) ? EXIT_OK : EXIT_USER_ERROR;
+    const Tokenizer *tokenizer = module ? tokenizer_choose(arguments, ir, weights) : NULL;
+    bool good = tokenizer && generate(arguments, ir, module, weights, prompt, tokenizer);
+    tokenizer_release(tokenizer);
+    return good ? EXIT_OK : EXIT_USER_ERROR;
 }
 
 static const CommandOption options[] = {
     {"--weights", "W", "model.safetensors of a run"},
+    TOKENIZER_OPTION,
     {"--prompt", "TEXT", "what the text begins with"},
     {"--tokens", "N", "how many tokens to add (default 200)"},
     {"--temperature", "X", "0 takes the likeliest token (default 0.8)"},

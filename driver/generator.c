@@ -72,12 +72,12 @@ static void rewind_context(Generator *generator) {
 bool generator_start(Generator *generator, const char *prompt, size_t length) {
     Ir *ir = generator->runner->ir;
     const Tokenizer *tokenizer = generator->tokenizer;
-    int64_t count = tokenizer->encode(tokenizer, prompt, length, NULL, 0);
+    int64_t count = tokenizer_encode(tokenizer, prompt, length, NULL, 0);
     if (count < 1)
         return report_error(ir->diagnostics, NO_PLACE, "E0910",
                             "the prompt is empty; generation needs one token to start from");
     int32_t *tokens = ARENA_ARRAY(ir->arena, int32_t, count);
-    tokenizer->encode(tokenizer, prompt, length, tokens, count);
+    tokenizer_encode(tokenizer, prompt, length, tokens, count);
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= generator->vocabulary)
             return report_error(ir->diagnostics, NO_PLACE, "E0910",
@@ -144,10 +144,8 @@ int32_t generator_next(Generator *generator, const Sampling *sampling) {
     return generator->token;
 }
 
-static void print_token(const Tokenizer *tokenizer, int32_t token, TextStream *text, FILE *stream) {
-    char bytes[256], safe[TEXT_STREAM_ROOM(256)];
-    CHECK(tokenizer->longest <= (int64_t)sizeof bytes);
-    size_t length = tokenizer->decode(tokenizer, token, bytes);
+// Bytes that the tokens so far have made sure, as safe text.
+static void print_bytes(TextStream *text, const char *bytes, size_t length, char *safe, FILE *stream) {
     fwrite(safe, 1, text_stream_push(text, bytes, length, safe), stream);
     fflush(stream);
 }
@@ -155,13 +153,28 @@ static void print_token(const Tokenizer *tokenizer, int32_t token, TextStream *t
 bool generator_run(Generator *generator, const char *prompt, size_t prompt_length, int64_t count,
                    const Sampling *sampling, FILE *stream) {
     if (!generator_start(generator, prompt, prompt_length)) return false;
+    Arena *arena = generator->runner->ir->arena;
     TextStream text = {0};
-    for (int64_t i = 0; i < count; i++) {
+    Detokenizer words;
+    size_t room = DETOKENIZER_ROOM(generator->tokenizer), length;
+    char *safe = arena_allocate(arena, TEXT_STREAM_ROOM(room));
+    const char *bytes;
+    detokenizer_start(&words, generator->tokenizer, arena_allocate(arena, room));
+    // The prompt's last tokens are the context of the first word: whether a space stands before it.
+    int64_t known = generator->length < DETOKENIZER_WINDOW / 2 ? generator->length : DETOKENIZER_WINDOW / 2;
+    for (int64_t i = generator->length - known; i < generator->length; i++)
+        detokenizer_push(&words, generator->history[i], &bytes);
+    bool good = true;
+    for (int64_t i = 0; i < count && good; i++) {
         int32_t token = generator_next(generator, sampling);
-        if (token < 0) return false;
-        print_token(generator->tokenizer, token, &text, stream);
+        good = token >= 0;
+        if (!good) break;
+        length = detokenizer_push(&words, token, &bytes);
+        print_bytes(&text, bytes, length, safe, stream);
     }
-    char safe[TEXT_STREAM_ROOM(4)];
+    if (!good) return false;
+    length = detokenizer_end(&words, &bytes);
+    print_bytes(&text, bytes, length, safe, stream);
     fwrite(safe, 1, text_stream_end(&text, safe), stream);
     fputc('\n', stream);
     return true;

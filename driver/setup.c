@@ -53,6 +53,15 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
     return true;
 }
 
+bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
+    feed->supervise = arguments_text(arguments, "--supervise", NULL);
+    feed->shuffle = arguments_flag(arguments, "--shuffle-tokens");
+    feed->share = 1;
+    if (!arguments_number(arguments, ir, "--share", 0, &feed->share)) return false;
+    if (feed->share > 0 && feed->share <= 1) return true;
+    return report_error(ir->diagnostics, NO_PLACE, "E0901", "--share wants a share above 0, at most 1");
+}
+
 int64_t module_parameter_count(const Module *module) {
     int64_t count = 0;
     for (size_t i = 0; i < module->parameters.count; i++)

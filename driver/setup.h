@@ -4,6 +4,7 @@
 
 #include "driver/arguments.h"
 #include "driver/compile.h"
+#include "driver/feed.h"
 
 // Rows for the option tables of commands.
 #define MODEL_OPTIONS                                                                               \
@@ -22,6 +23,13 @@
         "--verify", NULL, "check the rules of the IR after every pass"                        \
     }
 
+#define SUPERVISION_OPTIONS                                                                              \
+    {"--supervise", "SET", "which targets count: all (default), spans[:KIND,KIND], answers, mask:FILE, " \
+                           "random:P, rare:P"},                                                          \
+    {                                                                                                    \
+        "--shuffle-tokens", NULL, "the tokens of each window change places: a control"                   \
+    }
+
 // Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
 // what runs the reference evaluator.
 Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
@@ -32,6 +40,9 @@ Module *derive_module(Ir *ir, Module *module);
 bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
 // --threads, or all processors.
 int setup_threads(const Arguments *arguments, Ir *ir);
+
+// --supervise, --shuffle-tokens, --share; false after an error.
+bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed);
 
 int64_t module_parameter_count(const Module *module);
 

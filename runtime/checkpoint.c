@@ -117,6 +117,10 @@ static void add_model(Arena *arena, TextVector *texts, const Module *module) {
     }
 }
 
+static void add_tokenizer(Arena *arena, TextVector *texts, const RunPosition *position) {
+    if (position && position->tokenizer) add_text(arena, texts, "tokenizer", position->tokenizer);
+}
+
 static bool save(Diagnostics *diagnostics, const char *path, const Pieces *pieces, const TextVector *texts) {
     size_t count = pieces->list.count;
     TensorSource *sources = ARENA_ARRAY(pieces->arena, TensorSource, count + 1);
@@ -139,6 +143,7 @@ bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const M
     Pieces pieces = {.arena = arena_create()};
     TextVector texts = {0};
     add_model(pieces.arena, &texts, module);
+    add_tokenizer(pieces.arena, &texts, position);
     if (position)
         add_text(pieces.arena, &texts, "step", arena_format(pieces.arena, "%" PRId64, position->step));
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
@@ -154,6 +159,7 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
     add_model(pieces.arena, &texts, module);
     add_text(pieces.arena, &texts, "training", "1");
     add_position(pieces.arena, &texts, position);
+    add_tokenizer(pieces.arena, &texts, position);
     for (size_t i = 0; i < extra_count; i++) vector_push(pieces.arena, &texts, extra[i]);
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
     add_pieces(&pieces, module, state, ROLE_MOMENT1, "");
@@ -381,6 +387,7 @@ bool checkpoint_load(Diagnostics *diagnostics, const char *path, const Module *m
     RunPosition read = {0};
     if (good && read_position(&loader, &read)) {
         copy_tensors(&loader);
+        read.tokenizer = position->tokenizer;
         *position = read;
     } else {
         good = false;

@@ -26,6 +26,7 @@ typedef struct RunPosition {
     int64_t tokens;    // trained on so far
     double best_loss;  // on held-out data; INFINITY before the first evaluation
     int64_t best_step;
+    const char *tokenizer;  // name of what made the data's tokens; written only
 } RunPosition;
 
 // Names, element types and dimensions of all parameters: equal for equal structures on any machine.
