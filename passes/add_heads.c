@@ -171,28 +171,51 @@ static bool find_stack(Copying *copying) {
                                heads->stack, found));
 }
 
+typedef VECTOR(uint32_t) NodeList;
+
+// The nodes that node `id` depends on: operands, and what computes the extents of its results.
+static NodeList sources_of(const Graph *graph, uint32_t id) {
+    Arena *arena = graph->ir->arena;
+    const Node *node = graph_node(graph, id);
+    NodeList list = {0};
+    for (uint32_t i = 0; i < node->operand_count; i++) vector_push(arena, &list, node->operands[i].node);
+    for (uint32_t r = 0; r < node->result_count; r++)
+        for (int d = 0; d < node->types[r]->rank; d++) {
+            const char *name = node->types[r]->dimensions[d].bound;
+            Value bound = name ? graph_find_bound(graph, name) : VALUE_NONE;
+            if (!value_is_none(bound) && bound.node != id) vector_push(arena, &list, bound.node);
+        }
+    return list;
+}
+
 static void mark_upstream(bool *marks, const Graph *graph, uint32_t from) {
     marks[from] = true;
-    for (uint32_t id = from + 1; id-- > 0;)
-        for (uint32_t i = 0; marks[id] && i < graph_node(graph, id)->operand_count; i++)
-            marks[graph_node(graph, id)->operands[i].node] = true;
+    for (uint32_t id = from + 1; id-- > 0;) {
+        if (!marks[id]) continue;
+        NodeList sources = sources_of(graph, id);
+        for (size_t i = 0; i < sources.count; i++) marks[sources.items[i]] = true;
+    }
 }
 
 // `shifts`: data that the stack does not read can be had from further on.
 static void mark(Copying *copying, bool shifts) {
-    mark_upstream(copying->upstream, copying->graph, copying->stack);
+    const Graph *graph = copying->graph;
+    mark_upstream(copying->upstream, graph, copying->stack);
     for (uint32_t id = 0; id < copying->count; id++) {
-        const Node *node = graph_node(copying->graph, id);
+        const Node *node = graph_node(graph, id);
         if (id == copying->stack) {
             copying->ahead[id] = true;
-        } else if (node->op == OP_input && attribute_integer(node, ATTRIBUTE_role, 0) == ROLE_DATA) {
+            continue;
+        }
+        if (node->op == OP_input && attribute_integer(node, ATTRIBUTE_role, 0) == ROLE_DATA) {
             copying->behind[id] = !shifts || copying->upstream[id] ||
                                   strcmp(attribute_text(node, ATTRIBUTE_name), "tokens") == 0;
             copying->ahead[id] = !copying->behind[id];
         }
-        for (uint32_t i = 0; id != copying->stack && i < node->operand_count; i++) {
-            copying->ahead[id] |= copying->ahead[node->operands[i].node];
-            copying->behind[id] |= copying->behind[node->operands[i].node];
+        NodeList sources = sources_of(graph, id);
+        for (size_t i = 0; i < sources.count; i++) {
+            copying->ahead[id] |= copying->ahead[sources.items[i]];
+            copying->behind[id] |= copying->behind[sources.items[i]];
         }
     }
 }
@@ -249,6 +272,19 @@ static Value data_ahead(Graph *graph, const Node *input, int64_t by) {
     return graph_add_input_with(graph, attributes, 3, input->types[0], input->place);
 }
 
+// One node over other operands; extents that it computes, or goes by, are the head's own.
+static Value copy_node(const Copying *copying, const Node *node, const Value *operands, int64_t by) {
+    const char *suffix = arena_format(arena_of(copying->heads), ".head%lld", (long long)by);
+    Attribute attributes[ATTRIBUTE_COUNT];
+    for (uint32_t i = 0; i < node->attributes.count; i++) {
+        attributes[i] =
+            rename_extents(copying->graph, copying->ahead, suffix, node, node->attributes.items[i]);
+        if (attribute_kind(attributes[i].key) == KIND_GRAPH && !attributes[i].graph) return VALUE_NONE;
+    }
+    return graph_add(copying->graph, node->op, operands, node->operand_count, attributes,
+                     node->attributes.count, node->place);
+}
+
 // `value` once more, over the head that stands for the stack.
 static Value repeat(Copying *copying, Value value, const bool *needed, uint32_t head, int64_t by) {
     Graph *graph = copying->graph;
@@ -261,7 +297,7 @@ static Value repeat(Copying *copying, Value value, const bool *needed, uint32_t 
         for (uint32_t i = 0; i < node.operand_count; i++)
             operands[i] = (Value){copying->map[node.operands[i].node], node.operands[i].result};
         Value copy =
-            node.op == OP_input ? data_ahead(graph, &node, by) : graph_copy_node(graph, &node, operands);
+            node.op == OP_input ? data_ahead(graph, &node, by) : copy_node(copying, &node, operands, by);
         if (value_is_none(copy)) return VALUE_NONE;
         copying->map[id] = copy.node;
     }
