@@ -74,6 +74,7 @@ static void add_example_losses(Graph *graph) {
             continue;
         const Node *targets = graph_node(graph, node->operands[1].node);
         if (targets->op != OP_input || attribute_integer(targets, ATTRIBUTE_role, 0) != ROLE_DATA) continue;
+        if (attribute_find(targets, ATTRIBUTE_by)) continue;  // of a head
         graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
         return;
     }

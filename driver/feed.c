@@ -90,6 +90,8 @@ void feed_close(Feed *feed) {
     if (feed->has_valid_columns) column_set_close(&feed->valid_columns);
 }
 
+bool feed_is_text(const Feed *feed) { return feed->tokens && token_feed_is_text(feed->tokens); }
+
 bool feed_has_valid(const Feed *feed) { return feed->tokens ? token_feed_has_valid(feed->tokens) : feed->has_valid; }
 
 int64_t feed_tokens_per_batch(const Feed *feed) {
@@ -135,6 +137,10 @@ bool feed_evaluate(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluat
     *evaluated = (Evaluated){0};
     if (feed->tokens && !token_feed_evaluate(feed->tokens, runner, limit, evaluated)) return false;
     if (!feed->tokens) evaluate_columns(feed, runner, limit, evaluated);
+    if (!feed->tokens || !executor_output(runner->executors[ENTRY_EVALUATE], "losses")) {  // nothing is told apart
+        evaluated->supervised = evaluated->loss;
+        evaluated->supervised_tokens = evaluated->tokens;
+    }
     int64_t others = evaluated->tokens - evaluated->supervised_tokens;
     double rest = evaluated->loss - evaluated->supervised;
     evaluated->loss = evaluated->tokens ? evaluated->loss / (double)evaluated->tokens : NAN;

@@ -25,6 +25,7 @@ typedef struct FeedOptions {
 Feed *feed_open(Ir *ir, const Module *module, const FeedOptions *options);
 void feed_close(Feed *feed);
 
+bool feed_is_text(const Feed *feed);  // the tokenizer made the tokens
 bool feed_has_valid(const Feed *feed);
 int64_t feed_tokens_per_batch(const Feed *feed);
 

@@ -47,7 +47,7 @@ static bool has_base(const char *name, const char *base) {
 
 // The objective's data must be what a stream of tokens can give: tokens, the targets after them, which of those
 // count; and each of them some positions further on (attribute `by`).
-static bool find_inputs(const TokenFeed *feed, const Graph *graph, Inputs *inputs) {
+static bool find_inputs(const Graph *graph, Inputs *inputs) {
     bool good = true;
     for (size_t i = 0; i < graph->inputs.count; i++) {
         const Node *node = graph_node(graph, graph->inputs.items[i]);
@@ -65,7 +65,6 @@ static bool find_inputs(const TokenFeed *feed, const Graph *graph, Inputs *input
         inputs->columns[inputs->count++].by = by;
     }
     if (inputs->reach < 1) inputs->reach = 1;
-    (void)feed;
     return good;
 }
 
@@ -167,12 +166,16 @@ static bool prepare(TokenFeed *feed, const Module *module) {
     const Type *type = input_type(loss, "tokens");
     if (!supervision_parse(ir->diagnostics, feed->options->supervise ? feed->options->supervise : "all",
                            &feed->supervision) ||
-        !find_inputs(feed, loss, &feed->train_inputs) ||
-        (evaluation && !find_inputs(feed, evaluation, &feed->valid_inputs)))
+        !find_inputs(loss, &feed->train_inputs) ||
+        (evaluation && !find_inputs(evaluation, &feed->valid_inputs)))
         return false;
     if (type->rank != 2 || type->element != ELEMENT_I32)
         return report_error(ir->diagnostics, NO_PLACE, "E0908", "tokens must be i32[batch, time], not %s",
                             type_text(ir, type));
+    if (feed->supervision.kind != SUPERVISE_ALL && !input_type(loss, "supervised"))
+        report_warning(ir->diagnostics, NO_PLACE, "E0934",
+                       "--supervise %s: the objective has no input 'supervised'; the set is only used for reports",
+                       feed->options->supervise);
     feed->batch = type->dimensions[0].extent;
     feed->time = type->dimensions[1].extent;
     double share = feed->options->share > 0 ? feed->options->share : 1;
@@ -180,8 +183,10 @@ static bool prepare(TokenFeed *feed, const Module *module) {
     int64_t tokens = limit_of(loss, "tokens"),
             targets = input_type(loss, "targets") ? limit_of(loss, "targets") : INT64_MAX;
     feed->vocabulary = tokens < targets ? tokens : targets;
-    int64_t room = feed->time + feed->train_inputs.reach;
-    if (!memory_check(ir->diagnostics, feed->batch * feed->time * 5 + room * 5, "one batch of tokens")) return false;
+    int64_t reach = feed->train_inputs.reach, room;
+    if (feed->valid_inputs.reach > reach) reach = feed->valid_inputs.reach;
+    room = feed->time + reach;
+    if (!memory_check(ir->diagnostics, feed->batch * feed->time * 4, "one batch of tokens")) return false;
     feed->marks = ARENA_ARRAY(ir->arena, bool, feed->batch * feed->time);
     feed->reader = (TokenReader){.time = feed->time, .vocabulary = feed->vocabulary, .shuffle = feed->options->shuffle};
     feed->reader.ids = ARENA_ARRAY(ir->arena, int32_t, room);
@@ -203,6 +208,10 @@ TokenFeed *token_feed_open(Ir *ir, const Module *module, const FeedOptions *opti
 void token_feed_close(TokenFeed *feed) {
     if (feed->has_data_file) token_file_close(&feed->data_file);
     if (feed->has_valid_file) token_file_close(&feed->valid_file);
+}
+
+bool token_feed_is_text(const TokenFeed *feed) {
+    return feed->data_file.format == TOKENS_BYTES || feed->data_file.format >= TOKENS_TSV;
 }
 
 bool token_feed_has_valid(const TokenFeed *feed) { return feed->has_valid; }

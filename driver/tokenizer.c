@@ -18,9 +18,12 @@ static bool check_same(Ir *ir, const char *weights, const char *wanted, const To
 
 const Tokenizer *tokenizer_choose(const Arguments *arguments, Ir *ir, const char *weights) {
     const char *path = arguments_text(arguments, "--tokenizer", NULL), *wanted = NULL;
+    size_t errors = diagnostics_error_count(ir->diagnostics);
     if (weights && file_exists(weights)) wanted = checkpoint_metadata(ir->arena, ir->diagnostics, weights, "tokenizer");
+    if (diagnostics_error_count(ir->diagnostics) != errors) return NULL;
     const char *beside = weights ? model_beside(ir, weights) : NULL;
-    bool bytes = path ? strcmp(path, "bytes") == 0 : !wanted || strcmp(wanted, tokenizer_bytes.name) == 0;
+    bool kept = !wanted && beside && file_exists(beside);  // weights that do not say: what lies beside them
+    bool bytes = path ? strcmp(path, "bytes") == 0 : !kept && (!wanted || strcmp(wanted, tokenizer_bytes.name) == 0);
     if (!path && !bytes && !file_exists(beside)) {
         report_error(ir->diagnostics, NO_PLACE, "E0933", "%s was trained with tokenizer %.80s, and there is no %s", weights,
                      wanted, beside);

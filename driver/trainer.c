@@ -66,7 +66,7 @@ static bool open_run(Trainer *trainer) {
     trainer->checkpoint_path = arena_format(ir->arena, "%s/checkpoint.safetensors", options->folder);
     trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
     trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
-    trainer->position.tokenizer = options->tokenizer->name;
+    trainer->position.tokenizer = feed_is_text(trainer->feed) || options->tokenizer->file ? options->tokenizer->name : NULL;
     bool found = file_exists(trainer->checkpoint_path);
     if (found && !options->resume) {
         report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
@@ -221,6 +221,11 @@ static bool first_evaluation(Trainer *trainer) {
     const Evaluated *valid = &trainer->last_valid;
     fprintf(trainer->options->progress, "step %lld  valid %.4f\n", (long long)trainer->position.step,
             valid->loss);
+    Metric metrics[] = {{"valid_loss", valid->loss},
+                        {"valid_supervised", valid->supervised},
+                        {"valid_unsupervised", valid->unsupervised}};
+    metrics_write(trainer->metrics, trainer->position.step, metrics,
+                  isnan(valid->unsupervised) || isnan(valid->supervised) ? 1 : 3);
     trainer->pause += clock_seconds() - start;
     return true;
 }

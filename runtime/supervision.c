@@ -37,8 +37,13 @@ static bool new_marks(Diagnostics *diagnostics, TokenFile *file) {
     return true;
 }
 
-static bool read_mask(Diagnostics *diagnostics, const char *path, TokenFile *file) {
+// `list`: "FILE", or "FILE,FILE" with another for held-out data.
+static bool read_mask(Diagnostics *diagnostics, const char *list, bool held_out, TokenFile *file) {
     FileMap map;
+    char path[4096];
+    size_t first = strcspn(list, ",");
+    const char *second = list[first] && held_out ? list + first + 1 : NULL;
+    snprintf(path, sizeof path, "%.*s", second ? 4000 : (int)(first < 4000 ? first : 4000), second ? second : list);
     if (!file_map(diagnostics, path, &map)) return false;
     unsigned char *marks = (unsigned char *)file->made_marks.data;
     bool good = (int64_t)map.bytes == file->count ||
@@ -85,7 +90,7 @@ static bool mark_rare(Diagnostics *diagnostics, double share, const TokenFile *c
     for (int64_t i = 0; i < counted->count; i++) table[token_at(counted, i)].count++;
     qsort(table, (size_t)kinds, sizeof *table, compare_kinds);
     double room = share * (double)counted->count;
-    for (int64_t i = 0; i < kinds && (double)table[i].count <= room; i++) {
+    for (int64_t i = 0; i < kinds && (double)table[i].count <= 2 * room; i++) {  // nearer with it than without
         room -= (double)table[i].count;
         rare[table[i].id] = 1;
     }
@@ -101,7 +106,7 @@ bool supervision_mark(Diagnostics *diagnostics, const Supervision *supervision, 
                       uint64_t seed, TokenFile *file) {
     switch (supervision->kind) {
     case SUPERVISE_MASK:
-        return new_marks(diagnostics, file) && read_mask(diagnostics, supervision->text, file);
+        return new_marks(diagnostics, file) && read_mask(diagnostics, supervision->text, counted != file, file);
     case SUPERVISE_RANDOM:
         if (!new_marks(diagnostics, file)) return false;
         mark_random(supervision->share, seed, file);

@@ -118,7 +118,8 @@ static bool read_row(Table *table, const char *row, size_t length) {
         return report_error(table->diagnostics, NO_PLACE, "E0724", "%s:%lld: this row has no tab; a pair is question, tab, answer",
                             table->file->path, (long long)table->line);
     size_t second = tab ? length - first - 1 : 0;
-    if (options->format == TOKENS_TSV && tab && !read_spans(table, tab + 1, second, row, first)) return false;
+    bool spans = options->format == TOKENS_TSV && options->marks == TEXT_MARKS_SPANS;
+    if (spans && tab && !read_spans(table, tab + 1, second, row, first)) return false;
     encode(table, row, first);
     push(table, separator, false);
     if (options->format != TOKENS_PAIRS) return true;

@@ -3,7 +3,7 @@
 // A table has a row a line, its columns end with tabs. Kinds (docs/data.md):
 //   lines   any text
 //   tsv     sentence TAB spans: `start:end:KIND` with spaces between; byte offsets into the sentence, `end` not
-//           included; the second column may be missing
+//           included; the second column may be missing, and is read only where spans are asked for
 //   pairs   question TAB answer
 // Each row's tokens are followed by the tokenizer's separator; a pair has one between its columns too. All
 // rows together are one stream.
