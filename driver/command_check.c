@@ -7,9 +7,15 @@
 
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
 typedef struct Summary {
-    int64_t parameters, stored_layers, effective_layers;
+    int64_t parameters, frozen_parameters, stored_layers, effective_layers;
     double flops_per_token, training_bytes, predicted_step_seconds;
 } Summary;
+
+// A stack whose weights are those of a further model.
+static bool is_frozen(const Graph *graph, const Node *stack) {
+    const Node *last = graph_node(graph, stack->operands[stack->operand_count - 1].node);
+    return last->op == OP_input && attribute_integer(last, ATTRIBUTE_role, 0) == ROLE_FROZEN;
+}
 
 static void count_layers(const Module *module, Summary *summary) {
     for (size_t i = 0; i < module->graphs.count; i++) {
@@ -19,7 +25,7 @@ static void count_layers(const Module *module, Summary *summary) {
             continue;
         for (size_t id = 0; id < graph->nodes.count; id++) {
             const Attribute *entries = attribute_find(&graph->nodes.items[id], ATTRIBUTE_entries);
-            if (!entries) continue;
+            if (!entries || is_frozen(graph, &graph->nodes.items[id])) continue;
             int64_t stored = 0;
             for (uint32_t entry = 0; entry < entries->count; entry++)
                 if (entries->entries[entry].layer >= stored) stored = entries->entries[entry].layer + 1;
@@ -32,7 +38,8 @@ static void count_layers(const Module *module, Summary *summary) {
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
     if (!setup_options(arguments, ir, module, &options)) return false;
-    summary->parameters = module_parameter_count(module);
+    summary->parameters = module_parameter_count(module, false);
+    summary->frozen_parameters = module_parameter_count(module, true);
     count_layers(module, summary);
     if (!module->has_training) return true;
     Compilation *compilation =
@@ -61,6 +68,8 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
 static void print_json(const Summary *summary) {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "parameters", (double)summary->parameters);
+    if (summary->frozen_parameters)
+        cJSON_AddNumberToObject(json, "frozen_parameters", (double)summary->frozen_parameters);
     cJSON_AddNumberToObject(json, "stored_layers", (double)summary->stored_layers);
     cJSON_AddNumberToObject(json, "effective_layers", (double)summary->effective_layers);
     cJSON_AddNumberToObject(json, "flops_per_token", summary->flops_per_token);
@@ -72,6 +81,8 @@ static void print_json(const Summary *summary) {
 static void print_text(const Module *module, const Summary *summary) {
     printf("model              %s\n", module->name);
     printf("parameters         %lld\n", (long long)summary->parameters);
+    if (summary->frozen_parameters)
+        printf("of further models  %lld, read and not trained\n", (long long)summary->frozen_parameters);
     printf("layers             %lld stored, %lld effective\n", (long long)summary->stored_layers,
            (long long)summary->effective_layers);
     if (!module->has_training) return;

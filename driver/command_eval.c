@@ -3,6 +3,7 @@
 
 #include "driver/commands.h"
 #include "driver/feed.h"
+#include "driver/frozen.h"
 #include "driver/json.h"
 #include "driver/setup.h"
 #include "runtime/checkpoint.h"
@@ -30,6 +31,7 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     if (!runner) return false;
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
+                frozen_load(module, runner->state) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
     if (good && !isfinite(evaluated.loss))
         good = report_error(ir->diagnostics, NO_PLACE, "E0913",
@@ -49,7 +51,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         return EXIT_USER_ERROR;
     }
     Module *module = setup_load(arguments, ir, false);
-    Feed *feed = module ? feed_open(ir, module, &feed_options) : NULL;
+    Feed *feed = module && frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
     if (!feed) return EXIT_USER_ERROR;
     bool good = evaluate(arguments, ir, module, feed, weights);
     feed_close(feed);

@@ -4,6 +4,7 @@
 
 #include "driver/commands.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/setup.h"
 #include "driver/trainer.h"
 
@@ -51,7 +52,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     if (!runner) return false;
     CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
     printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n",
-           module->name, (long long)module_parameter_count(module), runner->compile_seconds,
+           module->name, (long long)module_parameter_count(module, false), runner->compile_seconds,
            statistics.distinct, statistics.cached, threads);
     fflush(stdout);
     Generator generator;
@@ -77,7 +78,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     Module *module = setup_load(arguments, ir, false);
     if (!module || !read_training(arguments, ir, module) || !read_feed(arguments, ir, &feed_options))
         return EXIT_USER_ERROR;
-    Feed *feed = feed_open(ir, module, &feed_options);
+    Feed *feed = frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
     if (!feed) return EXIT_USER_ERROR;
     bool good = train(arguments, ir, module, feed);
     feed_close(feed);

@@ -53,9 +53,10 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
     return true;
 }
 
-int64_t module_parameter_count(const Module *module) {
+int64_t module_parameter_count(const Module *module, bool frozen) {
     int64_t count = 0;
     for (size_t i = 0; i < module->parameters.count; i++)
-        count += type_count(module->parameters.items[i].type);
+        if ((module->parameters.items[i].file != NULL) == frozen)
+            count += type_count(module->parameters.items[i].type);
     return count;
 }

@@ -33,6 +33,7 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
 // --threads, or all processors.
 int setup_threads(const Arguments *arguments, Ir *ir);
 
-int64_t module_parameter_count(const Module *module);
+// Of the model itself, or, frozen, of the further models of its train block.
+int64_t module_parameter_count(const Module *module, bool frozen);
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/schedule.h"
 #include "runtime/checkpoint.h"
 #include "runtime/metrics.h"
@@ -76,6 +77,7 @@ static bool open_run(Trainer *trainer) {
     if (found && !checkpoint_load(ir->diagnostics, trainer->checkpoint_path, trainer->runner->module,
                                   trainer->runner->state, &trainer->position))
         return false;
+    if (!frozen_load(trainer->runner->module, trainer->runner->state)) return false;
     if (!found) runner_initialize(trainer->runner, trainer->position.seed);
     if (!found && options->weights &&
         !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
