@@ -159,30 +159,45 @@ static bool bind_objective(Context *context, const Statement *train, Model *mode
     return ok;
 }
 
-static Statement *find_objective(Builder *builder, const Statement *train) {
-    Declaration *declaration = declaration_find(&builder->user, train->objective);
-    if (declaration && declaration->statement && declaration->statement->kind == STATEMENT_OBJECTIVE)
-        return declaration->statement;
+static Statement *declared_objective(const Declarations *declarations, const char *name) {
+    Declaration *declaration = declaration_find(declarations, name);
+    bool found =
+        declaration && declaration->statement && declaration->statement->kind == STATEMENT_OBJECTIVE;
+    return found ? declaration->statement : NULL;
+}
+
+static Statement *find_objective(Builder *builder, const char *name, Place place) {
+    Statement *objective = declared_objective(&builder->user, name);
+    if (objective) return objective;
     Context context = {.builder = builder};
-    REPORT(&context, train->objective_place, "E0301", "'%s' is not an objective", train->objective);
+    REPORT(&context, place, "E0301", "'%s' is not an objective", name);
     NameList names = {0};
     for (size_t i = 0; i < builder->user.count; i++)
         if (builder->user.items[i]->statement &&
             builder->user.items[i]->statement->kind == STATEMENT_OBJECTIVE)
             vector_push(builder->ir->arena, &names, builder->user.items[i]->name);
-    report_suggestion(&context, train->objective, &names);
+    report_suggestion(&context, name, &names);
     return NULL;
 }
 
+// The objective that a caller asks for by name: of the prelude, or of the file.
+static Statement *asked_objective(Builder *builder) {
+    const char *name = names_intern(builder->ir->names, builder->options->objective);
+    Statement *objective = declared_objective(&builder->prelude, name);
+    return objective ? objective : find_objective(builder, name, NO_PLACE);
+}
+
 static Graph *build_loss(Builder *builder, Model *model, const Statement *train, Statement *objective,
-                         const Teachers *teachers, bool training) {
-    const char *name = names_intern(builder->ir->names, training ? "loss" : "evaluate");
-    Work work = {.graph = graph_create(builder->ir, name), .site = model->name, .training = training};
+                         const Teachers *teachers, const char *name, bool training) {
+    Work work = {.graph = graph_create(builder->ir, names_intern(builder->ir->names, name)),
+                 .site = model->name,
+                 .training = training};
     Context context = {.builder = builder, .work = &work, .function = objective};
     Scope *scope = scope_create(builder, NULL);
     Values data = {0};
+    Place place = train ? train->objective_place : objective->place;
     if (!bind_objective(&context, train, model, teachers, scope, &data)) return NULL;
-    Thing result = run_body(&context, objective, scope, NULL, train->objective_place);
+    Thing result = run_body(&context, objective, scope, NULL, place);
     return add_metrics(&context, result, objective->place) ? finish_entry(&context, model, teachers, &data)
                                                            : NULL;
 }
@@ -212,12 +227,17 @@ static Graph *build_logits(Builder *builder, Model *model) {
 }
 
 bool model_build_entries(Builder *builder, Model *model, const Statement *train, bool keep) {
-    Statement *objective = train ? find_objective(builder, train) : NULL;
+    bool asked = keep && builder->options && builder->options->objective;
+    Statement *objective = NULL;
     Teachers teachers = {0};
     Graph *loss = NULL, *evaluation = NULL;
-    if (objective && teachers_create(builder, train, objective, keep, &teachers))
-        loss = build_loss(builder, model, train, objective, &teachers, true);
-    if (loss) evaluation = build_loss(builder, model, train, objective, &teachers, false);
+    if (asked)
+        objective = asked_objective(builder);
+    else if (train)
+        objective = find_objective(builder, train->objective, train->objective_place);
+    if (objective && (asked || teachers_create(builder, train, objective, keep, &teachers)))
+        loss = build_loss(builder, model, train, objective, &teachers, "loss", !asked);
+    if (loss) evaluation = build_loss(builder, model, train, objective, &teachers, "evaluate", false);
     Graph *logits = build_logits(builder, model);
     if (keep && loss) module_add_graph(builder->module, loss);
     if (keep && evaluation) module_add_graph(builder->module, evaluation);

@@ -59,6 +59,15 @@ int64_t stack_layers(const Graph *graph, const Node *stack) {
     return 1;
 }
 
+bool stack_stores(const Graph *graph, const Node *stack, const char *path) {
+    for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
+        const Node *input = graph_node(graph, stack->operands[i].node);
+        if (input->op == OP_input && strcmp(attribute_text(input, ATTRIBUTE_name), path) == 0)
+            return strcmp(input->types[0]->dimensions[0].name, "layer") == 0;
+    }
+    return false;
+}
+
 bool stack_is_straight(const Graph *graph, const Node *stack) {
     const Attribute *entries = attribute_find(stack, ATTRIBUTE_entries);
     for (uint32_t i = 0; i < entries->count; i++)
@@ -127,6 +136,16 @@ Module *module_pass_rewrite(PassContext *context, const Module *module, Module *
     return result;
 }
 
+bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers) {
+    Type type = *parameter->type;
+    type.dimensions[0].extent = layers;
+    parameter->type = type_make(ir, type.element, type.rank, type.dimensions);
+    if (!parameter->initialize) return true;
+    parameter->initialize =
+        graph_retype(parameter->initialize, parameter->initialize->name, type.dimensions, 1);
+    return parameter->initialize != NULL;
+}
+
 // ---- Transfers ----
 
 Transfer transfer_begin(PassContext *context) {
@@ -154,6 +173,16 @@ Value transfer_initial(Transfer *transfer, const Parameter *parameter) {
     Value value;
     graph_inline(graph, parameter->initialize, &transfer->seed, &value);
     return value;
+}
+
+Value transfer_stack(Transfer *transfer, const Value *layers, uint32_t count) {
+    Graph *graph = transfer->graph;
+    Place place = transfer->context->place;
+    Dimension one = {.name = names_intern(graph->ir->names, "layer"), .extent = 1};
+    Value *parts = ARENA_ARRAY(graph->ir->arena, Value, count);
+    for (uint32_t i = 0; i < count; i++) parts[i] = build_broadcast(graph, layers[i], &one, 1, place);
+    Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
+    return graph_add(graph, OP_concat, parts, count, &along, 1, place);
 }
 
 void transfer_result(Transfer *transfer, const char *path, Value value) {
