@@ -1,0 +1,205 @@
+// cherry couple: how far the gradients of supervised and of unsupervised tokens point the same way.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "driver/commands.h"
+#include "driver/coupling.h"
+#include "driver/feed.h"
+#include "driver/json.h"
+#include "driver/setup.h"
+#include "runtime/checkpoint.h"
+
+typedef struct Couple {
+    int64_t batches, seed;
+    double share;
+    bool shuffled;
+} Couple;
+
+// ---- Batches ----
+
+static uint64_t draw(const Couple *couple, int64_t batch, int64_t position) {
+    uint64_t hash = hash_word(hash_word(HASH_START, (uint64_t)couple->seed), (uint64_t)batch);
+    return hash_word(hash, (uint64_t)position);
+}
+
+// A random share of the positions.
+static void choose(const Couple *couple, int64_t batch, bool *mask, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        mask[i] = (double)(draw(couple, batch, i) >> 11) * 0x1p-53 < couple->share;
+}
+
+// The tokens of one sequence, tokens and the last target, in another order.
+static void shuffle(const Couple *couple, int64_t batch, int64_t row, int32_t *tokens, int32_t *targets, int64_t time) {
+    for (int64_t i = time; i > 0; i--) {
+        int64_t j = (int64_t)(draw(couple, ~batch, row * (time + 1) + i) % (uint64_t)(i + 1));
+        int32_t *a = i == time ? &targets[time - 1] : &tokens[i], *b = j == time ? &targets[time - 1] : &tokens[j];
+        int32_t token = *a;
+        *a = *b;
+        *b = token;
+    }
+    for (int64_t i = 0; i + 1 < time; i++) targets[i] = tokens[i + 1];
+}
+
+static bool measure(const Couple *couple, Feed *feed, Coupling *coupling) {
+    Runner *runner = coupling->runner;
+    Executor *executor = runner->executors[ENTRY_ACCUMULATE];
+    const Graph *graph = module_find_graph(runner->module, "loss");
+    const Type *type =
+        graph_type(graph, graph_find_input(graph, names_intern(runner->ir->names, "tokens"), ROLE_DATA));
+    int64_t rows = type->dimensions[0].extent, time = type->dimensions[1].extent;
+    int32_t *tokens = executor_input(executor, "tokens"), *targets = executor_input(executor, "targets");
+    for (int64_t batch = 0; batch < couple->batches; batch++) {
+        if (!feed_train(feed, runner, batch, 0, 1, couple->seed)) return false;
+        for (int64_t row = 0; couple->shuffled && row < rows; row++)
+            shuffle(couple, batch, row, tokens + row * time, targets + row * time, time);
+        choose(couple, batch, executor_input(executor, "supervised"), rows * time);
+        coupling_measure(coupling);
+    }
+    return true;
+}
+
+// ---- Output ----
+
+static const char *figure_name(Arena *arena, const CouplingFigure *figure) {
+    switch (figure->part) {
+        case COUPLING_WHOLE:
+            return "whole";
+        case COUPLING_OUTSIDE:
+            return "outside of stacks";
+        case COUPLING_STACKS:
+            return "stacks";
+        case COUPLING_LAYER:
+            return arena_format(arena, "%s.%d", figure->stack, figure->layer);
+        case COUPLING_ROWS:
+            return arena_format(arena, "%s, by iteration", figure->stack);
+        default:
+            return arena_format(arena, "%s.%d, run %d", figure->stack, figure->layer, figure->iteration + 1);
+    }
+}
+
+static double share(const Coupling *coupling) { return coupling->supervised / coupling->positions; }
+
+static void print_text(Ir *ir, const Couple *couple, const char *model, const Coupling *coupling) {
+    printf("gradient coupling of %s over %lld batches%s, %.1f %% of the tokens supervised\n", model,
+           (long long)(coupling->batches - coupling->skipped), couple->shuffled ? " of shuffled tokens" : "",
+           100 * share(coupling));
+    if (coupling->skipped)
+        printf("%lld batches skipped: nothing supervised in them, or everything\n", (long long)coupling->skipped);
+    printf("%-24s %10s %10s\n", "", "mean", "deviation");
+    bool straight = true;  // then each layer is its only run
+    for (size_t i = 0; i < coupling->figures.count; i++)
+        straight &= coupling->figures.items[i].iteration == 0;
+    for (size_t i = 0; i < coupling->figures.count; i++) {
+        const CouplingFigure *figure = &coupling->figures.items[i];
+        if (figure->part == COUPLING_ITERATION && straight) continue;
+        printf("%-24s ", figure_name(ir->arena, figure));
+        if (figure->count)
+            printf("%10.4f %10.4f\n", figure->mean, figure->count > 1 ? coupling_deviation(figure) : 0);
+        else
+            printf("%10s %10s\n", "-", "-");
+    }
+}
+
+static void add_figure(cJSON *json, const CouplingFigure *figure) {
+    if (figure->count)
+        cJSON_AddNumberToObject(json, "mean", figure->mean);
+    else
+        cJSON_AddNullToObject(json, "mean");
+    if (figure->count > 1)
+        cJSON_AddNumberToObject(json, "deviation", coupling_deviation(figure));
+    else
+        cJSON_AddNullToObject(json, "deviation");
+}
+
+static void print_json(const Couple *couple, const Coupling *coupling) {
+    static const char *const names[COUPLING_PART_COUNT] = {"whole", "outside", "stacks", "layers", "rows", "iterations"};
+    cJSON *json = cJSON_CreateObject(), *lists[COUPLING_PART_COUNT];
+    for (int part = 0; part < COUPLING_PART_COUNT; part++)
+        lists[part] = part < COUPLING_LAYER ? cJSON_AddObjectToObject(json, names[part])
+                                            : cJSON_AddArrayToObject(json, names[part]);
+    for (size_t i = 0; i < coupling->figures.count; i++) {
+        const CouplingFigure *figure = &coupling->figures.items[i];
+        cJSON *item = lists[figure->part];
+        if (figure->part >= COUPLING_LAYER) {
+            item = cJSON_CreateObject();
+            cJSON_AddItemToArray(lists[figure->part], item);
+            cJSON_AddStringToObject(item, "stack", figure->stack);
+        }
+        if (figure->part == COUPLING_ITERATION) cJSON_AddNumberToObject(item, "entry", figure->entry);
+        if (figure->part == COUPLING_LAYER || figure->part == COUPLING_ITERATION)
+            cJSON_AddNumberToObject(item, "layer", figure->layer);
+        if (figure->part == COUPLING_ITERATION) cJSON_AddNumberToObject(item, "iteration", figure->iteration);
+        add_figure(item, figure);
+    }
+    cJSON_AddNumberToObject(json, "batches", (double)coupling->batches);
+    cJSON_AddNumberToObject(json, "skipped", (double)coupling->skipped);
+    cJSON_AddNumberToObject(json, "supervised_share", share(coupling));
+    cJSON_AddBoolToObject(json, "shuffled", couple->shuffled);
+    json_print(json);
+}
+
+// ---- The command ----
+
+static bool couple_feed(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed, const Couple *couple) {
+    CompileOptions compile;
+    int threads = setup_threads(arguments, ir);
+    if (!threads || !setup_options(arguments, ir, module, &compile)) return false;
+    Coupling *coupling = coupling_create(ir, module, arguments_text(arguments, "--weights", NULL), &compile, threads);
+    bool good = coupling && measure(couple, feed, coupling);
+    if (good && coupling->skipped == coupling->batches)
+        good = report_error(ir->diagnostics, NO_PLACE, "E0946",
+                            "in each of the %lld batches nothing was supervised, or everything",
+                            (long long)coupling->batches);
+    if (good && arguments_flag(arguments, "--json"))
+        print_json(couple, coupling);
+    else if (good)
+        print_text(ir, couple, module->name, coupling);
+    coupling_destroy(coupling);
+    return good;
+}
+
+static Module *load(const Arguments *arguments, Ir *ir) {
+    FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
+                               .model = arguments_text(arguments, "--model", NULL),
+                               .objective = "coupling"};
+    options.settings = arguments_all(arguments, "--set", &options.setting_count);
+    return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
+}
+
+static int run(const Arguments *arguments, Ir *ir) {
+    Couple couple = {.batches = 16, .seed = 1, .share = 0.15, .shuffled = arguments_flag(arguments, "--shuffle-tokens")};
+    FeedOptions feed_options = {.data = arguments_text(arguments, "--data", NULL),
+                                .format = arguments_text(arguments, "--format", NULL)};
+    if (!arguments_integer(arguments, ir, "--batches", 1, &couple.batches) ||
+        !arguments_integer(arguments, ir, "--seed", 0, &couple.seed) ||
+        !arguments_number(arguments, ir, "--share", 0, &couple.share))
+        return EXIT_USER_ERROR;
+    if (!arguments_text(arguments, "--weights", NULL) || !feed_options.data) {
+        report_error(ir->diagnostics, NO_PLACE, "E0914", "couple needs --weights W and --data FILE");
+        return EXIT_USER_ERROR;
+    }
+    Module *module = load(arguments, ir);
+    Feed *feed = module ? feed_open(ir, module, &feed_options) : NULL;
+    if (!feed) return EXIT_USER_ERROR;
+    bool good = couple_feed(arguments, ir, module, feed, &couple);
+    feed_close(feed);
+    return good ? EXIT_OK : EXIT_USER_ERROR;
+}
+
+static const CommandOption options[] = {
+    {"--weights", "W", "model.safetensors of a run"},
+    {"--data", "FILE", "text or tokens"},
+    {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
+    {"--share", "P", "supervised is a random share of the tokens (default 0.15)"},
+    {"--shuffle-tokens", NULL, "the tokens of each sequence in another order"},
+    {"--batches", "N", "over how many batches (default 16)"},
+    {"--seed", "N", "of the batches and of what is random (default 1)"},
+    {"--json", NULL, "one JSON object"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
+
+const Command command_couple = {"couple", "FILE", "coupling of the gradients of supervised and other tokens", options,
+                                run};
