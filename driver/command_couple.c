@@ -31,10 +31,12 @@ static void choose(const Couple *couple, int64_t batch, bool *mask, int64_t coun
 }
 
 // The tokens of one sequence, tokens and the last target, in another order.
-static void shuffle(const Couple *couple, int64_t batch, int64_t row, int32_t *tokens, int32_t *targets, int64_t time) {
+static void shuffle(const Couple *couple, int64_t batch, int64_t row, int32_t *tokens, int32_t *targets,
+                    int64_t time) {
     for (int64_t i = time; i > 0; i--) {
         int64_t j = (int64_t)(draw(couple, ~batch, row * (time + 1) + i) % (uint64_t)(i + 1));
-        int32_t *a = i == time ? &targets[time - 1] : &tokens[i], *b = j == time ? &targets[time - 1] : &tokens[j];
+        int32_t *a = i == time ? &targets[time - 1] : &tokens[i],
+                *b = j == time ? &targets[time - 1] : &tokens[j];
         int32_t token = *a;
         *a = *b;
         *b = token;
@@ -86,7 +88,8 @@ static void print_text(Ir *ir, const Couple *couple, const char *model, const Co
            (long long)(coupling->batches - coupling->skipped), couple->shuffled ? " of shuffled tokens" : "",
            100 * share(coupling));
     if (coupling->skipped)
-        printf("%lld batches skipped: nothing supervised in them, or everything\n", (long long)coupling->skipped);
+        printf("%lld batches skipped: nothing supervised in them, or everything\n",
+               (long long)coupling->skipped);
     printf("%-24s %10s %10s\n", "", "mean", "deviation");
     bool straight = true;  // then each layer is its only run
     for (size_t i = 0; i < coupling->figures.count; i++)
@@ -114,7 +117,8 @@ static void add_figure(cJSON *json, const CouplingFigure *figure) {
 }
 
 static void print_json(const Couple *couple, const Coupling *coupling) {
-    static const char *const names[COUPLING_PART_COUNT] = {"whole", "outside", "stacks", "layers", "rows", "iterations"};
+    static const char *const names[COUPLING_PART_COUNT] = {"whole",  "outside", "stacks",
+                                                           "layers", "rows",    "iterations"};
     cJSON *json = cJSON_CreateObject(), *lists[COUPLING_PART_COUNT];
     for (int part = 0; part < COUPLING_PART_COUNT; part++)
         lists[part] = part < COUPLING_LAYER ? cJSON_AddObjectToObject(json, names[part])
@@ -142,11 +146,13 @@ static void print_json(const Couple *couple, const Coupling *coupling) {
 
 // ---- The command ----
 
-static bool couple_feed(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed, const Couple *couple) {
+static bool couple_feed(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed,
+                        const Couple *couple) {
     CompileOptions compile;
     int threads = setup_threads(arguments, ir);
     if (!threads || !setup_options(arguments, ir, module, &compile)) return false;
-    Coupling *coupling = coupling_create(ir, module, arguments_text(arguments, "--weights", NULL), &compile, threads);
+    Coupling *coupling =
+        coupling_create(ir, module, arguments_text(arguments, "--weights", NULL), &compile, threads);
     bool good = coupling && measure(couple, feed, coupling);
     if (good && coupling->skipped == coupling->batches)
         good = report_error(ir->diagnostics, NO_PLACE, "E0946",
@@ -169,7 +175,8 @@ static Module *load(const Arguments *arguments, Ir *ir) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
-    Couple couple = {.batches = 16, .seed = 1, .share = 0.15, .shuffled = arguments_flag(arguments, "--shuffle-tokens")};
+    Couple couple = {
+        .batches = 16, .seed = 1, .share = 0.15, .shuffled = arguments_flag(arguments, "--shuffle-tokens")};
     FeedOptions feed_options = {.data = arguments_text(arguments, "--data", NULL),
                                 .format = arguments_text(arguments, "--format", NULL)};
     if (!arguments_integer(arguments, ir, "--batches", 1, &couple.batches) ||
@@ -201,5 +208,5 @@ static const CommandOption options[] = {
     COMPILE_OPTIONS,
     {NULL, NULL, NULL}};
 
-const Command command_couple = {"couple", "FILE", "coupling of the gradients of supervised and other tokens", options,
-                                run};
+const Command command_couple = {"couple", "FILE", "coupling of the gradients of supervised and other tokens",
+                                options, run};

@@ -48,7 +48,8 @@ static bool fill_parameter(const Problem *problem, const Node *node, Tensor tens
     Tensor seed_tensor = tensor_create(problem->ir->arena, type_scalar(problem->ir, ELEMENT_I64)), first;
     seed_tensor.data[0] = (double)seed;
     if (!parameter->initialize) {  // read from a file that need not be there
-        for (int64_t i = 0; i < type_count(tensor.type); i++) tensor.data[i] = 0.2 * uniform(seed, (uint64_t)i);
+        for (int64_t i = 0; i < type_count(tensor.type); i++)
+            tensor.data[i] = 0.2 * uniform(seed, (uint64_t)i);
         return true;
     }
     if (!evaluate_graph(problem->ir->arena, parameter->initialize, &seed_tensor, &first)) return false;

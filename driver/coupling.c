@@ -1,5 +1,6 @@
-// The gradients come from `accumulate`, run twice: with the mask and with its complement. Layers are untied, so
-// that each run of a shared layer has a gradient of its own; their sum is the gradient of the shared layer.
+// The gradients come from `accumulate`, run twice: with the mask and with its complement. Layers are untied,
+// so that each run of a shared layer has a gradient of its own; their sum is the gradient of the shared
+// layer.
 #include "driver/coupling.h"
 
 #include <math.h>
@@ -78,7 +79,8 @@ static size_t add_figure(Coupling *coupling, CouplingFigure figure) {
 
 static bool has_rows(const LayoutStack *stack) {
     for (uint32_t i = stack_first_stacked(stack->node); i < stack->node->operand_count; i++)
-        if (strcmp(graph_type(stack->graph, stack->node->operands[i])->dimensions[0].name, "layer") != 0) return true;
+        if (strcmp(graph_type(stack->graph, stack->node->operands[i])->dimensions[0].name, "layer") != 0)
+            return true;
     return false;
 }
 
@@ -132,7 +134,8 @@ static int64_t gradient_bytes(const Coupling *coupling) {
 static bool start(Coupling *coupling, const TransferSource *source) {
     Runner *runner = coupling->runner;
     Diagnostics *diagnostics = runner->ir->diagnostics;
-    if (!memory_allocate(diagnostics, gradient_bytes(coupling), "a second gradient", &coupling->layout->kept) ||
+    if (!memory_allocate(diagnostics, gradient_bytes(coupling), "a second gradient",
+                         &coupling->layout->kept) ||
         !checkpoint_load_frozen(diagnostics, source->path, source->module, runner->state, source->prefix))
         return false;
     runner_set_integer(runner, ENTRY_TRANSFER, "seed", 1);

@@ -1,5 +1,6 @@
-// Gradient coupling: gamma = <g_S, g_U> / (|g_S| |g_U|), where g_S and g_U are the gradients of the mean loss over
-// the supervised positions of a batch and over the others; for the model and for its parts, over batches.
+// Gradient coupling: gamma = <g_S, g_U> / (|g_S| |g_U|), where g_S and g_U are the gradients of the mean loss
+// over the supervised positions of a batch and over the others; for the model and for its parts, over
+// batches.
 #ifndef CHERRY_DRIVER_COUPLING_H
 #define CHERRY_DRIVER_COUPLING_H
 
@@ -17,23 +18,24 @@ typedef enum CouplingPart {
 
 typedef struct CouplingFigure {
     CouplingPart part;
-    const char *stack;                 // of a layer, rows, an iteration
+    const char *stack;  // of a layer, rows, an iteration
     int32_t layer, entry, iteration;
     double supervised, unsupervised, both;  // of one batch: |g_S|^2, |g_U|^2, <g_S, g_U>
-    int64_t count;                     // batches in which both gradients were there
-    double mean, squares;              // of gamma; sum of squared differences from the mean
+    int64_t count;                          // batches in which both gradients were there
+    double mean, squares;                   // of gamma; sum of squared differences from the mean
 } CouplingFigure;
 
 // Adds to a batch's sums.
 void coupling_add(CouplingFigure *figure, const float *supervised, const float *unsupervised, int64_t count);
-// Ends a batch: gamma of its sums joins the mean, where it has one; the sums start anew. Returns gamma or NAN.
+// Ends a batch: gamma of its sums joins the mean, where it has one; the sums start anew. Returns gamma or
+// NAN.
 double coupling_close(CouplingFigure *figure);
 double coupling_deviation(const CouplingFigure *figure);  // of single batches, NAN below two
 
 typedef struct Coupling {
     Runner *runner;  // of ENTRY_ACCUMULATE, in a model whose layers are untied
     VECTOR(CouplingFigure) figures;
-    int64_t batches, skipped;  // skipped: nothing was supervised, or everything
+    int64_t batches, skipped;      // skipped: nothing was supervised, or everything
     double supervised, positions;  // counts, over all batches
     struct CouplingLayout *layout;
 } Coupling;

@@ -49,8 +49,8 @@ bool formal_type(Context *context, const Formal *formal, const Type **type) {
     if (has_default_type(formal)) return default_data_type(context, formal, type);
     REPORT(context, formal->place, "E0306", "the type of '%s' is not known", formal->name);
     HINT(context,
-         "write %s: f32[batch, ...], or %s: int[batch]; or, a model, `%s = Model from \"weights.safetensors\"` in "
-         "the train block",
+         "write %s: f32[batch, ...], or %s: int[batch]; or, for a model, in the train block `%s = Model from "
+         "\"weights.safetensors\"`",
          formal->name, formal->name, formal->name);
     return false;
 }

@@ -201,8 +201,8 @@ static bool read_value(Context *context, const Statement *objective, const Train
     }
     report_unknown_entry(context, entry->name, "a train block", entry->place);
     if (entry->value->kind == EXPRESSION_NAME && declared_model(context->builder, entry->value->name))
-        HINT(context, "a further model is read from a file: %s = %s from \"weights.safetensors\"", entry->name,
-             entry->value->name);
+        HINT(context, "a further model is read from a file: %s = %s from \"weights.safetensors\"",
+             entry->name, entry->value->name);
     return false;
 }
 
@@ -214,7 +214,8 @@ static bool read_entries(Context *context, const Statement *train, const Stateme
         const TrainEntry *entry = &train->entries.items[i];
         bool has_file = i + 1 < train->entries.count && train->entries.items[i + 1].from;
         if (entry->from && (i == 0 || !train->entries.items[i - 1].value))
-            ok = REPORT(context, entry->place, "E0330", "`from` follows a model: teacher = Dense from \"dense.safetensors\"");
+            ok = REPORT(context, entry->place, "E0330",
+                        "`from` follows a model: teacher = Dense from \"dense.safetensors\"");
         if (entry->from || has_file) continue;  // a further model: build_teacher.c
         if (entry->value) {
             ok = read_value(context, objective, entry, training) && ok;

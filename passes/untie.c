@@ -1,13 +1,12 @@
 // untie-layers: every run of a stored layer becomes a stored layer of its own.
 //
 //   before: x1 = stack(x, trunk.wq[layer=6, ...], trunk.core.gate) {entries=(0 (1..4[row])*8 5)}
-//   after:  x1 = stack(x, trunk.wq[layer=34, ...], trunk.core.gate) {entries=(0..33), rows and marks as before}
-//   transfer: trunk.wq'[i] = trunk.wq[layer of entry i]
+//   after:  x1 = stack(x, trunk.wq[layer=34, ...], trunk.core.gate) {entries=(0..33), rows and marks as
+//   before} transfer: trunk.wq'[i] = trunk.wq[layer of entry i]
 //
-// What each run of a shared layer contributes to its gradient is then a gradient of its own: the sums over the
-// runs of a layer are the gradient before. What entries have by row stays shared.
-// Options: stack (the only one).
-// Requires: a stack. Leaves: each stored layer runs once, in order; random numbers are drawn anew.
+// What each run of a shared layer contributes to its gradient is then a gradient of its own: the sums over
+// the runs of a layer are the gradient before. What entries have by row stays shared. Options: stack (the
+// only one). Requires: a stack. Leaves: each stored layer runs once, in order; random numbers are drawn anew.
 #include "passes/module_pass.h"
 
 typedef struct Untie {
