@@ -259,14 +259,12 @@ static void check_callable(Context *context, Statement *statement, Scope *outer,
     for (size_t i = 0; i < statement->formals.count; i++) {
         const Formal *formal = &statement->formals.items[i];
         bool is_name = formal->type && formal->type->element && strcmp(formal->type->element, "dim") == 0;
-        // What is neither a model nor data that needs no annotation is a further model.
-        bool is_model = statement->kind == STATEMENT_OBJECTIVE && !formal->otherwise && !formal->type &&
-                        (i == 0 || !has_default_type(formal));
+        bool is_open = !formal->type && !has_default_type(formal);
         const Type *type;
         Thing thing = THING_MISSING;
         if (formal->otherwise && !is_name)
             thing = evaluate(&inner, formal->otherwise);
-        else if (is_name || is_model)
+        else if (is_name || is_open)
             thing = THING_MISSING;
         else if (formal->type ? formal_type(&inner, formal, &type) : default_data_type(&inner, formal, &type))
             thing =
