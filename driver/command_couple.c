@@ -174,6 +174,15 @@ static Module *load(const Arguments *arguments, Ir *ir) {
     return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
 }
 
+static bool read_supervise(const Arguments *arguments, Ir *ir, double *share) {
+    const char *text = arguments_text(arguments, "--supervise", "random:0.15");
+    char *end = NULL;
+    if (strncmp(text, "random:", 7) == 0) *share = strtod(text + 7, &end);
+    if (end && end != text + 7 && !*end && *share > 0 && *share < 1) return true;
+    return report_error(ir->diagnostics, NO_PLACE, "E0945",
+                        "--supervise wants random:P with a share P between 0 and 1, not '%s'", text);
+}
+
 static int run(const Arguments *arguments, Ir *ir) {
     Couple couple = {
         .batches = 16, .seed = 1, .share = 0.15, .shuffled = arguments_flag(arguments, "--shuffle-tokens")};
@@ -181,7 +190,7 @@ static int run(const Arguments *arguments, Ir *ir) {
                                 .format = arguments_text(arguments, "--format", NULL)};
     if (!arguments_integer(arguments, ir, "--batches", 1, &couple.batches) ||
         !arguments_integer(arguments, ir, "--seed", 0, &couple.seed) ||
-        !arguments_number(arguments, ir, "--share", 0, &couple.share))
+        !read_supervise(arguments, ir, &couple.share))
         return EXIT_USER_ERROR;
     if (!arguments_text(arguments, "--weights", NULL) || !feed_options.data) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "couple needs --weights W and --data FILE");
@@ -199,7 +208,7 @@ static const CommandOption options[] = {
     {"--weights", "W", "model.safetensors of a run"},
     {"--data", "FILE", "text or tokens"},
     {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
-    {"--share", "P", "supervised is a random share of the tokens (default 0.15)"},
+    {"--supervise", "random:P", "supervised is a random share of the tokens (default 0.15)"},
     {"--shuffle-tokens", NULL, "the tokens of each sequence in another order"},
     {"--batches", "N", "over how many batches (default 16)"},
     {"--seed", "N", "of the batches and of what is random (default 1)"},
