@@ -347,6 +347,8 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
 // of `objective`. Where they are stored, their derivations go to the module. False after errors.
 bool teachers_create(Builder *builder, const Statement *train, const Statement *objective, bool stored,
                      Teachers *teachers);
+// No parameter of the trained model is called as if it were the teacher's.
+bool teacher_check_paths(Builder *builder, const Teacher *teacher, const Model *model);
 
 // ---- build_train.c ----
 bool train_read(Builder *builder, const Statement *train, Training *training);

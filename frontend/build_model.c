@@ -184,6 +184,11 @@ static Statement *find_objective(Builder *builder, const char *name, Place place
 static Statement *asked_objective(Builder *builder) {
     const char *name = names_intern(builder->ir->names, builder->options->objective);
     Statement *objective = declared_objective(&builder->prelude, name);
+    // Settings of the objective that it stands in for are no mistake.
+    const Statement *own =
+        builder->train ? declared_objective(&builder->user, builder->train->objective) : NULL;
+    for (size_t i = 0; own && i < own->formals.count; i++)
+        builder_setting_text(builder, own->formals.items[i].name);
     return objective ? objective : find_objective(builder, name, NO_PLACE);
 }
 
@@ -242,7 +247,10 @@ bool model_build_entries(Builder *builder, Model *model, const Statement *train,
     if (keep && loss) module_add_graph(builder->module, loss);
     if (keep && evaluation) module_add_graph(builder->module, evaluation);
     if (keep && logits) module_add_graph(builder->module, logits);
-    for (size_t i = 0; i < teachers.count; i++) model_check_rest(builder, teachers.items[i].model);
+    for (size_t i = 0; i < teachers.count; i++) {
+        model_check_rest(builder, teachers.items[i].model);
+        teacher_check_paths(builder, &teachers.items[i], model);
+    }
     return diagnostics_error_count(builder->ir->diagnostics) == 0;
 }
 

@@ -1,5 +1,7 @@
 // Further models of a train block, `teacher = Dense from "dense.safetensors"`: models whose weights are read
 // and never trained. They stand for arguments of the objective that have no default.
+#include <string.h>
+
 #include "frontend/build.h"
 
 static const Formal *model_formal(const Statement *objective, const char *name) {
@@ -64,4 +66,19 @@ bool teachers_create(Builder *builder, const Statement *train, const Statement *
         ok = create(&context, entry, set ? set : file, stored, teachers) && ok;
     }
     return ok;
+}
+
+bool teacher_check_paths(Builder *builder, const Teacher *teacher, const Model *model) {
+    Context context = {.builder = builder};
+    size_t length = strlen(teacher->name);
+    for (size_t i = 0; i < model->slots.count; i++) {
+        const ParameterSlot *slot = model->slots.items[i];
+        if (strncmp(slot->path, teacher->name, length) != 0 || slot->path[length] != '.') continue;
+        REPORT(&context, slot->place, "E0332", "%s could be a parameter of the further model '%s'", slot->path,
+               teacher->name);
+        HINT(&context, "rename the argument of the objective, or what is called '%s' in %s", teacher->name,
+             model->name);
+        return false;
+    }
+    return true;
 }
