@@ -72,12 +72,14 @@ static const char *figure_name(Arena *arena, const CouplingFigure *figure) {
             return "outside of stacks";
         case COUPLING_STACKS:
             return "stacks";
+        case COUPLING_PARAMETER:
+            return figure->name;
         case COUPLING_LAYER:
-            return arena_format(arena, "%s.%d", figure->stack, figure->layer);
+            return arena_format(arena, "%s.%d", figure->name, figure->layer);
         case COUPLING_ROWS:
-            return arena_format(arena, "%s, by iteration", figure->stack);
+            return arena_format(arena, "%s, by iteration", figure->name);
         default:
-            return arena_format(arena, "%s.%d, run %d", figure->stack, figure->layer, figure->iteration + 1);
+            return arena_format(arena, "%s.%d, run %d", figure->name, figure->layer, figure->iteration + 1);
     }
 }
 
@@ -117,19 +119,20 @@ static void add_figure(cJSON *json, const CouplingFigure *figure) {
 }
 
 static void print_json(const Couple *couple, const Coupling *coupling) {
-    static const char *const names[COUPLING_PART_COUNT] = {"whole",  "outside", "stacks",
+    static const char *const names[COUPLING_PART_COUNT] = {"whole",  "outside", "stacks",    "parameters",
                                                            "layers", "rows",    "iterations"};
     cJSON *json = cJSON_CreateObject(), *lists[COUPLING_PART_COUNT];
     for (int part = 0; part < COUPLING_PART_COUNT; part++)
-        lists[part] = part < COUPLING_LAYER ? cJSON_AddObjectToObject(json, names[part])
-                                            : cJSON_AddArrayToObject(json, names[part]);
+        lists[part] = part < COUPLING_PARAMETER ? cJSON_AddObjectToObject(json, names[part])
+                                                : cJSON_AddArrayToObject(json, names[part]);
     for (size_t i = 0; i < coupling->figures.count; i++) {
         const CouplingFigure *figure = &coupling->figures.items[i];
         cJSON *item = lists[figure->part];
-        if (figure->part >= COUPLING_LAYER) {
+        if (figure->part >= COUPLING_PARAMETER) {
             item = cJSON_CreateObject();
             cJSON_AddItemToArray(lists[figure->part], item);
-            cJSON_AddStringToObject(item, "stack", figure->stack);
+            cJSON_AddStringToObject(item, figure->part == COUPLING_PARAMETER ? "name" : "stack",
+                                    figure->name);
         }
         if (figure->part == COUPLING_ITERATION) cJSON_AddNumberToObject(item, "entry", figure->entry);
         if (figure->part == COUPLING_LAYER || figure->part == COUPLING_ITERATION)

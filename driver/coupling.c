@@ -84,25 +84,41 @@ static bool has_rows(const LayoutStack *stack) {
     return false;
 }
 
+// The stack whose parameter is called `path`, or NULL.
+static const LayoutStack *stack_of(const CouplingLayout *layout, const char *path) {
+    for (size_t i = 0; i < layout->stacks.count; i++) {
+        const LayoutStack *stack = &layout->stacks.items[i];
+        size_t length = strlen(stack->name);
+        if (strncmp(path, stack->name, length) == 0 && path[length] == '.') return stack;
+    }
+    return NULL;
+}
+
 static void make_figures(Coupling *coupling) {
     CouplingLayout *layout = coupling->layout;
+    const State *state = coupling->runner->state;
     for (int part = COUPLING_WHOLE; part <= COUPLING_STACKS; part++)
         add_figure(coupling, (CouplingFigure){.part = (CouplingPart)part});
+    for (size_t i = 0; i < state_count(state); i++) {
+        const StateBuffer *buffer = state_buffer(state, i);
+        if (buffer->role == ROLE_GRADIENT && !stack_of(layout, buffer->name))
+            add_figure(coupling, (CouplingFigure){.part = COUPLING_PARAMETER, .name = buffer->name});
+    }
     for (size_t s = 0; s < layout->stacks.count; s++) {
         LayoutStack *stack = &layout->stacks.items[s];
         stack->first_layer = coupling->figures.count;
         stack->rows = SIZE_MAX;
         for (int32_t i = 0; i < stack->layers; i++)
-            add_figure(coupling, (CouplingFigure){.part = COUPLING_LAYER, .stack = stack->name, .layer = i});
+            add_figure(coupling, (CouplingFigure){.part = COUPLING_LAYER, .name = stack->name, .layer = i});
         if (has_rows(stack))
-            stack->rows = add_figure(coupling, (CouplingFigure){.part = COUPLING_ROWS, .stack = stack->name});
+            stack->rows = add_figure(coupling, (CouplingFigure){.part = COUPLING_ROWS, .name = stack->name});
     }
     for (size_t s = 0; s < layout->stacks.count; s++) {
         LayoutStack *stack = &layout->stacks.items[s];
         stack->first_entry = coupling->figures.count;
         for (uint32_t i = 0; i < stack->count; i++)
             add_figure(coupling, (CouplingFigure){.part = COUPLING_ITERATION,
-                                                  .stack = stack->name,
+                                                  .name = stack->name,
                                                   .layer = stack->entries[i].layer,
                                                   .entry = (int32_t)i,
                                                   .iteration = stack->entries[i].iteration});
@@ -233,25 +249,21 @@ static void add_stored(Coupling *coupling, const LayoutStack *stack, const float
 }
 
 static void add_parameter(Coupling *coupling, const StateBuffer *buffer, const float *supervised) {
-    const CouplingLayout *layout = coupling->layout;
     const float *unsupervised = (const float *)(const void *)buffer->data;
+    const LayoutStack *stack = stack_of(coupling->layout, buffer->name);
     int64_t count = type_count(buffer->type);
     CouplingFigure *figures = coupling->figures.items, sums = {0};
-    CouplingFigure *part = &figures[COUPLING_OUTSIDE];
-    for (size_t i = 0; i < layout->stacks.count; i++) {
-        const LayoutStack *stack = &layout->stacks.items[i];
-        if (stack_stores(stack->graph, stack->node, buffer->name)) {
-            add_stored(coupling, stack, supervised, unsupervised, count);
-            return;
-        }
-        size_t length = strlen(stack->name);
-        bool inside = strncmp(buffer->name, stack->name, length) == 0 && buffer->name[length] == '.';
-        if (inside && stack->rows != SIZE_MAX) part = &figures[stack->rows];
+    if (stack && stack_stores(stack->graph, stack->node, buffer->name)) {
+        add_stored(coupling, stack, supervised, unsupervised, count);
+        return;
     }
     coupling_add(&sums, supervised, unsupervised, count);
-    add_sums(part, &sums);
     add_sums(&figures[COUPLING_WHOLE], &sums);
-    if (part->part == COUPLING_ROWS) add_sums(&figures[COUPLING_STACKS], &sums);
+    add_sums(&figures[stack ? COUPLING_STACKS : COUPLING_OUTSIDE], &sums);
+    if (stack && stack->rows != SIZE_MAX) add_sums(&figures[stack->rows], &sums);
+    for (size_t i = 0; i < coupling->figures.count; i++)
+        if (figures[i].part == COUPLING_PARAMETER && strcmp(figures[i].name, buffer->name) == 0)
+            add_sums(&figures[i], &sums);
 }
 
 void coupling_measure(Coupling *coupling) {

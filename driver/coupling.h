@@ -10,6 +10,7 @@ typedef enum CouplingPart {
     COUPLING_WHOLE,
     COUPLING_OUTSIDE,    // parameters outside of stacks: embedding, head, last norm
     COUPLING_STACKS,     // all others
+    COUPLING_PARAMETER,  // one outside of stacks
     COUPLING_LAYER,      // a stored layer: the sum over its runs
     COUPLING_ROWS,       // what each iteration of a stack has of its own
     COUPLING_ITERATION,  // one run of a stored layer, its gradient by itself
@@ -18,7 +19,7 @@ typedef enum CouplingPart {
 
 typedef struct CouplingFigure {
     CouplingPart part;
-    const char *stack;  // of a layer, rows, an iteration
+    const char *name;  // of the parameter; of the stack
     int32_t layer, entry, iteration;
     double supervised, unsupervised, both;  // of one batch: |g_S|^2, |g_U|^2, <g_S, g_U>
     int64_t count;                          // batches in which both gradients were there
