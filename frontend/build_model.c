@@ -153,6 +153,7 @@ static bool bind_objective(Context *context, const Statement *train, Model *mode
             thing.place = formal->place;
             scope_bind(context->builder, scope, formal->name, thing);
         } else if (!add_data(context, formal, scope, data)) {
+            if (train) NOTE(context, train->objective_place, "of this train block");
             ok = false;
         }
     }
