@@ -9,7 +9,7 @@ enum { TRAINING_ENTRIES = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
 
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
 typedef struct Summary {
-    int64_t parameters, stored_layers, effective_layers;
+    int64_t parameters, frozen_parameters, stored_layers, effective_layers;
     double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;
 } Summary;
 
@@ -34,6 +34,12 @@ static int64_t layers_known(const Graph *graph, uint32_t id) {
     return known;
 }
 
+// A stack whose weights are those of a further model.
+static bool is_frozen(const Graph *graph, const Node *stack) {
+    const Node *last = graph_node(graph, stack->operands[stack->operand_count - 1].node);
+    return last->op == OP_input && attribute_integer(last, ATTRIBUTE_role, 0) == ROLE_FROZEN;
+}
+
 static void count_layers(const Module *module, Summary *summary) {
     for (size_t i = 0; i < module->graphs.count; i++) {
         const Graph *graph = module->graphs.items[i];
@@ -42,7 +48,7 @@ static void count_layers(const Module *module, Summary *summary) {
             continue;
         for (uint32_t id = 0; id < graph->nodes.count; id++) {
             const Node *node = graph_node(graph, id);
-            if (node->op != OP_stack) continue;
+            if (node->op != OP_stack || is_frozen(graph, node)) continue;
             int64_t stored = layers_read(node), known = layers_known(graph, id);
             if (stored > known) summary->stored_layers += stored - known;
             summary->effective_layers += attribute_find(node, ATTRIBUTE_entries)->count;
@@ -64,7 +70,8 @@ static double training_bytes(Compilation *compilation) {
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
     if (!setup_options(arguments, ir, module, &options)) return false;
-    summary->parameters = module_parameter_count(module);
+    summary->parameters = module_parameter_count(module, false);
+    summary->frozen_parameters = module_parameter_count(module, true);
     count_layers(module, summary);
     if (!module->has_training) return true;
     Compilation *compilation =
@@ -94,6 +101,8 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
 static void print_json(const Summary *summary) {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "parameters", (double)summary->parameters);
+    if (summary->frozen_parameters)
+        cJSON_AddNumberToObject(json, "frozen_parameters", (double)summary->frozen_parameters);
     cJSON_AddNumberToObject(json, "stored_layers", (double)summary->stored_layers);
     cJSON_AddNumberToObject(json, "effective_layers", (double)summary->effective_layers);
     cJSON_AddNumberToObject(json, "flops_per_token", summary->flops_per_token);
@@ -106,6 +115,8 @@ static void print_json(const Summary *summary) {
 static void print_text(const Module *module, const Summary *summary) {
     printf("model              %s\n", module->name);
     printf("parameters         %lld\n", (long long)summary->parameters);
+    if (summary->frozen_parameters)
+        printf("of further models  %lld, read and not trained\n", (long long)summary->frozen_parameters);
     printf("layers             %lld stored, %lld effective\n", (long long)summary->stored_layers,
            (long long)summary->effective_layers);
     if (!module->has_training) return;

@@ -3,6 +3,7 @@
 
 #include "driver/commands.h"
 #include "driver/feed.h"
+#include "driver/frozen.h"
 #include "driver/json.h"
 #include "driver/setup.h"
 #include "driver/tokenizer.h"
@@ -42,6 +43,7 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     if (!runner) return false;
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
+                frozen_load(module, runner->state) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
     if (good && !isfinite(evaluated.loss))
         good = report_error(ir->diagnostics, NO_PLACE, "E0913",
@@ -68,7 +70,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!tokenizer) return EXIT_USER_ERROR;
     feed_options.tokenizer = tokenizer;
     feed_options.seed = (uint64_t)seed;
-    Feed *feed = feed_open(ir, module, &feed_options);
+    Feed *feed = frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
     bool good = feed && evaluate(arguments, ir, module, feed, weights);
     feed_close(feed);
     tokenizer_release(tokenizer);

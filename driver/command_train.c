@@ -4,6 +4,7 @@
 
 #include "driver/commands.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/setup.h"
 #include "driver/tokenizer.h"
 #include "driver/trainer.h"
@@ -55,7 +56,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     if (!runner) return false;
     CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
     printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n",
-           module->name, (long long)module_parameter_count(module), runner->compile_seconds,
+           module->name, (long long)module_parameter_count(module, false), runner->compile_seconds,
            statistics.distinct, statistics.cached, threads);
     fflush(stdout);
     Generator generator;
@@ -93,7 +94,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!tokenizer) return EXIT_USER_ERROR;
     feed_options.tokenizer = tokenizer;
     feed_options.seed = (uint64_t)module->training.seed;
-    Feed *feed = feed_open(ir, module, &feed_options);
+    Feed *feed = frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
     bool good = feed && train(arguments, ir, module, feed, tokenizer);
     feed_close(feed);
     tokenizer_release(tokenizer);

@@ -98,9 +98,8 @@ int64_t feed_tokens_per_batch(const Feed *feed) {
     return feed->tokens ? token_feed_batch(feed->tokens) : feed->batch;
 }
 
-bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed,
-                bool complement) {
-    if (feed->tokens) return token_feed_train(feed->tokens, runner, step, micro, micro_count, seed, complement);
+bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed) {
+    if (feed->tokens) return token_feed_train(feed->tokens, runner, step, micro, micro_count, seed);
     for (int64_t i = 0; i < feed->batch; i++)
         feed->row_list[i] = row_shuffled(&feed->train_rows, (uint64_t)seed, step, micro * feed->batch + i,
                                          micro_count * feed->batch);

@@ -29,10 +29,8 @@ bool feed_is_text(const Feed *feed);  // the tokenizer made the tokens
 bool feed_has_valid(const Feed *feed);
 int64_t feed_tokens_per_batch(const Feed *feed);
 
-// Fills the inputs of ENTRY_ACCUMULATE with micro-batch `micro` of `step`; `complement`: the tokens that are
-// not supervised are, and the other way round.
-bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed,
-                bool complement);
+// Fills the inputs of ENTRY_ACCUMULATE with micro-batch `micro` of `step`.
+bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed);
 
 typedef struct Evaluated {
     double loss;  // mean over every held-out token (or row)

@@ -62,9 +62,10 @@ bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed) 
     return report_error(ir->diagnostics, NO_PLACE, "E0901", "--share wants a share above 0, at most 1");
 }
 
-int64_t module_parameter_count(const Module *module) {
+int64_t module_parameter_count(const Module *module, bool frozen) {
     int64_t count = 0;
     for (size_t i = 0; i < module->parameters.count; i++)
-        count += type_count(module->parameters.items[i].type);
+        if ((module->parameters.items[i].file != NULL) == frozen)
+            count += type_count(module->parameters.items[i].type);
     return count;
 }

@@ -44,6 +44,7 @@ int setup_threads(const Arguments *arguments, Ir *ir);
 // --supervise, --shuffle-tokens, --share; false after an error.
 bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed);
 
-int64_t module_parameter_count(const Module *module);
+// Of the model itself, or, frozen, of the further models of its train block.
+int64_t module_parameter_count(const Module *module, bool frozen);
 
 #endif

@@ -227,10 +227,9 @@ static void drop_rows(const TokenFeed *feed, const TokenReader *reader) {
 }
 
 bool token_feed_train(TokenFeed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count,
-                      int64_t seed, bool complement) {
+                      int64_t seed) {
     (void)micro_count;
     TokenReader *reader = bind_inputs(feed, &feed->train_inputs, runner, ENTRY_ACCUMULATE);
-    reader->complement = complement;
     int64_t span = feed->time + reader->reach - 1;
     for (int64_t row = 0; row < feed->batch; row++) {
         int64_t start = token_window(&feed->train, (uint64_t)seed, step, micro * feed->batch + row, span);
@@ -266,7 +265,6 @@ static void add_losses(TokenFeed *feed, const Runner *runner, const int64_t *tar
 
 bool token_feed_evaluate(TokenFeed *feed, Runner *runner, int64_t limit, Evaluated *evaluated) {
     TokenReader *reader = bind_inputs(feed, &feed->valid_inputs, runner, ENTRY_EVALUATE);
-    reader->complement = false;
     reader->columns[reader->count++] = (TokenColumn){.by = 1, .marks = feed->marks};
     int64_t *targets = ARENA_ARRAY(feed->ir->arena, int64_t, feed->batch);
     int64_t windows = token_sequence_windows(&feed->valid, feed->time);

@@ -13,7 +13,7 @@ bool token_feed_is_text(const TokenFeed *feed);  // the tokenizer made the token
 bool token_feed_has_valid(const TokenFeed *feed);
 int64_t token_feed_batch(const TokenFeed *feed);  // tokens
 bool token_feed_train(TokenFeed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count,
-                      int64_t seed, bool complement);
+                      int64_t seed);
 bool token_feed_evaluate(TokenFeed *feed, Runner *runner, int64_t limit, Evaluated *evaluated);
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/schedule.h"
 #include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
@@ -79,6 +80,7 @@ static bool open_run(Trainer *trainer) {
     if (found && !checkpoint_load(ir->diagnostics, trainer->checkpoint_path, trainer->runner->module,
                                   trainer->runner->state, &trainer->position))
         return false;
+    if (!frozen_load(trainer->runner->module, trainer->runner->state)) return false;
     if (!found) runner_initialize(trainer->runner, trainer->position.seed);
     if (!found && options->weights &&
         !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
@@ -101,7 +103,7 @@ static bool accumulate(Trainer *trainer, double *loss) {
     *loss = 0;
     for (int64_t micro = 0; micro < training->accumulate; micro++) {
         int64_t step = trainer->position.step;
-        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed, false))
+        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed))
             return false;
         uint64_t seed =
             hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step),

@@ -164,7 +164,7 @@ static const struct Kind *find_kind(const Expression *value) {
     return NULL;
 }
 
-static Statement *model_named(Builder *builder, const char *name, Place place) {
+Statement *model_named(Builder *builder, const char *name, Place place) {
     Declaration *declaration = declaration_find(&builder->user, name);
     if (declaration && declaration->statement && declaration->statement->kind == STATEMENT_MODEL)
         return declaration->statement;
@@ -227,7 +227,7 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
     Ir *ir = builder->ir;
     for (int length = 0; statement->value; length++) {
         const struct Kind *kind = find_kind(statement->value);
-        Derivation step = {.name = statement->name, .place = statement->value->place};
+        Derivation step = {.name = *prefix ? NULL : statement->name, .place = statement->value->place};
         Derive derive = {builder, statement->value, prefix, &step};
         statement->visited = true;
         if (!kind) {

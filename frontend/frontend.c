@@ -105,7 +105,7 @@ static Statement *choose_model(Builder *builder) {
 static Model *check_model(Builder *builder, Statement *statement) {
     Derivations steps = {0};
     statement = derive_base(builder, statement, "", &steps);
-    return statement ? model_create(builder, statement, false) : NULL;
+    return statement ? model_create(builder, statement, "", NULL, false) : NULL;
 }
 
 static Model *build_chosen(Builder *builder, Statement *statement) {
@@ -115,7 +115,7 @@ static Model *build_chosen(Builder *builder, Statement *statement) {
     builder->module->name = statement->name;
     if (builder->train)
         builder->module->has_training = train_read(builder, builder->train, &builder->module->training);
-    Model *model = model_create(builder, statement, true);
+    Model *model = model_create(builder, statement, "", NULL, true);
     if (!model) return NULL;
     model_build_entries(builder, model, builder->train, true);
     size_t count = builder->graphs.count;

@@ -37,7 +37,7 @@ typedef struct Module Module;
 
 // A step from one model to the next: a module pass with its options.
 typedef struct Derivation {
-    const char *name;          // of the model that it makes
+    const char *name;          // of the model that it makes; NULL: a further model, not the one trained
     const char *passes;        // "average-layers{stack=trunk, to=6}"
     Place place;               // where the file says so
     VECTOR(Module *) experts;  // fuse-experts: those after the first, with derivations of their own

@@ -118,17 +118,6 @@ static bool read_options(Average *average) {
 
 // ---- The new module ----
 
-static bool shrink_parameter(const Average *average, Parameter *parameter) {
-    Ir *ir = average->context->ir;
-    Type type = *parameter->type;
-    type.dimensions[0].extent = average->after;
-    parameter->type = type_make(ir, type.element, type.rank, type.dimensions);
-    if (!parameter->initialize) return true;
-    parameter->initialize =
-        graph_retype(parameter->initialize, parameter->initialize->name, type.dimensions, 1);
-    return parameter->initialize != NULL;
-}
-
 static bool shorten(Rewrite *rewrite, uint32_t id) {
     const Average *average = rewrite->data;
     const Node *node = graph_node(rewrite->from, id);
@@ -160,16 +149,11 @@ static Value mean_of_group(const Average *average, Graph *graph, Value old, cons
     return build_cast(graph, sum, graph_type(graph, old)->element, place);
 }
 
-static Value average_value(const Average *average, Graph *graph, Value old) {
-    Place place = average->context->place;
-    Value *layers = ARENA_ARRAY(graph->ir->arena, Value, average->after);
-    Dimension one = {.name = names_intern(graph->ir->names, "layer"), .extent = 1};
-    for (int64_t i = 0; i < average->after; i++) {
-        Value mean = mean_of_group(average, graph, old, &average->groups[i]);
-        layers[i] = build_broadcast(graph, mean, &one, 1, place);
-    }
-    Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
-    return graph_add(graph, OP_concat, layers, (uint32_t)average->after, &along, 1, place);
+static Value average_value(const Average *average, Transfer *transfer, Value old) {
+    Value *layers = ARENA_ARRAY(transfer->graph->ir->arena, Value, average->after);
+    for (int64_t i = 0; i < average->after; i++)
+        layers[i] = mean_of_group(average, transfer->graph, old, &average->groups[i]);
+    return transfer_stack(transfer, layers, (uint32_t)average->after);
 }
 
 Module *average_layers(PassContext *context, const Module *module) {
@@ -188,10 +172,10 @@ Module *average_layers(PassContext *context, const Module *module) {
     for (size_t i = 0; i < result->parameters.count; i++) {
         Parameter *parameter = &result->parameters.items[i];
         if (!stack_stores(graph, stack, parameter->path)) continue;
-        if (!shrink_parameter(&average, parameter)) return NULL;
+        if (!module_pass_set_layers(context->ir, parameter, average.after)) return NULL;
         if (parameter->file) continue;
         Value old = transfer_source(&transfer, module, -1, parameter->path);
-        transfer_result(&transfer, parameter->path, average_value(&average, transfer.graph, old));
+        transfer_result(&transfer, parameter->path, average_value(&average, &transfer, old));
     }
     result->groups.count = 0;
     for (int64_t i = 0; i < average.after; i++)

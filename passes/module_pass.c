@@ -53,6 +53,14 @@ uint32_t stack_first_stacked(const Node *stack) {
                       attribute_integer(stack, ATTRIBUTE_invariant, 0));
 }
 
+int64_t stack_layers(const Graph *graph, const Node *stack) {
+    for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
+        const Dimension *front = &graph_type(graph, stack->operands[i])->dimensions[0];
+        if (strcmp(front->name, "layer") == 0) return front->extent;
+    }
+    return 1;
+}
+
 bool stack_stores(const Graph *graph, const Node *stack, const char *path) {
     for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
         const Node *input = graph_node(graph, stack->operands[i].node);
@@ -60,14 +68,6 @@ bool stack_stores(const Graph *graph, const Node *stack, const char *path) {
             return strcmp(input->types[0]->dimensions[0].name, "layer") == 0;
     }
     return false;
-}
-
-int64_t stack_layers(const Graph *graph, const Node *stack) {
-    for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
-        const Dimension *front = &graph_type(graph, stack->operands[i])->dimensions[0];
-        if (strcmp(front->name, "layer") == 0) return front->extent;
-    }
-    return 1;
 }
 
 bool stack_is_straight(const Graph *graph, const Node *stack) {
@@ -150,6 +150,16 @@ Module *module_pass_rewrite(PassContext *context, const Module *module, Module *
     return result;
 }
 
+bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers) {
+    Type type = *parameter->type;
+    type.dimensions[0].extent = layers;
+    parameter->type = type_make(ir, type.element, type.rank, type.dimensions);
+    if (!parameter->initialize) return true;
+    parameter->initialize =
+        graph_retype(parameter->initialize, parameter->initialize->name, type.dimensions, 1);
+    return parameter->initialize != NULL;
+}
+
 // ---- Transfers ----
 
 Transfer transfer_begin(PassContext *context) {
@@ -177,6 +187,16 @@ Value transfer_initial(Transfer *transfer, const Parameter *parameter) {
     Value value;
     graph_inline(graph, parameter->initialize, &transfer->seed, &value);
     return value;
+}
+
+Value transfer_stack(Transfer *transfer, const Value *layers, uint32_t count) {
+    Graph *graph = transfer->graph;
+    Place place = transfer->context->place;
+    Dimension one = {.name = names_intern(graph->ir->names, "layer"), .extent = 1};
+    Value *parts = ARENA_ARRAY(graph->ir->arena, Value, count);
+    for (uint32_t i = 0; i < count; i++) parts[i] = build_broadcast(graph, layers[i], &one, 1, place);
+    Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
+    return graph_add(graph, OP_concat, parts, count, &along, 1, place);
 }
 
 void transfer_result(Transfer *transfer, const char *path, Value value) {

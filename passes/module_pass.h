@@ -37,6 +37,9 @@ Value module_pass_parameter(Graph *graph, const Module *module, const char *path
 // Puts inputs in order: parameters as in the module, then everything else as it came.
 void module_pass_order(Graph *graph, const Module *module);
 
+// Another number of stored layers for a parameter that is stored per layer; false after errors.
+bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers);
+
 // ---- Transfers ----
 
 // A graph that gives the new parameters from the old ones.
@@ -51,6 +54,8 @@ Transfer transfer_begin(PassContext *context);
 Value transfer_source(Transfer *transfer, const Module *from, int source, const char *path);
 // The start of a new parameter.
 Value transfer_initial(Transfer *transfer, const Parameter *parameter);
+// Layers, one after the other, as a parameter that is stored per layer.
+Value transfer_stack(Transfer *transfer, const Value *layers, uint32_t count);
 void transfer_result(Transfer *transfer, const char *path, Value value);
 // Results are checked against `result`'s parameters; those that nothing was said about are copied from the
 // only source. False after errors.

@@ -49,7 +49,8 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
 // parameter; all of them are reported, with names and numbers.
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state);
 
-// The same for weights of another model: into the frozen buffers called `prefix` and their paths.
+// The same for weights of another model: into the frozen buffers called `prefix` and their paths. `state` NULL:
+// the file is only checked.
 bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
                             const char *prefix);
 

@@ -157,7 +157,7 @@ static bool read_window(Diagnostics *diagnostics, const TokenReader *reader, con
         if (token >= reader->vocabulary || token > INT32_MAX)
             return report_id(diagnostics, file, start + i, reader->vocabulary);
         reader->ids[i] = (int32_t)token;
-        reader->marks[i] = (file->marks ? file->marks[start + i] : 1) != reader->complement;
+        reader->marks[i] = file->marks ? file->marks[start + i] : 1;
     }
     return true;
 }

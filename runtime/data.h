@@ -91,7 +91,6 @@ typedef struct TokenReader {
     int64_t reach;         // the largest `by`, at least 1
     int64_t vocabulary;
     bool shuffle;          // the tokens of a window change places, each with its mark
-    bool complement;       // marks say the opposite
     TokenColumn *columns;
     size_t count;
     int32_t *ids;          // room for time + reach

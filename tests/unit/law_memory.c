@@ -118,6 +118,8 @@ static void test_vocabulary(void **state) {
                            "layers=1", "batch=8",  "time=256",  "accumulate=1", NULL};
     check_vocabulary("models/nano.cherry", nano, "vocab=8192", "vocab=16384");
     check_vocabulary("models/llama.cherry", llama, "vocab=8192", "vocab=16384");
+    const char *distill[] = {"batch=8", "time=256", NULL};  // neither the student's logits nor the teacher's
+    check_vocabulary("tests/data/distill.cherry", distill, "vocab=8192", "vocab=16384");
 }
 
 // Heads over the same table each have logits of their own, and none is ever whole; their gradients go into
