@@ -274,6 +274,7 @@ static const struct Proof {
     {"average-layers", "weights", "none"},
     {"unroll-recurrent", "start", "skip"},
     {"unroll-recurrent", "learn", "gate+step+adapter"},
+    {"fuse-experts", "balance", "0"},
 };
 
 static PassRequest *proof_request(PassContext *context, const PassRequest *request) {
