@@ -306,14 +306,20 @@ static bool end_experts(Rewrite *rewrite, Experts *experts, uint32_t id) {
     return true;
 }
 
-// A parameter behind the head: mixed like what the head made, or summed where it is no longer about single
-// positions.
+// What is left of the dimension where no position is: the mean.
+static Value level(const Experts *experts, Graph *graph, Value value, Place place) {
+    Value sum = build_reduce(graph, OP_sum, value, &experts->dimension.name, 1, place);
+    Value share = build_constant(graph, graph_type(graph, value)->element, 1.0 / experts->count, place);
+    return build_binary(graph, OP_mul, sum, share, place);
+}
+
+// A parameter behind the head: mixed like what the head made.
 static Value mix(const Experts *experts, Graph *graph, Value value, Value weights, const Node *node) {
     const char *expert = experts->dimension.name;
     const Type *type = graph_type(graph, weights);
     for (int i = 0; i < type->rank; i++)
         if (type->dimensions[i].name != expert && type_find(node->types[0], type->dimensions[i].name) < 0)
-            return build_reduce(graph, OP_sum, value, &expert, 1, node->place);
+            return level(experts, graph, value, node->place);
     weights = build_cast(graph, weights, graph_type(graph, value)->element, node->place);
     return build_dot(graph, weights, value, &expert, 1, node->place);
 }
@@ -344,14 +350,23 @@ static bool widen_node(Rewrite *rewrite, uint32_t id) {
     return true;
 }
 
-static bool check_outputs(const Experts *experts, const Module *module) {
+// A number that no head had a part in, of each expert: the mean of them.
+static bool end_output(const Experts *experts, Graph *graph, Output *output, const Type *type) {
+    Place place = graph_node(graph, output->value.node)->place;
+    if (graph_type(graph, output->value) == type) return true;
+    if (type->rank || !element_is_float(type->element)) return false;
+    output->value = level(experts, graph, output->value, place);
+    return true;
+}
+
+static bool end_outputs(const Experts *experts, const Module *module) {
     for (size_t g = 0; g < module->graphs.count; g++) {
         const Graph *before = module->graphs.items[g];
         if (!module_is_entry(module, before)) continue;
-        const Graph *after = module_find_graph(experts->result, before->name);
+        Graph *after = module_find_graph(experts->result, before->name);
         for (size_t i = 0; i < before->outputs.count; i++) {
             Value value = before->outputs.items[i].value;
-            if (graph_type(before, value) != graph_type(after, after->outputs.items[i].value))
+            if (!end_output(experts, after, &after->outputs.items[i], graph_type(before, value)))
                 return refuse(experts, graph_node(before, value.node)->place,
                               arena_format(after->ir->arena,
                                            "output %s of graph %s comes from no last contraction with a "
@@ -398,7 +413,8 @@ static bool add_balance(const Experts *experts) {
     }
     const Output *loss = graph && terms ? graph_find_output(graph, "loss") : NULL;
     if (!loss) return true;
-    if (graph_find_output(graph, "balance")) return true;  // of experts that are fused themselves
+    const char *name = "balance";  // experts that are fused themselves have one
+    for (int i = 2; graph_find_output(graph, name); i++) name = names_format(graph->ir->names, "balance%d", i);
     Value share = build_constant(graph, ELEMENT_F32, 1 / terms, place);
     Value balance = build_binary(graph, OP_mul, sum, share, place);
     Value term = build_binary(graph, OP_mul, balance,
@@ -406,7 +422,7 @@ static bool add_balance(const Experts *experts) {
     Value total = build_binary(graph, OP_add, loss->value, term, place);
     if (value_is_none(total)) return false;
     graph->outputs.items[loss - graph->outputs.items].value = total;
-    graph_add_output(graph, "balance", balance, VALUE_NONE);
+    graph_add_output(graph, name, balance, VALUE_NONE);
     return true;
 }
 
@@ -417,7 +433,7 @@ Module *fuse_experts(PassContext *context, const Module *module) {
     Transfer transfer = transfer_begin(context);
     if (!add_parameters(&experts, &transfer) ||
         !module_pass_rewrite(context, module, experts.result, widen_node, &experts) ||
-        !check_outputs(&experts, module) || !add_balance(&experts))
+        !end_outputs(&experts, module) || !add_balance(&experts))
         return NULL;
     const char *router[] = {experts.score, experts.bias};
     for (int i = 0; i < 2; i++)
