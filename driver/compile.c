@@ -19,6 +19,7 @@ static const struct Step {
     {"expand-stacks", EVERY},
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
     {"simplify", EVERY},
+    {"select-supervision", FOR(ACCUMULATE)},
     {"gradient", FOR(ACCUMULATE)},
     {"fuse-loss", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"expand-calls", EVERY},
