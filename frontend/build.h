@@ -170,6 +170,7 @@ struct Builder {
     Model *model;            // whose parameters are being declared
     const Statement *train;  // the chosen train block, or NULL
     int depth;               // of nested evaluation
+    int experts_depth;       // of modules inside modules
     int64_t evaluations;     // so far: a chain of doubling functions would never end
     bool muted;              // the last error was told before
 };
@@ -329,6 +330,11 @@ bool formal_type(Context *context, const Formal *formal, const Type **type);
 // The block that a model goes back to (itself, where it is one), and the steps from there, in order.
 // `prefix` stands in front of the names of its stacks. NULL after errors.
 Statement *derive_base(Builder *builder, Statement *statement, const char *prefix, Derivations *steps);
+
+// ---- frontend.c ----
+// The module of a model: that of the block it goes back to, with the steps from there. The block in `model`,
+// where that is not NULL. NULL after errors.
+Module *build_module(Builder *builder, Statement *statement, Model **model);
 
 // ---- build_train.c ----
 bool train_read(Builder *builder, const Statement *train, Training *training);

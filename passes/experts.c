@@ -80,8 +80,8 @@ static bool begin(Experts *experts, const Module *module) {
     experts->count = context->experts ? context->expert_count + 1 : (uint32_t)copies;
     experts->modules = ARENA_ARRAY(ir->arena, const Module *, experts->count + 1);
     experts->modules[0] = module;
-    if (!context->experts && (copies < 1 || copies > 1024))
-        return refuse(experts, NO_PLACE, "count is between 1 and 1024");
+    if (!context->experts && (copies < 2 || copies > 1024))
+        return refuse(experts, NO_PLACE, "count is between 2 and 1024");
     for (uint32_t i = 1; i < experts->count; i++)
         experts->modules[i] = context->experts ? context->experts[i - 1] : module;
     for (uint32_t i = 1; i < experts->count; i++)
