@@ -1,5 +1,5 @@
-// Graphs from graphs: copied nodes, inlining, and retyping (the same function at other extents, or mapped over
-// further dimensions).
+// Graphs from graphs: copied nodes, inlining, and retyping (the same function at other extents, or mapped
+// over further dimensions).
 #include <string.h>
 
 #include "ir/op.h"
@@ -296,8 +296,8 @@ static void widen(Graph *graph, const Graph *from, const Node *node, Value *oper
     for (uint32_t i = 0; i < count; i++) {
         if (value_is_none(operands[i])) return;
         before[i] = graph_type(from, node->operands[i]);
-        widening.extra_count = more_dimensions(before[i], graph_type(graph, operands[i]), widening.extra,
-                                               widening.extra_count);
+        widening.extra_count =
+            more_dimensions(before[i], graph_type(graph, operands[i]), widening.extra, widening.extra_count);
     }
     widening.operands = operands;
     widening.attributes = attributes;
@@ -355,7 +355,8 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
     for (size_t i = 0; i < graph->outputs.count; i++) {
         const Output *output = &graph->outputs.items[i];
         Value value = map_value(map, output->value);
-        if (outputs) value = build_reduce_to(copy, value, outputs[i], graph_node(graph, output->value.node)->place);
+        if (outputs)
+            value = build_reduce_to(copy, value, outputs[i], graph_node(graph, output->value.node)->place);
         if (value_is_none(value)) return NULL;
         graph_add_output(copy, output->name, value, map_value(map, output->replaces));
     }

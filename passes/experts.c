@@ -15,9 +15,9 @@
 // Requires: experts that differ in nothing but the values of their weights; an end of each expert: the last
 // contraction of a value with a parameter, on every way to an output. Parameters behind it are mixed.
 // Leaves: one graph for each that there was; declared ranks.
-#include <string.h>
-
 #include "passes/experts.h"
+
+#include <string.h>
 
 typedef struct Routed {  // a graph of the result, and the router's weights in it
     Graph *graph;
@@ -58,8 +58,9 @@ static bool read_share(Experts *experts, const char *text) {
             experts->share = (ExpertShare){.embedding = i == 1 || i > 2, .head = i > 1};
             return true;
         }
-    return refuse(experts, NO_PLACE,
-                  arena_format(experts->context->ir->arena, "share is none, or of embedding+head, not %s", text));
+    return refuse(
+        experts, NO_PLACE,
+        arena_format(experts->context->ir->arena, "share is none, or of embedding+head, not %s", text));
 }
 
 static bool is_taken(const Module *module, const char *name) {
@@ -117,7 +118,8 @@ static Value join(const Experts *experts, Graph *graph, const Value *values, con
     Dimension one = experts->dimension;
     one.extent = 1;
     Value *parts = ARENA_ARRAY(graph->ir->arena, Value, experts->count);
-    for (uint32_t i = 0; i < experts->count; i++) parts[i] = build_broadcast(graph, values[i], &one, 1, place);
+    for (uint32_t i = 0; i < experts->count; i++)
+        parts[i] = build_broadcast(graph, values[i], &one, 1, place);
     Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
     Value joined = graph_add(graph, OP_concat, parts, experts->count, &along, 1, place);
     return build_expand(graph, joined, type, place);
@@ -149,7 +151,8 @@ static Graph *own_numbers(const Graph *initialize, uint32_t expert) {
         const char *site = attribute_text(node, ATTRIBUTE_site);
         Attribute own = {.key = ATTRIBUTE_site};
         if (site) own.text = names_format(ir->names, "%s.expert%u", site, expert);
-        map[id] = site ? graph_copy_node_with(copy, node, operands, own) : graph_copy_node(copy, node, operands);
+        map[id] =
+            site ? graph_copy_node_with(copy, node, operands, own) : graph_copy_node(copy, node, operands);
     }
     const Output *output = &initialize->outputs.items[0];
     graph_add_output(copy, output->name, (Value){map[output->value.node].node, output->value.result},
@@ -231,8 +234,9 @@ static const char *add_router(Experts *experts, const char *name, const Type *ty
     return path;
 }
 
-// The score of each expert reads the dimensions that the head sums.
-static bool need_router(Experts *experts, const Type *hidden, const Attribute *over, Place place) {
+// The score of each expert reads the dimensions that the first head sums. False for another head that sums
+// others.
+static bool need_router(Experts *experts, const Type *hidden, const Attribute *over) {
     Ir *ir = experts->context->ir;
     Dimension dimensions[RANK_MAX];
     for (uint32_t i = 0; i < over->count; i++)
@@ -243,8 +247,7 @@ static bool need_router(Experts *experts, const Type *hidden, const Attribute *o
         experts->score = add_router(experts, "w", type, true);
         experts->bias = add_router(experts, "b", type_make(ir, ELEMENT_F32, 1, &experts->dimension), false);
     }
-    return module_find_parameter(experts->result, experts->score)->type == type ||
-           refuse(experts, place, "experts end in values of different dimensions, and there is one router");
+    return module_find_parameter(experts->result, experts->score)->type == type;
 }
 
 static Value softmax(const Experts *experts, Graph *graph, Value score) {
@@ -261,7 +264,8 @@ static Value route(const Experts *experts, Graph *graph, Value hidden, const Att
     Place place = experts->context->place;
     const char *expert = experts->dimension.name;
     Value share = build_constant(graph, ELEMENT_F32, 1.0 / experts->count, place);
-    Value middle = build_cast(graph, build_reduce(graph, OP_sum, hidden, &expert, 1, place), ELEMENT_F32, place);
+    Value middle =
+        build_cast(graph, build_reduce(graph, OP_sum, hidden, &expert, 1, place), ELEMENT_F32, place);
     middle = build_binary(graph, OP_mul, middle, share, place);
     Value w = module_pass_parameter(graph, experts->result, experts->score);
     Value b = module_pass_parameter(graph, experts->result, experts->bias);
@@ -280,6 +284,12 @@ static Value multiply(Graph *graph, Value value, Value weights, Place place) {
     return build_binary(graph, OP_mul, value, build_cast(graph, weights, element, place), place);
 }
 
+static Value earlier_weights(const Experts *experts, const Graph *graph) {
+    for (size_t i = 0; i < experts->routed.count; i++)
+        if (experts->routed.items[i].graph == graph) return experts->routed.items[i].weights;
+    return VALUE_NONE;
+}
+
 // Experts end here: sum over experts of weight * hidden . W.
 static bool end_experts(Rewrite *rewrite, Experts *experts, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
@@ -292,14 +302,17 @@ static bool end_experts(Rewrite *rewrite, Experts *experts, uint32_t id) {
     if (!is_wide(experts, graph, operands[hidden]))
         return !refuse(experts, node->place, "what comes here is the same for all experts") &&
                rewrite_fail(rewrite);
-    if (!need_router(experts, graph_type(graph, operands[hidden]), over, node->place))
-        return rewrite_fail(rewrite);
-    Value weights = route(experts, graph, operands[hidden], over);
+    Value weights = need_router(experts, graph_type(graph, operands[hidden]), over)
+                        ? route(experts, graph, operands[hidden], over)
+                        : earlier_weights(experts, graph);
+    if (value_is_none(weights))
+        return !refuse(experts, node->place, "the first end of experts sums dimensions that are not here") &&
+               rewrite_fail(rewrite);
     operands[hidden] = multiply(graph, operands[hidden], weights, node->place);
     bool own = is_wide(experts, graph, operands[weight]);
     if (!own) operands[hidden] = build_reduce(graph, OP_sum, operands[hidden], &expert, 1, node->place);
-    Value result = build_dot(graph, operands[0], operands[1], own ? names : names + 1, over->count + own,
-                             node->place);
+    Value result =
+        build_dot(graph, operands[0], operands[1], own ? names : names + 1, over->count + own, node->place);
     experts->weights[id] = weights;
     vector_push(graph->ir->arena, &experts->routed, ((Routed){graph, weights}));
     rewrite_set(rewrite, (Value){id, 0}, result);
@@ -393,9 +406,10 @@ static Value evenness(const Experts *experts, Graph *graph, Value weights) {
             positions *= (double)type->dimensions[i].extent;
         }
     Value sum = count ? build_reduce(graph, OP_sum, weights, over, count, place) : weights;
-    Value p = build_binary(graph, OP_mul, sum, build_constant(graph, ELEMENT_F32, 1 / positions, place), place);
-    Value squares =
-        build_reduce(graph, OP_sum, build_binary(graph, OP_mul, p, p, place), &experts->dimension.name, 1, place);
+    Value p =
+        build_binary(graph, OP_mul, sum, build_constant(graph, ELEMENT_F32, 1 / positions, place), place);
+    Value squares = build_reduce(graph, OP_sum, build_binary(graph, OP_mul, p, p, place),
+                                 &experts->dimension.name, 1, place);
     return build_binary(graph, OP_mul, squares, build_constant(graph, ELEMENT_F32, experts->count, place),
                         place);
 }
@@ -414,7 +428,8 @@ static bool add_balance(const Experts *experts) {
     const Output *loss = graph && terms ? graph_find_output(graph, "loss") : NULL;
     if (!loss) return true;
     const char *name = "balance";  // experts that are fused themselves have one
-    for (int i = 2; graph_find_output(graph, name); i++) name = names_format(graph->ir->names, "balance%d", i);
+    for (int i = 2; graph_find_output(graph, name); i++)
+        name = names_format(graph->ir->names, "balance%d", i);
     Value share = build_constant(graph, ELEMENT_F32, 1 / terms, place);
     Value balance = build_binary(graph, OP_mul, sum, share, place);
     Value term = build_binary(graph, OP_mul, balance,

@@ -15,8 +15,8 @@ static bool differ(const Comparison *comparison, Place a, Place b, const char *t
     Diagnostics *diagnostics = context->ir->diagnostics;
     report_error(diagnostics, context->place, "E0545", "experts %s and %s differ: %s", comparison->a->name,
                  comparison->b->name, text);
-    report_note(diagnostics, a, "this is in %s", comparison->a->name);
-    report_note(diagnostics, b, "this is in %s", comparison->b->name);
+    if (a.file) report_note(diagnostics, a, "this is in %s", comparison->a->name);
+    if (b.file) report_note(diagnostics, b, "this is in %s", comparison->b->name);
     return false;
 }
 
@@ -26,9 +26,6 @@ static bool differ(const Comparison *comparison, Place a, Place b, const char *t
 
 static bool same_parameter(const Comparison *comparison, const Parameter *a, const Parameter *b) {
     Ir *ir = comparison->context->ir;
-    if (strcmp(a->path, b->path) != 0)
-        return differ(comparison, a->place, b->place,
-                      TEXT("where one has parameter %s, the other has %s", a->path, b->path));
     if (a->type != b->type)
         return differ(comparison, a->place, b->place,
                       TEXT("parameter %s is %s in one and %s in the other", a->path, type_text(ir, a->type),
@@ -39,30 +36,48 @@ static bool same_parameter(const Comparison *comparison, const Parameter *a, con
                        a->declared_rank, b->declared_rank));
 }
 
+// Does `b` have all parameters of `a`?
+static bool has_all(const Comparison *comparison, const Module *a, const Module *b) {
+    for (size_t i = 0; i < a->parameters.count; i++) {
+        const Parameter *parameter = &a->parameters.items[i];
+        if (module_find_parameter(b, parameter->path)) continue;
+        bool first = a == comparison->a;
+        return differ(comparison, first ? parameter->place : NO_PLACE, first ? NO_PLACE : parameter->place,
+                      TEXT("parameter %s is in %s alone", parameter->path, a->name));
+    }
+    return true;
+}
+
 static bool same_parameters(const Comparison *comparison) {
     const Module *a = comparison->a, *b = comparison->b;
-    size_t count = a->parameters.count < b->parameters.count ? a->parameters.count : b->parameters.count;
-    for (size_t i = 0; i < count; i++)
-        if (!same_parameter(comparison, &a->parameters.items[i], &b->parameters.items[i])) return false;
-    if (a->parameters.count == b->parameters.count) return true;
-    const Module *more = a->parameters.count > count ? a : b;
-    const Parameter *extra = &more->parameters.items[count];
-    return differ(comparison, extra->place, NO_PLACE,
-                  TEXT("parameter %s is in %s alone", extra->path, more->name));
+    if (!has_all(comparison, a, b) || !has_all(comparison, b, a)) return false;
+    for (size_t i = 0; i < a->parameters.count; i++) {
+        const Parameter *one = &a->parameters.items[i], *other = &b->parameters.items[i];
+        if (strcmp(one->path, other->path) != 0)
+            return differ(comparison, one->place, other->place,
+                          TEXT("where one has parameter %s, the other has %s", one->path, other->path));
+        if (!same_parameter(comparison, one, other)) return false;
+    }
+    return true;
 }
 
 // ---- Graphs ----
 
 static const char *value_text(const Comparison *comparison, const Attribute *attribute) {
     switch (attribute_kind(attribute->key)) {
-        case KIND_INTEGER: return TEXT("%lld", (long long)attribute->integer);
-        case KIND_NUMBER: return TEXT("%.9g", attribute->number);
+        case KIND_INTEGER:
+            return TEXT("%lld", (long long)attribute->integer);
+        case KIND_NUMBER:
+            return TEXT("%.9g", attribute->number);
         case KIND_TEXT:
-        case KIND_NAME: return attribute->text;
-        case KIND_ELEMENT: return element_name((Element)attribute->integer);
+        case KIND_NAME:
+            return attribute->text;
+        case KIND_ELEMENT:
+            return element_name((Element)attribute->integer);
         case KIND_ENTRIES:
             return entries_text(comparison->context->ir->arena, attribute->entries, attribute->count);
-        default: return NULL;
+        default:
+            return NULL;
     }
 }
 
@@ -76,10 +91,11 @@ static bool same_attribute(const Comparison *comparison, const Node *node, const
     if (attribute_same(a, b)) return true;
     const char *name = attribute_name(a->key), *here = value_text(comparison, a),
                *there = a->key == b->key ? value_text(comparison, b) : NULL;
-    return differ(comparison, node->place, other->place,
-                  here && there ? TEXT("%s has %s = %s in one and %s in the other", op_name(node->op), name,
-                                       here, there)
-                                : TEXT("%s has another %s in one than in the other", op_name(node->op), name));
+    return differ(
+        comparison, node->place, other->place,
+        here && there
+            ? TEXT("%s has %s = %s in one and %s in the other", op_name(node->op), name, here, there)
+            : TEXT("%s has another %s in one than in the other", op_name(node->op), name));
 }
 
 static bool same_node(const Comparison *comparison, const Node *a, const Node *b) {

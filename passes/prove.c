@@ -302,7 +302,8 @@ static bool transfer_inputs(Arena *arena, const Module *result, const Graph *bef
     for (size_t i = 0; i < transfer->inputs.count; i++) {
         const Node *node = graph_node(transfer, transfer->inputs.items[i]);
         const char *name = attribute_text(node, ATTRIBUTE_name), *path = name;
-        bool numbered = result->sources.count > 1 && attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) == ROLE_FROZEN;
+        bool numbered = result->sources.count > 1 &&
+                        attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) == ROLE_FROZEN;
         if (numbered) path = strchr(name, '.') + 1;  // all are the one module
         size_t at = find_input(before, path, ROLE_PARAMETER);
         if (at < before->inputs.count) given[i] = inputs[at];
