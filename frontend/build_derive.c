@@ -80,11 +80,27 @@ static const char *option_text(const Derive *derive, Expression *value, const ch
     return evaluate_number(&context, value, &number) ? FORMAT(derive, "%.17g", number) : NULL;
 }
 
+// route = top_k(2)
+static bool add_route(Derive *derive, const Expression *route) {
+    int64_t count;
+    bool one = route->arguments.count == 1 && !route->arguments.items[0].label;
+    if (route->a->kind != EXPRESSION_NAME || strcmp(route->a->name, "top_k") != 0 || !one)
+        return wrong(derive, route->place, "expected a route", "write route = soft, or route = top_k(2)");
+    if (!whole_number(derive, route->arguments.items[0].value, "the number of experts", &count)) return false;
+    derive->step->passes =
+        FORMAT(derive, "%s, route=top_k, k=%lld", derive->step->passes, (long long)count);
+    return true;
+}
+
 // Appends the call's options to the text of the pass, under their own names.
 static bool add_options(Derive *derive, const char *joint) {
     for (size_t i = 0; i < derive->call->arguments.count; i++) {
         const Argument *argument = &derive->call->arguments.items[i];
         if (!argument->label) continue;
+        if (argument->value->kind == EXPRESSION_CALL && strcmp(label_of(argument), "route") == 0) {
+            if (!add_route(derive, argument->value)) return false;
+            continue;
+        }
         const char *text = option_text(derive, argument->value, joint);
         if (!text) return false;
         derive->step->passes = FORMAT(derive, "%s, %s=%s", derive->step->passes, label_of(argument), text);
@@ -201,9 +217,9 @@ static bool read_experts(Derive *derive, const Expression *experts) {
 }
 
 static bool read_fuse(Derive *derive) {
-    const char *usage = "write fuse((A, B), route = soft), with share, balance where wanted";
+    const char *usage = "write fuse((A, B), route = soft) or top_k(1), with share, balance, read where wanted";
     const Argument *experts = positional(derive, 0);
-    if (!check_arguments(derive, 1, "route share balance", usage)) return false;
+    if (!check_arguments(derive, 1, "route read share balance", usage)) return false;
     if (!experts || experts->value->kind != EXPRESSION_TUPLE || experts->value->arguments.count < 2)
         return wrong(derive, experts ? experts->place : derive->call->place, "expected two models or more",
                      usage);

@@ -7,11 +7,16 @@
 //           logits = dot(h * w, table[expert, vocab, embed]) {over=(expert, embed)}
 //   transfer: trunk.wq' = the experts' trunk.wq, one behind the other; the router starts small
 //
-// Options: count = how many copies of the module, where no experts are given; route = soft; share = none, or
-// embedding+head of them: parameters that are looked up in, and those of the head and of all behind it, are
-// one for all experts, and start as the mean of theirs (a tied table is shared where one of its uses is);
-// balance = weight of the term that keeps the router even, experts * sum of squared mean weights, which is
-// 1 where it is; the loss of `loss` holds it, and it is the metric `balance` there.
+// With route = top_k each sequence computes `k` experts, whose parameters are gathered for it:
+//   after:  choice[batch, slot], w[batch, slot] = the k largest shares that the router gives it
+//           h[batch, time, slot, embed] = stack(..., trunk.wq[expert: choice] as [layer, batch, slot, ..])
+//
+// Options: count = how many copies of the module, where no experts are given; route = soft or top_k, with k =
+// how many experts, read = by how many first tokens; share = none, or embedding+head of them: parameters that
+// are looked up in, and those of the head and of all behind it, are one for all experts, and start as the
+// mean of theirs (a tied table is shared where one of its uses is); balance = weight of the term that keeps
+// the router even, experts * sum of mean share * usage, which is 1 where it is; the loss of `loss` holds it,
+// and it is the metric `balance` there.
 // Requires: experts that differ in nothing but the values of their weights; an end of each expert: the last
 // contraction of a value with a parameter, on every way to an output. Parameters behind it are mixed.
 // Leaves: one graph for each that there was; declared ranks.
@@ -19,34 +24,16 @@
 
 #include <string.h>
 
-typedef struct Routed {  // a graph of the result, and the router's weights in it
-    Graph *graph;
-    Value weights;
-} Routed;
-
-typedef struct Experts {
-    PassContext *context;
-    const Module **modules;
-    uint32_t count;
-    Dimension dimension;
-    ExpertShare share;
-    double balance;
-    Retype *retype;
-    Module *result;
-    const char *score, *bias;  // paths of the router's parameters; NULL until a head was met
-    VECTOR(Routed) routed;
-    // Of the graph that is being rewritten:
-    const Graph *from;
-    ExpertMark *marks;
-    Value *weights;  // by node: those of the head that it depends on
-} Experts;
-
-static bool refuse(const Experts *experts, Place place, const char *text) {
+bool experts_refuse(const Experts *experts, Place place, const char *text) {
     PassContext *context = experts->context;
     report_error(context->ir->diagnostics, context->place, "E0546", "fuse-experts: %s: %s",
                  experts->modules[0]->name, text);
     if (place.file) report_note(context->ir->diagnostics, place, "here");
     return false;
+}
+
+bool experts_has(const Graph *graph, Value value, const Dimension *dimension) {
+    return type_find(graph_type(graph, value), dimension->name) >= 0;
 }
 
 // ---- Options ----
@@ -58,7 +45,7 @@ static bool read_share(Experts *experts, const char *text) {
             experts->share = (ExpertShare){.embedding = i == 1 || i > 2, .head = i > 1};
             return true;
         }
-    return refuse(
+    return experts_refuse(
         experts, NO_PLACE,
         arena_format(experts->context->ir->arena, "share is none, or of embedding+head, not %s", text));
 }
@@ -73,7 +60,14 @@ static bool is_taken(const Module *module, const char *name) {
     return false;
 }
 
-// The modules, and a name for their dimension that none of them has.
+// `name`, or with a number behind it where the module has such a dimension.
+static const char *own_name(const Module *module, const char *name) {
+    Names *names = module->ir->names;
+    const char *own = names_intern(names, name);
+    for (int i = 2; is_taken(module, own); i++) own = names_format(names, "%s%d", name, i);
+    return own;
+}
+
 static bool begin(Experts *experts, const Module *module) {
     PassContext *context = experts->context;
     Ir *ir = context->ir;
@@ -82,16 +76,25 @@ static bool begin(Experts *experts, const Module *module) {
     experts->modules = ARENA_ARRAY(ir->arena, const Module *, experts->count + 1);
     experts->modules[0] = module;
     if (!context->experts && (copies < 2 || copies > 1024))
-        return refuse(experts, NO_PLACE, "count is between 2 and 1024");
+        return experts_refuse(experts, NO_PLACE, "count is between 2 and 1024");
     for (uint32_t i = 1; i < experts->count; i++)
         experts->modules[i] = context->experts ? context->experts[i - 1] : module;
     for (uint32_t i = 1; i < experts->count; i++)
         if (!experts_alike(context, module, experts->modules[i])) return false;
-    const char *name = names_intern(ir->names, "expert");
-    for (int i = 2; is_taken(module, name); i++) name = names_format(ir->names, "expert%d", i);
-    experts->dimension = (Dimension){name, experts->count, NULL};
+    experts->expert = (Dimension){own_name(module, "expert"), experts->count, NULL};
     experts->balance = pass_number(context, "balance");
-    return pass_choice(context, "route", "soft") >= 0 && read_share(experts, pass_text(context, "share"));
+    int route = pass_choice(context, "route", "soft top_k");
+    if (route < 0 || !read_share(experts, pass_text(context, "share"))) return false;
+    experts->route = (ExpertRoute)route;
+    experts->lane = experts->expert;
+    if (route == ROUTE_SOFT) return true;
+    experts->chosen = pass_integer(context, "k");
+    experts->read = pass_integer(context, "read");
+    experts->lane = (Dimension){own_name(module, "slot"), experts->chosen, NULL};
+    return (experts->chosen >= 1 && experts->chosen <= experts->count && experts->read >= 1) ||
+           experts_refuse(experts, NO_PLACE,
+                          arena_format(ir->arena, "of %u experts top_k cannot choose %lld by %lld tokens",
+                                       experts->count, (long long)experts->chosen, (long long)experts->read));
 }
 
 // ---- Parameters ----
@@ -102,20 +105,20 @@ static const Type *wide_type(const Experts *experts, const Parameter *parameter)
     Dimension dimensions[RANK_MAX];
     int front = type->rank - parameter->declared_rank;
     if (type->rank == RANK_MAX) {
-        refuse(experts, parameter->place, "a parameter has too many dimensions for one more");
+        experts_refuse(experts, parameter->place, "a parameter has too many dimensions for one more");
         return NULL;
     }
     for (int i = 0; i < type->rank; i++) dimensions[i < front ? i : i + 1] = type->dimensions[i];
-    dimensions[front] = experts->dimension;
+    dimensions[front] = experts->expert;
     const Type *wide = type_make(experts->context->ir, type->element, type->rank + 1, dimensions);
-    if (!wide) refuse(experts, parameter->place, "the experts' parameter has too many elements");
+    if (!wide) experts_refuse(experts, parameter->place, "the experts' parameter has too many elements");
     return wide;
 }
 
 // The experts' values one behind the other, at the type of the result.
 static Value join(const Experts *experts, Graph *graph, const Value *values, const Type *type) {
     Place place = experts->context->place;
-    Dimension one = experts->dimension;
+    Dimension one = experts->expert;
     one.extent = 1;
     Value *parts = ARENA_ARRAY(graph->ir->arena, Value, experts->count);
     for (uint32_t i = 0; i < experts->count; i++)
@@ -195,99 +198,65 @@ static bool add_parameters(Experts *experts, Transfer *transfer) {
     return true;
 }
 
-// ---- The router ----
-
-// (seed) -> zeros, or numbers of deviation 0.02, uniform.
-static Graph *initial(const Experts *experts, const char *path, const Type *type, bool random) {
-    Ir *ir = experts->context->ir;
-    Place place = experts->context->place;
-    Graph *graph = graph_create(ir, names_format(ir->names, "%s.initialize", path));
-    Value seed = graph_add_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR,
-                                 type_scalar(ir, ELEMENT_I64), place);
-    Value value = build_constant(graph, ELEMENT_F32, 0, place);
-    if (random) {
-        Attribute attributes[] = {
-            {.key = ATTRIBUTE_dimensions, .dimensions = type->dimensions, .count = (uint32_t)type->rank},
-            {.key = ATTRIBUTE_site, .text = path}};
-        value = graph_add(graph, OP_random, &seed, 1, attributes, 2, place);
-        Value half = build_constant(graph, ELEMENT_F32, 0.5, place);
-        value = build_binary(graph, OP_sub, value, half, place);
-        value = build_binary(graph, OP_mul, value, build_constant(graph, ELEMENT_F32, 0.0692820323, place),
-                             place);
-    }
-    graph_add_output(graph, names_intern(ir->names, "value"), build_expand(graph, value, type, place),
-                     VALUE_NONE);
-    return graph;
-}
-
-static const char *add_router(Experts *experts, const char *name, const Type *type, bool random) {
-    Ir *ir = experts->context->ir;
-    const char *path = names_format(ir->names, "router.%s", name);
-    for (int i = 2; module_find_parameter(experts->result, path); i++)
-        path = names_format(ir->names, "router%d.%s", i, name);
-    Parameter parameter = {.path = path,
-                           .type = type,
-                           .declared_rank = type->rank,
-                           .initialize = initial(experts, path, type, random),
-                           .place = experts->context->place};
-    vector_push(ir->arena, &experts->result->parameters, parameter);
-    return path;
-}
-
-// The score of each expert reads the dimensions that the first head sums. False for another head that sums
-// others.
-static bool need_router(Experts *experts, const Type *hidden, const Attribute *over) {
-    Ir *ir = experts->context->ir;
-    Dimension dimensions[RANK_MAX];
-    for (uint32_t i = 0; i < over->count; i++)
-        dimensions[i] = hidden->dimensions[type_find(hidden, over->names[i])];
-    dimensions[over->count] = experts->dimension;
-    const Type *type = type_make(ir, ELEMENT_F32, (int)over->count + 1, dimensions);
-    if (!experts->score) {
-        experts->score = add_router(experts, "w", type, true);
-        experts->bias = add_router(experts, "b", type_make(ir, ELEMENT_F32, 1, &experts->dimension), false);
-    }
-    return module_find_parameter(experts->result, experts->score)->type == type;
-}
-
-static Value softmax(const Experts *experts, Graph *graph, Value score) {
-    Place place = experts->context->place;
-    const char *over = experts->dimension.name;
-    Value largest = build_reduce(graph, OP_max_over, score, &over, 1, place);
-    largest = build_unary(graph, OP_stop_gradient, largest, place);
-    Value e = build_unary(graph, OP_exp, build_binary(graph, OP_sub, score, largest, place), place);
-    return build_binary(graph, OP_div, e, build_reduce(graph, OP_sum, e, &over, 1, place), place);
-}
-
-// The experts' weights from what they made, [.., expert, embed] -> [.., expert].
-static Value route(const Experts *experts, Graph *graph, Value hidden, const Attribute *over) {
-    Place place = experts->context->place;
-    const char *expert = experts->dimension.name;
-    Value share = build_constant(graph, ELEMENT_F32, 1.0 / experts->count, place);
-    Value middle =
-        build_cast(graph, build_reduce(graph, OP_sum, hidden, &expert, 1, place), ELEMENT_F32, place);
-    middle = build_binary(graph, OP_mul, middle, share, place);
-    Value w = module_pass_parameter(graph, experts->result, experts->score);
-    Value b = module_pass_parameter(graph, experts->result, experts->bias);
-    Value score = build_dot(graph, middle, w, over->names, over->count, place);
-    return softmax(experts, graph, build_binary(graph, OP_add, score, b, place));
-}
-
 // ---- Graphs ----
-
-static bool is_wide(const Experts *experts, const Graph *graph, Value value) {
-    return type_find(graph_type(graph, value), experts->dimension.name) >= 0;
-}
 
 static Value multiply(Graph *graph, Value value, Value weights, Place place) {
     Element element = graph_type(graph, value)->element;
     return build_binary(graph, OP_mul, value, build_cast(graph, weights, element, place), place);
 }
 
-static Value earlier_weights(const Experts *experts, const Graph *graph) {
-    for (size_t i = 0; i < experts->routed.count; i++)
-        if (experts->routed.items[i].graph == graph) return experts->routed.items[i].weights;
-    return VALUE_NONE;
+// top_k: a parameter of all experts as that of the chosen ones, [batch, slot, ..], behind what stands in
+// front of its declared dimensions.
+static Value choose(const Experts *experts, Graph *graph, Value value, Place place) {
+    const Routed *routed = experts_routed(experts, graph);
+    const Type *type = graph_type(graph, value);
+    const char *order[RANK_MAX];
+    int front = type_find(type, experts->expert.name), count = 0;
+    for (int i = 0; i < front; i++) order[count++] = type->dimensions[i].name;
+    value = build_gather(graph, value, routed->choice, experts->expert.name, place);
+    if (!front || value_is_none(value)) return value;
+    const Type *chosen = graph_type(graph, value);
+    for (int i = 0; i < chosen->rank; i++) {
+        bool first = false;
+        for (int j = 0; j < front; j++) first |= order[j] == chosen->dimensions[i].name;
+        if (!first) order[count++] = chosen->dimensions[i].name;
+    }
+    return build_transpose(graph, value, order, (uint32_t)count, place);
+}
+
+// table[expert, vocab, ..] at [slot, vocab: tokens], without a copy of the chosen tables. VALUE_NONE where
+// the two dimensions are not neighbours.
+static Value look_up(const Experts *experts, Graph *graph, const Node *node, const Value *operands) {
+    Names *names = graph->ir->names;
+    const Routed *routed = experts_routed(experts, graph);
+    const Type *type = graph_type(graph, operands[0]), *tokens = graph_type(graph, operands[1]);
+    const char *along = attribute_text(node, ATTRIBUTE_along);
+    int at = type_find(type, experts->expert.name);
+    if (at + 1 >= type->rank || type->dimensions[at + 1].name != along) return VALUE_NONE;
+    const char *row = names_format(names, "%s.%s", experts->expert.name, along);
+    const char *pair[] = {experts->expert.name, along};
+    Value extent = build_constant(graph, ELEMENT_I32, (double)type->dimensions[at + 1].extent, node->place);
+    Value first = build_binary(graph, OP_mul, routed->choice, extent, node->place);
+    const Type *choice = graph_type(graph, first);
+    Dimension dimensions[RANK_MAX];
+    int rank = 0;
+    for (int i = 0; i < tokens->rank; i++) dimensions[rank++] = tokens->dimensions[i];
+    for (int i = 0; i < choice->rank && rank < RANK_MAX; i++)
+        if (type_find(tokens, choice->dimensions[i].name) < 0) dimensions[rank++] = choice->dimensions[i];
+    const Type *both = type_make(graph->ir, ELEMENT_I32, rank, dimensions);
+    Value index =
+        build_binary(graph, OP_add, build_expand(graph, operands[1], both, node->place), first, node->place);
+    return build_gather(graph, build_merge(graph, operands[0], pair, 2, row, node->place), index, row,
+                        node->place);
+}
+
+// Operands, those that are parameters of all experts being those of the experts that are computed.
+static Value *lane_operands(const Experts *experts, Rewrite *rewrite, const Node *node) {
+    Value *operands = rewrite_operands(rewrite, node);
+    for (uint32_t i = 0; i < node->operand_count && experts->route == ROUTE_TOP_K; i++)
+        if (experts_has(rewrite->to, operands[i], &experts->expert))
+            operands[i] = choose(experts, rewrite->to, operands[i], node->place);
+    return operands;
 }
 
 // Experts end here: sum over experts of weight * hidden . W.
@@ -295,69 +264,82 @@ static bool end_experts(Rewrite *rewrite, Experts *experts, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
     Graph *graph = rewrite->to;
     const Attribute *over = attribute_find(node, ATTRIBUTE_over);
-    Value *operands = rewrite_operands(rewrite, node);
+    Value *operands = lane_operands(experts, rewrite, node);
     uint32_t weight = experts_head_weight(experts->marks, node), hidden = 1 - weight;
-    const char *expert = experts->dimension.name, *names[RANK_MAX] = {expert};
+    const char *lane = experts->lane.name, *names[RANK_MAX] = {lane};
     for (uint32_t i = 0; i < over->count; i++) names[i + 1] = over->names[i];
-    if (!is_wide(experts, graph, operands[hidden]))
-        return !refuse(experts, node->place, "what comes here is the same for all experts") &&
+    if (!experts_has(graph, operands[hidden], &experts->lane))
+        return !experts_refuse(experts, node->place, "what comes here is the same for all experts") &&
                rewrite_fail(rewrite);
-    Value weights = need_router(experts, graph_type(graph, operands[hidden]), over)
-                        ? route(experts, graph, operands[hidden], over)
-                        : earlier_weights(experts, graph);
-    if (value_is_none(weights))
-        return !refuse(experts, node->place, "the first end of experts sums dimensions that are not here") &&
-               rewrite_fail(rewrite);
-    operands[hidden] = multiply(graph, operands[hidden], weights, node->place);
-    bool own = is_wide(experts, graph, operands[weight]);
-    if (!own) operands[hidden] = build_reduce(graph, OP_sum, operands[hidden], &expert, 1, node->place);
+    Routed routed;
+    if (experts->route == ROUTE_TOP_K)
+        routed = *experts_routed(experts, graph);
+    else if (!experts_route_soft(experts, graph, operands[hidden], over, &routed))
+        return rewrite_fail(rewrite);
+    operands[hidden] = multiply(graph, operands[hidden], routed.weights, node->place);
+    bool own = experts_has(graph, operands[weight], &experts->lane);
+    if (!own) operands[hidden] = build_reduce(graph, OP_sum, operands[hidden], &lane, 1, node->place);
     Value result =
         build_dot(graph, operands[0], operands[1], own ? names : names + 1, over->count + own, node->place);
-    experts->weights[id] = weights;
-    vector_push(graph->ir->arena, &experts->routed, ((Routed){graph, weights}));
+    experts->weights[id] = routed.weights;
     rewrite_set(rewrite, (Value){id, 0}, result);
     return true;
 }
 
 // What is left of the dimension where no position is: the mean.
 static Value level(const Experts *experts, Graph *graph, Value value, Place place) {
-    Value sum = build_reduce(graph, OP_sum, value, &experts->dimension.name, 1, place);
-    Value share = build_constant(graph, graph_type(graph, value)->element, 1.0 / experts->count, place);
-    return build_binary(graph, OP_mul, sum, share, place);
+    Value sum = build_reduce(graph, OP_sum, value, &experts->lane.name, 1, place);
+    double share = 1.0 / (double)experts->lane.extent;
+    Element element = graph_type(graph, value)->element;
+    return build_binary(graph, OP_mul, sum, build_constant(graph, element, share, place), place);
 }
 
 // A parameter behind the head: mixed like what the head made.
 static Value mix(const Experts *experts, Graph *graph, Value value, Value weights, const Node *node) {
-    const char *expert = experts->dimension.name;
+    const char *lane = experts->lane.name;
     const Type *type = graph_type(graph, weights);
     for (int i = 0; i < type->rank; i++)
-        if (type->dimensions[i].name != expert && type_find(node->types[0], type->dimensions[i].name) < 0)
+        if (type->dimensions[i].name != lane && type_find(node->types[0], type->dimensions[i].name) < 0)
             return level(experts, graph, value, node->place);
     weights = build_cast(graph, weights, graph_type(graph, value)->element, node->place);
-    return build_dot(graph, weights, value, &expert, 1, node->place);
+    return build_dot(graph, weights, value, &lane, 1, node->place);
 }
 
-static void begin_graph(Experts *experts, const Graph *from) {
-    if (experts->from == from) return;
+static bool begin_graph(Experts *experts, Rewrite *rewrite) {
+    const Graph *from = rewrite->from;
+    if (experts->from == from) return true;
     experts->from = from;
     experts->marks = experts_mark(from);
     experts->weights = ARENA_ARRAY(from->ir->arena, Value, from->nodes.count);
     for (size_t i = 0; i < from->nodes.count; i++) experts->weights[i] = VALUE_NONE;
+    Routed routed;
+    return experts->route == ROUTE_SOFT || experts_route_top(experts, rewrite, &routed);
+}
+
+static Value widen(Rewrite *rewrite, Experts *experts, uint32_t id) {
+    const Node *node = graph_node(rewrite->from, id);
+    Value *plain = rewrite_operands(rewrite, node), *weights = &experts->weights[id];
+    if (experts->route == ROUTE_TOP_K && node->op == OP_gather &&
+        experts_has(rewrite->to, plain[0], &experts->expert)) {
+        Value value = look_up(experts, rewrite->to, node, plain);
+        if (!value_is_none(value)) return value;
+    }
+    Value *operands = lane_operands(experts, rewrite, node);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (value_is_none(*weights)) *weights = experts->weights[node->operands[i].node];
+    for (uint32_t i = 0; i < node->operand_count && !value_is_none(*weights); i++)
+        if (experts_has(rewrite->to, operands[i], &experts->lane))
+            operands[i] = mix(experts, rewrite->to, operands[i], *weights, node);
+    return retype_node(experts->retype, rewrite->to, rewrite->from, node, operands);
 }
 
 static bool widen_node(Rewrite *rewrite, uint32_t id) {
     Experts *experts = rewrite->data;
-    const Node *node = graph_node(rewrite->from, id);
-    begin_graph(experts, rewrite->from);
+    if (!begin_graph(experts, rewrite)) return rewrite_fail(rewrite);
     if (experts->marks[id].head) return end_experts(rewrite, experts, id);
-    Value *operands = rewrite_operands(rewrite, node), *weights = &experts->weights[id];
-    for (uint32_t i = 0; i < node->operand_count; i++)
-        if (value_is_none(*weights)) *weights = experts->weights[node->operands[i].node];
-    for (uint32_t i = 0; i < node->operand_count && !value_is_none(*weights); i++)
-        if (is_wide(experts, rewrite->to, operands[i]))
-            operands[i] = mix(experts, rewrite->to, operands[i], *weights, node);
-    Value value = retype_node(experts->retype, rewrite->to, rewrite->from, node, operands);
+    Value value = widen(rewrite, experts, id);
     if (value_is_none(value)) return rewrite_fail(rewrite);
+    const Node *node = graph_node(rewrite->from, id);
     for (uint32_t i = 0; i < node->result_count; i++)
         rewrite_set(rewrite, (Value){id, i}, (Value){value.node, i});
     return true;
@@ -380,65 +362,17 @@ static bool end_outputs(const Experts *experts, const Module *module) {
         for (size_t i = 0; i < before->outputs.count; i++) {
             Value value = before->outputs.items[i].value;
             if (!end_output(experts, after, &after->outputs.items[i], graph_type(before, value)))
-                return refuse(experts, graph_node(before, value.node)->place,
-                              arena_format(after->ir->arena,
-                                           "output %s of graph %s comes from no last contraction with a "
-                                           "parameter, where experts could end",
-                                           before->outputs.items[i].name, before->name));
+                return experts_refuse(
+                    experts, graph_node(before, value.node)->place,
+                    arena_format(after->ir->arena,
+                                 "output %s of graph %s comes from no last contraction with a "
+                                 "parameter, where experts could end",
+                                 before->outputs.items[i].name, before->name));
         }
     }
     return experts->score ||
-           refuse(experts, NO_PLACE, "no contraction of data with a parameter, where experts could end");
-}
-
-// ---- Balance ----
-
-// experts * sum over experts of the squared mean weight: 1 where all are used alike, `experts` at one alone.
-static Value evenness(const Experts *experts, Graph *graph, Value weights) {
-    Place place = experts->context->place;
-    const Type *type = graph_type(graph, weights);
-    const char *over[RANK_MAX];
-    uint32_t count = 0;
-    double positions = 1;
-    for (int i = 0; i < type->rank; i++)
-        if (type->dimensions[i].name != experts->dimension.name) {
-            over[count++] = type->dimensions[i].name;
-            positions *= (double)type->dimensions[i].extent;
-        }
-    Value sum = count ? build_reduce(graph, OP_sum, weights, over, count, place) : weights;
-    Value p =
-        build_binary(graph, OP_mul, sum, build_constant(graph, ELEMENT_F32, 1 / positions, place), place);
-    Value squares = build_reduce(graph, OP_sum, build_binary(graph, OP_mul, p, p, place),
-                                 &experts->dimension.name, 1, place);
-    return build_binary(graph, OP_mul, squares, build_constant(graph, ELEMENT_F32, experts->count, place),
-                        place);
-}
-
-static bool add_balance(const Experts *experts) {
-    Place place = experts->context->place;
-    Graph *graph = module_find_graph(experts->result, "loss");
-    Value sum = VALUE_NONE;
-    double terms = 0;
-    for (size_t i = 0; i < experts->routed.count; i++) {
-        if (experts->routed.items[i].graph != graph) continue;
-        Value even = evenness(experts, graph, experts->routed.items[i].weights);
-        sum = terms ? build_binary(graph, OP_add, sum, even, place) : even;
-        terms++;
-    }
-    const Output *loss = graph && terms ? graph_find_output(graph, "loss") : NULL;
-    if (!loss) return true;
-    const char *name = "balance";  // experts that are fused themselves have one
-    for (int i = 2; graph_find_output(graph, name); i++)
-        name = names_format(graph->ir->names, "balance%d", i);
-    Value share = build_constant(graph, ELEMENT_F32, 1 / terms, place);
-    Value balance = build_binary(graph, OP_mul, sum, share, place);
-    Value term = build_binary(graph, OP_mul, balance,
-                              build_constant(graph, ELEMENT_F32, experts->balance, place), place);
-    Value total = build_binary(graph, OP_add, loss->value, term, place);
-    if (value_is_none(total)) return false;
-    graph->outputs.items[loss - graph->outputs.items].value = total;
-    graph_add_output(graph, name, balance, VALUE_NONE);
-    return true;
+           experts_refuse(experts, NO_PLACE,
+                          "no contraction of data with a parameter, where experts could end");
 }
 
 Module *fuse_experts(PassContext *context, const Module *module) {
@@ -448,7 +382,7 @@ Module *fuse_experts(PassContext *context, const Module *module) {
     Transfer transfer = transfer_begin(context);
     if (!add_parameters(&experts, &transfer) ||
         !module_pass_rewrite(context, module, experts.result, widen_node, &experts) ||
-        !end_outputs(&experts, module) || !add_balance(&experts))
+        !end_outputs(&experts, module) || !experts_add_balance(&experts))
         return NULL;
     const char *router[] = {experts.score, experts.bias};
     for (int i = 0; i < 2; i++)
