@@ -178,6 +178,7 @@ struct Builder {
     Module *module;
     const Statement *train;  // the chosen train block, or NULL
     int depth;               // of nested evaluation
+    int experts_depth;       // of modules inside modules
     int64_t evaluations;     // so far: a chain of doubling functions would never end
     bool muted;              // the last error was told before
 };
@@ -349,6 +350,11 @@ bool teachers_create(Builder *builder, const Statement *train, const Statement *
                      Teachers *teachers);
 // No parameter of the trained model is called as if it were the teacher's.
 bool teacher_check_paths(Builder *builder, const Teacher *teacher, const Model *model);
+
+// ---- frontend.c ----
+// The module of a model: that of the block it goes back to, with the steps from there. The block in `model`,
+// where that is not NULL. NULL after errors.
+Module *build_module(Builder *builder, Statement *statement, Model **model);
 
 // ---- build_train.c ----
 bool train_read(Builder *builder, const Statement *train, Training *training);

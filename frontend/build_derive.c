@@ -1,5 +1,5 @@
-// Models made from models: `average(M.trunk, layers -> 6)`, `unroll(M.trunk, 1 | 4 * rounds | 1)`. What a
-// file says becomes the text of a module pass; the pass does the work and checks the numbers.
+// Models made from models: `average(M.trunk, layers -> 6)`, `unroll(M.trunk, 1 | 4 * rounds | 1)`,
+// `fuse((A, B), route = soft)`. What a file says becomes the text of a module pass; the pass does the work and checks the numbers.
 #include <string.h>
 
 #include "frontend/build.h"
@@ -9,9 +9,10 @@ typedef struct Derive {
     const Expression *call;
     const char *prefix;  // of the model's parameters: "" or "teacher."
     Derivation *step;
+    Statement *source;  // the model that the step starts from
 } Derive;
 
-enum { CHAIN_MAX = 64 };
+enum { CHAIN_MAX = 64, EXPERTS_DEPTH = 8 };
 
 #define FORMAT(derive, ...) arena_format((derive)->builder->ir->arena, __VA_ARGS__)
 
@@ -79,11 +80,27 @@ static const char *option_text(const Derive *derive, Expression *value, const ch
     return evaluate_number(&context, value, &number) ? FORMAT(derive, "%.17g", number) : NULL;
 }
 
+// route = top_k(2)
+static bool add_route(Derive *derive, const Expression *route) {
+    int64_t count;
+    bool one = route->arguments.count == 1 && !route->arguments.items[0].label;
+    if (route->a->kind != EXPRESSION_NAME || strcmp(route->a->name, "top_k") != 0 || !one)
+        return wrong(derive, route->place, "expected a route", "write route = soft, or route = top_k(2)");
+    if (!whole_number(derive, route->arguments.items[0].value, "the number of experts", &count)) return false;
+    derive->step->passes =
+        FORMAT(derive, "%s, route=top_k, k=%lld", derive->step->passes, (long long)count);
+    return true;
+}
+
 // Appends the call's options to the text of the pass, under their own names.
 static bool add_options(Derive *derive, const char *joint) {
     for (size_t i = 0; i < derive->call->arguments.count; i++) {
         const Argument *argument = &derive->call->arguments.items[i];
         if (!argument->label) continue;
+        if (argument->value->kind == EXPRESSION_CALL && strcmp(label_of(argument), "route") == 0) {
+            if (!add_route(derive, argument->value)) return false;
+            continue;
+        }
         const char *text = option_text(derive, argument->value, joint);
         if (!text) return false;
         derive->step->passes = FORMAT(derive, "%s, %s=%s", derive->step->passes, label_of(argument), text);
@@ -145,14 +162,17 @@ static bool read_heads(Derive *derive) {
     derive->step->passes = FORMAT(derive, "%s, count=%lld", derive->step->passes, (long long)heads);
     return add_options(derive, "|");
 }
+static bool read_fuse(Derive *derive);
 
 static const struct Kind {
     const char *name, *pass;
     bool (*read)(Derive *derive);
+    bool of_models;  // starts from models, not from the stack of one
 } kinds[] = {
-    {"average", "average-layers", read_average},
-    {"unroll", "unroll-recurrent", read_unroll},
-    {"add_heads", "add-heads", read_heads},
+    {"average", "average-layers", read_average, false},
+    {"unroll", "unroll-recurrent", read_unroll, false},
+    {"add_heads", "add-heads", read_heads, false},
+    {"fuse", "fuse-experts", read_fuse, true},
 };
 
 // ---- Chains ----
@@ -178,17 +198,60 @@ Statement *model_named(Builder *builder, const char *name, Place place) {
     return NULL;
 }
 
+// ---- Experts ----
+
+// The model that an argument of fuse names.
+static Statement *expert_named(const Derive *derive, const Argument *argument) {
+    const Expression *name = argument->label ? NULL : argument->value;
+    if (name && name->kind == EXPRESSION_NAME) return model_named(derive->builder, name->name, name->place);
+    wrong(derive, argument->place, "expected the name of a model", "write fuse((A, B), route = soft)");
+    return NULL;
+}
+
+// (A, B): the chain goes on at A; the others are modules of their own, with steps of their own.
+static bool read_experts(Derive *derive, const Expression *experts) {
+    Builder *builder = derive->builder;
+    size_t count = experts->arguments.count;
+    derive->source = expert_named(derive, &experts->arguments.items[0]);
+    bool good = derive->source != NULL;
+    if (builder->experts_depth > EXPERTS_DEPTH)
+        return wrong(derive, derive->call->place, "a model is made from itself", NULL);
+    builder->experts_depth++;
+    for (size_t i = 1; i < count && good; i++) {
+        Statement *statement = expert_named(derive, &experts->arguments.items[i]);
+        Module *module = statement ? build_module(builder, statement, NULL) : NULL;
+        if (module) vector_push(builder->ir->arena, &derive->step->experts, module);
+        good = module != NULL;
+    }
+    builder->experts_depth--;
+    return good;
+}
+
+static bool read_fuse(Derive *derive) {
+    const char *usage = "write fuse((A, B), route = soft) or top_k(1), with share, balance, read where wanted";
+    const Argument *experts = positional(derive, 0);
+    if (!check_arguments(derive, 1, "route read share balance", usage)) return false;
+    if (!experts || experts->value->kind != EXPRESSION_TUPLE || experts->value->arguments.count < 2)
+        return wrong(derive, experts ? experts->place : derive->call->place, "expected two models or more",
+                     usage);
+    if (*derive->prefix)
+        return wrong(derive, derive->call->place, "a fused model cannot be a teacher", NULL);
+    size_t count = experts->value->arguments.count;
+    derive->step->passes = FORMAT(derive, "fuse-experts{count=%zu", count);
+    return read_experts(derive, experts->value) && add_options(derive, "+");
+}
+
 // `M.trunk`: the model that the step starts from; the stack's name goes into the pass.
-static Statement *source_of(Derive *derive, const struct Kind *kind) {
+static bool read_source(Derive *derive, const struct Kind *kind) {
     const Argument *first = positional(derive, 0);
     const Expression *field = first ? first->value : NULL;
     if (!field || field->kind != EXPRESSION_FIELD || field->a->kind != EXPRESSION_NAME) {
-        wrong(derive, first ? first->place : derive->call->place, "expected the stack of a model",
-              FORMAT(derive, "write %s(Model.trunk, ...)", kind->name));
-        return NULL;
+        return wrong(derive, first ? first->place : derive->call->place, "expected the stack of a model",
+                     FORMAT(derive, "write %s(Model.trunk, ...)", kind->name));
     }
     derive->step->passes = FORMAT(derive, "%s{stack=%s%s", kind->pass, derive->prefix, field->name);
-    return model_named(derive->builder, field->a->name, field->a->place);
+    derive->source = model_named(derive->builder, field->a->name, field->a->place);
+    return derive->source != NULL;
 }
 
 // Where the file says `M.trunk`, M goes back to a block with such a stack.
@@ -228,10 +291,10 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
     for (int length = 0; statement->value; length++) {
         const struct Kind *kind = find_kind(statement->value);
         Derivation step = {.name = *prefix ? NULL : statement->name, .place = statement->value->place};
-        Derive derive = {builder, statement->value, prefix, &step};
+        Derive derive = {builder, statement->value, prefix, &step, NULL};
         statement->visited = true;
         if (!kind) {
-            wrong(&derive, statement->value->place, "a model is a block, or made by average, unroll or add_heads", NULL);
+            wrong(&derive, statement->value->place, "a model is a block, or made by average, unroll, add_heads or fuse", NULL);
             return NULL;
         }
         if (length == CHAIN_MAX) {
@@ -239,13 +302,12 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
                   FORMAT(&derive, "the model %s is made from itself", statement->name), NULL);
             return NULL;
         }
-        Statement *source = source_of(&derive, kind);
-        if (!source || !kind->read(&derive)) return NULL;
+        if ((!kind->of_models && !read_source(&derive, kind)) || !kind->read(&derive)) return NULL;
         const Expression *field = positional(&derive, 0)->value;
-        vector_push(ir->arena, &stacks, ((StackName){field->name, field->place}));
+        if (!kind->of_models) vector_push(ir->arena, &stacks, ((StackName){field->name, field->place}));
         step.passes = FORMAT(&derive, "%s}", step.passes);
         vector_push(ir->arena, &reversed, step);
-        statement = source;
+        statement = derive.source;
     }
     for (size_t i = 0; i < stacks.count; i++)
         if (!check_stack_name(builder, statement, &stacks.items[i])) return NULL;

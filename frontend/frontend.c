@@ -108,19 +108,30 @@ static Model *check_model(Builder *builder, Statement *statement) {
     return statement ? model_create(builder, statement, "", NULL, false) : NULL;
 }
 
-static Model *build_chosen(Builder *builder, Statement *statement) {
-    builder->module = module_create(builder->ir, statement->name);
-    statement = derive_base(builder, statement, "", &builder->module->derivations);
-    if (!statement) return NULL;
-    builder->module->name = statement->name;
-    if (builder->train)
-        builder->module->has_training = train_read(builder, builder->train, &builder->module->training);
-    Model *model = model_create(builder, statement, "", NULL, true);
-    if (!model) return NULL;
-    model_build_entries(builder, model, builder->train, true);
-    size_t count = builder->graphs.count;
-    for (size_t i = 0; i < count; i++) module_add_graph(builder->module, builder->graphs.items[i]);
-    return model;
+// With graphs of its own, though another module may be under construction.
+Module *build_module(Builder *builder, Statement *statement, Model **model) {
+    Builder outer = *builder;
+    Module *module = module_create(builder->ir, statement->name);
+    builder->module = module;
+    builder->graphs.items = NULL;
+    builder->graphs.count = builder->graphs.capacity = 0;
+    builder->composites.items = NULL;
+    builder->composites.count = builder->composites.capacity = 0;
+    statement = derive_base(builder, statement, "", &module->derivations);
+    Model *block = NULL;
+    if (statement) {
+        module->name = statement->name;
+        if (builder->train) module->has_training = train_read(builder, builder->train, &module->training);
+        block = model_create(builder, statement, "", NULL, true);
+    }
+    if (block) model_build_entries(builder, block, builder->train, true);
+    for (size_t i = 0; block && i < builder->graphs.count; i++)
+        module_add_graph(module, builder->graphs.items[i]);
+    if (model) *model = block;
+    builder->module = outer.module;
+    builder->graphs = outer.graphs;
+    builder->composites = outer.composites;
+    return block ? module : NULL;
 }
 
 // ---- What is only checked ----
@@ -183,7 +194,8 @@ Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) 
     if (!check_train_option(builder)) return NULL;
     Statement *statement = choose_model(builder);
     if (!statement) return NULL;
-    Model *model = build_chosen(builder, statement);
+    Model *model;
+    builder->module = build_module(builder, statement, &model);
     if (model) model_check_rest(builder, model);
     check_trains(builder);
     check_declarations(builder);

@@ -158,6 +158,12 @@ Value graph_copy_node_with(Graph *graph, const Node *node, const Value *operands
 // NULL after an error (a slice that no longer fits).
 Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, uint32_t count);
 
+// Copies of nodes whose operands have other types than they had: other extents, or further dimensions, over
+// which the node's function is then mapped. Callees are retyped with them; equal ones are one graph.
+typedef struct Retype Retype;
+Retype *retype_begin(Ir *ir);
+Value retype_node(Retype *retype, Graph *graph, const Graph *from, const Node *node, const Value *operands);
+
 // Inlines `callee`: its inputs, in order, become `arguments`; writes its outputs' values, in order.
 void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Value *results);
 

@@ -1,7 +1,8 @@
-// Graphs from graphs: copied nodes, inlining, and retyping (the same function at other extents).
+// Graphs from graphs: copied nodes, inlining, and retyping (the same function at other extents, or mapped
+// over further dimensions).
 #include <string.h>
 
-#include "ir/graph.h"
+#include "ir/op.h"
 #include "ir/pointer_map.h"
 
 // ---- copying ----
@@ -71,13 +72,13 @@ typedef struct Retyped {
     Graph *to;
 } Retyped;
 
-typedef struct Retype {
+struct Retype {
     Ir *ir;
     const Dimension *map;
     uint32_t count;
     VECTOR(Retyped) done;  // one copy per callee and input types, so that equal calls stay equal
     PointerMap mentions;   // per graph below: 1 where it mentions a mapped dimension
-} Retype;
+};
 
 static const Dimension *find_change(const Changes *changes, const Dimension *dimension) {
     for (size_t i = changes->count; i-- > 0;) {  // learned ones are behind the given ones and are exact
@@ -142,26 +143,52 @@ static bool mentions(Retype *retype, const Graph *graph) {
     return found;
 }
 
-static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs);
+static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs,
+                           const Type **outputs);
 
-// "attention_core.time32": the callee with the dimensions of its inputs that changed.
+// The dimensions of `after` that `before` lacks and `extra` has not yet.
+static int more_dimensions(const Type *before, const Type *after, Dimension *extra, int count) {
+    for (int i = 0; i < after->rank; i++) {
+        bool known = type_find(before, after->dimensions[i].name) >= 0;
+        for (int j = 0; j < count; j++) known |= extra[j].name == after->dimensions[i].name;
+        if (!known && count < RANK_MAX) extra[count++] = after->dimensions[i];
+    }
+    return count;
+}
+
+// Distinct among the copies, which may differ in which operands have a further dimension.
+static const char *fresh_name(const Retype *retype, const char *name) {
+    for (size_t i = 0; i < retype->done.count; i++)
+        if (retype->done.items[i].to->name == name)
+            return fresh_name(retype, names_format(retype->ir->names, "%s.%zu", name, i + 1));
+    return name;
+}
+
+// "attention_core.time32": the callee with the dimensions of its inputs that changed or came.
 static const char *retyped_name(Retype *retype, const Graph *callee, const Type *const *inputs) {
     Names *names = retype->ir->names;
     const char *name = callee->name;
     Changes seen = {0};
-    for (size_t i = 0; i < callee->inputs.count; i++)
-        learn(retype->ir, &seen, graph_node(callee, callee->inputs.items[i])->types[0], inputs[i]);
+    Dimension extra[RANK_MAX];
+    int extra_count = 0;
+    for (size_t i = 0; i < callee->inputs.count; i++) {
+        const Type *before = graph_node(callee, callee->inputs.items[i])->types[0];
+        learn(retype->ir, &seen, before, inputs[i]);
+        extra_count = more_dimensions(before, inputs[i], extra, extra_count);
+    }
+    for (int i = 0; i < extra_count; i++)
+        name = names_format(names, "%s.%s%lld", name, extra[i].name, (long long)extra[i].extent);
     for (size_t i = 0; i < seen.count; i++)
         name = names_format(names, "%s.%s%lld%s%s", name, seen.items[i].to.name,
                             (long long)seen.items[i].to.extent, seen.items[i].to.bound ? "." : "",
                             seen.items[i].to.bound ? seen.items[i].to.bound : "");
     for (uint32_t i = 0; i < retype->count && !seen.count; i++)
         name = names_format(names, "%s.%s%lld", name, retype->map[i].name, (long long)retype->map[i].extent);
-    return name;
+    return fresh_name(retype, name);
 }
 
 // The copy of `callee` for these input types, or `callee` itself where nothing changes.
-static Graph *retype_callee(Retype *retype, Graph *callee, const Type **inputs) {
+static Graph *retype_callee(Retype *retype, Graph *callee, const Type **inputs, const Type **outputs) {
     size_t count = callee->inputs.count;
     bool changed = false;
     for (size_t i = 0; i < count; i++)
@@ -172,18 +199,17 @@ static Graph *retype_callee(Retype *retype, Graph *callee, const Type **inputs) 
         if (done->from == callee && memcmp(done->inputs, inputs, count * sizeof *inputs) == 0)
             return done->to;
     }
-    Graph *to = retype_graph(retype, callee, retyped_name(retype, callee, inputs), inputs);
+    Graph *to = retype_graph(retype, callee, retyped_name(retype, callee, inputs), inputs, outputs);
     if (to) vector_push(retype->ir->arena, &retype->done, ((Retyped){callee, inputs, to}));
     return to;
 }
 
-// The dimensions of `type` that `like` has: a stacked parameter loses its leading `layer`.
-static const Type *restrict_type(Ir *ir, const Type *type, const Type *like) {
-    Dimension kept[RANK_MAX];
-    int rank = 0;
-    for (int i = 0; i < type->rank; i++)
-        if (type_find(like, type->dimensions[i].name) >= 0) kept[rank++] = type->dimensions[i];
-    return type_make(ir, type->element, rank, kept);
+// What one entry of a stack sees of an operand: stacked ones lose the dimension in front.
+static const Type *operand_type(Ir *ir, const Node *node, size_t operand, const Type *type) {
+    size_t whole = (size_t)(attribute_integer(node, ATTRIBUTE_carried, 0) +
+                            attribute_integer(node, ATTRIBUTE_invariant, 0));
+    if (node->op != OP_stack || operand < whole) return type;
+    return type_make(ir, type->element, type->rank - 1, type->dimensions + 1);
 }
 
 // Which operand an input of a node's graph stands for. The graphs that enter and leave a core take the
@@ -205,13 +231,28 @@ static const Type **callee_inputs(Retype *retype, const Graph *graph, const Node
         size_t operand = callee_operand(node, attribute->key, i);
         types[i] = before;
         if (operand < node->operand_count) {
-            types[i] = restrict_type(retype->ir, graph_type(graph, operands[operand]), before);
+            types[i] = operand_type(retype->ir, node, operand, graph_type(graph, operands[operand]));
         } else if (function && function->outputs.count) {
             size_t result = (i - node->operand_count) % function->outputs.count;
             types[i] = graph_type(function, function->outputs.items[result].value);
         }
     }
     return types;
+}
+
+// What the callee's outputs must be: a stack's graphs give what it carries, a gradient the types of the
+// operands, or of the float ones. NULL: as they come.
+static const Type **callee_outputs(Retype *retype, const Graph *graph, const Node *node,
+                                   const Value *operands, const Attribute *attribute) {
+    size_t wanted = attribute->graph->outputs.count, count = 0;
+    if (attribute->key == ATTRIBUTE_function) return NULL;
+    const Type **types = ARENA_ARRAY(retype->ir->arena, const Type *, wanted);
+    bool all = node->op == OP_stack || wanted == node->operand_count;
+    for (uint32_t i = 0; i < node->operand_count && count < wanted; i++) {
+        const Type *type = graph_type(graph, operands[i]);
+        if (all || element_is_float(type->element)) types[count++] = type;
+    }
+    return count == wanted ? types : NULL;
 }
 
 static const Dimension *retype_dimensions(Ir *ir, const Changes *changes, const Attribute *attribute) {
@@ -223,12 +264,11 @@ static const Dimension *retype_dimensions(Ir *ir, const Changes *changes, const 
     return dimensions;
 }
 
-// The node's attributes at the new extents, in `to`. False after an error in a callee.
+// The node's attributes, in `to`, at the new extents. False after an error in a callee.
 static bool retype_attributes(Retype *retype, const Changes *changes, const Graph *graph, const Node *node,
                               const Value *operands, Attribute *to) {
     const Graph *function = NULL;  // retyped; stands before `gradient`, as keys are sorted
     for (uint32_t i = 0; i < node->attributes.count; i++) {
-        to[i] = node->attributes.items[i];
         if (attribute_kind(to[i].key) == KIND_DIMENSIONS) {
             to[i].dimensions = retype_dimensions(retype->ir, changes, &to[i]);
         } else if (node->op == OP_pad && to[i].key == ATTRIBUTE_count) {
@@ -237,7 +277,8 @@ static bool retype_attributes(Retype *retype, const Changes *changes, const Grap
             if (changed) to[i].integer = changed->extent;
         } else if (attribute_kind(to[i].key) == KIND_GRAPH) {
             const Type **inputs = callee_inputs(retype, graph, node, operands, &to[i], function);
-            to[i].graph = retype_callee(retype, to[i].graph, inputs);
+            const Type **outputs = callee_outputs(retype, graph, node, operands, &to[i]);
+            to[i].graph = retype_callee(retype, to[i].graph, inputs, outputs);
             if (!to[i].graph) return false;
             if (to[i].key == ATTRIBUTE_function) function = to[i].graph;
         }
@@ -245,8 +286,37 @@ static bool retype_attributes(Retype *retype, const Changes *changes, const Grap
     return true;
 }
 
-// `inputs`: the new types of the inputs, or NULL where the map alone decides.
-static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs) {
+static void widen(Graph *graph, const Graph *from, const Node *node, Value *operands, Attribute *attributes) {
+    uint32_t count = node->operand_count;
+    const Type **before = ARENA_ARRAY(graph->ir->arena, const Type *, count + 1);
+    Widening widening = {.graph = graph, .node = node, .before = before};
+    for (uint32_t i = 0; i < count; i++) {
+        if (value_is_none(operands[i])) return;
+        before[i] = graph_type(from, node->operands[i]);
+        widening.extra_count =
+            more_dimensions(before[i], graph_type(graph, operands[i]), widening.extra, widening.extra_count);
+    }
+    widening.operands = operands;
+    widening.attributes = attributes;
+    if (widening.extra_count && op_table[node->op]->widen) op_table[node->op]->widen(&widening);
+}
+
+static Value retype_one(Retype *retype, const Changes *changes, Graph *graph, const Graph *from,
+                        const Node *node, Value *operands) {
+    Attribute attributes[ATTRIBUTE_COUNT];
+    for (uint32_t i = 0; i < node->attributes.count; i++) attributes[i] = node->attributes.items[i];
+    widen(graph, from, node, operands, attributes);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (value_is_none(operands[i])) return VALUE_NONE;
+    if (!retype_attributes(retype, changes, graph, node, operands, attributes)) return VALUE_NONE;
+    return graph_add(graph, node->op, operands, node->operand_count, attributes, node->attributes.count,
+                     node->place);
+}
+
+// `inputs`: the new types of the inputs, or NULL where the map alone decides. `outputs`: what they must be,
+// or NULL; a dimension that is not wanted is summed.
+static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs,
+                           const Type **outputs) {
     Ir *ir = retype->ir;
     Graph *copy = graph_create(ir, name);
     Changes changes = {0};
@@ -269,10 +339,7 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
             }
             map[id] = graph_copy_input(copy, node, type);
         } else {
-            Attribute attributes[ATTRIBUTE_COUNT];
-            if (!retype_attributes(retype, &changes, copy, node, operands, attributes)) return NULL;
-            map[id] = graph_add(copy, node->op, operands, node->operand_count, attributes,
-                                node->attributes.count, node->place);
+            map[id] = retype_one(retype, &changes, copy, graph, node, operands);
             if (value_is_none(map[id])) return NULL;
         }
         for (uint32_t r = 0; r < node->result_count; r++)
@@ -283,7 +350,11 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
         vector_push(ir->arena, &copy->inputs, map[graph->inputs.items[i]].node);
     for (size_t i = 0; i < graph->outputs.count; i++) {
         const Output *output = &graph->outputs.items[i];
-        graph_add_output(copy, output->name, map_value(map, output->value), map_value(map, output->replaces));
+        Value value = map_value(map, output->value);
+        if (outputs)
+            value = build_reduce_to(copy, value, outputs[i], graph_node(graph, output->value.node)->place);
+        if (value_is_none(value)) return NULL;
+        graph_add_output(copy, output->name, value, map_value(map, output->replaces));
     }
     return copy;
 }
@@ -295,5 +366,17 @@ Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, 
         interned[i] = (Dimension){names_intern(ir->names, map[i].name), map[i].extent,
                                   map[i].bound ? names_intern(ir->names, map[i].bound) : NULL};
     Retype retype = {.ir = ir, .map = interned, .count = count};
-    return retype_graph(&retype, graph, name, NULL);
+    return retype_graph(&retype, graph, name, NULL, NULL);
+}
+
+Retype *retype_begin(Ir *ir) {
+    Retype *retype = ARENA_NEW(ir->arena, Retype);
+    retype->ir = ir;
+    return retype;
+}
+
+Value retype_node(Retype *retype, Graph *graph, const Graph *from, const Node *node, const Value *operands) {
+    Value *held = ARENA_ARRAY(graph->ir->arena, Value, node->operand_count + 1);
+    memcpy(held, operands, node->operand_count * sizeof *held);
+    return retype_one(retype, &(Changes){0}, graph, from, node, held);
 }

@@ -234,6 +234,35 @@ bool gradient_pass(Gradient *gradient) {
     return gradient_set(gradient, 0, gradient->cotangents[0]);
 }
 
+// ---- Widening ----
+
+void widening_spread(Widening *widening, uint32_t operand) {
+    Graph *graph = widening->graph;
+    const Type *type = graph_type(graph, widening->operands[operand]);
+    DimensionList list = {0};
+    for (int i = 0; i + 1 < type->rank; i++) dimensions_push(&list, type->dimensions[i]);
+    for (int i = 0; i < widening->extra_count; i++)
+        if (type_find(type, widening->extra[i].name) < 0) dimensions_push(&list, widening->extra[i]);
+    if (type->rank) dimensions_push(&list, type->dimensions[type->rank - 1]);
+    const Type *wide =
+        list.count <= RANK_MAX ? type_make(graph->ir, type->element, list.count, list.items) : NULL;
+    if (!wide) {
+        report_error(graph->ir->diagnostics, widening->node->place, "E0293",
+                     "%s would have too many dimensions or elements with %s", type_text(graph->ir, type),
+                     type_dimension_text(graph->ir, &widening->extra[0]));
+        widening->operands[operand] = VALUE_NONE;
+        return;
+    }
+    widening->operands[operand] =
+        build_expand(graph, widening->operands[operand], wide, widening->node->place);
+}
+
+void widening_spread_first(Widening *widening) { widening_spread(widening, 0); }
+
+void widening_spread_all(Widening *widening) {
+    for (uint32_t i = 0; i < widening->node->operand_count; i++) widening_spread(widening, i);
+}
+
 // ---- Lowering ----
 
 NestBuilder lower_nest(Lowering *lowering, const Type *type) {

@@ -38,6 +38,18 @@ typedef enum Along {
     ALONG_IMPOSSIBLE   // needs later positions, or all of them
 } Along;
 
+// A node whose operands get dimensions that they did not have, over which its function is then mapped. Most
+// shape rules take them as they are.
+typedef struct Widening {
+    Graph *graph;                // of the operands
+    const Node *node;            // as it was
+    const Type *const *before;   // types of its operands, as they were
+    Value *operands;             // to be changed: widening_spread
+    Attribute *attributes;       // those of the node, to be changed
+    Dimension extra[RANK_MAX];   // what some operand gets
+    int extra_count;
+} Widening;
+
 typedef struct OpDefinition {
     const char *name, *family, *doc;
     int operands, results;  // -1: any number
@@ -49,6 +61,7 @@ typedef struct OpDefinition {
     const char *no_lowering;
     Along (*along)(const Graph *graph, const Node *node, const char *name);
     Primitive primitive;                   // elementwise ops only
+    void (*widen)(Widening *widening);     // NULL: the shape rule takes further dimensions
 } OpDefinition;
 
 extern const OpDefinition *const op_table[OP_COUNT];

@@ -86,6 +86,12 @@ bool gradient_set(Gradient *gradient, uint32_t operand, Value value);
 bool gradient_none(Gradient *gradient);  // all operands' cotangents are zero
 bool gradient_pass(Gradient *gradient);  // the first operand's is that of the result
 
+// ---- Widening ----
+// Repeats an operand along those further dimensions that it lacks; they stand before its last one.
+void widening_spread(Widening *widening, uint32_t operand);
+void widening_spread_all(Widening *widening);
+void widening_spread_first(Widening *widening);
+
 // ---- Evaluation: a walk is the type whose index tuples an odometer visits. ----
 
 // For all tuples of `type`, none where an extent is 0.

@@ -104,6 +104,22 @@ static bool elementwise_shape(Shape *shape) {
     return shape_result_type(shape, type_with_element(shape->ir, type, element));
 }
 
+// The operand that had all names gets all that the others got, unless one still has all.
+static void elementwise_widen(Widening *widening) {
+    uint32_t count = widening->node->operand_count;
+    const Type *after[3];
+    for (uint32_t i = 0; i < count; i++) after[i] = graph_type(widening->graph, widening->operands[i]);
+    Shape shape = {.operands = after, .operand_count = count};
+    if (container(&shape)) return;
+    shape.operands = widening->before;
+    const Type *all = container(&shape);
+    for (uint32_t i = 0; i < count; i++)
+        if (widening->before[i] == all) {
+            widening_spread(widening, i);
+            return;
+        }
+}
+
 // ---- Evaluation ----
 
 static void elementwise_evaluate(const Evaluation *evaluation) {
@@ -277,6 +293,7 @@ static const char is_integer[] = "integers and bools do not vary smoothly";
                                   .evaluate = elementwise_evaluate, \
                                   .lower = elementwise_lower,       \
                                   .along = along_pointwise,         \
+                                  .widen = elementwise_widen,       \
                                   __VA_ARGS__};
 
 ELEMENTWISE(add, .gradient = add_gradient)

@@ -82,6 +82,13 @@ static bool accumulate_shape(Shape *shape) {
     return shape_result_type(shape, acc);
 }
 
+// ---- Widening ----
+
+static void scatter_widen(Widening *widening) {
+    widening_spread(widening, 0);
+    widening_spread(widening, 2);
+}
+
 // ---- Gradients ----
 
 static Value gather_cotangent(const Gradient *gradient) {
@@ -269,6 +276,7 @@ const OpDefinition op_scatter_add = {
     .evaluate = scatter_evaluate,
     .lower = scatter_lower,
     .along = scatter_along,
+    .widen = scatter_widen,
 };
 
 const OpDefinition op_scatter = {
@@ -278,6 +286,7 @@ const OpDefinition op_scatter = {
     .evaluate = scatter_evaluate,
     .lower = scatter_lower,
     .along = scatter_along,
+    .widen = scatter_widen,
 };
 
 const OpDefinition op_accumulate = {
@@ -287,4 +296,5 @@ const OpDefinition op_accumulate = {
     .evaluate = accumulate_evaluate,
     .lower = accumulate_lower,
     .along = along_except_along,
+    .widen = widening_spread_first,
 };

@@ -204,6 +204,21 @@ static bool concat_shape(Shape *shape) {
     return shape_result(shape, first->element, &list);
 }
 
+// ---- Widening ----
+
+// New dimensions come first.
+static void transpose_widen(Widening *widening) {
+    const Type *type = graph_type(widening->graph, widening->operands[0]);
+    Attribute *order = &widening->attributes[0];
+    const char **names = ARENA_ARRAY(widening->graph->ir->arena, const char *, type->rank);
+    uint32_t count = 0;
+    for (int i = 0; i < type->rank; i++)
+        if (!name_among(type->dimensions[i].name, order->names, order->count))
+            names[count++] = type->dimensions[i].name;
+    for (uint32_t i = 0; i < order->count; i++) names[count++] = order->names[i];
+    *order = attribute_of_names(ATTRIBUTE_order, names, count);
+}
+
 // ---- Gradients ----
 
 static const char *along_name(const Gradient *gradient) {
@@ -428,6 +443,7 @@ const OpDefinition op_transpose = {
     .evaluate = by_name_evaluate,
     .lower = by_name_lower,
     .along = along_pointwise,
+    .widen = transpose_widen,
 };
 
 const OpDefinition op_broadcast = {
@@ -471,4 +487,5 @@ const OpDefinition op_concat = {
     .evaluate = concat_evaluate,
     .lower = concat_lower,
     .along = along_except_along,
+    .widen = widening_spread_all,
 };

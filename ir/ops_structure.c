@@ -147,6 +147,11 @@ static bool stack_shape(Shape *shape) {
     return true;
 }
 
+// What is carried becomes what the parameters make of it.
+static void stack_widen(Widening *widening) {
+    for (uint32_t i = 0; i < widening->node->result_count; i++) widening_spread(widening, i);
+}
+
 // ---- Evaluation ----
 
 static void copy_tensor(Tensor *to, const Tensor *from) {
@@ -307,4 +312,5 @@ const OpDefinition op_stack = {
     .evaluate = stack_evaluate,
     .no_lowering = "the pass `expand-stacks` comes first",
     .along = stack_along,
+    .widen = stack_widen,
 };

@@ -275,6 +275,7 @@ static const struct Proof {
     {"unroll-recurrent", "start", "skip"},
     {"add-heads", "weight", "0"},
     {"unroll-recurrent", "learn", "gate+step+adapter"},
+    {"fuse-experts", "balance", "0"},
 };
 
 static PassRequest *proof_request(PassContext *context, const PassRequest *request) {
@@ -302,7 +303,9 @@ static bool transfer_inputs(Arena *arena, const Module *result, const Graph *bef
     for (size_t i = 0; i < transfer->inputs.count; i++) {
         const Node *node = graph_node(transfer, transfer->inputs.items[i]);
         const char *name = attribute_text(node, ATTRIBUTE_name), *path = name;
-        if (result->sources.count > 1) path = strchr(name, '.') + 1;  // all sources are the one module
+        bool numbered = result->sources.count > 1 &&
+                        attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) == ROLE_FROZEN;
+        if (numbered) path = strchr(name, '.') + 1;  // all are the one module
         size_t at = find_input(before, path, ROLE_PARAMETER);
         if (at < before->inputs.count) given[i] = inputs[at];
     }
