@@ -1,6 +1,8 @@
 // Generator of contractions. A kernel has one phase that packs B for all tasks (where more than one block
 // of rows uses it) and one of tasks: block of rows x group of panels of B. The loops around tiles are
 // shared by the module (cpu_contract_driver.c); here stand what a task's number means, and the epilogue.
+// Launches that pack one operand into one form share the packing phase: see passes/share_packed.c.
+#include "base/hash.h"
 #include "codegen/cpu_contract.h"
 
 typedef struct Emission {
@@ -318,13 +320,39 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     cpu_body_end(e.body);
 }
 
+// Names the form that phase 0 packs B into: all that it depends on but the operand itself. 0 where it
+// depends on run-time extents.
+static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
+    const Index *index = cpu_contraction_index(plan, plan->load_b);
+    int64_t form[] = {plan->element_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
+                      plan->tile.vectors, plan->narrow, plan->wide_panels};
+    uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
+    int loops[LOOP_MAX], count = 0;
+    loops[count++] = plan->column;
+    loops[count++] = plan->k;
+    for (int i = 0; i < plan->segment_count; i++) loops[count++] = plan->segments[i];
+    hash = hash_word(hash, (uint64_t)count);
+    for (int i = 0; i < plan->outer_count; i++)
+        if (stride_of(plan, plan->load_b, plan->outer[i])) loops[count++] = plan->outer[i];
+    for (int i = 0; i < count; i++) {
+        if (loops[i] >= 0 && plan->nest->loops[loops[i]].bound_operand != UINT32_MAX) return 0;
+        hash = hash_word(hash, (uint64_t)(loops[i] < 0 ? 1 : extent_of(plan, loops[i])));
+        hash = hash_word(hash, (uint64_t)stride_of(plan, plan->load_b, loops[i]));
+    }
+    return hash;
+}
+
 bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     Contraction contraction;
     CHECK(nest_contraction(kernel->nest, &contraction));
     const Nest *nest = cpu_normalise(unit->arena, kernel->nest);
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
     LLVMValueRef record = plan_record(unit, &plan, emit_epilogue(unit, kernel, &plan));
-    if (!plan.private_b) emit_phase(unit, kernel, &plan, record, true, out);
+    if (!plan.private_b) {
+        emit_phase(unit, kernel, &plan, record, true, out);
+        out->packed_key = packed_key(&plan, unit->target);
+        out->packed_operand = (int32_t)nest->formulas.items[plan.load_b].operand;
+    }
     emit_phase(unit, kernel, &plan, record, false, out);
     return !unit->failure;
 }
