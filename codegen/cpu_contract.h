@@ -106,6 +106,7 @@ enum {
     PLAN_PRIVATE_B,
     PLAN_RESULT_STRIDE,  // of rows
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
+    PLAN_PREFETCH,                 // or NULL
     PLAN_SLOTS
 };
 
@@ -132,7 +133,7 @@ void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef v
 // void (plan, task, i64 panel): packs one panel of B into its place in the shared matrix.
 LLVMValueRef cpu_contract_pack_function(CpuUnit *unit);
 // void (plan, task): one block of rows times panels [begin, end). The epilogue is a CpuFunction called
-// with (operands, task, tile, row0, rows).
+// with (operands, task, tile, row0, rows); so is what brings its operands nearer.
 LLVMValueRef cpu_contract_task_function(CpuUnit *unit);
 
 #endif

@@ -155,18 +155,24 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
     LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
     LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
-    LLVMValueRef first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0)), unit->i64, "");
+    LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
+    LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
     // What follows in memory is used next: each panel of A brings its part of it nearer.
     LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
     LLVMValueRef ahead = cpu_at(unit, b, ELEMENT_F32, multiply(unit, k, width));
     ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
     LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead};
-    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 7);
-    CpuIf last;
     LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
+    LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
+    LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
+    CpuIf last, far;
+    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""),
+                                          LLVMBuildSelect(builder, full, starts, done, ""), ""));
+    call_pointer(unit, unit->function_type, prefetch, around, 5);
+    cpu_if_end(unit, &far);
+    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 7);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
-    LLVMValueRef epilogue[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
-    call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), epilogue, 5);
+    call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);
 }
 
