@@ -21,9 +21,11 @@ typedef struct CpuTile {
 // The largest tile that the registers hold with room for one row of B and a broadcast.
 CpuTile cpu_tile_shape(const CpuTarget *target);
 
-// void (a, b, i64 k, c, i64 stride, i64 first, ahead): c[row * stride + column] = (first ? 0 : c) + sum over k.
-// Meanwhile brings k / 4 lines from `ahead` on into the second cache; any address will do.
-LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
+// void (a, b, i64 k, c, i64 stride, i64 first, ahead, i64 a_stride, i64 last):
+// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings k / 4 lines from `ahead` on into
+// the second cache; any address will do. `direct`: A is no panel, its rows lie a_stride elements apart, steps
+// of k side by side; rows behind row `last` are not there and give anything.
+LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile, bool direct);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first);
@@ -73,6 +75,7 @@ typedef struct CpuContraction {
     int64_t segment_depth;                  // of loop k alone
     Element element_a, element_b;           // in memory
     CpuPack pack_a, pack_b;
+    bool direct_a;            // tiles read A as it lies in memory
     CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors
     int narrow;
     int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
@@ -103,7 +106,7 @@ enum {
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
-    PLAN_PRIVATE_B,
+    PLAN_PRIVATE_B, PLAN_DIRECT_A,
     PLAN_RESULT_STRIDE,  // of rows
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
     PLAN_PREFETCH,                 // or NULL

@@ -142,7 +142,11 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
     LLVMValueRef valid = cpu_minimum(unit, t->tile_rows, subtract(unit, t->rows, local));
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
-    LLVMValueRef a = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
+    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
+    LLVMValueRef a_stride = plan_number(d, PLAN_A + SIDE_PANEL_STRIDE);
+    LLVMValueRef in_place = cpu_at(unit, task_pointer(d, TASK_A), ELEMENT_F32, add(unit, multiply(unit, row0, a_stride), k0));
+    LLVMValueRef direct = compare(unit, LLVMIntNE, plan_number(d, PLAN_DIRECT_A), cpu_i64(unit, 0));
+    LLVMValueRef a = LLVMBuildSelect(builder, direct, in_place, packed, "");
     LLVMValueRef b = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
     LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
                                multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
@@ -161,7 +165,8 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
     LLVMValueRef ahead = cpu_at(unit, b, ELEMENT_F32, multiply(unit, k, width));
     ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead};
+    LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, a_stride, last_row};
     LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
@@ -170,7 +175,7 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
                                           LLVMBuildSelect(builder, full, starts, done, ""), ""));
     call_pointer(unit, unit->function_type, prefetch, around, 5);
     cpu_if_end(unit, &far);
-    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 7);
+    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 9);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
     call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);

@@ -7,7 +7,8 @@ enum {
     ROW_BLOCK_MIN = 64,
     ROW_BLOCK_MAX = 512,
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
-    TASKS_MAX = 64
+    TASKS_MAX = 64,
+    DIRECT_PANELS = 4             // of B, for which rows of A are not worth packing: tiles read them as they lie
 };
 static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
 
@@ -140,6 +141,8 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
     choose_panels(&plan, target);
+    plan.direct_a = plan.pack_a == PACK_TRANSPOSE && plan.element_a == ELEMENT_F32 && !plan.segment_count &&
+                    plan.panels <= DIRECT_PANELS;
     choose_blocks(&plan);
 
     plan.direct = stores_plainly(&plan);

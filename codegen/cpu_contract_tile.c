@@ -43,9 +43,24 @@ LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
 
 // ---- Tiles ----
 
+// Where a tile finds A: in a panel, or row by row as it lies in memory.
+typedef struct TileRows {
+    bool direct;
+    LLVMValueRef row[16];  // direct: at step 0
+} TileRows;
+
+// The element of A in `row`, `step` steps of k behind what `a` (of panels) or `k` says.
+static LLVMValueRef element_of_a(CpuUnit *unit, CpuTile tile, const TileRows *rows, LLVMValueRef a, LLVMValueRef k,
+                                 int64_t step, int row) {
+    LLVMValueRef at;
+    if (rows->direct) at = cpu_at(unit, cpu_at(unit, rows->row[row], ELEMENT_F32, k), ELEMENT_F32, cpu_i64(unit, step));
+    else at = cpu_at(unit, a, ELEMENT_F32, cpu_i64(unit, step * tile.rows + row));
+    return cpu_load(unit, ELEMENT_F32, at, 1, NULL);
+}
+
 // One step of k: sums[row][v] += a[row] * b[v].
-static void tile_step(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, int64_t step,
-                      LLVMValueRef *sums) {
+static void tile_step(CpuUnit *unit, CpuTile tile, const TileRows *rows, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k,
+                      int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
     LLVMValueRef columns[8];
     for (int v = 0; v < tile.vectors; v++) {
@@ -53,9 +68,7 @@ static void tile_step(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef 
         columns[v] = cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, at), lanes, NULL);
     }
     for (int row = 0; row < tile.rows; row++) {
-        LLVMValueRef at = cpu_i64(unit, step * tile.rows + row);
-        LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, cpu_at(unit, a, ELEMENT_F32, at), 1, NULL);
-        factor = cpu_splat(unit, factor, lanes);
+        LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, rows, a, k, step, row), lanes);
         for (int v = 0; v < tile.vectors; v++) {
             LLVMValueRef *sum = &sums[row * tile.vectors + v];
             *sum = cpu_fma(unit, factor, columns[v], *sum);
@@ -71,14 +84,15 @@ static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
 
 // Runs steps [begin, end) of k, `unroll` at a time; `state` is the sums, then the pointers into A and B, and
 // what to bring nearer meanwhile: one line of the cache with each round.
-static void tile_loop(CpuUnit *unit, CpuTile tile, LLVMValueRef begin, LLVMValueRef end, int unroll,
+static void tile_loop(CpuUnit *unit, CpuTile tile, const TileRows *rows, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
     int sums = tile.rows * tile.vectors, lanes = unit->target->lanes;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
     if (unroll > 1) prefetch_far(unit, state[sums + 2]);
-    for (int step = 0; step < unroll; step++) tile_step(unit, tile, state[sums], state[sums + 1], step, state);
+    for (int step = 0; step < unroll; step++)
+        tile_step(unit, tile, rows, state[sums], state[sums + 1], loop.index, step, state);
     LLVMValueRef a_step = cpu_i64(unit, unroll * tile.rows);
     LLVMValueRef b_step = cpu_i64(unit, (int64_t)unroll * tile.vectors * lanes);
     state[sums] = cpu_at(unit, state[sums], ELEMENT_F32, a_step);
@@ -104,12 +118,12 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
-    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer};
-    return LLVMFunctionType(unit->void_type, parameters, 7, false);
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64};
+    return LLVMFunctionType(unit->void_type, parameters, 9, false);
 }
 
-LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d", tile.rows, tile.vectors);
+LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile, bool direct) {
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d%s", tile.rows, tile.vectors, direct ? "_direct" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMBuilderRef builder = unit->builder;
@@ -129,9 +143,15 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     state[sums] = LLVMGetParam(helper.function, 0);
     state[sums + 1] = LLVMGetParam(helper.function, 1);
     state[sums + 2] = LLVMGetParam(helper.function, 6);
+    TileRows a = {.direct = direct};
+    for (int row = 0; direct && row < tile.rows; row++) {
+        LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(helper.function, 8));
+        LLVMValueRef at = LLVMBuildMul(builder, existing, LLVMGetParam(helper.function, 7), "");
+        a.row[row] = cpu_at(unit, state[sums], ELEMENT_F32, at);
+    }
     LLVMValueRef whole = LLVMBuildAnd(builder, k, cpu_i64(unit, -TILE_UNROLL), "");
-    tile_loop(unit, tile, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
-    tile_loop(unit, tile, whole, k, 1, state);
+    tile_loop(unit, tile, &a, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
+    tile_loop(unit, tile, &a, whole, k, 1, state);
 
     rows[0] = c;
     for (int row = 1; row < tile.rows; row++) rows[row] = cpu_at(unit, rows[row - 1], ELEMENT_F32, stride);
@@ -145,6 +165,6 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
 
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b};
-    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 7);
+    LLVMValueRef none = cpu_i64(unit, 0), arguments[] = {a, b, k, c, stride, first, b, none, none};
+    cpu_helper_call(unit, cpu_tile_function(unit, tile, false), arguments, 9);
 }
