@@ -41,6 +41,12 @@ static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
 
 enum { CACHE_LINE = 64, PREFETCH_DEPTH = 64 };  // steps of k that outlast bringing lines nearer
 
+static CpuTile tile_of(const CpuContraction *plan, int vectors) {
+    CpuTile tile = plan->tile;
+    tile.vectors = vectors;
+    return tile;
+}
+
 static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue,
                                 LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
@@ -62,14 +68,15 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_WIDE] = cpu_i64(unit, wide * lanes);
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
-    slots[PLAN_PRIVATE_B] = cpu_i64(unit, plan->private_b);
-    slots[PLAN_DIRECT_A] = cpu_i64(unit, plan->direct_a);
+    slots[PLAN_PACKS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
+    slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
     slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->tile.rows);
     slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, wide * lanes);
     slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, narrow * lanes);
-    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, wide}, plan->direct_a);
-    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, narrow}, plan->direct_a);
+    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, tile_of(plan, wide));
+    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, tile_of(plan, narrow));
     slots[PLAN_EPILOGUE] = epilogue;
     slots[PLAN_PREFETCH] = prefetch;
     LLVMValueRef value = LLVMConstStructInContext(unit->context, slots, PLAN_SLOTS, false);
@@ -123,8 +130,8 @@ static void start_task_record(Emission *e, CpuKernel *out) {
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {plan->direct_a ? 0 : aligned(plan->row_block * plan->depth * 4),
-                       plan->private_b ? aligned(width * plan->depth * 4) : 0,
+    int64_t sizes[] = {plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
+                       plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
     LLVMValueRef parts[4] = {e->body->scratch};
@@ -229,7 +236,7 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_begin(unit, &used, within_bounds(e, compare(unit, LLVMIntSGT, rows, cpu_i64(unit, 0))));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
-    set(e, TASK_PACK_A, plan->direct_a ? cpu_i64(unit, 0) : fresh);
+    set(e, TASK_PACK_A, plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
     LLVMBuildStore(unit->builder, key, packed_rows);
     set(e, TASK_ROW0, row0);
     set(e, TASK_ROWS, rows);
