@@ -10,7 +10,7 @@ typedef struct Emission {
     CpuBody *body;
     const CpuContraction *plan;
     LLVMValueRef plan_record, task;
-    LLVMValueRef rows;                     // extent at run time
+    LLVMValueRef rows, depth;              // extents at run time
     LLVMValueRef loop[LOOP_MAX];           // outer loops of the task
 } Emission;
 
@@ -126,7 +126,8 @@ static void start_task_record(Emission *e, CpuKernel *out) {
     set(e, TASK_COLUMNS, plan->column < 0 ? one : cpu_extent(e->body, plan->nest, plan->column));
     set(e, TASK_SEGMENTS, segments);
     set(e, TASK_SEGMENT_DEPTH, depth);
-    set(e, TASK_DEPTH, LLVMBuildMul(unit->builder, segments, depth, ""));
+    e->depth = LLVMBuildMul(unit->builder, segments, depth, "");
+    set(e, TASK_DEPTH, e->depth);
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
@@ -188,6 +189,24 @@ static LLVMValueRef within_bounds(const Emission *e, LLVMValueRef condition) {
     return condition;
 }
 
+// Whether a sum over nothing changes nothing: it is added to what is there, as it is or with its sign turned.
+static bool only_adds(const CpuContraction *plan) {
+    const Nest *nest = plan->nest;
+    if (nest->stage_count != 2 || nest->stages[1].kind != STAGE_ADD) return false;
+    const Formula *formula = &nest->formulas.items[nest->stages[1].formula];
+    while (formula->kind == FORMULA_PRIMITIVE &&
+           (formula->primitive == PRIMITIVE_neg || formula->primitive == PRIMITIVE_cast))
+        formula = &nest->formulas.items[formula->arguments[0]];
+    return formula->kind == FORMULA_STAGE;
+}
+
+// Rows there are none of need no packed B; nor do sums over nothing need to be added.
+static LLVMValueRef has_work(const Emission *e, LLVMValueRef rows) {
+    LLVMValueRef zero = cpu_i64(e->unit, 0), some = compare(e->unit, LLVMIntSGT, rows, zero);
+    if (LLVMIsConstant(e->depth) || !only_adds(e->plan)) return some;
+    return LLVMBuildAnd(e->unit->builder, some, compare(e->unit, LLVMIntSGT, e->depth, zero), "");
+}
+
 // Sets the place of packed matrix `number` in the workspace.
 static void set_shared_matrix(const Emission *e, LLVMValueRef number) {
     LLVMValueRef at = scaled(e->unit, number, b_bytes(e->plan, e->unit->target));
@@ -204,7 +223,7 @@ static void emit_pack_task(Emission *e, LLVMValueRef task) {
     for (int i = plan->outer_count - 1; i >= 0; i--)
         if (stride_of(plan, plan->load_b, plan->outer[i])) rest = split_number(e, rest, plan->outer[i]);
     CpuIf used;
-    cpu_if_begin(unit, &used, within_bounds(e, LLVMConstInt(unit->i1, 1, false)));
+    cpu_if_begin(unit, &used, within_bounds(e, has_work(e, e->rows)));
     set_shared_matrix(e, number);
     set(e, TASK_B, load_base(e, plan->load_b));
     LLVMValueRef arguments[] = {e->plan_record, e->task, panel};
@@ -233,7 +252,7 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     LLVMValueRef row0 = scaled(unit, block, plan->row_block);
     LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->row_block), subtract(unit, e->rows, row0));
     CpuIf used;
-    cpu_if_begin(unit, &used, within_bounds(e, compare(unit, LLVMIntSGT, rows, cpu_i64(unit, 0))));
+    cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
     set(e, TASK_PACK_A, plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));

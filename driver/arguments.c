@@ -36,6 +36,12 @@ static const CommandOption *find_option(const Command *command, const char *text
     return option ? option : find_in(common_options, text, length);
 }
 
+// "W ...": every word up to the next option is a value.
+static bool takes_several(const CommandOption *option) {
+    size_t length = option->value ? strlen(option->value) : 0;
+    return length > 3 && strcmp(option->value + length - 3, "...") == 0;
+}
+
 static size_t operand_limit(const Command *command) {
     size_t count = 0;
     for (const char *word = command->operands; *word; word++)
@@ -80,6 +86,8 @@ const Arguments *arguments_parse(const Command *command, int count, char **texts
             return NULL;
         }
         vector_push(ir->arena, &arguments->given, given);
+        while (takes_several(option) && i + 1 < count && strncmp(texts[i + 1], "--", 2) != 0)
+            vector_push(ir->arena, &arguments->given, ((Given){option, texts[++i]}));
     }
     if (arguments_flag(arguments, "--help")) return arguments;
     if (arguments->operands.count > operand_limit(command) ||

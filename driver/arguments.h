@@ -10,7 +10,7 @@
 
 typedef struct CommandOption {
     const char *name;   // "--steps"
-    const char *value;  // "N": what the option takes, NULL for a flag
+    const char *value;  // "N": what the option takes; "W ...": one or more; NULL for a flag
     const char *doc;
 } CommandOption;
 

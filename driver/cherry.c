@@ -10,8 +10,8 @@
 #include "driver/commands.h"
 
 static const Command *const commands[] = {
-    &command_check, &command_dump,     &command_opt,       &command_passes, &command_ops,     &command_train,
-    &command_eval,  &command_generate, &command_gradcheck, &command_bench,  &command_explain,
+    &command_check, &command_dump,     &command_opt,     &command_passes,    &command_ops,   &command_train,
+    &command_eval,  &command_generate, &command_convert, &command_gradcheck, &command_bench, &command_explain,
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

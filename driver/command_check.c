@@ -5,10 +5,12 @@
 #include "driver/setup.h"
 #include "passes/program_passes.h"
 
+enum { TRAINING_ENTRIES = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
+
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
 typedef struct Summary {
     int64_t parameters, stored_layers, effective_layers;
-    double flops_per_token, training_bytes, predicted_step_seconds;
+    double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;
 } Summary;
 
 static void count_layers(const Module *module, Summary *summary) {
@@ -29,6 +31,17 @@ static void count_layers(const Module *module, Summary *summary) {
     }
 }
 
+// Bytes that training holds: state, and the larger arena of the two programs. Negative after errors.
+static double training_bytes(Compilation *compilation) {
+    Program *accumulate = compilation->programs[ENTRY_ACCUMULATE],
+            *update = compilation->programs[ENTRY_UPDATE];
+    if (!plan_memory(accumulate) || !plan_memory(update)) return -1;
+    const Program *programs[] = {accumulate, update};
+    int64_t arena =
+        accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
+    return (double)(cost_state_bytes(programs, 2) + arena);
+}
+
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
     if (!setup_options(arguments, ir, module, &options)) return false;
@@ -36,15 +49,15 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     count_layers(module, summary);
     if (!module->has_training) return true;
     Compilation *compilation =
-        compile_programs(ir, module, 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE, &options);
+        compile_programs(ir, module, TRAINING_ENTRIES, &options);
     if (!compilation) return false;
-    Program *accumulate = compilation->programs[ENTRY_ACCUMULATE],
-            *update = compilation->programs[ENTRY_UPDATE];
-    if (!plan_memory(accumulate) || !plan_memory(update)) return false;
-    const Program *programs[] = {accumulate, update};
-    int64_t arena =
-        accumulate->arena_bytes > update->arena_bytes ? accumulate->arena_bytes : update->arena_bytes;
-    summary->training_bytes = (double)(cost_state_bytes(programs, 2) + arena);
+    summary->training_bytes = training_bytes(compilation);
+    CompileOptions by_layer = options;
+    by_layer.recompute = "layer";
+    Compilation *recomputed = compile_programs(ir, module, TRAINING_ENTRIES, &by_layer);
+    if (!recomputed) return false;
+    summary->recomputed_bytes = training_bytes(recomputed);
+    if (summary->training_bytes < 0 || summary->recomputed_bytes < 0) return false;
     const Training *training = &module->training;
     summary->flops_per_token =
         cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
@@ -53,8 +66,9 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     Machine machine = machine_measure(ir, threads, options.cpu.cpu);
     if (machine.flops_per_second > 0)
         summary->predicted_step_seconds =
-            cost_predict_seconds(accumulate, &machine) * (double)training->accumulate +
-            cost_predict_seconds(update, &machine);
+            cost_predict_seconds(compilation->programs[ENTRY_ACCUMULATE], &machine) *
+                (double)training->accumulate +
+            cost_predict_seconds(compilation->programs[ENTRY_UPDATE], &machine);
     return true;
 }
 
@@ -65,6 +79,7 @@ static void print_json(const Summary *summary) {
     cJSON_AddNumberToObject(json, "effective_layers", (double)summary->effective_layers);
     cJSON_AddNumberToObject(json, "flops_per_token", summary->flops_per_token);
     cJSON_AddNumberToObject(json, "training_bytes", summary->training_bytes);
+    cJSON_AddNumberToObject(json, "training_bytes_recomputed", summary->recomputed_bytes);
     cJSON_AddNumberToObject(json, "predicted_step_seconds", summary->predicted_step_seconds);
     json_print(json);
 }
@@ -77,6 +92,7 @@ static void print_text(const Module *module, const Summary *summary) {
     if (!module->has_training) return;
     printf("FLOPs per token    %.4g (forward and backward)\n", summary->flops_per_token);
     printf("memory to train    %.1f MiB\n", summary->training_bytes / (1 << 20));
+    printf("  recomputed       %.1f MiB (--recompute layer)\n", summary->recomputed_bytes / (1 << 20));
     printf("predicted step     %.4f s\n", summary->predicted_step_seconds);
 }
 

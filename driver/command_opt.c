@@ -39,10 +39,7 @@ static Module *prove(Ir *ir, const Proof *proof, const Module *module) {
 }
 
 // Values that differ (E0516) or gradients that are wrong (E0517), and no other error.
-static bool shows_fault(void *data, Ir *ir, const FrontendOptions *options) {
-    const Proof *proof = data;
-    Module *module = derive_module(ir, frontend_load(ir, proof->path, options));
-    if (!module || prove(ir, proof, module)) return false;
+static bool only_faults(const Ir *ir) {
     for (size_t i = 0; i < diagnostics_count(ir->diagnostics); i++) {
         const Message *message = diagnostics_message(ir->diagnostics, i);
         bool is_fault =
@@ -50,6 +47,12 @@ static bool shows_fault(void *data, Ir *ir, const FrontendOptions *options) {
         if (message->severity == SEVERITY_ERROR && !is_fault) return false;
     }
     return true;
+}
+
+static bool shows_fault(void *data, Ir *ir, const FrontendOptions *options) {
+    const Proof *proof = data;
+    Module *module = derive_module(ir, frontend_load(ir, proof->path, options));
+    return module && !prove(ir, proof, module) && only_faults(ir);
 }
 
 static void hint_smallest(const Arguments *arguments, Ir *ir, Proof *proof) {
@@ -75,7 +78,7 @@ static bool prove_and_report(const Arguments *arguments, Ir *ir, const Module *m
                proof.tolerance, (long long)proof.seed);
         return true;
     }
-    if (!is_ir_text(proof.path)) hint_smallest(arguments, ir, &proof);
+    if (!is_ir_text(proof.path) && only_faults(ir)) hint_smallest(arguments, ir, &proof);
     return false;
 }
 

@@ -9,7 +9,7 @@
 #define FOR(entry) (1u << ENTRY_##entry)
 #define TRAINING (FOR(ACCUMULATE) | FOR(UPDATE))
 #define GENERATION (FOR(PREFILL) | FOR(DECODE))
-#define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION)
+#define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION | FOR(TRANSFER))
 
 // The pipeline of graph passes: which, for which entry points, in which order.
 static const struct Step {
@@ -19,6 +19,7 @@ static const struct Step {
     {"expand-stacks", EVERY},
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
     {"simplify", EVERY},
+    {"select-supervision", FOR(ACCUMULATE)},
     {"gradient", FOR(ACCUMULATE)},
     {"fuse-loss", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"expand-calls", EVERY},
@@ -31,6 +32,7 @@ static const struct Step {
 static const char *const entry_names[ENTRY_COUNT] = {
     [ENTRY_INITIALIZE] = "initialize", [ENTRY_ACCUMULATE] = "accumulate", [ENTRY_UPDATE] = "update",
     [ENTRY_EVALUATE] = "evaluate",     [ENTRY_PREFILL] = "prefill",       [ENTRY_DECODE] = "decode",
+    [ENTRY_TRANSFER] = "transfer",
 };
 
 const char *entry_name(Entry entry) { return entry_names[entry]; }
@@ -51,6 +53,7 @@ static Graph *build_initialize(Ir *ir, const Module *module) {
                                  type_scalar(ir, ELEMENT_I64), NO_PLACE);
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
+        if (!parameter->initialize) continue;  // its value comes from a file
         Value storage =
             graph_add_input(graph, parameter->path, ROLE_PARAMETER, parameter->type, parameter->place);
         Value value;
@@ -77,12 +80,15 @@ static void add_example_losses(Graph *graph) {
 }
 
 // The module graph that an entry point starts from.
-static Graph *entry_source(PassContext *context, Entry entry, const Module **module) {
+static Graph *entry_source(PassContext *context, Entry entry, const Module **module,
+                           const CompileOptions *options) {
     Ir *ir = context->ir;
     const char *name = "logits";
     switch (entry) {
         case ENTRY_INITIALIZE:
             return build_initialize(ir, *module);
+        case ENTRY_TRANSFER:
+            return graph_retype(options->transfer, options->transfer->name, NULL, 0);
         case ENTRY_ACCUMULATE:
             name = "loss";
             break;
@@ -127,7 +133,7 @@ static void observe(const CompileOptions *options, Entry entry, const char *stag
 
 static Program *compile_entry(PassContext *context, Entry entry, const Module *module,
                               const CompileOptions *options) {
-    Graph *graph = entry_source(context, entry, &module);
+    Graph *graph = entry_source(context, entry, &module, options);
     if (!graph) return NULL;
     observe(options, entry, "module", graph, NULL);
     for (size_t i = 0; i < sizeof pipeline / sizeof *pipeline; i++) {

@@ -15,6 +15,7 @@ typedef enum Entry {
     ENTRY_EVALUATE,    // (data) -> loss
     ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
+    ENTRY_TRANSFER,    // (weights of other models, seed) -> parameters
     ENTRY_COUNT
 } Entry;
 
@@ -32,6 +33,7 @@ typedef struct CompileOptions {
     const char *recompute;   // "layer": whole layers; else options of the pass; NULL: its default
     int64_t chunk, context;  // of prefill and decode
     int64_t sequences;       // batch of prefill and decode
+    const Graph *transfer;   // what ENTRY_TRANSFER computes
     bool verify;             // the IR after every pass
     const Observer *observer;
 } CompileOptions;

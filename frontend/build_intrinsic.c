@@ -264,6 +264,33 @@ Thing intrinsic_top_k(Context *context, const Call *call) {
     return tuple_thing(context->builder, 2, results, NULL);
 }
 
+// The extent needs a name that no other in this graph has; the same mask has the same one.
+static const char *compact_name(const Graph *graph, Value mask, const char *along) {
+    int others = 0;
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        const char *name = graph_bound(graph->ir, node);
+        if (!name) continue;
+        if (value_same(node->operands[0], mask) && strcmp(attribute_text(node, ATTRIBUTE_along), along) == 0)
+            return name;
+        others++;
+    }
+    return others ? names_format(graph->ir->names, "%s_%d", along, others + 1) : along;
+}
+
+Thing intrinsic_compact(Context *context, const Call *call) {
+    Value mask = call_tensor(context, call, 0);
+    const char *along = call_name(context, call, "along");
+    if (!along || value_is_none(mask)) return THING_MISSING;
+    Graph *graph = context->work->graph;
+    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = along},
+                              {.key = ATTRIBUTE_name, .text = compact_name(graph, mask, along)}};
+    Value indices = graph_add(graph, OP_compact, &mask, 1, attributes, 2, call->place);
+    if (value_is_none(indices)) return THING_MISSING;
+    Thing results[2] = {tensor_thing(indices), tensor_thing((Value){indices.node, 1})};
+    return tuple_thing(context->builder, 2, results, NULL);
+}
+
 Thing intrinsic_gather(Context *context, const Call *call) {
     Value table = call_tensor(context, call, 0), indices = call_tensor(context, call, 1);
     const char *along = call_name(context, call, "along");
@@ -349,5 +376,21 @@ Thing intrinsic_pow(Context *context, const Call *call) {
     double result = pow(base, exponent);
     if (isfinite(result)) return number_thing(result);
     REPORT(context, call->place, "E0224", "this constant is not a finite number");
+    return THING_MISSING;
+}
+
+// Only the branch taken of an `if` is looked at, so reading this is the error.
+Thing intrinsic_fail(Context *context, const Call *call) {
+    Arena *arena = context->builder->ir->arena;
+    const char *text = "";
+    for (int i = 0; call_argument(call, i); i++) {
+        Thing thing = evaluate(context, call_argument(call, i)->value);
+        if (thing.kind == THING_UNKNOWN) return THING_MISSING;
+        const char *part = thing.kind == THING_TEXT     ? thing.name
+                           : thing.kind == THING_NUMBER ? arena_format(arena, "%.9g", thing.number)
+                                                        : thing_text(context, thing);
+        text = arena_format(arena, "%s%s", text, part);
+    }
+    REPORT(context, call->place, "E0267", "%s", text);
     return THING_MISSING;
 }

@@ -123,6 +123,9 @@ static bool run_node(Run *run, const Node *node, uint32_t slot) {
     const Tensor **operands = ARENA_ARRAY(run->arena, const Tensor *, node->operand_count + 1);
     for (uint32_t i = 0; i < node->operand_count; i++)
         operands[i] = &run->tensors[run->slots[node->operands[i].node] + node->operands[i].result];
+    if (node->op == OP_compact && !set_extent(run, node, graph_bound(run->graph->ir, node),
+                                              compact_count(node, operands[0])))
+        return false;
     Tensor **results = ARENA_ARRAY(run->arena, Tensor *, node->result_count + 1);
     for (uint32_t i = 0; i < node->result_count; i++) {
         const Type *type = resolve(run, node, node->types[i]);

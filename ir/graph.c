@@ -233,6 +233,18 @@ Value graph_find_input(const Graph *graph, const char *name, Role role) {
     return VALUE_NONE;
 }
 
+const char *graph_bound(Ir *ir, const Node *node) {
+    return node->op == OP_compact ? names_intern(ir->names, attribute_text(node, ATTRIBUTE_name)) : NULL;
+}
+
+Value graph_find_bound(const Graph *graph, const char *name) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const char *bound = graph_bound(graph->ir, graph_node(graph, id));
+        if (bound && strcmp(bound, name) == 0) return (Value){id, 1};
+    }
+    return graph_find_input(graph, name, ROLE_SCALAR);
+}
+
 const Output *graph_find_output(const Graph *graph, const char *name) {
     for (size_t i = 0; i < graph->outputs.count; i++)
         if (strcmp(graph->outputs.items[i].name, name) == 0) return &graph->outputs.items[i];

@@ -156,6 +156,11 @@ Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, 
 // Inlines `callee`: its inputs, in order, become `arguments`; writes its outputs' values, in order.
 void graph_inline(Graph *graph, const Graph *callee, const Value *arguments, Value *results);
 
+// The interned name of the scalar that a `compact` node computes, which bounds dimensions; else NULL.
+const char *graph_bound(Ir *ir, const Node *node);
+// The scalar called `name` that bounds dimensions: an input, or the count of a `compact` node; or VALUE_NONE.
+Value graph_find_bound(const Graph *graph, const char *name);
+
 const Attribute *attribute_find(const Node *node, AttributeKey key);  // or NULL
 int64_t attribute_integer(const Node *node, AttributeKey key, int64_t otherwise);
 double attribute_number(const Node *node, AttributeKey key, double otherwise);

@@ -81,7 +81,7 @@ static uint32_t bound_operand(NestBuilder *builder, const Dimension *dimension) 
     if (!dimension->bound) return UINT32_MAX;
     uint32_t buffer = program_find_buffer(builder->lowering->program, dimension->bound, ROLE_SCALAR);
     if (buffer == UINT32_MAX)
-        INTERNAL_ERROR("no scalar input %s for dimension %s", dimension->bound, dimension->name);
+        INTERNAL_ERROR("no scalar %s for dimension %s", dimension->bound, dimension->name);
     return add_operand(builder, buffer, 0, (NestOperand){.element = ELEMENT_I64, .reads = true});
 }
 

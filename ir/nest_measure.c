@@ -27,6 +27,15 @@ static bool moving_loops(const Nest *nest, uint32_t load, uint32_t *mask) {
     return true;
 }
 
+// Loops that run once.
+static uint32_t single_loops(const Nest *nest) {
+    uint32_t mask = 0;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if (nest->loops[loop].dimension.extent == 1 && nest->loops[loop].bound_operand == UINT32_MAX)
+            mask |= 1u << loop;
+    return mask;
+}
+
 bool nest_contraction(const Nest *nest, Contraction *contraction) {
     if (nest->stage_count < 2 || nest->stages[0].kind != STAGE_SUM) return false;
     for (int i = 1; i < nest->stage_count; i++) {
@@ -51,8 +60,9 @@ bool nest_contraction(const Nest *nest, Contraction *contraction) {
                                  .row = moves_a & ~moves_b & outer,
                                  .column = moves_b & ~moves_a & outer,
                                  .reduced = inner};
-    bool covered = (contraction->batch | contraction->row | contraction->column) == outer;
-    bool reduces = (moves_a & moves_b & inner) == inner && inner != 0;
+    uint32_t single = single_loops(nest);  // move an operand or not: it makes no difference
+    bool covered = (contraction->batch | contraction->row | contraction->column | (single & outer)) == outer;
+    bool reduces = ((moves_a & moves_b) | single | ~inner) == UINT32_MAX && inner != 0;
     return covered && reduces && contraction->row && contraction->column;
 }
 

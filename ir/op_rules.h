@@ -103,6 +103,9 @@ static inline int64_t walk_offset(const Odometer *odometer, const int64_t *strid
     return offset;
 }
 
+// The extent that a `compact` node gives to the dimension that it bounds.
+int64_t compact_count(const Node *node, const Tensor *mask);
+
 // ---- Lowering ----
 static inline const View *lower_operand(const Lowering *lowering, uint32_t operand) {
     return lowering_view(lowering, lowering->node->operands[operand]);

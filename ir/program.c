@@ -21,7 +21,8 @@ uint32_t program_add_buffer(Program *program, Buffer buffer) {
 uint32_t program_find_buffer(const Program *program, const char *name, Role role) {
     for (size_t i = 0; i < program->buffers.count; i++) {
         const Buffer *buffer = &program->buffers.items[i];
-        bool has_role = buffer->kind == BUFFER_STATE || buffer->kind == BUFFER_INPUT;
+        bool has_role = buffer->kind == BUFFER_STATE || buffer->kind == BUFFER_INPUT ||
+                        (buffer->kind == BUFFER_TEMPORARY && buffer->role == ROLE_SCALAR);
         if (has_role && buffer->role == role && buffer->name == name) return (uint32_t)i;
     }
     return UINT32_MAX;

@@ -16,7 +16,7 @@ typedef enum BufferKind {
 
 typedef struct Buffer {
     BufferKind kind;
-    Role role;           // state and inputs
+    Role role;           // state and inputs; ROLE_SCALAR: a temporary that bounds dimensions, by its name
     const char *name;    // input or output name; a readable hint for temporaries
     const Type *type;
     int64_t bytes;       // at capacity

@@ -23,8 +23,8 @@ typedef enum Element {
 typedef struct Dimension {
     const char *name;   // interned
     int64_t extent;     // >= 1; the capacity where the dimension is bounded
-    const char *bound;  // NULL: static. Else the interned name of the i64 scalar input that holds
-                        // the extent at run time, 0 <= value <= extent.
+    const char *bound;  // NULL: static. Else the interned name of the i64 scalar that holds the extent
+                        // at run time, 0 <= value <= extent: an input, or the count of a `compact` node.
 } Dimension;
 
 typedef struct Type {

@@ -203,9 +203,26 @@ static bool check_outputs(Verifier *verifier) {
     return true;
 }
 
-// A graph that nothing calls (it has no arguments) feeds its own bounded dimensions.
+// The extents that a graph computes have names of their own.
+static void check_computed_bounds(Verifier *verifier) {
+    const Graph *graph = verifier->graph;
+    PointerMap known = {0};
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        const char *bound = graph_bound(verifier->ir, node);
+        if (!bound) continue;
+        if (pointer_map_find(&known, bound) != POINTER_MISSING ||
+            !value_is_none(graph_find_input(graph, bound, ROLE_SCALAR)))
+            broke(verifier, node->place, "%%%u computes the extent '%s', which is there already", id, bound);
+        pointer_map_set(verifier->ir->arena, &known, bound, 0);
+    }
+}
+
+// A graph that nothing calls (it has no arguments) knows the extents of its own bounded dimensions, those
+// that it computes before it uses them.
 static void check_bounds(Verifier *verifier) {
     const Graph *graph = verifier->graph;
+    check_computed_bounds(verifier);
     for (size_t i = 0; i < graph->inputs.count; i++)
         if (attribute_integer(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_role, 0) == ROLE_ARGUMENT)
             return;
@@ -217,11 +234,16 @@ static void check_bounds(Verifier *verifier) {
                 const char *bound = node->types[r]->dimensions[d].bound;
                 if (!bound || pointer_map_find(&known, bound) != POINTER_MISSING) continue;
                 pointer_map_set(verifier->ir->arena, &known, bound, 0);
-                Value scalar = graph_find_input(graph, bound, ROLE_SCALAR);
+                Value scalar = graph_find_bound(graph, bound);
+                bool is_input = !value_is_none(scalar) && graph_node(graph, scalar.node)->op == OP_input;
                 if (value_is_none(scalar) ||
                     graph_type(graph, scalar) != type_scalar(verifier->ir, ELEMENT_I64))
                     broke(verifier, node->place,
-                          "dimension %s is bounded by '%s', which is no scalar input of i64[]",
+                          "dimension %s is bounded by '%s', which is no scalar input of i64[] and no count "
+                          "of a compact",
+                          node->types[r]->dimensions[d].name, bound);
+                else if (!is_input && scalar.node > id)
+                    broke(verifier, node->place, "dimension %s is bounded by '%s', which is computed later",
                           node->types[r]->dimensions[d].name, bound);
             }
     }

@@ -30,6 +30,7 @@ typedef struct Expansion {
     bool recomputes_all;
     const char *suffix;  // of random sites: ".layer.iteration" of each enclosing entry
     int64_t region;      // 0: none
+    bool renames;        // the body computes extents, which each entry has its own of
     int64_t *next_region;
     SitedVector *sited;
 } Expansion;
@@ -57,22 +58,78 @@ static bool draws_random(const Graph *graph) {
     return false;
 }
 
+// ---- Extents that a layer computes: each entry's have names of their own ----
+
+static const char *entry_bound(const Rewrite *rewrite, const char *bound) {
+    return names_format(rewrite->to->ir->names, "%s%s", bound, ((const Expansion *)rewrite->data)->suffix);
+}
+
+// Bounded by an extent that this body computes? Then *to is the entry's own.
+static bool renames_bound(const Rewrite *rewrite, const Dimension *dimension, Dimension *to) {
+    *to = *dimension;
+    if (!dimension->bound) return false;
+    Value bound = graph_find_bound(rewrite->from, dimension->bound);
+    if (value_is_none(bound) || graph_node(rewrite->from, bound.node)->op != OP_compact) return false;
+    to->bound = entry_bound(rewrite, dimension->bound);
+    return true;
+}
+
+// A composite over such dimensions, for this entry.
+static Graph *rename_callee(const Rewrite *rewrite, Graph *callee) {
+    Dimension map[RANK_MAX];
+    uint32_t count = 0;
+    for (size_t i = 0; i < callee->inputs.count; i++) {
+        const Type *type = graph_node(callee, callee->inputs.items[i])->types[0];
+        for (int d = 0; d < type->rank; d++) {
+            bool known = false;
+            for (uint32_t m = 0; m < count; m++) known |= map[m].name == type->dimensions[d].name;
+            if (!known && count < RANK_MAX)
+                count += renames_bound(rewrite, &type->dimensions[d], &map[count]);
+        }
+    }
+    return count ? graph_retype(callee, entry_bound(rewrite, callee->name), map, count) : callee;
+}
+
+static Attribute entry_attribute(const Rewrite *rewrite, const Node *node, Attribute attribute) {
+    if (attribute.key == ATTRIBUTE_name && node->op == OP_compact) {
+        attribute.text = entry_bound(rewrite, attribute.text);
+    } else if (attribute_kind(attribute.key) == KIND_DIMENSIONS) {
+        Dimension *dimensions = ARENA_ARRAY(rewrite->to->ir->arena, Dimension, attribute.count);
+        for (uint32_t i = 0; i < attribute.count; i++)
+            renames_bound(rewrite, &attribute.dimensions[i], &dimensions[i]);
+        attribute.dimensions = dimensions;
+    } else if (attribute_kind(attribute.key) == KIND_GRAPH) {
+        attribute.graph = rename_callee(rewrite, attribute.graph);
+    }
+    return attribute;
+}
+
+static bool computes_extents(const Graph *graph) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++)
+        if (graph_node(graph, id)->op == OP_compact) return true;
+    return false;
+}
+
+// Copies a node with the region of its entry, one attribute replaced or added (NULL: none), and the entry's
+// own extents.
 static bool copy_with_region(Rewrite *rewrite, uint32_t id, const Attribute *attribute) {
     const Expansion *expansion = rewrite->data;
     const Node *node = graph_node(rewrite->from, id);
-    if (!expansion->region || node->operand_count == 0) return rewrite_copy(rewrite, id, attribute);
+    bool recomputed = expansion->region && node->operand_count, renames = expansion->renames;
+    if (!recomputed && !renames) return rewrite_copy(rewrite, id, attribute);
     Attribute region = {.key = ATTRIBUTE_region, .integer = expansion->region};
-    if (!attribute) return rewrite_copy(rewrite, id, &region);
-    // Two attributes to set: copy the node by hand.
+    if (!attribute && !renames) return rewrite_copy(rewrite, id, &region);
     VECTOR(Attribute) attributes = {0};
     Arena *arena = rewrite->to->ir->arena;
     for (uint32_t i = 0; i < node->attributes.count; i++) {
-        AttributeKey key = node->attributes.items[i].key;
-        if (key != attribute->key && key != ATTRIBUTE_region)
-            vector_push(arena, &attributes, node->attributes.items[i]);
+        Attribute old = node->attributes.items[i];
+        if ((attribute && old.key == attribute->key) || (recomputed && old.key == ATTRIBUTE_region)) continue;
+        if (renames) old = entry_attribute(rewrite, node, old);
+        if (attribute_kind(old.key) == KIND_GRAPH && !old.graph) return rewrite_fail(rewrite);
+        vector_push(arena, &attributes, old);
     }
-    vector_push(arena, &attributes, *attribute);
-    vector_push(arena, &attributes, region);
+    if (attribute) vector_push(arena, &attributes, *attribute);
+    if (recomputed) vector_push(arena, &attributes, region);
     Value value = graph_add(rewrite->to, node->op, rewrite_operands(rewrite, node), node->operand_count,
                             attributes.items, (uint32_t)attributes.count, node->place);
     if (value_is_none(value)) return rewrite_fail(rewrite);
@@ -89,6 +146,7 @@ static Graph *extend_sites(Rewrite *rewrite, const Graph *function) {
     }
     Expansion inner = *expansion;
     inner.region = 0;
+    inner.renames = false;
     const char *name = names_format(rewrite->to->ir->names, "%s%s", function->name, expansion->suffix);
     Graph *graph = rewrite_graph(rewrite->context, function, name, expand_node, &inner);
     vector_push(rewrite->to->ir->arena, expansion->sited, ((Sited){function, expansion->suffix, graph}));
@@ -165,6 +223,7 @@ static bool expand_entry(Course *course, const StackEntry *entry) {
     const Expansion *outer = rewrite->data;
     uint32_t body_count = (uint32_t)attribute_graph(course->node, ATTRIBUTE_body)->inputs.count;
     Expansion inner = *outer;
+    inner.renames = computes_extents(attribute_graph(course->node, ATTRIBUTE_body));
     inner.suffix =
         names_format(rewrite->to->ir->names, "%s.%d.%d", outer->suffix, entry->layer, entry->iteration);
     if (entry->recompute || outer->recomputes_all) inner.region = ++*outer->next_region;

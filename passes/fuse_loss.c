@@ -7,7 +7,9 @@
 //   after:  for each chunk of rows: all of that over slices of h, targets, d_loss; acc1 is one chain over
 //           the chunks; loss and dh are concats of the chunks' parts
 //
-// Requires: calls not yet inlined (expand-calls comes later); static rows. Works before `gradient` too.
+// Requires: calls not yet inlined (expand-calls comes later); rows static, or bounded by a `compact`: then
+// chunks are cut at its capacity, each with a `compact` of its own, and those beyond the extent are empty
+// when they run. Works before `gradient` too.
 // Leaves: nothing wide (rows times vocab) but chunks of at most `bytes`, or of 64 rows where that is more;
 // the chunks one after the other, so the order as it stands needs the memory of one. Where a cotangent
 // depends on all losses (a mean over something that they decide), there are two sweeps, and the second
@@ -22,6 +24,7 @@ enum { ROWS_MIN = 64, ROWS_STEP = 16, CHUNKS_MAX = 512 };  // chunks: about, so 
 typedef struct Meaning {            // of a composite at a chunk's extents
     const Graph *function;
     int64_t extent[RANK_MAX];
+    const char *bound;
     Graph *graph;
 } Meaning;
 
@@ -34,6 +37,7 @@ typedef struct Sweep {
     // The chunk under construction
     uint32_t level;
     int64_t start[RANK_MAX], extent[RANK_MAX];
+    const char *bound;              // of the chunk's rows, where those of the region have one
     Value **made;                   // by node: its results in this chunk, or NULL
     Value *carried;                 // by node: sums so far of reduced nodes and of chains of sinks
     int64_t clone_region;           // of what is computed again
@@ -69,6 +73,9 @@ static void choose_chunks(Sweep *sweep, int64_t bytes) {
 }
 
 static void set_cell(Sweep *sweep, int64_t cell) {
+    if (sweep->region.bound)
+        sweep->bound =
+            names_format(sweep->region.graph->ir->names, "%s.%lld", sweep->region.bound, (long long)cell);
     for (int i = sweep->region.row_count; i-- > 0;) {
         sweep->start[i] = cell % sweep->parts[i] * sweep->chunk[i];
         int64_t left = sweep->region.rows[i].extent - sweep->start[i];
@@ -76,6 +83,19 @@ static void set_cell(Sweep *sweep, int64_t cell) {
         cell /= sweep->parts[i];
     }
     for (size_t id = 0; id < sweep->region.graph->nodes.count; id++) sweep->made[id] = NULL;
+}
+
+// The positions of the chunk's rows.
+static Value compact_rows(Rewrite *rewrite, uint32_t id) {
+    const Sweep *sweep = rewrite->data;
+    const Node *node = graph_node(sweep->region.graph, id);
+    Value mask = rewrite_value(rewrite, node->operands[0]);
+    int64_t before = attribute_integer(node, ATTRIBUTE_start, 0);
+    Attribute attributes[] = {{.key = ATTRIBUTE_along, .text = attribute_text(node, ATTRIBUTE_along)},
+                              {.key = ATTRIBUTE_name, .text = sweep->bound},
+                              {.key = ATTRIBUTE_start, .integer = before + sweep->start[0]},
+                              {.key = ATTRIBUTE_count, .integer = sweep->extent[0]}};
+    return graph_add(rewrite->to, OP_compact, &mask, 1, attributes, 4, node->place);
 }
 
 static Value slice_rows(const Rewrite *rewrite, Value value, Place place) {
@@ -108,32 +128,46 @@ static Value chunk_value(Rewrite *rewrite, Value old, Place place, bool again) {
             return results ? results[old.result] : VALUE_NONE;
         }
     }
-    return slice_rows(rewrite, rewrite_value(rewrite, old), place);
+    const char *bound = sweep->region.bound;
+    if (bound && loss_region_row(&sweep->region, graph_type(sweep->region.graph, old), 0))
+        return compact_rows(rewrite, old.node);
+    return bound ? rewrite_value(rewrite, old) : slice_rows(rewrite, rewrite_value(rewrite, old), place);
+}
+
+// The dimension in a chunk.
+static Dimension chunk_dimension(const Sweep *sweep, Dimension dimension) {
+    for (int r = 0; r < sweep->region.row_count; r++) {
+        if (sweep->region.bound ? sweep->region.bound != dimension.bound
+                                : sweep->region.rows[r].name != dimension.name)
+            continue;
+        dimension.extent = sweep->extent[r];
+        dimension.bound = sweep->bound;
+    }
+    return dimension;
 }
 
 static Attribute chunk_attribute(const Sweep *sweep, Arena *arena, Attribute attribute) {
     if (attribute_kind(attribute.key) != KIND_DIMENSIONS) return attribute;
     Dimension *dimensions = ARENA_ARRAY(arena, Dimension, attribute.count);
-    for (uint32_t i = 0; i < attribute.count; i++) {
-        dimensions[i] = attribute.dimensions[i];
-        for (int r = 0; r < sweep->region.row_count; r++)
-            if (sweep->region.rows[r].name == dimensions[i].name) dimensions[i].extent = sweep->extent[r];
-    }
+    for (uint32_t i = 0; i < attribute.count; i++)
+        dimensions[i] = chunk_dimension(sweep, attribute.dimensions[i]);
     attribute.dimensions = dimensions;
     return attribute;
 }
 
-static Graph *meaning_at(Sweep *sweep, Graph *function) {
+static Graph *meaning_at(Sweep *sweep, const Node *call) {
+    Graph *function = attribute_graph(call, ATTRIBUTE_function);
     int count = sweep->region.row_count;
-    Meaning meaning = {.function = function};
+    Meaning meaning = {.function = function, .bound = sweep->bound};
     Dimension map[RANK_MAX];
     for (int i = 0; i < count; i++) {
-        map[i] = sweep->region.rows[i];
-        map[i].extent = meaning.extent[i] = sweep->extent[i];
+        map[i] = chunk_dimension(sweep, *loss_region_row(&sweep->region, call->types[0], i));
+        meaning.extent[i] = sweep->extent[i];
     }
     for (size_t i = 0; i < sweep->meanings.count; i++) {
         const Meaning *known = &sweep->meanings.items[i];
-        if (known->function == function && memcmp(known->extent, meaning.extent, sizeof meaning.extent) == 0)
+        if (known->function == function && known->bound == meaning.bound &&
+            memcmp(known->extent, meaning.extent, sizeof meaning.extent) == 0)
             return known->graph;
     }
     meaning.graph = graph_retype(function, function->name, map, (uint32_t)count);
@@ -152,7 +186,7 @@ static Value *make_node(Rewrite *rewrite, uint32_t id, bool again) {
         if (value_is_none(operands[i])) return NULL;
     }
     if (node->op == OP_call) {
-        const Graph *function = meaning_at(sweep, attribute_graph(node, ATTRIBUTE_function));
+        const Graph *function = meaning_at(sweep, node);
         if (!function || !rewrite_splice(rewrite, function, operands, results)) return NULL;
     } else {
         Attribute *attributes = ARENA_ARRAY(arena, Attribute, node->attributes.count + 1);
@@ -185,8 +219,12 @@ static bool make_sink(Rewrite *rewrite, uint32_t id) {
     Sweep *sweep = rewrite->data;
     const Node *node = graph_node(sweep->region.graph, id);
     Value *carried = &sweep->carried[sweep->region.chains[id]];
-    Value operands[2] = {*carried, sweep->made[node->operands[1].node][node->operands[1].result]};
+    Value operands[3] = {*carried};
     if (value_is_none(*carried)) operands[0] = rewrite_value(rewrite, node->operands[0]);
+    for (uint32_t i = 1; i < node->operand_count; i++) {
+        operands[i] = chunk_value(rewrite, node->operands[i], node->place, false);
+        if (value_is_none(operands[i])) return false;
+    }
     *carried = graph_copy_node(rewrite->to, node, operands);
     return !value_is_none(*carried);
 }
@@ -333,6 +371,17 @@ static bool run_level(Rewrite *rewrite, uint32_t level) {
 
 // ---- The rest of the graph, in its order; a sweep runs when something first needs it ----
 
+// Extents that the graph computes stand before what is as long as they say.
+static bool demand_bounds(Rewrite *rewrite, const Node *node) {
+    for (uint32_t r = 0; r < node->result_count; r++)
+        for (int d = 0; d < node->types[r]->rank; d++) {
+            const char *bound = node->types[r]->dimensions[d].bound;
+            Value value = bound ? graph_find_bound(rewrite->from, bound) : VALUE_NONE;
+            if (!value_is_none(value) && !demand(rewrite, value)) return false;
+        }
+    return true;
+}
+
 static bool demand(Rewrite *rewrite, Value old) {
     const Sweep *sweep = rewrite->data;
     if (!value_is_none(rewrite_value(rewrite, old))) return true;
@@ -345,6 +394,7 @@ static bool demand(Rewrite *rewrite, Value old) {
     const Node *node = graph_node(rewrite->from, old.node);
     for (uint32_t i = 0; i < node->operand_count; i++)
         if (!demand(rewrite, node->operands[i])) return false;
+    if (node->op != OP_compact && !demand_bounds(rewrite, node)) return false;
     rewrite_copy(rewrite, old.node, NULL);
     return !rewrite->failed;
 }

@@ -9,9 +9,18 @@ static bool has_dimension(const Type *type, const Dimension *dimension) {
     return at >= 0 && dimension_same(&type->dimensions[at], dimension);
 }
 
+const Dimension *loss_region_row(const LossRegion *region, const Type *type, int row) {
+    for (int i = 0; i < type->rank; i++) {
+        const Dimension *dimension = &type->dimensions[i];
+        if (region->bound ? dimension->bound == region->bound : dimension_same(dimension, &region->rows[row]))
+            return dimension;
+    }
+    return NULL;
+}
+
 static bool has_rows(const LossRegion *region, const Type *type) {
     for (int i = 0; i < region->row_count; i++)
-        if (!has_dimension(type, &region->rows[i])) return false;
+        if (!loss_region_row(region, type, i)) return false;
     return true;
 }
 
@@ -26,9 +35,17 @@ static bool is_row_part(const LossRegion *region, const Node *node) {
     if (node->operand_count == 0 || node->op == OP_random) return false;  // counts positions: sliced instead
     for (uint32_t i = 0; i < node->result_count; i++)
         if (!has_rows(region, node->types[i])) return false;
-    for (int i = 0; i < region->row_count; i++)
-        if (op_table[node->op]->along(region->graph, node, region->rows[i].name) != ALONG_POINTWISE)
-            return false;
+    if (region->bound && node->op == OP_rename) return true;  // another name for the same rows
+    for (int i = 0; i < region->row_count; i++) {
+        const char *name = region->rows[i].name;
+        for (uint32_t o = 0; o <= node->operand_count; o++) {
+            const Type *type =
+                o < node->operand_count ? graph_type(region->graph, node->operands[o]) : node->types[0];
+            const Dimension *row = region->bound ? loss_region_row(region, type, i) : NULL;
+            if (row) name = row->name;
+            if (op_table[node->op]->along(region->graph, node, name) != ALONG_POINTWISE) return false;
+        }
+    }
     return true;
 }
 
@@ -36,16 +53,23 @@ static bool is_reduced_part(const LossRegion *region, const Node *node) {
     if (node->op != OP_dot && node->op != OP_sum) return false;
     const Attribute *over = attribute_find(node, ATTRIBUTE_over);
     for (int i = 0; i < region->row_count; i++) {
+        const Dimension *row = loss_region_row(region, graph_type(region->graph, node->operands[0]), i);
         bool summed = false;
-        for (uint32_t j = 0; j < over->count; j++) summed |= over->names[j] == region->rows[i].name;
+        for (uint32_t j = 0; row && j < over->count; j++) summed |= over->names[j] == row->name;
         if (!summed) return false;
     }
     // Both sides of a dot must have the rows, which dot's own rule ensures.
     return true;
 }
 
+static bool is_scattered_part(const LossRegion *region, const Node *node) {
+    return region->bound && node->op == OP_scatter_add &&
+           !has_rows(region, graph_type(region->graph, node->operands[0]));
+}
+
 static Part part_of(const LossRegion *region, const Node *node) {
     if (is_row_part(region, node)) return PART_ROW;
+    if (is_scattered_part(region, node)) return PART_SINK;
     return is_reduced_part(region, node) ? PART_REDUCED : PART_OUTSIDE;
 }
 
@@ -86,6 +110,34 @@ static bool grow(LossRegion *region, bool *changed) {
     }
     return true;
 }
+
+// ---- Bounded rows: all that works along them ----
+
+static bool touches_rows(const LossRegion *region, const Node *node) {
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (has_rows(region, graph_type(region->graph, node->operands[i]))) return true;
+    for (uint32_t i = 0; i < node->result_count; i++)
+        if (has_rows(region, node->types[i])) return true;
+    return false;
+}
+
+// False where something needs a value along the rows whole.
+static bool take_bounded(LossRegion *region) {
+    const Graph *graph = region->graph;
+    Value bound = graph_find_bound(graph, region->bound);
+    if (value_is_none(bound) || graph_node(graph, bound.node)->op != OP_compact) return false;
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        if (id == bound.node || !touches_rows(region, node)) continue;
+        region->parts[id] = part_of(region, node);
+        if (region->parts[id] == PART_OUTSIDE) return false;
+    }
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        if (has_rows(region, graph_type(graph, graph->outputs.items[i].value))) return false;
+    return true;
+}
+
+// ---- Growing, continued ----
 
 // Nodes on a path from the region back into it that work row by row join it: so a cotangent that depends
 // on the same row's loss needs no second sweep.
@@ -185,26 +237,43 @@ static void set_levels(LossRegion *region) {
 }
 
 // A sink works in the sweep of its reduced value: its accumulator must be there before, or be a sink of
-// the same sweep that nothing else uses. Dropping a sink changes levels, so this repeats.
-static void settle_sinks(LossRegion *region) {
+// the same sweep that nothing else uses. Dropping a sink changes levels, so this repeats. False where one
+// cannot be dropped.
+static bool settle_sinks(LossRegion *region) {
     for (bool changed = true; changed;) {
         changed = false;
         set_levels(region);
         for (uint32_t id = 0; id < region->graph->nodes.count && !changed; id++) {
             if (region->parts[id] != PART_SINK) continue;
             const Node *node = graph_node(region->graph, id);
-            uint32_t acc = node->operands[0].node;
+            uint32_t acc = node->operands[0].node, last = node->operands[node->operand_count - 1].node;
             Part part = region->parts[acc];
-            bool fits = region->levels[id] == region->levels[node->operands[1].node] &&
+            bool fits = region->levels[id] == region->levels[last] &&
                         (part == PART_OUTSIDE || (part == PART_SINK && region->uses[acc] == 1));
+            if (!fits && node->op == OP_scatter_add) return false;
             if (!fits) drop_sink(region, id);
             changed = !fits;
             region->chains[id] = part == PART_SINK ? region->chains[acc] : id;
         }
     }
+    return true;
 }
 
 // ---- The region ----
+
+// Rows are all static, or one is bounded and the others have extent 1 (they play no part then).
+static bool set_bound(LossRegion *region) {
+    int bounded = 0;
+    for (int i = 0; i < region->row_count; i++)
+        if (region->rows[i].bound) bounded = i;
+    region->bound = region->rows[bounded].bound;
+    for (int i = 0; region->bound && i < region->row_count; i++)
+        if (i != bounded && (region->rows[i].bound || region->rows[i].extent > 1)) return false;
+    if (!region->bound) return true;
+    region->rows[0] = region->rows[bounded];
+    region->row_count = 1;
+    return true;
+}
 
 // Rows and column from an operand of the call: all results lack exactly one of its dimensions.
 static bool set_dimensions(LossRegion *region, const Node *call, Value operand) {
@@ -213,7 +282,6 @@ static bool set_dimensions(LossRegion *region, const Node *call, Value operand) 
     region->row_count = 0;
     for (int i = 0; i < type->rank; i++) {
         const Dimension *dimension = &type->dimensions[i];
-        if (dimension->bound) return false;
         bool in_results = true;
         for (uint32_t r = 0; r < call->result_count; r++)
             in_results &= has_dimension(call->types[r], dimension);
@@ -225,7 +293,7 @@ static bool set_dimensions(LossRegion *region, const Node *call, Value operand) 
         }
     }
     if (columns == 1) region->row_bytes = region->column.extent * element_bytes(type->element);
-    return columns == 1 && region->row_count > 0;
+    return columns == 1 && !region->column.bound && region->row_count > 0 && set_bound(region);
 }
 
 static bool makes_logits(const LossRegion *region) {
@@ -246,6 +314,16 @@ static void make_tables(LossRegion *region) {
     region->uses = graph_uses(graph);
 }
 
+static bool take_static(LossRegion *region) {
+    do {
+        for (bool changed = true; changed;) {
+            changed = false;
+            if (!grow(region, &changed)) return false;
+        }
+    } while (absorb(region));
+    return true;
+}
+
 bool loss_region_find(LossRegion *region, const Graph *graph, uint32_t id) {
     *region = (LossRegion){.graph = graph};
     const Node *call = graph_node(graph, id);
@@ -255,15 +333,10 @@ bool loss_region_find(LossRegion *region, const Graph *graph, uint32_t id) {
     if (!found || !is_row_part(region, call)) return false;
     make_tables(region);  // no sooner: every layer has calls, most of them end here
     region->parts[id] = PART_ROW;
-    do {
-        for (bool changed = true; changed;) {
-            changed = false;
-            if (!grow(region, &changed)) return false;
-        }
-    } while (absorb(region));
+    if (region->bound ? !take_bounded(region) : !take_static(region)) return false;
     if (!makes_logits(region)) return false;
     for (uint32_t node = 0; node < graph->nodes.count; node++)
         if (region->parts[node] == PART_REDUCED) find_sink(region, node);
-    settle_sinks(region);
-    return true;
+    if (!settle_sinks(region)) return false;
+    return !region->bound || region->level_count == 1;  // parts of a second sweep would need wholes
 }

@@ -16,6 +16,7 @@
 
 #include "ir/op.h"
 #include "passes/program_passes.h"
+#include "passes/rewrite.h"
 
 enum { NEVER = INT32_MAX };  // a reader after all nodes: the caller, or a copy at the end
 
@@ -25,7 +26,7 @@ typedef struct Lower {
     Program *program;
     bool (*has_kernel)(const char *kernel);
     uint32_t slot_count;
-    bool *needed;             // per node
+    const bool *needed;       // per node
     int32_t *last_use;        // per slot: last node that reads it, directly or through views; -1: none
     uint32_t *target;         // per slot: the buffer of the output that this value should be computed in
     uint32_t *output_buffer;  // per output
@@ -43,17 +44,6 @@ static bool may_be_view(Op op) {
 }
 
 static bool consumes_first(Op op) { return op == OP_accumulate || op == OP_scatter_add || op == OP_scatter; }
-
-static void find_needed(Lower *lower) {
-    const Graph *graph = lower->graph;
-    for (size_t i = 0; i < graph->outputs.count; i++)
-        lower->needed[graph->outputs.items[i].value.node] = true;
-    for (size_t i = graph->nodes.count; i-- > 0;) {
-        const Node *node = graph_node(graph, (uint32_t)i);
-        if (!lower->needed[i]) continue;
-        for (uint32_t o = 0; o < node->operand_count; o++) lower->needed[node->operands[o].node] = true;
-    }
-}
 
 static void find_last_uses(Lower *lower) {
     const Graph *graph = lower->graph;
@@ -411,11 +401,10 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
                                 .slots = slots,
                                 .scratch = &scratch,
                                 .views = ARENA_ARRAY(arena, View, lower.slot_count + 1)};
-    lower.needed = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
+    lower.needed = graph_live_nodes(graph);
     lower.last_use = ARENA_ARRAY(arena, int32_t, lower.slot_count + 1);
     lower.target = ARENA_ARRAY(arena, uint32_t, lower.slot_count + 1);
     lower.output_buffer = ARENA_ARRAY(arena, uint32_t, graph->outputs.count + 1);
-    find_needed(&lower);
     find_last_uses(&lower);
     add_inputs(&lower);
     add_outputs(&lower);

@@ -2,6 +2,7 @@
 #include "passes/prove.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -71,10 +72,14 @@ static void fill(const Graph *graph, const Node *node, uint64_t seed, int64_t li
     for (int64_t i = 0; i < count; i++) {
         double unit = random_unit(seed, (uint64_t)i);
         double *to = &tensor->data[i];
-        if (role == ROLE_SCALAR) *to = scalar_value(graph, node);
-        else if (element == ELEMENT_BOOL) *to = unit < 0.5 ? 0 : 1;
-        else if (element_is_integer(element)) *to = floor(unit * (double)limit);
-        else *to = role == ROLE_MOMENT2 ? unit : 2 * unit - 1;
+        if (role == ROLE_SCALAR)
+            *to = scalar_value(graph, node);
+        else if (element == ELEMENT_BOOL)
+            *to = unit < 0.5 ? 0 : 1;
+        else if (element_is_integer(element))
+            *to = floor(unit * (double)limit);
+        else
+            *to = role == ROLE_MOMENT2 ? unit : 2 * unit - 1;
     }
 }
 
@@ -139,22 +144,26 @@ static bool same_output(const char *pass, const Graph *before, const char *name,
     return true;
 }
 
+static bool same_outputs(const char *pass, const Graph *before, const Graph *after, const Tensor *expected,
+                         const Tensor *found, double tolerance) {
+    for (size_t i = 0; i < before->outputs.count; i++) {
+        const char *name = before->outputs.items[i].name;
+        size_t at = find_output(after, name);
+        if (at == after->outputs.count)
+            return report_error(before->ir->diagnostics, NO_PLACE, "E0516", "%s dropped output %s", pass,
+                                name);
+        if (!same_output(pass, before, name, &expected[i], &found[at], tolerance)) return false;
+    }
+    return true;
+}
+
 bool prove_same(const char *pass, const Graph *before, const Graph *after, uint64_t seed, double tolerance) {
     Arena *arena = arena_create();  // tensors are many and need not outlive the proof
     Tensor *inputs = prove_inputs(arena, before, seed);
     const Tensor *expected = run(arena, before, inputs);
     const Tensor *found =
         expected ? run(arena, after, carry_inputs(arena, after, seed, before, inputs)) : NULL;
-    bool same = expected && found;
-    for (size_t i = 0; same && i < before->outputs.count; i++) {
-        const char *name = before->outputs.items[i].name;
-        size_t at = find_output(after, name);
-        if (at == after->outputs.count)
-            same =
-                report_error(before->ir->diagnostics, NO_PLACE, "E0516", "%s dropped output %s", pass, name);
-        else
-            same = same_output(pass, before, name, &expected[i], &found[at], tolerance);
-    }
+    bool same = expected && found && same_outputs(pass, before, after, expected, found, tolerance);
     arena_destroy(arena);
     return same;
 }
@@ -253,6 +262,96 @@ static bool prove_entry(const char *pass, const Graph *before, const Module *aft
            prove_gradients(before, accumulate, seed, GRADIENT_SAMPLES, 1e-5, NULL);
 }
 
+// ---- Module passes: another model, with the weights that its transfer gives it ----
+
+// Options with which a pass makes a model of the same values.
+static const struct Proof {
+    const char *pass, *option, *value;
+} proofs[] = {
+    {"average-layers", "to", "0"},
+    {"average-layers", "groups", "none"},
+    {"average-layers", "method", "stepwise"},
+    {"average-layers", "weights", "none"},
+    {"unroll-recurrent", "start", "skip"},
+    {"unroll-recurrent", "learn", "gate+step+adapter"},
+};
+
+static PassRequest *proof_request(PassContext *context, const PassRequest *request) {
+    Arena *arena = context->ir->arena;
+    PassRequest *proof = ARENA_NEW(arena, PassRequest);
+    *proof = *request;
+    proof->options = ARENA_ARRAY(arena, PassOption, request->option_count + 1);
+    for (uint32_t i = 0; i < request->option_count; i++) {
+        proof->options[i] = request->options[i];
+        for (size_t p = 0; p < sizeof proofs / sizeof *proofs; p++)
+            if (strcmp(proofs[p].pass, request->pass->name) == 0 &&
+                strcmp(proofs[p].option, request->options[i].name) == 0) {
+                proof->options[i].text = names_intern(context->ir->names, proofs[p].value);
+                proof->options[i].number = strtod(proofs[p].value, NULL);
+            }
+    }
+    return proof;
+}
+
+// The parameters of `after` from those of `before`.
+static bool transfer_inputs(Arena *arena, const Module *result, const Graph *before, const Tensor *inputs,
+                            const Graph *after, Tensor *after_inputs, uint64_t seed) {
+    const Graph *transfer = result->transfer;
+    Tensor *given = prove_inputs(arena, transfer, seed);
+    for (size_t i = 0; i < transfer->inputs.count; i++) {
+        const Node *node = graph_node(transfer, transfer->inputs.items[i]);
+        const char *name = attribute_text(node, ATTRIBUTE_name), *path = name;
+        if (result->sources.count > 1) path = strchr(name, '.') + 1;  // all sources are the one module
+        size_t at = find_input(before, path, ROLE_PARAMETER);
+        if (at < before->inputs.count) given[i] = inputs[at];
+    }
+    const Tensor *made = run(arena, transfer, given);
+    for (size_t i = 0; made && i < after->inputs.count; i++) {
+        const Node *node = graph_node(after, after->inputs.items[i]);
+        if (attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) != ROLE_PARAMETER) continue;
+        size_t at = find_output(transfer, attribute_text(node, ATTRIBUTE_name));
+        if (at < transfer->outputs.count) after_inputs[i] = made[at];
+    }
+    return made != NULL;
+}
+
+static bool prove_transferred(const char *pass, const Graph *before, const Module *result, uint64_t seed,
+                              double tolerance) {
+    const Graph *after = module_find_graph(result, before->name);
+    if (!after)
+        return report_error(before->ir->diagnostics, NO_PLACE, "E0516", "%s dropped graph %s", pass,
+                            before->name);
+    Arena *arena = arena_create();
+    Tensor *inputs = prove_inputs(arena, before, seed);
+    Tensor *after_inputs = carry_inputs(arena, after, seed, before, inputs);
+    const Tensor *expected = run(arena, before, inputs), *found = NULL;
+    if (expected && transfer_inputs(arena, result, before, inputs, after, after_inputs, seed))
+        found = run(arena, after, after_inputs);
+    bool same = found && same_outputs(pass, before, after, expected, found, tolerance);
+    arena_destroy(arena);
+    return same;
+}
+
+// The pass with the options under which it keeps every value.
+static bool prove_module_pass(PassContext *context, const PassRequest *request, const Module *module,
+                              uint64_t seed, double tolerance) {
+    const Module *result = pass_run_module_request(context, proof_request(context, request), module);
+    for (size_t g = 0; result && g < module->graphs.count; g++)
+        if (module_is_entry(module, module->graphs.items[g]) &&
+            !prove_transferred(request->pass->name, module->graphs.items[g], result, seed, tolerance))
+            return false;
+    return result != NULL;
+}
+
+static bool prove_graphs(const PassRequest *request, const Module *before, const Module *after, uint64_t seed,
+                         double tolerance) {
+    for (size_t g = 0; g < before->graphs.count; g++)
+        if (module_is_entry(before, before->graphs.items[g]) &&
+            !prove_entry(request->pass->name, before->graphs.items[g], after, seed, tolerance))
+            return false;
+    return true;
+}
+
 Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed,
                      double tolerance) {
     PassRequest *requests;
@@ -262,12 +361,10 @@ Module *prove_passes(PassContext *context, const char *passes, const Module *mod
     for (uint32_t i = 0; i < count; i++) {
         result = pass_run_module_request(context, &requests[i], module);
         if (!result) return NULL;
-        for (size_t g = 0; g < module->graphs.count; g++) {
-            const Graph *graph = module->graphs.items[g];
-            if (module_is_entry(module, graph) &&
-                !prove_entry(requests[i].pass->name, graph, result, seed, tolerance))
-                return NULL;
-        }
+        bool transferred = result->transfer && result->transfer != module->transfer;
+        if (transferred ? !prove_module_pass(context, &requests[i], module, seed, tolerance)
+                        : !prove_graphs(&requests[i], module, result, seed, tolerance))
+            return NULL;
         module = result;
     }
     return result;

@@ -23,7 +23,9 @@ bool prove_gradients(const Graph *loss, const Graph *accumulate, uint64_t seed, 
                      double tolerance, double *worst);
 
 // Runs passes over a module like pass_run_module, and after each proves every entry graph that it kept by
-// name the same, and `accumulate`, where the pass made it of `loss`, right. NULL after errors.
+// name the same, and `accumulate`, where the pass made it of `loss`, right. A pass that makes another model
+// (it leaves a transfer) is proved with options under which it keeps every value, weights transferred. NULL
+// after errors.
 Module *prove_passes(PassContext *context, const char *passes, const Module *module, uint64_t seed,
                      double tolerance);
 

@@ -69,6 +69,8 @@ static void mark(Recompute *recompute) {
                 recompute->leaves[operand] = true;
         }
     }
+    for (uint32_t id = 0; id < graph->nodes.count; id++)  // an extent has one name
+        if (graph_node(graph, id)->op == OP_compact) recompute->leaves[id] = true;
     for (size_t i = 0; i < graph->outputs.count; i++)
         recompute->leaves[graph->outputs.items[i].value.node] = true;
 }

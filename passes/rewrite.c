@@ -1,11 +1,27 @@
 // Rewriting a graph node by node: the frame of most passes.
 #include "passes/rewrite.h"
 
+// Whatever is as long as a `compact` says needs that node, operand or not.
+static void mark_bounds(const Graph *graph, uint32_t id, const uint32_t *compacts, uint32_t count,
+                        bool *live) {
+    const Node *node = graph_node(graph, id);
+    for (uint32_t c = 0; c < count; c++) {
+        const char *bound = graph_bound(graph->ir, graph_node(graph, compacts[c]));
+        for (uint32_t r = 0; r < node->result_count; r++)
+            for (int d = 0; d < node->types[r]->rank; d++)
+                if (node->types[r]->dimensions[d].bound == bound) live[compacts[c]] = true;
+    }
+}
+
 bool *graph_live_nodes(const Graph *graph) {
     bool *live = ARENA_ARRAY(graph->ir->arena, bool, graph->nodes.count);
+    uint32_t *compacts = ARENA_ARRAY(graph->ir->arena, uint32_t, graph->nodes.count), count = 0;
+    for (uint32_t id = 0; id < graph->nodes.count; id++)
+        if (graph_node(graph, id)->op == OP_compact) compacts[count++] = id;
     for (size_t i = 0; i < graph->outputs.count; i++) live[graph->outputs.items[i].value.node] = true;
     for (size_t id = graph->nodes.count; id-- > 0;) {
         if (!live[id]) continue;
+        mark_bounds(graph, (uint32_t)id, compacts, count, live);
         const Node *node = graph_node(graph, (uint32_t)id);
         for (uint32_t i = 0; i < node->operand_count; i++) live[node->operands[i].node] = true;
     }

@@ -24,6 +24,7 @@
 
 typedef struct Segment {
     int64_t layers, times;
+    bool core;    // written with a count, be it 1
     int64_t row;  // of a core's first iteration
 } Segment;
 
@@ -68,6 +69,7 @@ static bool read_schedule(Unroll *unroll, const char *text) {
         bool good = end != text;
         if (*end == '*') {
             text = end + 1;
+            segment.core = true;
             segment.times = strtoll(text, &end, 10);
             good &= end != text;
         }
@@ -148,7 +150,7 @@ static void make_entries(Unroll *unroll) {
     int64_t first = 0;
     for (size_t s = 0; s < unroll->segments.count; s++) {
         Segment *segment = &unroll->segments.items[s];
-        if (segment->times > 1 || (learns(unroll) && unroll->segments.count == 1))
+        if (segment->core)
             add_core(unroll, segment, first);
         else
             for (int64_t j = 0; j < segment->layers; j++)
@@ -173,7 +175,7 @@ static Graph *initial(const Unroll *unroll, const char *path, const Type *type, 
         Value row = build_index(graph, type->dimensions[0], place);
         for (size_t s = 0; s < unroll->segments.count; s++) {
             const Segment *segment = &unroll->segments.items[s];
-            if (segment->times < 2 && unroll->segments.count > 1) continue;
+            if (!segment->core) continue;
             Value first = build_binary(
                 graph, OP_eq, row, build_constant(graph, ELEMENT_I32, (double)segment->row, place), place);
             value = build_select(graph, first, build_constant(graph, ELEMENT_F32, 1, place), value, place);
@@ -213,6 +215,8 @@ static void learn(Unroll *unroll, const char *name, const Dimension *dimensions,
 static bool add_learned(Unroll *unroll, const Graph *graph, const Node *stack) {
     Ir *ir = unroll->context->ir;
     if (!learns(unroll)) return true;
+    if (!unroll->row_count)
+        return refuse(unroll, "something is learned, and no part of the schedule is repeated");
     size_t length = strlen(unroll->stack);
     for (size_t i = 0; i < unroll->result->parameters.count; i++) {
         const Parameter *parameter = &unroll->result->parameters.items[i];

@@ -33,9 +33,11 @@ static const char *role_prefix(Role role) {
     return role == ROLE_MOMENT1 ? "moment1." : role == ROLE_MOMENT2 ? "moment2." : "";
 }
 
+static bool is_iteration(const Dimension *dimension) { return strcmp(dimension->name, "iteration") == 0; }
+
 static bool is_stacked(const Parameter *parameter) {
     const Type *type = parameter->type;
-    return type->rank == parameter->declared_rank + 1 && strcmp(type->dimensions[0].name, "layer") == 0;
+    return type->rank > parameter->declared_rank && strcmp(type->dimensions[0].name, "layer") == 0;
 }
 
 // "trunk.wq", 3 -> "trunk.3.wq": the index follows the stack's name.
@@ -44,15 +46,22 @@ static const char *layer_name(Arena *arena, const char *prefix, const char *path
     return arena_format(arena, "%s%.*s.%lld%s", prefix, stack, path, (long long)layer, path + stack);
 }
 
-// Adds the tensors of all parameters in one role. Moments that the state lacks are left out.
-static void add_pieces(Pieces *pieces, const Module *module, const State *state, Role role) {
+// Adds the tensors of all trained parameters in one role. Moments that the state lacks are left out.
+// `place`: what stands in front of the paths in the state's names.
+static void add_pieces(Pieces *pieces, const Module *module, const State *state, Role role,
+                       const char *place) {
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
-        const StateBuffer *buffer = state_find(state, parameter->path, role);
-        if (!buffer && role != ROLE_PARAMETER) continue;
+        if (parameter->file) continue;
+        const char *name = arena_format(pieces->arena, "%s%s", place, parameter->path);
+        const StateBuffer *buffer = state_find(state, name, role);
+        bool weight = role == ROLE_PARAMETER || role == ROLE_FROZEN;
+        if (!buffer && !weight) continue;
         const Type *type = buffer ? buffer->type : parameter->type;
         int64_t layers = is_stacked(parameter) ? type->dimensions[0].extent : 1;
-        Piece piece = {.parameter = parameter, .type = type, .skipped = is_stacked(parameter),
+        Piece piece = {.parameter = parameter,
+                       .type = type,
+                       .skipped = is_stacked(parameter),
                        .count = type_count(type) / layers};
         for (int64_t layer = 0; layer < layers; layer++) {
             const char *prefix = role_prefix(role);
@@ -72,7 +81,8 @@ uint64_t checkpoint_structure(const Module *module) {
         hash = hash_text(hash, element_name(parameter->type->element));
         for (int k = 0; k < parameter->type->rank; k++) {
             hash = hash_text(hash, parameter->type->dimensions[k].name);
-            hash = hash_word(hash, (uint64_t)parameter->type->dimensions[k].extent);
+            if (!is_iteration(&parameter->type->dimensions[k]))
+                hash = hash_word(hash, (uint64_t)parameter->type->dimensions[k].extent);
         }
         hash = hash_word(hash, (uint64_t)parameter->type->rank);
     }
@@ -114,21 +124,24 @@ static bool save(Diagnostics *diagnostics, const char *path, const Pieces *piece
         const Piece *piece = &pieces->list.items[i];
         if (!piece->data) INTERNAL_ERROR("parameter %s is not in the state that is saved", piece->name);
         TensorSource *source = &sources[i];
-        *source = (TensorSource){.name = piece->name, .element = stored_from_element(piece->type->element),
-                                 .rank = piece->type->rank - piece->skipped, .data = piece->data};
+        *source = (TensorSource){.name = piece->name,
+                                 .element = stored_from_element(piece->type->element),
+                                 .rank = piece->type->rank - piece->skipped,
+                                 .data = piece->data};
         for (int k = 0; k < source->rank; k++)
             source->shape[k] = piece->type->dimensions[k + piece->skipped].extent;
     }
     return tensor_file_write(diagnostics, path, sources, count, texts->items, texts->count);
 }
 
-bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const Module *module, const State *state,
-                             const RunPosition *position) {
+bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const Module *module,
+                             const State *state, const RunPosition *position) {
     Pieces pieces = {.arena = arena_create()};
     TextVector texts = {0};
     add_model(pieces.arena, &texts, module);
-    if (position) add_text(pieces.arena, &texts, "step", arena_format(pieces.arena, "%" PRId64, position->step));
-    add_pieces(&pieces, module, state, ROLE_PARAMETER);
+    if (position)
+        add_text(pieces.arena, &texts, "step", arena_format(pieces.arena, "%" PRId64, position->step));
+    add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
     bool good = save(diagnostics, path, &pieces, &texts);
     arena_destroy(pieces.arena);
     return good;
@@ -142,9 +155,9 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
     add_text(pieces.arena, &texts, "training", "1");
     add_position(pieces.arena, &texts, position);
     for (size_t i = 0; i < extra_count; i++) vector_push(pieces.arena, &texts, extra[i]);
-    add_pieces(&pieces, module, state, ROLE_PARAMETER);
-    add_pieces(&pieces, module, state, ROLE_MOMENT1);
-    add_pieces(&pieces, module, state, ROLE_MOMENT2);
+    add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
+    add_pieces(&pieces, module, state, ROLE_MOMENT1, "");
+    add_pieces(&pieces, module, state, ROLE_MOMENT2, "");
     bool good = save(diagnostics, path, &pieces, &texts);
     arena_destroy(pieces.arena);
     return good;
@@ -174,8 +187,11 @@ static const char *wanted_text(Loader *loader, const Piece *piece) {
 
 static bool shapes_agree(const Piece *piece, const StoredTensor *tensor) {
     if (tensor->rank != piece->type->rank - piece->skipped) return false;
-    for (int i = 0; i < tensor->rank; i++)
-        if (tensor->shape[i] != piece->type->dimensions[i + piece->skipped].extent) return false;
+    for (int i = 0; i < tensor->rank; i++) {
+        const Dimension *dimension = &piece->type->dimensions[i + piece->skipped];
+        bool rows = i == 0 && is_iteration(dimension) && tensor->shape[0] > 0;
+        if (!rows && tensor->shape[i] != dimension->extent) return false;
+    }
     return true;
 }
 
@@ -238,7 +254,8 @@ static void check_unknown(Loader *loader, const bool *known, bool weights_only) 
 
 // What the reader needs to understand the errors so far.
 static bool explain(Loader *loader) {
-    size_t counts[] = {loader->missing, loader->misshapen, loader->unconvertible, loader->unknown}, total = 0, rest = 0;
+    size_t counts[] = {loader->missing, loader->misshapen, loader->unconvertible, loader->unknown}, total = 0,
+           rest = 0;
     for (int i = 0; i < 4; i++) {
         total += counts[i];
         rest += counts[i] > REPORT_LIMIT ? counts[i] - REPORT_LIMIT : 0;
@@ -248,9 +265,10 @@ static bool explain(Loader *loader) {
     const char *model = tensor_file_metadata(loader->file, "model");
     if (model && strcmp(model, loader->module->name) != 0) {
         const char *name = shown(loader->pieces.arena, model);
-        report_note(loader->diagnostics, NO_PLACE, "%s holds model %s, this is model %s", loader->file->path, name,
-                    loader->module->name);
-        report_hint(loader->diagnostics, "`cherry convert FILE --to %s` computes its weights from those of %s",
+        report_note(loader->diagnostics, NO_PLACE, "%s holds model %s, this is model %s", loader->file->path,
+                    name, loader->module->name);
+        report_hint(loader->diagnostics,
+                    "`cherry convert FILE --to %s` computes its weights from those of %s",
                     loader->module->name, name);
     }
     return false;
@@ -258,7 +276,8 @@ static bool explain(Loader *loader) {
 
 static bool check_tensors(Loader *loader, bool weights_only) {
     bool *known = ARENA_ARRAY(loader->pieces.arena, bool, loader->file->tensor_count + 1);
-    for (size_t i = 0; i < loader->pieces.list.count; i++) check_piece(loader, &loader->pieces.list.items[i], known);
+    for (size_t i = 0; i < loader->pieces.list.count; i++)
+        check_piece(loader, &loader->pieces.list.items[i], known);
     check_unknown(loader, known, weights_only);
     return explain(loader);
 }
@@ -267,7 +286,17 @@ static void copy_tensors(const Loader *loader) {
     for (size_t i = 0; i < loader->pieces.list.count; i++) {
         const Piece *piece = &loader->pieces.list.items[i];
         const StoredTensor *tensor = tensor_file_find(loader->file, piece->name);
-        if (piece->data) stored_convert(tensor, 0, piece->count, piece->type->element, piece->data);
+        const Dimension *front = &piece->type->dimensions[0];
+        if (!piece->data) continue;
+        if (piece->skipped || !piece->type->rank || !is_iteration(front) ||
+            tensor->shape[0] == front->extent) {
+            stored_convert(tensor, 0, piece->count, piece->type->element, piece->data);
+            continue;
+        }
+        int64_t row = piece->count / front->extent, stored = tensor->shape[0];
+        for (int64_t r = 0; r < front->extent; r++)
+            stored_convert(tensor, (r < stored ? r : stored - 1) * row, row, piece->type->element,
+                           piece->data + r * row * element_bytes(piece->type->element));
     }
 }
 
@@ -276,23 +305,34 @@ static bool same_structure(const Loader *loader) {
     return saved && strtoull(saved, NULL, 16) == checkpoint_structure(loader->module);
 }
 
-bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state) {
+static bool load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
+                         Role role, const char *prefix) {
     Loader loader = {.diagnostics = diagnostics, .module = module, .pieces = {.arena = arena_create()}};
     TensorFile *file = tensor_file_open(loader.pieces.arena, diagnostics, path);
     loader.file = file;
     bool good = file != NULL;
     if (good) {
-        add_pieces(&loader.pieces, module, state, ROLE_PARAMETER);
+        add_pieces(&loader.pieces, module, state, role, prefix);
         good = check_tensors(&loader, true);
     }
     // Equal numbers under other names: [heads=8, key=8] against [key=8, heads=8] would go unseen.
     if (good && tensor_file_metadata(file, "structure") && !same_structure(&loader))
         report_warning(diagnostics, NO_PLACE, "E0807",
-                       "%s fits by its numbers, but its parameters or their dimensions had other names", path);
+                       "%s fits by its numbers, but its parameters or their dimensions had other names",
+                       path);
     if (good) copy_tensors(&loader);
     tensor_file_close(file);
     arena_destroy(loader.pieces.arena);
     return good;
+}
+
+bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state) {
+    return load_weights(diagnostics, path, module, state, ROLE_PARAMETER, "");
+}
+
+bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
+                            const char *prefix) {
+    return load_weights(diagnostics, path, module, state, ROLE_FROZEN, prefix);
 }
 
 static bool read_integer(const Loader *loader, const char *key, int64_t *value) {
@@ -310,13 +350,14 @@ static bool read_position(const Loader *loader, RunPosition *position) {
     char *end = NULL;
     position->best_loss = loss ? strtod(loss, &end) : (double)NAN;
     if (!loss || end == loss || *end || isnan(position->best_loss))
-        return report_error(loader->diagnostics, NO_PLACE, "E0806", "%s: its entry \"best_loss\" is not a number",
-                            loader->file->path);
+        return report_error(loader->diagnostics, NO_PLACE, "E0806",
+                            "%s: its entry \"best_loss\" is not a number", loader->file->path);
     return read_integer(loader, "step", &position->step) && read_integer(loader, "seed", &position->seed) &&
            read_integer(loader, "tokens", &position->tokens) &&
            read_integer(loader, "best_step", &position->best_step) &&
-           (position->step >= 0 || report_error(loader->diagnostics, NO_PLACE, "E0806", "%s: its step is %" PRId64,
-                                                loader->file->path, position->step));
+           (position->step >= 0 ||
+            report_error(loader->diagnostics, NO_PLACE, "E0806", "%s: its step is %" PRId64,
+                         loader->file->path, position->step));
 }
 
 bool checkpoint_load(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
@@ -326,12 +367,12 @@ bool checkpoint_load(Diagnostics *diagnostics, const char *path, const Module *m
     loader.file = file;
     bool good = file != NULL;
     if (good && !is_training(file))
-        good = report_error(diagnostics, NO_PLACE, "E0806", "%s holds weights only: a run cannot be resumed from it",
-                            path);
+        good = report_error(diagnostics, NO_PLACE, "E0806",
+                            "%s holds weights only: a run cannot be resumed from it", path);
     if (good) {
-        add_pieces(&loader.pieces, module, state, ROLE_PARAMETER);
-        add_pieces(&loader.pieces, module, state, ROLE_MOMENT1);
-        add_pieces(&loader.pieces, module, state, ROLE_MOMENT2);
+        add_pieces(&loader.pieces, module, state, ROLE_PARAMETER, "");
+        add_pieces(&loader.pieces, module, state, ROLE_MOMENT1, "");
+        add_pieces(&loader.pieces, module, state, ROLE_MOMENT2, "");
         good = check_tensors(&loader, false);
     }
     if (good && !same_structure(&loader))

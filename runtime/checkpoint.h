@@ -21,18 +21,21 @@
 
 // Where a run stands. The position in the data and all random numbers follow from seed and step.
 typedef struct RunPosition {
-    int64_t step;        // updates done
+    int64_t step;  // updates done
     int64_t seed;
-    int64_t tokens;      // trained on so far
-    double best_loss;    // on held-out data; INFINITY before the first evaluation
+    int64_t tokens;    // trained on so far
+    double best_loss;  // on held-out data; INFINITY before the first evaluation
     int64_t best_step;
 } RunPosition;
 
 // Names, element types and dimensions of all parameters: equal for equal structures on any machine.
+// Extents of the dimension `iteration` do not count: a model may iterate more or less often than when it was
+// saved. Where it does, the first rows are loaded, and the last one serves those that follow.
 uint64_t checkpoint_structure(const Module *module);
 
 // The parameters of `module` from `state` (where their role is ROLE_PARAMETER).
-bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const Module *module, const State *state,
+bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const Module *module,
+                             const State *state,
                              const RunPosition *position);  // NULL: weights that no run made (convert)
 
 // Weights, the moments that the state has, `position`, and `extra` metadata.
@@ -44,6 +47,10 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
 // E0801 a tensor is missing, E0802 has another shape, E0803 another kind of element, E0804 belongs to no
 // parameter; all of them are reported, with names and numbers.
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state);
+
+// The same for weights of another model: into the frozen buffers called `prefix` and their paths.
+bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
+                            const char *prefix);
 
 // Weights, moments and position from a file of checkpoint_save. E0806 where the file has no training
 // state or belongs to another structure.

@@ -89,7 +89,7 @@ static void transfer(const Tensor *tensor, const Type *capacity, double *buffer,
 static void check_program(const Sweep *sweep, const Program *program, const Graph *graph,
                           const Tensor *inputs, const Tensor *outputs) {
     for (size_t i = 0; i < program->kernels.count; i++)
-        if (!nest_verify(sweep->ir, program->kernels.items[i].nest)) fail_with_diagnostics(sweep);
+        if (program->kernels.items[i].nest && !nest_verify(sweep->ir, program->kernels.items[i].nest)) fail_with_diagnostics(sweep);
     if (!program_verify(program)) fail_with_diagnostics(sweep);
     double **storage = ARENA_ARRAY(sweep->ir->arena, double *, program->buffers.count + 1);
     for (size_t i = 0; i < program->buffers.count; i++) {
