@@ -400,13 +400,14 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
 }
 
 // Names the form that phase 0 packs B into: all that it depends on but the operand itself. 0 where it
-// depends on run-time extents.
+// depends on run-time extents; without rows nothing is packed.
 static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
     const Index *index = cpu_contraction_index(plan, plan->load_b);
     int64_t form[] = {plan->element_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
                       plan->tile.vectors, plan->narrow, plan->wide_panels};
     uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
     int loops[LOOP_MAX], count = 0;
+    if (plan->row >= 0 && plan->nest->loops[plan->row].bound_operand != UINT32_MAX) return 0;
     loops[count++] = plan->column;
     loops[count++] = plan->k;
     for (int i = 0; i < plan->segment_count; i++) loops[count++] = plan->segments[i];

@@ -16,15 +16,16 @@ enum { GROWTH_PART = 16 };
 // The latest launch that left an operand packed in its workspace.
 typedef struct Packed {
     uint64_t key;
-    uint32_t buffer, launch;
+    uint32_t launch;
     int64_t offset;
 } Packed;
+typedef VECTOR(Packed) PackedList;
 
 typedef struct Share {
     Program *program;
     Arena *arena;
     int64_t *live, limit;   // bytes live in each launch; what that may become
-    VECTOR(Packed) packed;
+    PackedList *packed;     // per buffer: what was packed from it as it is now
 } Share;
 
 static const CpuKernel *code_of(const Share *share, uint32_t launch) {
@@ -66,20 +67,10 @@ static bool reserve(Share *share, uint32_t from, uint32_t to, int64_t bytes) {
     return true;
 }
 
-static Packed *find(Share *share, uint64_t key, uint32_t buffer, int64_t offset) {
-    for (size_t i = 0; i < share->packed.count; i++) {
-        Packed *packed = &share->packed.items[i];
-        if (packed->key == key && packed->buffer == buffer && packed->offset == offset) return packed;
-    }
+static Packed *find(PackedList *list, uint64_t key, int64_t offset) {
+    for (size_t i = 0; i < list->count; i++)
+        if (list->items[i].key == key && list->items[i].offset == offset) return &list->items[i];
     return NULL;
-}
-
-// What was packed from a buffer is stale once a launch writes to the buffer.
-static void forget_written(Share *share, const Launch *launch) {
-    for (size_t i = 0; i < share->packed.count; i++)
-        for (int o = 0; o < launch->operand_count; o++)
-            if (launch->buffers[o] == share->packed.items[i].buffer && launch_writes(share->program, launch, o))
-                share->packed.items[i].key = 0;
 }
 
 static void visit(Share *share, uint32_t number) {
@@ -87,9 +78,9 @@ static void visit(Share *share, uint32_t number) {
     Launch *launch = &program->launches.items[number];
     const CpuKernel *code = code_of(share, number);
     if (code->packed_key) {
-        uint32_t buffer = launch->buffers[code->packed_operand];
-        int64_t offset = launch->offsets[code->packed_operand];
-        Packed *packed = find(share, code->packed_key, buffer, offset);
+        PackedList *list = &share->packed[launch->buffers[code->packed_operand]];
+        Packed now = {code->packed_key, number, launch->offsets[code->packed_operand]};
+        Packed *packed = find(list, now.key, now.offset);
         if (packed && reserve(share, packed->launch, number, code->workspace_bytes)) {
             Launch *earlier = &program->launches.items[packed->launch];
             if (earlier->workspace == UINT32_MAX)
@@ -97,15 +88,16 @@ static void visit(Share *share, uint32_t number) {
             launch->workspace = earlier->workspace;
             launch->packed = true;
         }
-        Packed now = {code->packed_key, buffer, number, offset};
         if (packed) *packed = now;
-        else vector_push(share->arena, &share->packed, now);
+        else vector_push(share->arena, list, now);
     }
-    forget_written(share, launch);
+    for (int o = 0; o < launch->operand_count; o++)
+        if (launch_writes(program, launch, o)) share->packed[launch->buffers[o]].count = 0;
 }
 
 bool share_packed(Program *program) {
     Share share = {.program = program, .arena = arena_create()};
+    share.packed = ARENA_ARRAY(share.arena, PackedList, program->buffers.count + 1);
     fill_live(&share);
     for (uint32_t i = 0; i < program->launches.count; i++) visit(&share, i);
     arena_destroy(share.arena);
