@@ -190,7 +190,7 @@ bool compile_code(Compilation *compilation, const CompileOptions *options) {
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         Program *program = compilation->programs[entry];
         if (!program) continue;
-        if (!plan_memory(program)) return false;
+        if (!share_packed(program) || !plan_memory(program)) return false;
         observe(options, (Entry)entry, "plan-memory", NULL, program);
     }
     compilation->code_seconds = clock_seconds() - start;
