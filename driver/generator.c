@@ -69,6 +69,20 @@ static void rewind_context(Generator *generator) {
     feed(generator, newest, keep);
 }
 
+static int64_t last_extent(const Type *type) { return type->dimensions[type->rank - 1].extent; }
+
+// A model that chooses experts by the first tokens of a sequence reads them apart; a short prompt is repeated.
+static void show_prompt(Generator *generator, const int32_t *tokens, int64_t count) {
+    Runner *runner = generator->runner;
+    const Graph *graph = module_find_graph(runner->module, "logits");
+    Value value = graph_find_input(graph, "prompt", ROLE_DATA);
+    int64_t extent = value_is_none(value) ? 0 : last_extent(graph_type(graph, value));
+    for (int entry = 0; extent && entry < ENTRY_COUNT; entry++) {
+        int32_t *prompt = runner->executors[entry] ? executor_input(runner->executors[entry], "prompt") : NULL;
+        for (int64_t i = 0; prompt && i < extent; i++) prompt[i] = tokens[i % count];
+    }
+}
+
 bool generator_start(Generator *generator, const char *prompt, size_t length) {
     Ir *ir = generator->runner->ir;
     const Tokenizer *tokenizer = generator->tokenizer;
@@ -88,6 +102,7 @@ bool generator_start(Generator *generator, const char *prompt, size_t length) {
         tokens += count - room;
         count = room;
     }
+    show_prompt(generator, tokens, count);
     reset(generator);
     generator->token = -1;
     generator->count = (GeneratorCount){0};

@@ -254,6 +254,18 @@ static bool differentiate_call(Backward *backward, uint32_t id, const Value *cot
     return true;
 }
 
+// Another layer of what is stacked: it goes into the sum of those before, not into one of its own.
+static bool accumulate_pick(Backward *backward, const Node *node, Value cotangent, bool *done) {
+    Graph *graph = backward->graph;
+    Value operand = node->operands[0], *sum = &backward->cotangents[backward->slots[operand.node] + operand.result];
+    *done = node->op == OP_pick && backward->needs[operand.node] && !backward->chain_of[operand.node] &&
+            !value_is_none(*sum) && graph_node(graph, sum->node)->op == OP_accumulate;
+    if (!*done) return true;
+    *sum = build_accumulate_at(graph, *sum, cotangent, attribute_text(node, ATTRIBUTE_along),
+                               attribute_integer(node, ATTRIBUTE_at, 0), node->place);
+    return !value_is_none(*sum);
+}
+
 static bool differentiate_node(Backward *backward, uint32_t id) {
     Graph *graph = backward->graph;
     const Node *node = graph_node(graph, id);
@@ -267,6 +279,9 @@ static bool differentiate_node(Backward *backward, uint32_t id) {
     if (node->op == OP_call) return differentiate_call(backward, id, cotangents);
     if (node->op == OP_gather && backward->chain_of[node->operands[0].node])
         return gather_from_parameter(backward, id, cotangents[0]);
+    bool done;
+    if (!accumulate_pick(backward, node, cotangents[0], &done)) return false;
+    if (done) return true;
     return apply_rule(backward, (Value){id, 0}, cotangents);
 }
 

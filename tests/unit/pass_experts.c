@@ -166,6 +166,47 @@ static void decodes(void **state) {
     }
 }
 
+// models/moe.cherry: rows that are gathered for their experts give what all experts on all rows give.
+static void routed_rows_are_all_rows(void **state) {
+    Arena *arena = arena_create();
+    *state = arena;
+    Ir *ir = ir_create(arena);
+    const char *settings[] = {"vocab=7", "embed=4",  "heads=2", "key=2",
+                              "ffn=3",   "layers=2", "batch=2", "time=4"};
+    FrontendOptions options = {.settings = settings, .setting_count = 8};
+    Module *module = frontend_load(ir, CHERRY_SOURCE "/models/moe.cherry", &options);
+    if (!module) test_show_errors(ir);
+    assert_non_null(module);
+    const Graph *training = module_find_graph(module, "loss"), *all = module_find_graph(module, "evaluate");
+    Tensor *inputs = test_inputs(training, VOCAB);
+    const Tensor *routed = test_output(training, test_evaluate(training, inputs), "loss"),
+                 *plain =
+                     test_output(all, test_evaluate(all, test_carry(training, inputs, all, VOCAB)), "loss");
+    assert_true(fabs(routed->data[0] - plain->data[0]) < 1e-12);
+}
+
+// Of three experts two are computed for each sequence; copies of one model give what it gives.
+static void chosen_copies_are_the_model(void **state) {
+    Pair pair = make_pair(state, "own", "logits");  // weights of A for all three
+    Module *chosen = load(pair.one->ir, "chosen");
+    const Graph *graph = module_find_graph(chosen, "logits");
+    Tensor *given = test_inputs(chosen->transfer, VOCAB);
+    for (size_t i = 0; i < chosen->transfer->inputs.count; i++) {
+        const Node *node = graph_node(chosen->transfer, chosen->transfer->inputs.items[i]);
+        if (attribute_integer(node, ATTRIBUTE_role, -1) == ROLE_FROZEN)
+            given[i] = *test_find_input(pair.before, pair.inputs[0], attribute_text(node, ATTRIBUTE_name) + 2,
+                                        ROLE_PARAMETER);
+    }
+    const Tensor *made = test_evaluate(chosen->transfer, given);
+    Tensor *inputs = test_carry(pair.before, pair.inputs[0], graph, VOCAB);
+    for (size_t i = 0; i < chosen->transfer->outputs.count; i++)
+        *test_find_input(graph, inputs, chosen->transfer->outputs.items[i].name, ROLE_PARAMETER) = made[i];
+    const Tensor *one = &test_evaluate(pair.before, pair.inputs[0])[0],
+                 *found = &test_evaluate(graph, inputs)[0];
+    for (int64_t i = 0; i < type_count(one->type); i++)
+        assert_true(fabs(one->data[i] - found->data[i]) < 1e-9);
+}
+
 static int finish(void **state) {
     arena_destroy(*state);
     return 0;
@@ -179,6 +220,8 @@ int main(void) {
         cmocka_unit_test_teardown(shared_is_mean, finish),
         cmocka_unit_test_teardown(gradients_are_slopes, finish),
         cmocka_unit_test_teardown(decodes, finish),
+        cmocka_unit_test_teardown(chosen_copies_are_the_model, finish),
+        cmocka_unit_test_teardown(routed_rows_are_all_rows, finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
