@@ -34,5 +34,7 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
 int setup_threads(const Arguments *arguments, Ir *ir);
 
 int64_t module_parameter_count(const Module *module);
+// Those that one token uses: of experts among which top_k chooses, as many as it chooses.
+int64_t module_active_count(const Module *module);
 
 #endif
