@@ -71,8 +71,8 @@ static bool is_data(const Node *node) {
 static bool takes_single(const Graph *graph, const char *along, int64_t extent) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
-        const char *name = node->op == OP_pick || node->op == OP_gather ? attribute_text(node, ATTRIBUTE_along)
-                                                                       : NULL;
+        bool takes = node->op == OP_pick || node->op == OP_gather;
+        const char *name = takes ? attribute_text(node, ATTRIBUTE_along) : NULL;
         if (node->op == OP_gather && is_data(graph_node(graph, node->operands[1].node))) name = NULL;
         const Type *type = name ? graph_type(graph, node->operands[0]) : NULL;
         if (name && strcmp(name, along) == 0 && type->dimensions[type_find(type, name)].extent == extent)
