@@ -260,7 +260,9 @@ int main(int argc, char **argv) {
                                        {1, 2048, 2048, 2048}, {1, 2048, 256, 256},  {1, 2048, 704, 256},
                                        {1, 256, 704, 2048},  {1, 64, 512, 512},    {32, 64, 64, 64},
                                        {8, 256, 256, 64},    {1, 2048, 64, 64},    {1, 16, 2048, 512},
-                                       {1, 4, 2048, 512},    {1, 1, 2048, 512}};
+                                       {1, 4, 2048, 512},    {1, 1, 2048, 512},
+                                       {1, 768, 512, 128},  {1, 768, 128, 512},    {1, 768, 128, 128},
+                                       {1, 128, 512, 768},  {1, 512, 128, 768},    {1, 128, 128, 768}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
             contraction(&bench, form, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
@@ -268,6 +270,7 @@ int main(int argc, char **argv) {
         attention(&bench, gradient, 8, 4, 256, 256, 64);
         attention(&bench, gradient, 2, 4, 1024, 1024, 64);
         attention(&bench, gradient, 8, 4, 256, 256, 32);
+        attention(&bench, gradient, 12, 4, 64, 64, 32);
     }
     attention(&bench, false, 1, 4, 1, 256, 64);
     thread_pool_destroy(bench.pool);

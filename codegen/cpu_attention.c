@@ -65,7 +65,7 @@ static void pack_keys(const Forward *f) {
                        count, cpu_i64(unit, plan->padded_past * plan->rows));
 }
 
-static CpuTile tile_of(const CpuAttention *plan) { return (CpuTile){plan->rows, plan->vectors}; }
+static CpuTile tile_of(const CpuAttention *plan) { return (CpuTile){.rows = plan->rows, .vectors = plan->vectors}; }
 
 // scores[0, rows) = keys [key0, key0 + rows) times the queries.
 static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {

@@ -137,7 +137,7 @@ static void emit_products(const Backward *g, LLVMValueRef panels, LLVMValueRef b
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), rows, plan->rows, NULL, 0);
     LLVMValueRef at = scaled(unit, add(unit, key0, loop.index), depth);
-    cpu_tile_call(unit, (CpuTile){plan->rows, plan->vectors}, floats_at(unit, panels, at), block, cpu_i64(unit, depth),
+    cpu_tile_call(unit, (CpuTile){.rows = plan->rows, .vectors = plan->vectors}, floats_at(unit, panels, at), block, cpu_i64(unit, depth),
                   floats_at(unit, to, scaled(unit, loop.index, plan->queries)), cpu_i64(unit, plan->queries),
                   cpu_i64(unit, 1));
     cpu_loop_end(unit, &loop, NULL);
@@ -193,7 +193,7 @@ static void emit_pair(const Backward *g, LLVMValueRef query0, LLVMValueRef key0,
     LLVMValueRef d_queries = floats_at(unit, g->d_queries, scaled(unit, query0, plan->padded_keys));
     cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), cpu_i64(unit, plan->padded_keys), plan->rows, NULL, 0);
     LLVMValueRef at = add(unit, scaled(unit, panels.index, plan->padded_past), scaled(unit, key0, plan->rows));
-    cpu_tile_call(unit, (CpuTile){plan->rows, plan->vectors}, floats_at(unit, g->keys_by_query, at), g->d_scores, rows,
+    cpu_tile_call(unit, (CpuTile){.rows = plan->rows, .vectors = plan->vectors}, floats_at(unit, g->keys_by_query, at), g->d_scores, rows,
                   floats_at(unit, d_queries, scaled(unit, panels.index, plan->queries)), cpu_i64(unit, plan->queries),
                   cpu_i64(unit, 0));
     cpu_loop_end(unit, &panels, NULL);
@@ -214,7 +214,7 @@ static void emit_sums(const Backward *g, LLVMValueRef panels, LLVMValueRef query
     cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, plan->rows, NULL, 0);
     LLVMValueRef a_at = add(unit, scaled(unit, keys.index, g->span), scaled(unit, first, plan->rows));
     LLVMValueRef c_at = add(unit, scaled(unit, add(unit, key0, keys.index), columns), column.index);
-    cpu_tile_call(unit, (CpuTile){plan->rows, g->column_vectors}, floats_at(unit, panels, a_at),
+    cpu_tile_call(unit, (CpuTile){.rows = plan->rows, .vectors = g->column_vectors}, floats_at(unit, panels, a_at),
                   floats_at(unit, query_rows, b_at), count, floats_at(unit, to, c_at), cpu_i64(unit, columns),
                   cpu_i64(unit, 0));
     cpu_loop_end(unit, &keys, NULL);

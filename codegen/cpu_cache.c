@@ -25,10 +25,11 @@ typedef struct Header {
 
 typedef struct Entry {
     uint64_t kernel;
-    int64_t phase_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes;
+    int64_t phase_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes, packed_operand;
+    uint64_t packed_key;
 } Entry;
 
-static const char magic[8] = "CHERRY1";
+static const char magic[8] = "CHERRY2";
 
 // ---- Where ----
 
@@ -108,6 +109,8 @@ static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t batch) 
     memcpy(item->code.tasks, entry->tasks, sizeof entry->tasks);
     item->code.scratch_bytes = entry->scratch_bytes;
     item->code.workspace_bytes = entry->workspace_bytes;
+    item->code.packed_operand = (int32_t)entry->packed_operand;
+    item->code.packed_key = entry->packed_key;
 }
 
 static void take_file(CpuCompile *compile, const char *data) {
@@ -150,7 +153,8 @@ static char *pack(Arena *arena, const CpuCompile *compile, const CpuBatch *batch
     for (size_t i = 0; i < batch->count; i++) {
         const CpuKernel *code = &batch->items[i]->code;
         Entry entry = {.kernel = batch->items[i]->kernel.hash, .phase_count = code->phase_count,
-                       .scratch_bytes = code->scratch_bytes, .workspace_bytes = code->workspace_bytes};
+                       .scratch_bytes = code->scratch_bytes, .workspace_bytes = code->workspace_bytes,
+                       .packed_operand = code->packed_operand, .packed_key = code->packed_key};
         memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
         memcpy(data + sizeof header + i * sizeof entry, &entry, sizeof entry);
     }

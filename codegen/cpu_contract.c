@@ -1,6 +1,8 @@
 // Generator of contractions. A kernel has one phase that packs B for all tasks (where more than one block
 // of rows uses it) and one of tasks: block of rows x group of panels of B. The loops around tiles are
 // shared by the module (cpu_contract_driver.c); here stand what a task's number means, and the epilogue.
+// Launches that pack one operand into one form share the packing phase: see passes/share_packed.c.
+#include "base/hash.h"
 #include "codegen/cpu_contract.h"
 
 typedef struct Emission {
@@ -37,7 +39,16 @@ static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
 
 // ---- Records ----
 
-static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue) {
+enum { CACHE_LINE = 64, PREFETCH_DEPTH = 64 };  // steps of k that outlast bringing lines nearer
+
+static CpuTile tile_of(const CpuContraction *plan, int vectors) {
+    CpuTile tile = plan->tile;
+    tile.vectors = vectors;
+    return tile;
+}
+
+static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue,
+                                LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
     int wide = plan->wide_panels ? plan->tile.vectors : narrow;
     LLVMValueRef slots[PLAN_SLOTS];
@@ -57,14 +68,17 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_WIDE] = cpu_i64(unit, wide * lanes);
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
-    slots[PLAN_PRIVATE_B] = cpu_i64(unit, plan->private_b);
+    slots[PLAN_PACKS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
+    slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
     slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->tile.rows);
     slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, wide * lanes);
     slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, narrow * lanes);
-    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, wide});
-    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, (CpuTile){plan->tile.rows, narrow});
+    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, tile_of(plan, wide));
+    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, tile_of(plan, narrow));
     slots[PLAN_EPILOGUE] = epilogue;
+    slots[PLAN_PREFETCH] = prefetch;
     LLVMValueRef value = LLVMConstStructInContext(unit->context, slots, PLAN_SLOTS, false);
     LLVMValueRef record = LLVMAddGlobal(unit->module, LLVMTypeOf(value), "cherry_plan");
     LLVMSetInitializer(record, value);
@@ -117,8 +131,8 @@ static void start_task_record(Emission *e, CpuKernel *out) {
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {aligned(plan->row_block * plan->depth * 4),
-                       plan->private_b ? aligned(width * plan->depth * 4) : 0,
+    int64_t sizes[] = {plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
+                       plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
     LLVMValueRef parts[4] = {e->body->scratch};
@@ -240,7 +254,8 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     CpuIf used;
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
-    set(e, TASK_PACK_A, LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, ""));
+    LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
+    set(e, TASK_PACK_A, plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
     LLVMBuildStore(unit->builder, key, packed_rows);
     set(e, TASK_ROW0, row0);
     set(e, TASK_ROWS, rows);
@@ -264,36 +279,83 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
 
 // ---- Epilogue ----
 
-// The function that runs the stages behind the sum for one tile; returns it.
-static LLVMValueRef emit_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
-    CpuBody *body = cpu_body_begin(unit, kernel, PHASE_MAX);
+// Walks one tile, row by row: the place of each step is a frame.
+typedef struct TileWalk {
+    CpuBody *body;
+    CpuLoop row, column;
+    CpuFrame *frame;
+    LLVMValueRef tile, width;  // of the tile in memory
+} TileWalk;
+
+// Starts function `number` of the kernel, a CpuFunction called with (operands, task, tile, row0, rows), at a
+// step of `lanes` columns.
+static void tile_walk_begin(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, int number, int lanes,
+                            TileWalk *walk) {
+    CpuBody *body = walk->body = cpu_body_begin(unit, kernel, number);
     LLVMSetLinkage(body->function, LLVMInternalLinkage);
-    LLVMValueRef task = body->workspace, tile = body->scratch, row0 = body->begin, rows = body->end;
+    LLVMValueRef task = body->workspace, row0 = body->begin, rows = body->end;
     LLVMValueRef column0 = cpu_slot_load(unit, task, TASK_COLUMN0, false);
     LLVMValueRef columns = cpu_slot_load(unit, task, TASK_COLUMN_COUNT, false);
-    LLVMValueRef width = cpu_slot_load(unit, task, TASK_WIDTH, false);
+    walk->width = cpu_slot_load(unit, task, TASK_WIDTH, false);
     CpuFrame *frame = cpu_frame(body, plan->nest);
     for (int i = 0; i < plan->outer_count; i++)
         frame->loop[plan->outer[i]] = cpu_slot_load(unit, task, TASK_OUTER + plan->outer[i], false);
-    int lanes = plan->column < 0 ? 1 : unit->target->lanes;
     bool whole = plan->column < 0 || (plan->columns % lanes == 0 &&
                                       plan->nest->loops[plan->column].bound_operand == UINT32_MAX);
-    CpuLoop row, column;
-    cpu_loop_begin(unit, &row, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    cpu_loop_begin(unit, &walk->row, cpu_i64(unit, 0), rows, 1, NULL, 0);
     CpuFrame *outside = cpu_frame_inside(frame);
-    if (plan->row >= 0) outside->loop[plan->row] = add(unit, row0, row.index);
-    LLVMValueRef from = cpu_at(unit, tile, ELEMENT_F32, LLVMBuildMul(unit->builder, row.index, width, ""));
-    cpu_loop_begin(unit, &column, cpu_i64(unit, 0), columns, lanes, NULL, 0);
-    CpuFrame *inside = cpu_frame_vector(outside, plan->column, lanes);
-    if (plan->column >= 0) inside->loop[plan->column] = add(unit, column0, column.index);
-    if (!whole) inside->mask = cpu_mask(unit, lanes, subtract(unit, columns, column.index));
-    LLVMValueRef at = cpu_at(unit, from, ELEMENT_F32, column.index);
-    inside->stage[0] = cpu_load(unit, ELEMENT_F32, at, lanes, NULL);
-    cpu_emit_stages(inside, 1);
-    cpu_loop_end(unit, &column, NULL);
-    cpu_loop_end(unit, &row, NULL);
-    cpu_body_end(body);
-    return body->function;
+    if (plan->row >= 0) outside->loop[plan->row] = add(unit, row0, walk->row.index);
+    walk->tile = cpu_at(unit, body->scratch, ELEMENT_F32, LLVMBuildMul(unit->builder, walk->row.index, walk->width, ""));
+    cpu_loop_begin(unit, &walk->column, cpu_i64(unit, 0), columns, lanes, NULL, 0);
+    walk->frame = cpu_frame_vector(outside, plan->column, lanes);
+    if (plan->column >= 0) walk->frame->loop[plan->column] = add(unit, column0, walk->column.index);
+    if (!whole) walk->frame->mask = cpu_mask(unit, lanes, subtract(unit, columns, walk->column.index));
+}
+
+static LLVMValueRef tile_walk_end(CpuUnit *unit, TileWalk *walk) {
+    cpu_loop_end(unit, &walk->column, NULL);
+    cpu_loop_end(unit, &walk->row, NULL);
+    cpu_body_end(walk->body);
+    return walk->body->function;
+}
+
+// The function that runs the stages behind the sum for one tile.
+static LLVMValueRef emit_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
+    TileWalk walk;
+    int lanes = plan->column < 0 ? 1 : unit->target->lanes;
+    tile_walk_begin(unit, kernel, plan, PHASE_MAX, lanes, &walk);
+    LLVMValueRef at = cpu_at(unit, walk.tile, ELEMENT_F32, walk.column.index);
+    walk.frame->stage[0] = cpu_load(unit, ELEMENT_F32, at, lanes, NULL);
+    cpu_emit_stages(walk.frame, 1);
+    return tile_walk_end(unit, &walk);
+}
+
+// Whether an access of the epilogue walks memory along the columns, so that a tile touches many lines of it.
+static bool walks_lines(const CpuContraction *plan, uint32_t operand, const Index *index) {
+    for (int d = 0; d < plan->nest->operands[operand].rank; d++)
+        if (index[d].gathered != FORMULA_NONE) return false;
+    return plan->column >= 0 && cpu_stride(index, plan->column) == 1;
+}
+
+// The function that brings nearer what the epilogue of a tile will touch, while the tile is computed: rows of a
+// tile lie far apart, where the machine does not look ahead by itself. NULL where there is nothing.
+static LLVMValueRef emit_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
+    const Nest *nest = plan->nest;
+    TileWalk walk;
+    if (plan->depth < PREFETCH_DEPTH || plan->column < 0 || plan->direct) return LLVMConstNull(unit->pointer);
+    tile_walk_begin(unit, kernel, plan, PHASE_MAX + 1, CACHE_LINE / 4, &walk);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (load->kind != FORMULA_LOAD || i == plan->load_a || i == plan->load_b) continue;
+        if (!walks_lines(plan, load->operand, load->index)) continue;
+        cpu_prefetch(unit, cpu_address(walk.frame, load->operand, load->index), false);
+    }
+    for (int i = 1; i < nest->stage_count; i++) {
+        const Stage *stage = &nest->stages[i];
+        if (stage->kind != STAGE_ADD || !walks_lines(plan, stage->operand, stage->index)) continue;
+        cpu_prefetch(unit, cpu_address(walk.frame, stage->operand, stage->index), true);
+    }
+    return tile_walk_end(unit, &walk);
 }
 
 // ---- The generator ----
@@ -337,13 +399,41 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     cpu_body_end(e.body);
 }
 
+// Names the form that phase 0 packs B into: all that it depends on but the operand itself. 0 where it
+// depends on run-time extents; without rows nothing is packed.
+static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
+    const Index *index = cpu_contraction_index(plan, plan->load_b);
+    int64_t form[] = {plan->element_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
+                      plan->tile.vectors, plan->narrow, plan->wide_panels};
+    uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
+    int loops[LOOP_MAX], count = 0;
+    if (plan->row >= 0 && plan->nest->loops[plan->row].bound_operand != UINT32_MAX) return 0;
+    loops[count++] = plan->column;
+    loops[count++] = plan->k;
+    for (int i = 0; i < plan->segment_count; i++) loops[count++] = plan->segments[i];
+    hash = hash_word(hash, (uint64_t)count);
+    for (int i = 0; i < plan->outer_count; i++)
+        if (stride_of(plan, plan->load_b, plan->outer[i])) loops[count++] = plan->outer[i];
+    for (int i = 0; i < count; i++) {
+        if (loops[i] >= 0 && plan->nest->loops[loops[i]].bound_operand != UINT32_MAX) return 0;
+        hash = hash_word(hash, (uint64_t)(loops[i] < 0 ? 1 : extent_of(plan, loops[i])));
+        hash = hash_word(hash, (uint64_t)stride_of(plan, plan->load_b, loops[i]));
+    }
+    return hash;
+}
+
 bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     Contraction contraction;
     CHECK(nest_contraction(kernel->nest, &contraction));
     const Nest *nest = cpu_normalise(unit->arena, kernel->nest);
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
-    LLVMValueRef record = plan_record(unit, &plan, emit_epilogue(unit, kernel, &plan));
-    if (!plan.private_b) emit_phase(unit, kernel, &plan, record, true, out);
+    LLVMValueRef epilogue = emit_epilogue(unit, kernel, &plan);
+    LLVMValueRef record = plan_record(unit, &plan, epilogue, emit_prefetch(unit, kernel, &plan));
+    if (!plan.private_b) {
+        emit_phase(unit, kernel, &plan, record, true, out);
+        out->packed_key = packed_key(&plan, unit->target);
+        out->packed_operand = (int32_t)nest->formulas.items[plan.load_b].operand;
+    }
     emit_phase(unit, kernel, &plan, record, false, out);
     return !unit->failure;
 }

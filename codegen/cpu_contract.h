@@ -14,15 +14,22 @@
 
 // ---- Helper functions of a module: emitted at the first use, internal, shared by all its kernels ----
 
+// Where a tile finds an operand: in a panel, or as it lies in memory, with steps of k (of A alone) or rows and
+// columns side by side, and a stride in the other direction.
+typedef enum CpuTileSide { TILE_PANEL, TILE_ALONG_K, TILE_ACROSS_K } CpuTileSide;
+
 typedef struct CpuTile {
     int rows, vectors;  // of accumulators: rows x vectors
+    CpuTileSide a, b;
 } CpuTile;
 
 // The largest tile that the registers hold with room for one row of B and a broadcast.
 CpuTile cpu_tile_shape(const CpuTarget *target);
 
-// void (a, b, i64 k, c, i64 stride, i64 first, ahead): c[row * stride + column] = (first ? 0 : c) + sum over k.
-// Meanwhile brings k / 4 lines from `ahead` on into the second cache; any address will do.
+// void (a, b, i64 k, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last):
+// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings k / 4 lines from `ahead` on into
+// the second cache; any address will do. The strides are those of operands that are no panels. Where A lies
+// along k, rows behind row `last` are not there and give anything.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
@@ -73,12 +80,12 @@ typedef struct CpuContraction {
     int64_t segment_depth;                  // of loop k alone
     Element element_a, element_b;           // in memory
     CpuPack pack_a, pack_b;
-    CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors
+    CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors. It may read A and B as they lie
     int narrow;
     int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
     int64_t panel_group, panel_groups;      // panels of a task
-    bool private_b;           // tasks pack their own panels of B; else phase 0 packs all into workspace
+    bool private_b;           // tasks pack their own panels of B, if any; else phase 0 packs all into workspace
     bool direct;              // whole tiles go straight to the result: a plain store with unit columns
 } CpuContraction;
 
@@ -103,9 +110,10 @@ enum {
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
-    PLAN_PRIVATE_B,
+    PLAN_PACKS_A, PLAN_PACKS_B, PLAN_SHARES_B,  // tasks pack; phase 0 packed
     PLAN_RESULT_STRIDE,  // of rows
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
+    PLAN_PREFETCH,                 // or NULL
     PLAN_SLOTS
 };
 
@@ -132,7 +140,7 @@ void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef v
 // void (plan, task, i64 panel): packs one panel of B into its place in the shared matrix.
 LLVMValueRef cpu_contract_pack_function(CpuUnit *unit);
 // void (plan, task): one block of rows times panels [begin, end). The epilogue is a CpuFunction called
-// with (operands, task, tile, row0, rows).
+// with (operands, task, tile, row0, rows); so is what brings its operands nearer.
 LLVMValueRef cpu_contract_task_function(CpuUnit *unit);
 
 #endif

@@ -37,6 +37,9 @@ void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef v
 
 static LLVMValueRef plan_number(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->plan, slot, false); }
 static LLVMValueRef plan_pointer(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->plan, slot, true); }
+static LLVMValueRef plan_says(const Driver *d, int slot) {
+    return LLVMBuildICmp(d->unit->builder, LLVMIntNE, plan_number(d, slot), cpu_i64(d->unit, 0), "");
+}
 static LLVMValueRef task_number(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->task, slot, false); }
 static LLVMValueRef task_pointer(const Driver *d, int slot) { return cpu_slot_load(d->unit, d->task, slot, true); }
 
@@ -132,8 +135,20 @@ static void pack_block_a(const Driver *d) {
 // What the loops over tiles keep from outside.
 typedef struct Tiles {
     Panel panel;
-    LLVMValueRef b, function, depth, rows, tile_rows;
+    LLVMValueRef b, packed_b, function, depth, rows, tile_rows;
 } Tiles;
+
+// Row or column `at`, step k0, of an operand that is read as it lies. One of its strides is 1.
+static LLVMValueRef in_place(const Driver *d, int side, LLVMValueRef at, LLVMValueRef k0) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef from = task_pointer(d, side == PLAN_A ? TASK_A : TASK_B);
+    LLVMValueRef across = multiply(unit, at, plan_number(d, side + SIDE_PANEL_STRIDE));
+    return cpu_at(unit, from, ELEMENT_F32, add(unit, across, multiply(unit, k0, plan_number(d, side + SIDE_K_STRIDE))));
+}
+
+static LLVMValueRef stride_of(const Driver *d, int side) {
+    return multiply(d->unit, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE));
+}
 
 // One panel of A, from row `local` of the block, against one panel of B for steps [k0, k0 + k).
 static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k0, LLVMValueRef k) {
@@ -142,8 +157,10 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
     LLVMValueRef valid = cpu_minimum(unit, t->tile_rows, subtract(unit, t->rows, local));
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
-    LLVMValueRef a = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
-    LLVMValueRef b = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
+    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
+    LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PACKS_A), packed, in_place(d, PLAN_A, row0, k0), "");
+    packed = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
+    LLVMValueRef b = LLVMBuildSelect(builder, t->packed_b, packed, in_place(d, PLAN_B, t->panel.column0, k0), "");
     LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
                                multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
     // Whole tiles of a plain store go straight to the result.
@@ -155,18 +172,25 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
     LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
     LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
-    LLVMValueRef first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0)), unit->i64, "");
+    LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
+    LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
     // What follows in memory is used next: each panel of A brings its part of it nearer.
     LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
     LLVMValueRef ahead = cpu_at(unit, b, ELEMENT_F32, multiply(unit, k, width));
     ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead};
-    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 7);
-    CpuIf last;
+    LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, stride_of(d, PLAN_A), stride_of(d, PLAN_B), last_row};
     LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
+    LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
+    LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
+    CpuIf last, far;
+    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""),
+                                          LLVMBuildSelect(builder, full, starts, done, ""), ""));
+    call_pointer(unit, unit->function_type, prefetch, around, 5);
+    cpu_if_end(unit, &far);
+    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 10);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
-    LLVMValueRef epilogue[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
-    call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), epilogue, 5);
+    call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);
 }
 
@@ -177,14 +201,15 @@ static void run_panel(const Driver *d, const Panel *panel) {
     cpu_slot_store(unit, d->task, TASK_COLUMN0, panel->column0);
     cpu_slot_store(unit, d->task, TASK_COLUMN_COUNT, cpu_minimum(unit, panel->columns, panel->width));
     cpu_slot_store(unit, d->task, TASK_WIDTH, panel->width);
-    LLVMValueRef private_b = compare(unit, LLVMIntNE, plan_number(d, PLAN_PRIVATE_B), zero);
+    LLVMValueRef packs = plan_says(d, PLAN_PACKS_B), shares = plan_says(d, PLAN_SHARES_B);
     CpuIf pack;
-    cpu_if_begin(unit, &pack, private_b);
+    cpu_if_begin(unit, &pack, packs);
     pack_panel_b(d, panel, task_pointer(d, TASK_PANEL));
     cpu_if_end(unit, &pack);
     Tiles tiles = {.panel = *panel, .depth = task_number(d, TASK_DEPTH), .rows = task_number(d, TASK_ROWS),
                    .tile_rows = plan_number(d, PLAN_TILE_ROWS)};
-    tiles.b = LLVMBuildSelect(builder, private_b, task_pointer(d, TASK_PANEL), shared_panel(d, panel), "");
+    tiles.b = LLVMBuildSelect(builder, shares, shared_panel(d, panel), task_pointer(d, TASK_PANEL), "");
+    tiles.packed_b = LLVMBuildOr(builder, packs, shares, "");
     tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
                                      plan_pointer(d, PLAN_TILE_NARROW), "");
     // A depth of 0, possible at run time only, still writes its zeros.

@@ -7,7 +7,10 @@ enum {
     ROW_BLOCK_MIN = 64,
     ROW_BLOCK_MAX = 512,
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
-    TASKS_MAX = 64
+    TASKS_MAX = 64,
+    DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
+    ACROSS_ROWS = 128,            // of A, for which B is not worth packing
+    ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
 };
 static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
 
@@ -87,6 +90,28 @@ static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
     if (plan->rows < plan->tile.rows) plan->tile.rows = (int)plan->rows;
 }
 
+static bool is_static(const CpuContraction *plan, int loop) {
+    return loop < 0 || plan->nest->loops[loop].bound_operand == UINT32_MAX;
+}
+
+// Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
+// Tiles that would reach beyond the last row or column want panels, and so do those that would walk k in steps
+// of many lines, more than once: such lines fall into few places of the first cache.
+static void choose_sides(CpuContraction *plan, const CpuTarget *target) {
+    bool few_rows = plan->rows <= plan->tile.rows, few_columns = plan->panels <= DIRECT_PANELS;
+    bool near_a = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
+    bool near_b = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS;
+    bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
+    bool whole_columns = plan->columns % target->lanes == 0 && is_static(plan, plan->column);
+    if (plan->segment_count) return;
+    if (plan->element_a == ELEMENT_F32 && few_columns) {
+        if (plan->pack_a == PACK_TRANSPOSE) plan->tile.a = TILE_ALONG_K;
+        if (plan->pack_a == PACK_UNIT && near_a && whole_rows) plan->tile.a = TILE_ACROSS_K;
+    }
+    if (plan->element_b == ELEMENT_F32 && plan->pack_b == PACK_UNIT && whole_columns && (few_rows || near_b))
+        plan->tile.b = TILE_ACROSS_K;
+}
+
 static void choose_blocks(CpuContraction *plan) {
     int64_t outer_a = 1, outer_b = 1, shared = 1;
     for (int i = 0; i < plan->outer_count; i++) {
@@ -110,7 +135,7 @@ static void choose_blocks(CpuContraction *plan) {
         group = divide_up(group, 2);
     plan->panel_group = group;
     plan->panel_groups = divide_up(plan->panels, group);
-    plan->private_b = plan->row_blocks * shared == 1;
+    plan->private_b = plan->row_blocks * shared == 1 || plan->tile.b != TILE_PANEL;
 }
 
 // Whether the result is stage 0 as it is, in memory that a tile can be written to.
@@ -140,6 +165,7 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
     choose_panels(&plan, target);
+    choose_sides(&plan, target);
     choose_blocks(&plan);
 
     plan.direct = stores_plainly(&plan);

@@ -43,19 +43,40 @@ LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
 
 // ---- Tiles ----
 
-// One step of k: sums[row][v] += a[row] * b[v].
-static void tile_step(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, int64_t step,
-                      LLVMValueRef *sums) {
-    int lanes = unit->target->lanes;
-    LLVMValueRef columns[8];
-    for (int v = 0; v < tile.vectors; v++) {
-        LLVMValueRef at = cpu_i64(unit, (step * tile.vectors + v) * lanes);
-        columns[v] = cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, at), lanes, NULL);
+// What a tile reads: pointers that walk along k, and what does not change.
+typedef struct TileReads {
+    LLVMValueRef a, b, k;                  // at the first step of a round; k: its number
+    LLVMValueRef row[16];                  // A along k: its rows at step 0
+    LLVMValueRef a_stride, b_stride;
+} TileReads;
+
+// `at` with `steps` steps of k behind it, each `packed` elements in a panel or `stride` in memory.
+static LLVMValueRef step_on(CpuUnit *unit, LLVMValueRef at, CpuTileSide side, int64_t packed, LLVMValueRef stride,
+                            int64_t steps) {
+    if (side == TILE_PANEL) return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, steps * packed));
+    return cpu_at(unit, at, ELEMENT_F32, LLVMBuildMul(unit->builder, stride, cpu_i64(unit, steps), ""));
+}
+
+// The element of A in `row`, `step` steps behind the first of the round.
+static LLVMValueRef element_of_a(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, int row) {
+    LLVMValueRef at;
+    if (tile.a == TILE_ALONG_K) {
+        at = cpu_at(unit, cpu_at(unit, reads->row[row], ELEMENT_F32, reads->k), ELEMENT_F32, cpu_i64(unit, step));
+    } else {
+        at = step_on(unit, reads->a, tile.a, tile.rows, reads->a_stride, step);
+        at = cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, row));
     }
+    return cpu_load(unit, ELEMENT_F32, at, 1, NULL);
+}
+
+// One step of k: sums[row][v] += a[row] * b[v].
+static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
+    int lanes = unit->target->lanes;
+    LLVMValueRef columns[8], b = step_on(unit, reads->b, tile.b, (int64_t)tile.vectors * lanes, reads->b_stride, step);
+    for (int v = 0; v < tile.vectors; v++)
+        columns[v] = cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL);
     for (int row = 0; row < tile.rows; row++) {
-        LLVMValueRef at = cpu_i64(unit, step * tile.rows + row);
-        LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, cpu_at(unit, a, ELEMENT_F32, at), 1, NULL);
-        factor = cpu_splat(unit, factor, lanes);
+        LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), lanes);
         for (int v = 0; v < tile.vectors; v++) {
             LLVMValueRef *sum = &sums[row * tile.vectors + v];
             *sum = cpu_fma(unit, factor, columns[v], *sum);
@@ -71,18 +92,19 @@ static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
 
 // Runs steps [begin, end) of k, `unroll` at a time; `state` is the sums, then the pointers into A and B, and
 // what to bring nearer meanwhile: one line of the cache with each round.
-static void tile_loop(CpuUnit *unit, CpuTile tile, LLVMValueRef begin, LLVMValueRef end, int unroll,
+static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
     int sums = tile.rows * tile.vectors, lanes = unit->target->lanes;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
     if (unroll > 1) prefetch_far(unit, state[sums + 2]);
-    for (int step = 0; step < unroll; step++) tile_step(unit, tile, state[sums], state[sums + 1], step, state);
-    LLVMValueRef a_step = cpu_i64(unit, unroll * tile.rows);
-    LLVMValueRef b_step = cpu_i64(unit, (int64_t)unroll * tile.vectors * lanes);
-    state[sums] = cpu_at(unit, state[sums], ELEMENT_F32, a_step);
-    state[sums + 1] = cpu_at(unit, state[sums + 1], ELEMENT_F32, b_step);
+    reads->a = state[sums];
+    reads->b = state[sums + 1];
+    reads->k = loop.index;
+    for (int step = 0; step < unroll; step++) tile_step(unit, tile, reads, step, state);
+    state[sums] = step_on(unit, state[sums], tile.a, tile.rows, reads->a_stride, unroll);
+    state[sums + 1] = step_on(unit, state[sums + 1], tile.b, (int64_t)tile.vectors * lanes, reads->b_stride, unroll);
     state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, CACHE_LINE));
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
@@ -104,12 +126,14 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
-    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer};
-    return LLVMFunctionType(unit->void_type, parameters, 7, false);
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64};
+    return LLVMFunctionType(unit->void_type, parameters, 10, false);
 }
 
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d", tile.rows, tile.vectors);
+    static const char *const sides[] = {[TILE_PANEL] = "panel", [TILE_ALONG_K] = "along", [TILE_ACROSS_K] = "across"};
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s", tile.rows, tile.vectors, sides[tile.a],
+                                    sides[tile.b]);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMBuilderRef builder = unit->builder;
@@ -129,9 +153,15 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     state[sums] = LLVMGetParam(helper.function, 0);
     state[sums + 1] = LLVMGetParam(helper.function, 1);
     state[sums + 2] = LLVMGetParam(helper.function, 6);
+    TileReads reads = {.a_stride = LLVMGetParam(helper.function, 7), .b_stride = LLVMGetParam(helper.function, 8)};
+    for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
+        LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(helper.function, 9));
+        LLVMValueRef at = LLVMBuildMul(builder, existing, reads.a_stride, "");
+        reads.row[row] = cpu_at(unit, state[sums], ELEMENT_F32, at);
+    }
     LLVMValueRef whole = LLVMBuildAnd(builder, k, cpu_i64(unit, -TILE_UNROLL), "");
-    tile_loop(unit, tile, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
-    tile_loop(unit, tile, whole, k, 1, state);
+    tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
+    tile_loop(unit, tile, &reads, whole, k, 1, state);
 
     rows[0] = c;
     for (int row = 1; row < tile.rows; row++) rows[row] = cpu_at(unit, rows[row - 1], ELEMENT_F32, stride);
@@ -145,6 +175,6 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
 
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b};
-    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 7);
+    LLVMValueRef none = cpu_i64(unit, 0), arguments[] = {a, b, k, c, stride, first, b, none, none, none};
+    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 10);
 }

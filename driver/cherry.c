@@ -12,6 +12,7 @@
 static const Command *const commands[] = {
     &command_check, &command_dump,     &command_opt,     &command_passes,    &command_ops,   &command_train,
     &command_eval,  &command_generate, &command_convert, &command_gradcheck, &command_bench, &command_explain,
+    &command_couple,
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

@@ -9,9 +9,36 @@ enum { TRAINING_ENTRIES = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
 
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
 typedef struct Summary {
-    int64_t parameters, active_parameters, stored_layers, effective_layers;
+    int64_t parameters, active_parameters, frozen_parameters, stored_layers, effective_layers;
     double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;
 } Summary;
+
+// How many stored layers a stack reads, at least.
+static int64_t layers_read(const Node *node) {
+    const Attribute *entries = attribute_find(node, ATTRIBUTE_entries);
+    int64_t stored = 0;
+    for (uint32_t i = 0; entries && i < entries->count; i++)
+        if (entries->entries[i].layer >= stored) stored = entries->entries[i].layer + 1;
+    return stored;
+}
+
+// The same of all nodes before `id` that run the same stack: heads share one.
+static int64_t layers_known(const Graph *graph, uint32_t id) {
+    const char *name = attribute_text(graph_node(graph, id), ATTRIBUTE_name);
+    int64_t known = 0;
+    for (uint32_t other = 0; other < id && name; other++) {
+        const Node *node = graph_node(graph, other);
+        if (node->op != OP_stack || attribute_text(node, ATTRIBUTE_name) != name) continue;
+        if (layers_read(node) > known) known = layers_read(node);
+    }
+    return known;
+}
+
+// A stack whose weights are those of a further model.
+static bool is_frozen(const Graph *graph, const Node *stack) {
+    const Node *last = graph_node(graph, stack->operands[stack->operand_count - 1].node);
+    return last->op == OP_input && attribute_integer(last, ATTRIBUTE_role, 0) == ROLE_FROZEN;
+}
 
 static void count_layers(const Module *module, Summary *summary) {
     for (size_t i = 0; i < module->graphs.count; i++) {
@@ -19,14 +46,12 @@ static void count_layers(const Module *module, Summary *summary) {
         if (graph != module_find_graph(module, "loss") &&
             (module_find_graph(module, "loss") || graph != module_find_graph(module, "logits")))
             continue;
-        for (size_t id = 0; id < graph->nodes.count; id++) {
-            const Attribute *entries = attribute_find(&graph->nodes.items[id], ATTRIBUTE_entries);
-            if (!entries) continue;
-            int64_t stored = 0;
-            for (uint32_t entry = 0; entry < entries->count; entry++)
-                if (entries->entries[entry].layer >= stored) stored = entries->entries[entry].layer + 1;
-            summary->stored_layers += stored;
-            summary->effective_layers += entries->count;
+        for (uint32_t id = 0; id < graph->nodes.count; id++) {
+            const Node *node = graph_node(graph, id);
+            if (node->op != OP_stack || is_frozen(graph, node)) continue;
+            int64_t stored = layers_read(node), known = layers_known(graph, id);
+            if (stored > known) summary->stored_layers += stored - known;
+            summary->effective_layers += attribute_find(node, ATTRIBUTE_entries)->count;
         }
     }
 }
@@ -45,7 +70,8 @@ static double training_bytes(Compilation *compilation) {
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
     if (!setup_options(arguments, ir, module, &options)) return false;
-    summary->parameters = module_parameter_count(module);
+    summary->parameters = module_parameter_count(module, false);
+    summary->frozen_parameters = module_parameter_count(module, true);
     summary->active_parameters = module_active_count(module);
     count_layers(module, summary);
     if (!module->has_training) return true;
@@ -78,6 +104,8 @@ static void print_json(const Summary *summary) {
     cJSON_AddNumberToObject(json, "parameters", (double)summary->parameters);
     if (summary->active_parameters != summary->parameters)
         cJSON_AddNumberToObject(json, "active_parameters", (double)summary->active_parameters);
+    if (summary->frozen_parameters)
+        cJSON_AddNumberToObject(json, "frozen_parameters", (double)summary->frozen_parameters);
     cJSON_AddNumberToObject(json, "stored_layers", (double)summary->stored_layers);
     cJSON_AddNumberToObject(json, "effective_layers", (double)summary->effective_layers);
     cJSON_AddNumberToObject(json, "flops_per_token", summary->flops_per_token);
@@ -92,6 +120,8 @@ static void print_text(const Module *module, const Summary *summary) {
     printf("parameters         %lld\n", (long long)summary->parameters);
     if (summary->active_parameters != summary->parameters)
         printf("  active           %lld for each token\n", (long long)summary->active_parameters);
+    if (summary->frozen_parameters)
+        printf("of further models  %lld, read and not trained\n", (long long)summary->frozen_parameters);
     printf("layers             %lld stored, %lld effective\n", (long long)summary->stored_layers,
            (long long)summary->effective_layers);
     if (!module->has_training) return;

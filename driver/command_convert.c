@@ -4,7 +4,9 @@
 
 #include "driver/commands.h"
 #include "driver/runner.h"
+#include "base/file.h"
 #include "driver/setup.h"
+#include "driver/tokenizer.h"
 #include "driver/transfer.h"
 #include "runtime/checkpoint.h"
 
@@ -82,7 +84,12 @@ static bool convert(const Arguments *arguments, Ir *ir, const Module *module, co
         runner_set_integer(runner, ENTRY_TRANSFER, "seed", seed);
         runner_run(runner, ENTRY_TRANSFER);
         const char *out = arguments_text(arguments, "--out", NULL);
-        good = checkpoint_save_weights(ir->diagnostics, out, module, runner->state, NULL);
+        const Tokenizer *tokenizer = tokenizer_choose(arguments, ir, sources[0].path);
+        RunPosition position = {.tokenizer = tokenizer && tokenizer->file ? tokenizer->name : NULL};
+        good = tokenizer &&
+               checkpoint_save_weights(ir->diagnostics, out, module, runner->state, &position) &&
+               tokenizer_keep(ir, tokenizer, file_folder(ir->arena, out));
+        tokenizer_release(tokenizer);
         if (good && count == 1) report_distances(runner, &sources[0]);
         if (good) printf("%s: weights of %s\n", out, module->name);
     }
@@ -112,6 +119,7 @@ static const CommandOption options[] = {
     {"--weights", "W ...", "checkpoints of the models that it is made from, in their order"},
     {"--out", "FILE", "where the weights go"},
     {"--seed", "N", "of what starts at random (default 1)"},
+    TOKENIZER_OPTION,
     {"--set", "NAME=VALUE", "another value for a dim or a const; may be repeated"},
     COMPILE_OPTIONS,
     {NULL, NULL, NULL}};

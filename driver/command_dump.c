@@ -117,7 +117,7 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry)
     if (!entry_parse(name, entry))
         return report_error(
             ir->diagnostics, NO_PLACE, "E0906",
-            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode",
+            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode, draft",
             name);
     return true;
 }
@@ -168,7 +168,7 @@ static const CommandOption options[] = {
     {"--at", "STAGE", "module, graph (default), nests or program"},
     {"--after", "PASS", "after a pass, by name"},
     {"--all", "DIR", "every stage that changed something, as DIR/NN-entry-pass.ir, and index.json"},
-    {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill or decode"},
+    {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill, decode or draft"},
     {"--format", "FORMAT", "text (default), dot, llvm or asm"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,

@@ -3,21 +3,34 @@
 
 #include "driver/commands.h"
 #include "driver/feed.h"
+#include "driver/frozen.h"
 #include "driver/json.h"
 #include "driver/setup.h"
+#include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
+
+// null: no such token.
+static void add_loss(cJSON *json, const char *name, double loss) {
+    if (isnan(loss)) cJSON_AddNullToObject(json, name);
+    else cJSON_AddNumberToObject(json, name, loss);
+}
 
 static void print_result(const Evaluated *evaluated, bool json_wanted) {
     if (!json_wanted) {
         printf("loss %.6f over %lld tokens\n", evaluated->loss, (long long)evaluated->tokens);
+        int64_t supervised = evaluated->supervised_tokens, others = evaluated->tokens - supervised;
+        if (others && supervised) {
+            printf("  supervised %.6f over %lld tokens\n", evaluated->supervised, (long long)supervised);
+            printf("  others     %.6f over %lld tokens\n", evaluated->unsupervised, (long long)others);
+        }
         return;
     }
-    // Without a supervised set every token is supervised and none is not.
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "loss", evaluated->loss);
-    cJSON_AddNumberToObject(json, "loss_supervised", evaluated->loss);
-    cJSON_AddNullToObject(json, "loss_unsupervised");
+    add_loss(json, "loss_supervised", evaluated->supervised);
+    add_loss(json, "loss_unsupervised", evaluated->unsupervised);
     cJSON_AddNumberToObject(json, "tokens", (double)evaluated->tokens);
+    cJSON_AddNumberToObject(json, "supervised_tokens", (double)evaluated->supervised_tokens);
     json_print(json);
 }
 
@@ -30,6 +43,7 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     if (!runner) return false;
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
+                frozen_load(module, runner->state) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
     if (good && !isfinite(evaluated.loss))
         good = report_error(ir->diagnostics, NO_PLACE, "E0913",
@@ -48,18 +62,28 @@ static int run(const Arguments *arguments, Ir *ir) {
         report_error(ir->diagnostics, NO_PLACE, "E0914", "eval needs --weights W and --data FILE");
         return EXIT_USER_ERROR;
     }
+    int64_t seed = 1;
+    if (!supervision_options(arguments, ir, &feed_options) || !arguments_integer(arguments, ir, "--seed", 0, &seed))
+        return EXIT_USER_ERROR;
     Module *module = setup_load(arguments, ir, false);
-    Feed *feed = module ? feed_open(ir, module, &feed_options) : NULL;
-    if (!feed) return EXIT_USER_ERROR;
-    bool good = evaluate(arguments, ir, module, feed, weights);
+    const Tokenizer *tokenizer = module ? tokenizer_choose(arguments, ir, weights) : NULL;
+    if (!tokenizer) return EXIT_USER_ERROR;
+    feed_options.tokenizer = tokenizer;
+    feed_options.seed = (uint64_t)seed;
+    Feed *feed = frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
+    bool good = feed && evaluate(arguments, ir, module, feed, weights);
     feed_close(feed);
+    tokenizer_release(tokenizer);
     return good ? EXIT_OK : EXIT_USER_ERROR;
 }
 
 static const CommandOption options[] = {
     {"--weights", "W", "model.safetensors of a run"},
     {"--data", "FILE", "held-out data, evaluated whole"},
-    {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
+    {"--format", "NAME", "of the data: detect (default), bytes, u16, u32, llmc, tsv, pairs"},
+    TOKENIZER_OPTION,
+    SUPERVISION_OPTIONS,
+    {"--seed", "N", "of --supervise random (default 1)"},
     {"--json", NULL, "one JSON object"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,

@@ -4,7 +4,9 @@
 
 #include "driver/commands.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/setup.h"
+#include "driver/tokenizer.h"
 #include "driver/trainer.h"
 
 enum { PREFILL_CHUNK = 32, EVALUATE_BATCHES = 20 };
@@ -26,38 +28,43 @@ static bool read_feed(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
                           .format = arguments_text(arguments, "--format", NULL),
                           .fraction = 0.1};
     if (!feed->data) return report_error(ir->diagnostics, NO_PLACE, "E0914", "train needs --data FILE");
+    if (!supervision_options(arguments, ir, feed)) return false;
     return arguments_number(arguments, ir, "--valid-fraction", 0, &feed->fraction) &&
            (feed->fraction < 1 ||
             report_error(ir->diagnostics, NO_PLACE, "E0901", "--valid-fraction must be below 1"));
 }
 
-static uint32_t wanted_entries(const Module *module, const Feed *feed, bool samples) {
+static uint32_t wanted_entries(const Module *module, const Feed *feed, bool samples, bool first) {
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
-    if (feed_has_valid(feed) && module->training.evaluate_every > 0) entries |= 1u << ENTRY_EVALUATE;
+    if (feed_has_valid(feed) && (module->training.evaluate_every > 0 || first)) entries |= 1u << ENTRY_EVALUATE;
     if (samples) entries |= 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE;
     return entries;
 }
 
-static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed) {
+static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed *feed,
+                  const Tokenizer *tokenizer) {
     const Training *training = &module->training;
     CompileOptions options;
     int threads = setup_threads(arguments, ir);
     if (!threads || !setup_options(arguments, ir, module, &options)) return false;
+    bool first = arguments_flag(arguments, "--evaluate-first");
     bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
     options.context = training->time;
     options.chunk = training->time < PREFILL_CHUNK ? training->time : PREFILL_CHUNK;
     trainer_hold_interruptions();
-    Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples), &options, threads);
+    Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples, first), &options, threads);
     if (!runner) return false;
     CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
     printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n",
-           module->name, (long long)module_parameter_count(module), runner->compile_seconds,
+           module->name, (long long)module_parameter_count(module, false), runner->compile_seconds,
            statistics.distinct, statistics.cached, threads);
     fflush(stdout);
     Generator generator;
     Sampling sampling = {.temperature = 0.8, .seed = (uint64_t)training->seed};
     TrainerOptions trainer = {.folder = arguments_text(arguments, "--out", "out"),
                               .weights = arguments_text(arguments, "--init", NULL),
+                              .tokenizer = tokenizer,
+                              .evaluate_first = first,
                               .resume = arguments_flag(arguments, "--resume"),
                               .evaluate_batches = EVALUATE_BATCHES,
                               .peak_flops = cpu_measure_peak(ir, threads, &options.cpu),
@@ -66,10 +73,16 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .progress = stdout,
                               .terminal = isatty(STDOUT_FILENO) != 0};
     bool good =
-        !samples || generator_create(runner, &tokenizer_bytes, options.chunk, options.context, &generator);
+        !samples || generator_create(runner, tokenizer, options.chunk, options.context, &generator);
     good = good && trainer_run(runner, feed, samples ? &generator : NULL, &trainer);
     runner_destroy(runner);
     return good;
+}
+
+// The file that the run goes on from, or NULL.
+static const char *starting_point(const Arguments *arguments, Ir *ir) {
+    if (!arguments_flag(arguments, "--resume")) return arguments_text(arguments, "--init", NULL);
+    return arena_format(ir->arena, "%s/checkpoint.safetensors", arguments_text(arguments, "--out", "out"));
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
@@ -77,10 +90,14 @@ static int run(const Arguments *arguments, Ir *ir) {
     Module *module = setup_load(arguments, ir, false);
     if (!module || !read_training(arguments, ir, module) || !read_feed(arguments, ir, &feed_options))
         return EXIT_USER_ERROR;
-    Feed *feed = feed_open(ir, module, &feed_options);
-    if (!feed) return EXIT_USER_ERROR;
-    bool good = train(arguments, ir, module, feed);
+    const Tokenizer *tokenizer = tokenizer_choose(arguments, ir, starting_point(arguments, ir));
+    if (!tokenizer) return EXIT_USER_ERROR;
+    feed_options.tokenizer = tokenizer;
+    feed_options.seed = (uint64_t)module->training.seed;
+    Feed *feed = frozen_check(module) ? feed_open(ir, module, &feed_options) : NULL;
+    bool good = feed && train(arguments, ir, module, feed, tokenizer);
     feed_close(feed);
+    tokenizer_release(tokenizer);
     return good ? EXIT_OK : EXIT_USER_ERROR;
 }
 
@@ -88,7 +105,11 @@ static const CommandOption options[] = {
     {"--data", "FILE", "text, nanoGPT or llm.c tokens, or a safetensors file of columns"},
     {"--valid", "FILE", "held-out data (default: the last part of --data)"},
     {"--valid-fraction", "X", "how large that part is (default 0.1)"},
-    {"--format", "NAME", "of token files: detect (default), bytes, u16, u32, llmc"},
+    {"--format", "NAME", "of the data: detect (default), bytes, u16, u32, llmc, tsv, pairs"},
+    TOKENIZER_OPTION,
+    SUPERVISION_OPTIONS,
+    {"--share", "F", "only this share of the sequences of each batch is supervised at all"},
+    {"--evaluate-first", NULL, "evaluate held-out data before the first step too"},
     {"--out", "DIR", "checkpoints, weights, metrics (default: out)"},
     {"--steps", "N", "updates (default: the train block's)"},
     {"--seed", "N", "of weights, data order and dropout (default: the train block's)"},

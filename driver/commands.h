@@ -5,6 +5,6 @@
 #include "driver/arguments.h"
 
 extern const Command command_check, command_dump, command_opt, command_passes, command_ops, command_train,
-    command_eval, command_generate, command_gradcheck, command_bench, command_explain, command_convert;
+    command_eval, command_generate, command_gradcheck, command_bench, command_explain, command_convert, command_couple;
 
 #endif

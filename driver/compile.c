@@ -8,7 +8,7 @@
 
 #define FOR(entry) (1u << ENTRY_##entry)
 #define TRAINING (FOR(ACCUMULATE) | FOR(UPDATE))
-#define GENERATION (FOR(PREFILL) | FOR(DECODE))
+#define GENERATION (FOR(PREFILL) | FOR(DECODE) | FOR(DRAFT))
 #define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION | FOR(TRANSFER))
 
 // The pipeline of graph passes: which, for which entry points, in which order.
@@ -32,7 +32,7 @@ static const struct Step {
 static const char *const entry_names[ENTRY_COUNT] = {
     [ENTRY_INITIALIZE] = "initialize", [ENTRY_ACCUMULATE] = "accumulate", [ENTRY_UPDATE] = "update",
     [ENTRY_EVALUATE] = "evaluate",     [ENTRY_PREFILL] = "prefill",       [ENTRY_DECODE] = "decode",
-    [ENTRY_TRANSFER] = "transfer",
+    [ENTRY_DRAFT] = "draft",       [ENTRY_TRANSFER] = "transfer",
 };
 
 const char *entry_name(Entry entry) { return entry_names[entry]; }
@@ -74,16 +74,17 @@ static void add_example_losses(Graph *graph) {
             continue;
         const Node *targets = graph_node(graph, node->operands[1].node);
         if (targets->op != OP_input || attribute_integer(targets, ATTRIBUTE_role, 0) != ROLE_DATA) continue;
+        if (attribute_find(targets, ATTRIBUTE_by)) continue;  // of a head
         graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
         return;
     }
 }
 
 // The module graph that an entry point starts from.
-static Graph *entry_source(PassContext *context, Entry entry, const Module **module,
+static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, const Module **module,
                            const CompileOptions *options) {
     Ir *ir = context->ir;
-    const char *name = "logits";
+    const char *name = entries & FOR(DRAFT) ? "draft" : "logits";  // the heads have caches to be filled
     switch (entry) {
         case ENTRY_INITIALIZE:
             return build_initialize(ir, *module);
@@ -108,17 +109,25 @@ static Graph *entry_source(PassContext *context, Entry entry, const Module **mod
     Graph *graph = module_find_graph(*module, name);
     if (!graph)
         report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", (*module)->name,
-                     name, entry == ENTRY_PREFILL || entry == ENTRY_DECODE ? "generate" : entry_names[entry]);
+                     name, GENERATION & 1u << entry ? "generate" : entry_names[entry]);
     if (graph && entry == ENTRY_EVALUATE) add_example_losses(graph);
     return graph;
 }
 
+// How many positions an entry point of generation runs at once: `draft` the last token and one a head.
+static int64_t entry_chunk(Entry entry, const Graph *graph, const CompileOptions *options) {
+    if (entry == ENTRY_DRAFT) return (int64_t)graph->outputs.count;
+    return entry == ENTRY_DECODE ? 1 : options->chunk;
+}
+
 // Fills the $words of a step and adds the options that the caller chose.
-static const char *step_text(Ir *ir, const char *passes, Entry entry, const CompileOptions *options) {
+static const char *step_text(const Graph *graph, const char *passes, Entry entry,
+                             const CompileOptions *options) {
+    Ir *ir = graph->ir;
     if (strncmp(passes, "incremental", 11) == 0)
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
-                            (long long)(entry == ENTRY_DECODE ? 1 : options->chunk),
-                            (long long)options->context, (long long)options->sequences);
+                            (long long)entry_chunk(entry, graph, options), (long long)options->context,
+                            (long long)options->sequences);
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
@@ -131,14 +140,14 @@ static void observe(const CompileOptions *options, Entry entry, const char *stag
     if (options->observer) options->observer->stage(options->observer->data, entry, stage, graph, program);
 }
 
-static Program *compile_entry(PassContext *context, Entry entry, const Module *module,
+static Program *compile_entry(PassContext *context, Entry entry, uint32_t entries, const Module *module,
                               const CompileOptions *options) {
-    Graph *graph = entry_source(context, entry, &module, options);
+    Graph *graph = entry_source(context, entry, entries, &module, options);
     if (!graph) return NULL;
     observe(options, entry, "module", graph, NULL);
     for (size_t i = 0; i < sizeof pipeline / sizeof *pipeline; i++) {
         if (!(pipeline[i].entries & (1u << entry))) continue;
-        graph = pass_run(context, step_text(context->ir, pipeline[i].passes, entry, options), graph);
+        graph = pass_run(context, step_text(graph, pipeline[i].passes, entry, options), graph);
         if (!graph) return NULL;
         observe(options, entry, pipeline[i].passes, graph, NULL);
     }
@@ -162,7 +171,7 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
         .ir = ir, .module = module, .verify = options->verify, .has_kernel = cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
-        compilation->programs[entry] = compile_entry(&context, (Entry)entry, module, options);
+        compilation->programs[entry] = compile_entry(&context, (Entry)entry, entries, module, options);
         if (!compilation->programs[entry]) return NULL;
     }
     compilation->pass_seconds = clock_seconds() - start;
@@ -181,7 +190,7 @@ bool compile_code(Compilation *compilation, const CompileOptions *options) {
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         Program *program = compilation->programs[entry];
         if (!program) continue;
-        if (!plan_memory(program)) return false;
+        if (!share_packed(program) || !plan_memory(program)) return false;
         observe(options, (Entry)entry, "plan-memory", NULL, program);
     }
     compilation->code_seconds = clock_seconds() - start;

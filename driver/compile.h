@@ -15,6 +15,7 @@ typedef enum Entry {
     ENTRY_EVALUATE,    // (data) -> loss
     ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
+    ENTRY_DRAFT,       // (tokens[batch, 1 + heads], position, length) -> logits, draft1, ..., caches
     ENTRY_TRANSFER,    // (weights of other models, seed) -> parameters
     ENTRY_COUNT
 } Entry;
@@ -46,7 +47,8 @@ typedef struct Compilation {
     double pass_seconds, code_seconds;
 } Compilation;
 
-// Runs the passes for the entries in `entries` (bits 1 << Entry). NULL after errors.
+// Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
+// decode come from the graph `draft` too, so that they fill the caches of the heads. NULL after errors.
 Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);
 // Machine code and memory plan for all programs of the compilation.
 bool compile_code(Compilation *compilation, const CompileOptions *options);

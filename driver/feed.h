@@ -3,13 +3,19 @@
 #define CHERRY_DRIVER_FEED_H
 
 #include "driver/runner.h"
+#include "runtime/tokens.h"
 
 typedef struct Feed Feed;
 
 typedef struct FeedOptions {
     const char *data;    // training data, or NULL where only `valid` is read
     const char *valid;   // held-out data; NULL: the last `fraction` of `data`
-    const char *format;  // "detect", "bytes", "u16", "u32", "llmc"
+    const char *format;  // "detect", "bytes", "u16", "u32", "llmc", "tsv", "pairs"
+    const Tokenizer *tokenizer;  // of text; NULL: bytes
+    const char *supervise;       // runtime/supervision.h; NULL: every token
+    uint64_t seed;               // of a random set
+    double share;                // of the sequences of a training batch that are supervised at all; 0: 1
+    bool shuffle;                // the tokens of a window change places
     double fraction;     // 0.1
     bool evaluate_all;   // `data` is held-out data as a whole (cherry eval)
 } FeedOptions;
@@ -19,6 +25,7 @@ typedef struct FeedOptions {
 Feed *feed_open(Ir *ir, const Module *module, const FeedOptions *options);
 void feed_close(Feed *feed);
 
+bool feed_is_text(const Feed *feed);  // the tokenizer made the tokens
 bool feed_has_valid(const Feed *feed);
 int64_t feed_tokens_per_batch(const Feed *feed);
 
@@ -27,7 +34,8 @@ bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t
 
 typedef struct Evaluated {
     double loss;  // mean over every held-out token (or row)
-    int64_t tokens;
+    double supervised, unsupervised;  // over those of the set, and over the others; NAN: there are none
+    int64_t tokens, supervised_tokens;
 } Evaluated;
 
 // Runs ENTRY_EVALUATE over the held-out data, each token once; at most `limit` batches (0: all).

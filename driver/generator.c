@@ -1,5 +1,6 @@
 #include "driver/generator.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "driver/input_limit.h"
@@ -12,13 +13,17 @@ bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk,
     if (type->rank != 3 || type->element != ELEMENT_F32)
         return report_error(ir->diagnostics, NO_PLACE, "E0909",
                             "logits must be f32[batch, time, vocabulary], not %s", type_text(ir, type));
+    const Graph *draft = runner->executors[ENTRY_DRAFT] ? module_find_graph(runner->module, "draft") : NULL;
     *generator = (Generator){.runner = runner,
                              .tokenizer = tokenizer,
                              .chunk = chunk,
                              .context = context,
                              .vocabulary = type->dimensions[2].extent,
+                             .heads = draft ? (int64_t)draft->outputs.count - 1 : 0,
+                             .token = -1,
                              .history = ARENA_ARRAY(ir->arena, int32_t, context),
                              .order = ARENA_ARRAY(ir->arena, int32_t, type->dimensions[2].extent)};
+    CHECK(generator->heads <= GENERATOR_DRAFTS);
     return true;
 }
 
@@ -32,35 +37,36 @@ static void reset(Generator *generator) {
     }
 }
 
-// Runs `count` tokens (the chunk of `entry`); returns the logits after the last of them.
-static const float *run(Generator *generator, Entry entry, const int32_t *tokens, int64_t count) {
+// ---- Reading ----
+
+// Runs `count` tokens, the chunk of `entry`, of which the first `known` are to stay.
+static void run(Generator *generator, Entry entry, const int32_t *tokens, int64_t count, int64_t known) {
     Runner *runner = generator->runner;
     memcpy(executor_input(runner->executors[entry], "tokens"), tokens, (size_t)count * sizeof *tokens);
     runner_set_integer(runner, entry, "position", generator->length);
     runner_set_integer(runner, entry, "length", generator->length + count);
     runner_run(runner, entry);
-    memmove(generator->history + generator->length, tokens, (size_t)count * sizeof *tokens);
-    generator->length += count;
-    const float *logits = executor_output(runner->executors[entry], "logits");
-    return logits + (count - 1) * generator->vocabulary;
+    memmove(generator->history + generator->length, tokens, (size_t)known * sizeof *tokens);
+    generator->length += known;
+    generator->entry = entry;
+    generator->rows = count;
+    generator->row = known - 1;
 }
 
-static const float *feed(Generator *generator, const int32_t *tokens, int64_t count) {
-    const float *logits = NULL;
-    for (; count >= generator->chunk && generator->length + generator->chunk <= generator->context;
-         tokens += generator->chunk, count -= generator->chunk)
-        logits = run(generator, ENTRY_PREFILL, tokens, generator->chunk);
-    for (; count > 0; tokens++, count--) logits = run(generator, ENTRY_DECODE, tokens, 1);
-    return logits;
+static void feed(Generator *generator, const int32_t *tokens, int64_t count) {
+    int64_t chunk = generator->chunk;
+    for (; count >= chunk && generator->length + chunk <= generator->context; tokens += chunk, count -= chunk)
+        run(generator, ENTRY_PREFILL, tokens, chunk, chunk);
+    for (; count > 0; tokens++, count--) run(generator, ENTRY_DECODE, tokens, 1, 1);
 }
 
 // Reads the newest half of a full context again from position zero.
-static const float *rewind_context(Generator *generator) {
+static void rewind_context(Generator *generator) {
     int64_t keep = generator->context > 1 ? generator->context / 2 : 1;
     int32_t *newest = ARENA_ARRAY(generator->runner->ir->arena, int32_t, keep);
     memcpy(newest, generator->history + generator->length - keep, (size_t)keep * sizeof *newest);
     reset(generator);
-    return feed(generator, newest, keep);
+    feed(generator, newest, keep);
 }
 
 static int64_t last_extent(const Type *type) { return type->dimensions[type->rank - 1].extent; }
@@ -77,24 +83,20 @@ static void show_prompt(Generator *generator, const int32_t *tokens, int64_t cou
     }
 }
 
-static const float *start(Generator *generator, const char *prompt, size_t length) {
+bool generator_start(Generator *generator, const char *prompt, size_t length) {
     Ir *ir = generator->runner->ir;
     const Tokenizer *tokenizer = generator->tokenizer;
-    int64_t count = tokenizer->encode(tokenizer, prompt, length, NULL, 0);
-    if (count < 1) {
-        report_error(ir->diagnostics, NO_PLACE, "E0910",
-                     "the prompt is empty; generation needs one token to start from");
-        return NULL;
-    }
+    int64_t count = tokenizer_encode(tokenizer, prompt, length, NULL, 0);
+    if (count < 1)
+        return report_error(ir->diagnostics, NO_PLACE, "E0910",
+                            "the prompt is empty; generation needs one token to start from");
     int32_t *tokens = ARENA_ARRAY(ir->arena, int32_t, count);
-    tokenizer->encode(tokenizer, prompt, length, tokens, count);
+    tokenizer_encode(tokenizer, prompt, length, tokens, count);
     for (int64_t i = 0; i < count; i++)
-        if (tokens[i] < 0 || tokens[i] >= generator->vocabulary) {
-            report_error(ir->diagnostics, NO_PLACE, "E0910",
-                         "token %d of the prompt is outside the vocabulary of %lld", tokens[i],
-                         (long long)generator->vocabulary);
-            return NULL;
-        }
+        if (tokens[i] < 0 || tokens[i] >= generator->vocabulary)
+            return report_error(ir->diagnostics, NO_PLACE, "E0910",
+                                "token %d of the prompt is outside the vocabulary of %lld", tokens[i],
+                                (long long)generator->vocabulary);
     int64_t room = generator->context > 1 ? generator->context - 1 : 1;
     if (count > room) {
         tokens += count - room;
@@ -102,34 +104,92 @@ static const float *start(Generator *generator, const char *prompt, size_t lengt
     }
     show_prompt(generator, tokens, count);
     reset(generator);
-    return feed(generator, tokens, count);
+    generator->token = -1;
+    generator->count = (GeneratorCount){0};
+    feed(generator, tokens, count);
+    return true;
 }
 
-static void print_token(const Tokenizer *tokenizer, int32_t token, TextStream *text, FILE *stream) {
-    char bytes[256], safe[TEXT_STREAM_ROOM(256)];
-    CHECK(tokenizer->longest <= (int64_t)sizeof bytes);
-    size_t length = tokenizer->decode(tokenizer, token, bytes);
+// ---- Making ----
+
+// What output `name` says about the token number `index` after the prompt; -1: nothing that is a number.
+static int32_t sample(const Generator *generator, const Sampling *sampling, const char *name, int64_t index) {
+    const float *logits = executor_output(generator->runner->executors[generator->entry], name);
+    return (int32_t)random_sample(sampling, (uint64_t)index, logits + generator->row * generator->vocabulary,
+                                  generator->vocabulary, generator->order);
+}
+
+// Reads the last token, and behind it what the heads expect to follow, each with the random number that the
+// model itself will use there.
+static void step(Generator *generator, const Sampling *sampling) {
+    if (generator->length == generator->context) rewind_context(generator);
+    int64_t heads = generator->heads;
+    generator->count.steps++;
+    if (!heads || generator->length + 1 + heads > generator->context) {
+        run(generator, ENTRY_DECODE, &generator->token, 1, 1);
+        return;
+    }
+    int32_t tokens[1 + GENERATOR_DRAFTS] = {generator->token};
+    for (int64_t j = 0; j < heads; j++) {
+        char name[16];
+        snprintf(name, sizeof name, "draft%d", (int)j + 1);
+        int32_t token = sample(generator, sampling, name, generator->count.tokens + j);
+        tokens[1 + j] = generator->drafts[j] = token < 0 ? 0 : token;
+    }
+    run(generator, ENTRY_DRAFT, tokens, 1 + heads, 1);
+    generator->count.drafted += heads;
+}
+
+// The last token was read already if it is what was drafted there.
+static bool accept(Generator *generator) {
+    bool drafted = generator->entry == ENTRY_DRAFT && generator->row + 1 < generator->rows;
+    if (!drafted || generator->drafts[generator->row] != generator->token) return false;
+    generator->history[generator->length++] = generator->token;
+    generator->row++;
+    generator->count.accepted++;
+    return true;
+}
+
+int32_t generator_next(Generator *generator, const Sampling *sampling) {
+    if (generator->token >= 0 && !accept(generator)) step(generator, sampling);
+    generator->token = sample(generator, sampling, "logits", generator->count.tokens++);
+    if (generator->token < 0)
+        report_error(generator->runner->ir->diagnostics, NO_PLACE, "E0911",
+                     "the model gives no finite logit; its weights are broken");
+    return generator->token;
+}
+
+// Bytes that the tokens so far have made sure, as safe text.
+static void print_bytes(TextStream *text, const char *bytes, size_t length, char *safe, FILE *stream) {
     fwrite(safe, 1, text_stream_push(text, bytes, length, safe), stream);
     fflush(stream);
 }
 
 bool generator_run(Generator *generator, const char *prompt, size_t prompt_length, int64_t count,
                    const Sampling *sampling, FILE *stream) {
-    const float *logits = start(generator, prompt, prompt_length);
-    if (!logits) return false;
+    if (!generator_start(generator, prompt, prompt_length)) return false;
+    Arena *arena = generator->runner->ir->arena;
     TextStream text = {0};
-    for (int64_t i = 0; i < count; i++) {
-        int64_t token = random_sample(sampling, (uint64_t)i, logits, generator->vocabulary, generator->order);
-        if (token < 0)
-            return report_error(generator->runner->ir->diagnostics, NO_PLACE, "E0911",
-                                "the model gives no finite logit; its weights are broken");
-        int32_t id = (int32_t)token;
-        print_token(generator->tokenizer, id, &text, stream);
-        if (i + 1 == count) break;
-        if (generator->length == generator->context) logits = rewind_context(generator);
-        logits = run(generator, ENTRY_DECODE, &id, 1);
+    Detokenizer words;
+    size_t room = DETOKENIZER_ROOM(generator->tokenizer), length;
+    char *safe = arena_allocate(arena, TEXT_STREAM_ROOM(room));
+    const char *bytes;
+    detokenizer_start(&words, generator->tokenizer, arena_allocate(arena, room));
+    // The prompt's last tokens are the context of the first word: whether a space stands before it.
+    int64_t known = generator->length < DETOKENIZER_WINDOW / 2 ? generator->length : DETOKENIZER_WINDOW / 2;
+    for (int64_t i = generator->length - known; i < generator->length; i++)
+        detokenizer_push(&words, generator->history[i], &bytes);
+    bool good = true;
+    for (int64_t i = 0; i < count && good; i++) {
+        int32_t token = generator_next(generator, sampling);
+        good = token >= 0;
+        if (!good) break;
+        length = detokenizer_push(&words, token, &bytes);
+        print_bytes(&text, bytes, length, safe, stream);
     }
-    char safe[TEXT_STREAM_ROOM(4)];
+    if (!good) return false;
+    length = detokenizer_end(&words, &bytes);
+    print_bytes(&text, bytes, length, safe, stream);
     fwrite(safe, 1, text_stream_end(&text, safe), stream);
     fputc('\n', stream);
     return true;

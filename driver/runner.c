@@ -28,7 +28,8 @@ static bool check_memory(Ir *ir, const Module *module, uint32_t entries) {
     if (entries & (1u << ENTRY_UPDATE)) copies = module->training.optimizer == OPTIMIZER_ADAMW ? 4 : 2;
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Type *type = module->parameters.items[i].type;
-        bytes += copies * (double)type_count(type) * element_bytes(type->element);
+        double size = (double)type_count(type) * element_bytes(type->element);
+        bytes += module->parameters.items[i].file ? size : copies * size;
     }
     return memory_check(ir->diagnostics, bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX, "this model");
 }

@@ -53,10 +53,20 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
     return true;
 }
 
-int64_t module_parameter_count(const Module *module) {
+bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
+    feed->supervise = arguments_text(arguments, "--supervise", NULL);
+    feed->shuffle = arguments_flag(arguments, "--shuffle-tokens");
+    feed->share = 1;
+    if (!arguments_number(arguments, ir, "--share", 0, &feed->share)) return false;
+    if (feed->share > 0 && feed->share <= 1) return true;
+    return report_error(ir->diagnostics, NO_PLACE, "E0901", "--share wants a share above 0, at most 1");
+}
+
+int64_t module_parameter_count(const Module *module, bool frozen) {
     int64_t count = 0;
     for (size_t i = 0; i < module->parameters.count; i++)
-        count += type_count(module->parameters.items[i].type);
+        if ((module->parameters.items[i].file != NULL) == frozen)
+            count += type_count(module->parameters.items[i].type);
     return count;
 }
 
@@ -108,6 +118,7 @@ int64_t module_active_count(const Module *module) {
     const Node *choice = graph ? find_choice(graph, graph) : NULL;
     int64_t count = 0;
     for (size_t i = 0; i < module->parameters.count; i++) {
+        if (module->parameters.items[i].file) continue;
         const Type *type = module->parameters.items[i].type;
         int at = choice ? type_find(type, attribute_text(choice, ATTRIBUTE_along)) : -1;
         if (at == type->rank - 1) at = -1;  // of the router, which scores all

@@ -4,6 +4,7 @@
 
 #include "driver/arguments.h"
 #include "driver/compile.h"
+#include "driver/feed.h"
 
 // Rows for the option tables of commands.
 #define MODEL_OPTIONS                                                                               \
@@ -22,6 +23,13 @@
         "--verify", NULL, "check the rules of the IR after every pass"                        \
     }
 
+#define SUPERVISION_OPTIONS                                                                              \
+    {"--supervise", "SET", "which targets count: all (default), spans[:KIND,KIND], answers, mask:FILE, " \
+                           "random:P, rare:P"},                                                          \
+    {                                                                                                    \
+        "--shuffle-tokens", NULL, "the tokens of each window change places: a control"                   \
+    }
+
 // Parses, checks and builds the operand FILE; NULL after errors. `small`: with every dim a handful, for
 // what runs the reference evaluator.
 Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
@@ -33,7 +41,11 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
 // --threads, or all processors.
 int setup_threads(const Arguments *arguments, Ir *ir);
 
-int64_t module_parameter_count(const Module *module);
+// --supervise, --shuffle-tokens, --share; false after an error.
+bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed);
+
+// Of the model itself, or, frozen, of the further models of its train block.
+int64_t module_parameter_count(const Module *module, bool frozen);
 // Those that one token uses: of experts among which top_k chooses, as many as it chooses.
 int64_t module_active_count(const Module *module);
 

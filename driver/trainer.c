@@ -8,7 +8,9 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "driver/cost.h"
+#include "driver/frozen.h"
 #include "driver/schedule.h"
+#include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
 #include "runtime/metrics.h"
 
@@ -25,7 +27,8 @@ typedef struct Trainer {
     double started;  // of the stretch that tokens per second are measured over
     int64_t started_step;
     double pause;  // seconds of that stretch that were not training
-    double last_loss, last_valid;
+    double last_loss;
+    Evaluated last_valid;  // of this step; loss NAN: none
 } Trainer;
 
 static sigset_t interruptions(void) {
@@ -64,6 +67,7 @@ static bool open_run(Trainer *trainer) {
     trainer->checkpoint_path = arena_format(ir->arena, "%s/checkpoint.safetensors", options->folder);
     trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
     trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
+    trainer->position.tokenizer = feed_is_text(trainer->feed) || options->tokenizer->file ? options->tokenizer->name : NULL;
     bool found = file_exists(trainer->checkpoint_path);
     if (found && !options->resume) {
         report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
@@ -76,13 +80,16 @@ static bool open_run(Trainer *trainer) {
     if (found && !checkpoint_load(ir->diagnostics, trainer->checkpoint_path, trainer->runner->module,
                                   trainer->runner->state, &trainer->position))
         return false;
+    if (!frozen_load(trainer->runner->module, trainer->runner->state)) return false;
     if (!found) runner_initialize(trainer->runner, trainer->position.seed);
     if (!found && options->weights &&
         !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
                                  trainer->runner->state))
         return false;
     // Only now, when nothing else can be wrong, does the run leave a trace.
-    if (!file_make_folder(ir->diagnostics, options->folder)) return false;
+    if (!file_make_folder(ir->diagnostics, options->folder) ||
+        !tokenizer_keep(ir, options->tokenizer, options->folder))
+        return false;
     trainer->metrics = metrics_open(ir->diagnostics, metrics_path, found ? trainer->position.step : -1);
     return trainer->metrics != NULL;
 }
@@ -140,7 +147,7 @@ static bool evaluate(Trainer *trainer) {
     if (!feed_evaluate(trainer->feed, trainer->runner, last ? 0 : trainer->options->evaluate_batches,
                        &evaluated))
         return false;
-    trainer->last_valid = evaluated.loss;
+    trainer->last_valid = evaluated;
     if (evaluated.loss < trainer->position.best_loss) {
         trainer->position.best_loss = evaluated.loss;
         trainer->position.best_step = trainer->position.step;
@@ -163,23 +170,28 @@ static void report(Trainer *trainer, double rate, double gradient_norm) {
     int64_t steps = trainer->position.step - trainer->started_step;
     double seconds = clock_seconds() - trainer->started - trainer->pause, per_step = seconds / (double)steps;
     double speed = (double)(training->accumulate * feed_tokens_per_batch(trainer->feed)) / per_step;
+    const Evaluated *valid = &trainer->last_valid;
     Metric metrics[] = {{"loss", trainer->last_loss},
                         {"rate", rate},
                         {"gradient_norm", gradient_norm},
                         {"tokens_per_second", speed},
-                        {"valid_loss", trainer->last_valid}};
-    metrics_write(trainer->metrics, trainer->position.step, metrics, isnan(trainer->last_valid) ? 4 : 5);
+                        {"valid_loss", valid->loss},
+                        {"valid_supervised", valid->supervised},
+                        {"valid_unsupervised", valid->unsupervised}};
+    metrics_write(trainer->metrics, trainer->position.step, metrics, isnan(valid->loss)                                         ? 4
+                  : isnan(valid->unsupervised) || isnan(valid->supervised) ? 5
+                                                                           : 7);
     bool last = trainer->position.step == training->steps;
     // A log wants a line now and then, a terminal a line that moves.
     int64_t every = training->steps > 50 ? training->steps / 50 : 1;
-    if (!trainer->options->terminal && !last && isnan(trainer->last_valid) &&
+    if (!trainer->options->terminal && !last && isnan(trainer->last_valid.loss) &&
         trainer->position.step % every != 0)
         return;
     double peak = trainer->options->peak_flops;
     Progress progress = {.step = trainer->position.step,
                          .steps = training->steps,
                          .loss = trainer->last_loss,
-                         .valid_loss = trainer->last_valid,
+                         .valid_loss = trainer->last_valid.loss,
                          .rate = rate,
                          .gradient_norm = gradient_norm,
                          .tokens_per_second = speed,
@@ -191,7 +203,7 @@ static void report(Trainer *trainer, double rate, double gradient_norm) {
 static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
     const Training *training = trainer->training;
     double start = clock_seconds();
-    trainer->last_valid = NAN;
+    trainer->last_valid.loss = NAN;
     bool sampled = trainer->generator && due(trainer, training->sample_every);
     if (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every) && !evaluate(trainer))
         return false;
@@ -204,10 +216,28 @@ static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
     return true;
 }
 
+// Before the first step of this call, for a curve that starts where the weights do.
+static bool first_evaluation(Trainer *trainer) {
+    double start = clock_seconds();
+    if (!evaluate(trainer)) return false;
+    const Evaluated *valid = &trainer->last_valid;
+    fprintf(trainer->options->progress, "step %lld  valid %.4f\n", (long long)trainer->position.step,
+            valid->loss);
+    Metric metrics[] = {{"valid_loss", valid->loss},
+                        {"valid_supervised", valid->supervised},
+                        {"valid_unsupervised", valid->unsupervised}};
+    metrics_write(trainer->metrics, trainer->position.step, metrics,
+                  isnan(valid->unsupervised) || isnan(valid->supervised) ? 1 : 3);
+    trainer->pause += clock_seconds() - start;
+    return true;
+}
+
 static bool loop(Trainer *trainer) {
     double rate = 0, gradient_norm = 0;
     trainer->started = clock_seconds();
     trainer->started_step = trainer->position.step;
+    if (trainer->options->evaluate_first && feed_has_valid(trainer->feed) && !first_evaluation(trainer))
+        return false;
     while (trainer->position.step < trainer->training->steps) {
         if (!step(trainer, &rate, &gradient_norm) || !now_and_then(trainer, rate, gradient_norm))
             return false;
@@ -226,7 +256,7 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .generator = generator,
                        .options = options,
                        .training = &runner->module->training,
-                       .last_valid = NAN};
+                       .last_valid = {.loss = NAN}};
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
     bool good = open_run(&trainer) && loop(&trainer);

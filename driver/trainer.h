@@ -8,6 +8,8 @@
 typedef struct TrainerOptions {
     const char *folder;   // checkpoints, weights, metrics
     const char *weights;  // start from these, or NULL
+    const Tokenizer *tokenizer;  // of the data; its model is kept with the run
+    bool evaluate_first;  // held-out data before the first step
     bool resume;
     int64_t evaluate_batches;  // of each evaluation during training; 0: all held-out data
     double peak_flops;         // of the machine, for the progress line; 0: unknown

@@ -79,7 +79,8 @@ struct Scope {
 
 // One use of a layer or a model, by path. Entered again for each graph that is built.
 struct Instance {
-    const char *path;  // "" for the model, "trunk", "trunk.attn"
+    const char *path;  // "" for the model, "trunk", "trunk.attn"; "teacher" for a further model
+    Model *model;      // whose parameters are declared here
     Stack *stack;      // the stack it is in, or NULL
     int64_t depth;     // what `depth` means inside
     VECTOR(struct Part) parts;
@@ -94,6 +95,7 @@ typedef struct ParameterSlot {
     const char *path;
     const char *inner;  // path inside the body of its stack
     Stack *stack;
+    bool frozen;         // of a model that is not trained
     const Type *type;    // without `layer`
     const Type *stored;  // as in Parameter
     Place place;
@@ -127,8 +129,15 @@ struct Model {
     Scope *scope;
     Instance *instance;
     VECTOR(ParameterSlot *) slots;
-    bool stored;  // its parameters go into the module
+    const char *file;  // of a further model of a train block: its weights; NULL: this one is trained
+    bool stored;       // its parameters go into the module
 };
+
+typedef struct Teacher {  // a further model of a train block
+    const char *name;     // the objective's argument
+    Model *model;
+} Teacher;
+typedef VECTOR(Teacher) Teachers;
 
 // ---- The state of one load ----
 
@@ -167,7 +176,6 @@ struct Builder {
     VECTOR(Composite *) composites;
     VECTOR(Graph *) graphs;  // bodies and composites, in the order they were made
     Module *module;
-    Model *model;            // whose parameters are being declared
     const Statement *train;  // the chosen train block, or NULL
     int depth;               // of nested evaluation
     int experts_depth;       // of modules inside modules
@@ -237,6 +245,7 @@ Declaration *context_find_declaration(const Context *context, const char *name);
 Thing declaration_thing(Context *context, Declaration *declaration);
 bool dimension_extent(Context *context, const char *name, Place place, int64_t *extent);
 bool builder_setting(Context *context, const char *name, Thing *thing);
+const char *builder_setting_text(Builder *builder, const char *name);  // as written, or NULL
 void builder_note_setting(Context *context, const char *name);
 void gather_visible_names(const Context *context, NameList *names);
 // In the prelude, the dimension name that `name` stands for: one that no tensor argument has.
@@ -320,16 +329,27 @@ Thing stack_call(Context *context, Stack *stack, const Expression *expression);
 Thing layer_call(Context *context, Statement *layer, const Expression *expression);
 
 // ---- build_model.c ----
-Model *model_create(Builder *builder, Statement *statement, bool stored);
+// `path` stands in front of its parameters' paths; `file`, not NULL: it is read from there, not trained.
+Model *model_create(Builder *builder, Statement *statement, const char *path, const char *file, bool stored);
 bool model_build_entries(Builder *builder, Model *model, const Statement *train, bool keep);
 void model_check_rest(Builder *builder, Model *model);
 // A tensor input of the kind that an annotated formal describes.
 bool formal_type(Context *context, const Formal *formal, const Type **type);
 
 // ---- build_derive.c ----
+// A model of the file; NULL after error E0301.
+Statement *model_named(Builder *builder, const char *name, Place place);
 // The block that a model goes back to (itself, where it is one), and the steps from there, in order.
 // `prefix` stands in front of the names of its stacks. NULL after errors.
 Statement *derive_base(Builder *builder, Statement *statement, const char *prefix, Derivations *steps);
+
+// ---- build_teacher.c ----
+// The further models that a train block names, `teacher = Dense from "dense.safetensors"`, for the arguments
+// of `objective`. Where they are stored, their derivations go to the module. False after errors.
+bool teachers_create(Builder *builder, const Statement *train, const Statement *objective, bool stored,
+                     Teachers *teachers);
+// No parameter of the trained model is called as if it were the teacher's.
+bool teacher_check_paths(Builder *builder, const Teacher *teacher, const Model *model);
 
 // ---- frontend.c ----
 // The module of a model: that of the block it goes back to, with the steps from there. The block in `model`,

@@ -199,7 +199,15 @@ static void evaluate_arguments_for_errors(Context *context, const Expression *ex
         if (!expression->arguments.items[i].label) evaluate(context, expression->arguments.items[i].value);
 }
 
-static Thing call_thing(Context *context, Thing thing, const Expression *expression) {
+// Is it run with weights that are only read?
+static bool is_frozen(Thing thing) {
+    const Instance *owner = NULL;
+    if (thing.kind == THING_FUNCTION) owner = thing.callable.instance;
+    if (thing.kind == THING_STACK) owner = thing.stack->instance;
+    return owner && owner->model->file;
+}
+
+static Thing call_unfrozen(Context *context, Thing thing, const Expression *expression) {
     switch (thing.kind) {
         case THING_FUNCTION:
             return function_call(context, &thing, expression);
@@ -217,6 +225,16 @@ static Thing call_thing(Context *context, Thing thing, const Expression *express
             evaluate_arguments_for_errors(context, expression);
             return THING_MISSING;
     }
+}
+
+// A model that is not trained runs as in evaluation: nothing is dropped out in it.
+static Thing call_thing(Context *context, Thing thing, const Expression *expression) {
+    Work *work = context->work;
+    if (!work || !work->training || !is_frozen(thing)) return call_unfrozen(context, thing, expression);
+    work->training = false;
+    Thing result = call_unfrozen(context, thing, expression);
+    work->training = true;
+    return result;
 }
 
 Thing call_expression(Context *context, const Expression *expression) {

@@ -153,6 +153,16 @@ static bool read_unroll(Derive *derive) {
     return add_options(derive, "+");
 }
 
+static bool read_heads(Derive *derive) {
+    const char *usage = "write add_heads(M.trunk, 2), with kind, weight, of, start where wanted";
+    const Argument *count = positional(derive, 1);
+    int64_t heads;
+    if (!check_arguments(derive, 2, "kind weight of start", usage)) return false;
+    if (!count) return wrong(derive, derive->call->place, "expected how many heads", usage);
+    if (!whole_number(derive, count->value, "the number of heads", &heads)) return false;
+    derive->step->passes = FORMAT(derive, "%s, count=%lld", derive->step->passes, (long long)heads);
+    return add_options(derive, "|");
+}
 static bool read_fuse(Derive *derive);
 
 static const struct Kind {
@@ -162,6 +172,7 @@ static const struct Kind {
 } kinds[] = {
     {"average", "average-layers", read_average, false},
     {"unroll", "unroll-recurrent", read_unroll, false},
+    {"add_heads", "add-heads", read_heads, false},
     {"fuse", "fuse-experts", read_fuse, true},
 };
 
@@ -174,7 +185,7 @@ static const struct Kind *find_kind(const Expression *value) {
     return NULL;
 }
 
-static Statement *model_named(Builder *builder, const char *name, Place place) {
+Statement *model_named(Builder *builder, const char *name, Place place) {
     Declaration *declaration = declaration_find(&builder->user, name);
     if (declaration && declaration->statement && declaration->statement->kind == STATEMENT_MODEL)
         return declaration->statement;
@@ -280,12 +291,12 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
     Ir *ir = builder->ir;
     for (int length = 0; statement->value; length++) {
         const struct Kind *kind = find_kind(statement->value);
-        Derivation step = {.name = statement->name, .place = statement->value->place};
+        Derivation step = {.name = *prefix ? NULL : statement->name, .place = statement->value->place};
         Derive derive = {builder, statement->value, prefix, &step, NULL};
         statement->visited = true;
         if (!kind) {
-            wrong(&derive, statement->value->place, "a model is a block, or made by average, unroll or fuse",
-                  NULL);
+            wrong(&derive, statement->value->place,
+                  "a model is a block, or made by average, unroll, add_heads or fuse", NULL);
             return NULL;
         }
         if (length == CHAIN_MAX) {

@@ -18,10 +18,7 @@ Graph *graph_finish(const Graph *graph, const Value *inputs, uint32_t count) {
     Graph *copy = graph_create(graph->ir, graph->name);
     for (uint32_t i = 0; i < count; i++) {
         const Node *node = graph_node(graph, inputs[i].node);
-        map[inputs[i].node] = graph_add_input(copy, attribute_text(node, ATTRIBUTE_name),
-                                              (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT),
-                                              node->types[0], node->place)
-                                  .node;
+        map[inputs[i].node] = graph_copy_input(copy, node, node->types[0]).node;
     }
     for (uint32_t id = 0; id < node_count; id++) {
         const Node *node = graph_node(graph, id);

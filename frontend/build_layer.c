@@ -74,18 +74,21 @@ static ParameterSlot *make_slot(Context *context, const Statement *statement, co
     Stack *stack = context->instance->stack;
     ParameterSlot *slot = ARENA_NEW(builder->ir->arena, ParameterSlot);
     *slot = (ParameterSlot){.path = path, .inner = path, .stack = stack, .place = statement->place};
+    Model *model = context->instance->model;
+    slot->frozen = model->file != NULL;
     if (stack) slot->inner = names_intern(builder->ir->names, path + strlen(stack->instance->path) + 1);
     if (!type_resolve(context, statement->type, ELEMENT_F32, &slot->type)) return NULL;
     slot->stored = stacked_type(context, slot->type, stack, statement->place);
     if (!slot->stored) return NULL;
     Graph *initialize = statement->value ? build_initialize(context, statement, slot) : NULL;
-    vector_push(builder->ir->arena, &builder->model->slots, slot);
-    if (initialize && builder->model->stored)
+    vector_push(builder->ir->arena, &model->slots, slot);
+    if (initialize && model->stored)
         vector_push(builder->ir->arena, &builder->module->parameters,
                     ((Parameter){.path = path,
                                  .type = slot->stored,
                                  .declared_rank = slot->type->rank,
-                                 .initialize = initialize,
+                                 .initialize = slot->frozen ? NULL : initialize,
+                                 .file = model->file,
                                  .place = statement->place}));
     return slot;
 }
@@ -96,7 +99,7 @@ bool declare_parameter(Context *context, Statement *statement) {
         return false;
     }
     const char *path = path_join(context, context->instance->path, statement->name);
-    ParameterSlot *slot = find_slot(context->builder->model, path);
+    ParameterSlot *slot = find_slot(context->instance->model, path);
     if (slot && (slot->place.line != statement->place.line || slot->place.column != statement->place.column ||
                  slot->place.file != statement->place.file)) {
         REPORT(context, statement->place, "E0240", "there are two parameters '%s'", path);
@@ -109,9 +112,10 @@ bool declare_parameter(Context *context, Statement *statement) {
 }
 
 static Value stored_parameter(Graph *graph, const ParameterSlot *slot) {
-    Value value = graph_find_input(graph, slot->path, ROLE_PARAMETER);
+    Role role = slot->frozen ? ROLE_FROZEN : ROLE_PARAMETER;
+    Value value = graph_find_input(graph, slot->path, role);
     if (!value_is_none(value)) return value;
-    return graph_add_input(graph, slot->path, ROLE_PARAMETER, slot->stored, slot->place);
+    return graph_add_input(graph, slot->path, role, slot->stored, slot->place);
 }
 
 Value parameter_tensor(Context *context, const ParameterSlot *slot, Place place) {
@@ -161,6 +165,7 @@ static Instance *part_instance(Context *context, const Statement *layer, const E
     }
     Instance *instance = ARENA_NEW(context->builder->ir->arena, Instance);
     instance->path = path_join(context, owner->path, name);
+    instance->model = owner->model;
     instance->stack = owner->stack;
     instance->depth = owner->depth;
     vector_push(context->builder->ir->arena, &owner->parts, ((Part){name, expression, instance}));
@@ -225,6 +230,7 @@ bool declare_stack(Context *context, Statement *statement) {
     stack->place = statement->place;
     stack->instance = ARENA_NEW(builder->ir->arena, Instance);
     stack->instance->path = path_join(context, context->instance->path, statement->name);
+    stack->instance->model = context->instance->model;
     stack->instance->stack = stack;
     stack->instance->depth = layers;
     scope_bind(builder, context->scope, statement->name,

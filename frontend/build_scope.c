@@ -55,27 +55,31 @@ Declaration *context_find_declaration(const Context *context, const char *name) 
 
 // ---- Settings, constants, extents ----
 
+const char *builder_setting_text(Builder *builder, const char *name) {
+    for (size_t i = builder->settings.count; i-- > 0;) {
+        if (builder->settings.items[i].name != name) continue;
+        builder->settings.items[i].used = true;
+        return builder->settings.items[i].text;
+    }
+    return NULL;
+}
+
 // The value that --set gives to `name`.
 bool builder_setting(Context *context, const char *name, Thing *thing) {
-    Builder *builder = context->builder;
-    for (size_t i = builder->settings.count; i-- > 0;) {
-        Setting *setting = &builder->settings.items[i];
-        if (setting->name != name) continue;
-        setting->used = true;
-        char *end;
-        double number = strtod(setting->text, &end);
-        if (end != setting->text && *end == 0) {
-            *thing = number_thing(number);
-        } else if (strcmp(setting->text, "true") == 0 || strcmp(setting->text, "false") == 0) {
-            *thing = truth_thing(setting->text[0] == 't');
-        } else if (element_from_name(setting->text, &thing->element)) {
-            thing->kind = THING_ELEMENT;
-        } else {
-            *thing = name_thing(names_intern(builder->ir->names, setting->text));
-        }
-        return true;
+    const char *text = builder_setting_text(context->builder, name);
+    if (!text) return false;
+    char *end;
+    double number = strtod(text, &end);
+    if (end != text && *end == 0) {
+        *thing = number_thing(number);
+    } else if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0) {
+        *thing = truth_thing(text[0] == 't');
+    } else if (element_from_name(text, &thing->element)) {
+        thing->kind = THING_ELEMENT;
+    } else {
+        *thing = name_thing(names_intern(context->builder->ir->names, text));
     }
-    return false;
+    return true;
 }
 
 // After an error in a value: where it is from, if not from the file.

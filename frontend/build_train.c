@@ -182,13 +182,14 @@ static bool read_schedule(Context *context, const TrainEntry *entry, Training *t
                      first->place);
 }
 
-// Entries with a value: fields, options of the objective, further models.
-static bool read_value(Context *context, const Statement *objective, const TrainEntry *entry, bool has_file,
+static bool declared_model(const Builder *builder, const char *name) {
+    const Declaration *declaration = declaration_find(&builder->user, name);
+    return declaration && declaration->statement && declaration->statement->kind == STATEMENT_MODEL;
+}
+
+// Entries with a value: fields and options of the objective.
+static bool read_value(Context *context, const Statement *objective, const TrainEntry *entry,
                        Training *training) {
-    if (has_file) {
-        REPORT(context, entry->place, "E0310", "further models in a train block are not supported yet");
-        return false;
-    }
     if (strcmp(entry->name, "betas") == 0) return set_betas(context, training, entry->value);
     const EntryField *field = find_field(entry->name);
     if (field && is_dimension_field(field)) return true;
@@ -198,7 +199,11 @@ static bool read_value(Context *context, const Statement *objective, const Train
         const Formal *formal = &objective->formals.items[i];
         if (formal->name == entry->name && formal->otherwise) return true;  // read with the objective
     }
-    return report_unknown_entry(context, entry->name, "a train block", entry->place);
+    report_unknown_entry(context, entry->name, "a train block", entry->place);
+    if (entry->value->kind == EXPRESSION_NAME && declared_model(context->builder, entry->value->name))
+        HINT(context, "a further model is read from a file: %s = %s from \"weights.safetensors\"",
+             entry->name, entry->value->name);
+    return false;
 }
 
 static bool read_entries(Context *context, const Statement *train, const Statement *objective,
@@ -208,9 +213,12 @@ static bool read_entries(Context *context, const Statement *train, const Stateme
     for (size_t i = 0; i < train->entries.count; i++) {
         const TrainEntry *entry = &train->entries.items[i];
         bool has_file = i + 1 < train->entries.count && train->entries.items[i + 1].from;
-        if (entry->from) continue;
+        if (entry->from && (i == 0 || !train->entries.items[i - 1].value))
+            ok = REPORT(context, entry->place, "E0330",
+                        "`from` follows a model: teacher = Dense from \"dense.safetensors\"");
+        if (entry->from || has_file) continue;  // a further model: build_teacher.c
         if (entry->value) {
-            ok = read_value(context, objective, entry, has_file, training) && ok;
+            ok = read_value(context, objective, entry, training) && ok;
             continue;
         }
         if (entry->name) group = entry->name;

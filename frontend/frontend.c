@@ -105,7 +105,7 @@ static Statement *choose_model(Builder *builder) {
 static Model *check_model(Builder *builder, Statement *statement) {
     Derivations steps = {0};
     statement = derive_base(builder, statement, "", &steps);
-    return statement ? model_create(builder, statement, false) : NULL;
+    return statement ? model_create(builder, statement, "", NULL, false) : NULL;
 }
 
 // With graphs of its own, though another module may be under construction.
@@ -122,14 +122,13 @@ Module *build_module(Builder *builder, Statement *statement, Model **model) {
     if (statement) {
         module->name = statement->name;
         if (builder->train) module->has_training = train_read(builder, builder->train, &module->training);
-        block = model_create(builder, statement, true);
+        block = model_create(builder, statement, "", NULL, true);
     }
     if (block) model_build_entries(builder, block, builder->train, true);
     for (size_t i = 0; block && i < builder->graphs.count; i++)
         module_add_graph(module, builder->graphs.items[i]);
     if (model) *model = block;
     builder->module = outer.module;
-    builder->model = outer.model;
     builder->graphs = outer.graphs;
     builder->composites = outer.composites;
     return block ? module : NULL;

@@ -17,6 +17,8 @@ typedef struct FrontendOptions {
     size_t setting_count;
     const char *train;  // name of the train block, NULL: the first one
     const char *model;  // a model by name instead of a train block, NULL: that of the train block
+    const char *objective;  // in place of the train block's, as in evaluation: nothing is dropped out; NULL: that
+                            // one. Of the file, or of the prelude; needs no train block
     bool small;         // every dim that is written as a number becomes a handful, for checks that
                         // run the reference evaluator; dims computed from others follow
     FrontendConstants *constants; // gets every dim and const that is written as a number, in order; or NULL

@@ -202,20 +202,33 @@ Value graph_copy_from(Graph *graph, const Graph *from, const Node *node, const V
     return (Value){id, 0};
 }
 
-Value graph_add_input(Graph *graph, const char *name, Role role, const Type *type, Place place) {
-    CHECK(type && (unsigned)role < ROLE_COUNT);
+Value graph_add_input_with(Graph *graph, const Attribute *attributes, uint32_t count, const Type *type,
+                           Place place) {
     const Type **types = ARENA_ARRAY(graph->ir->arena, const Type *, 1);
     types[0] = type;
-    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name},
-                              {.key = ATTRIBUTE_role, .integer = role}};
+    Attribute sorted[ATTRIBUTE_COUNT];
+    attributes_sort(attributes, count, sorted);
     Node node = {.op = OP_input,
                  .result_count = 1,
                  .types = types,
                  .place = place,
-                 .attributes = attributes_copy(graph->ir, (Attributes){attributes, 2, 0})};
+                 .attributes = attributes_copy(graph->ir, (Attributes){sorted, count, 0})};
+    CHECK(type && attribute_text(&node, ATTRIBUTE_name));
+    CHECK((uint64_t)attribute_integer(&node, ATTRIBUTE_role, -1) < ROLE_COUNT);
     uint32_t id = push_node(graph, &node);
     vector_push(graph->ir->arena, &graph->inputs, id);
     return (Value){id, 0};
+}
+
+Value graph_add_input(Graph *graph, const char *name, Role role, const Type *type, Place place) {
+    Attribute attributes[] = {{.key = ATTRIBUTE_name, .text = name},
+                              {.key = ATTRIBUTE_role, .integer = role}};
+    return graph_add_input_with(graph, attributes, 2, type, place);
+}
+
+Value graph_copy_input(Graph *graph, const Node *node, const Type *type) {
+    Node held = *node;  // `node` may lie in a node list that grows meanwhile
+    return graph_add_input_with(graph, held.attributes.items, held.attributes.count, type, held.place);
 }
 
 void graph_add_output(Graph *graph, const char *name, Value value, Value replaces) {

@@ -131,6 +131,11 @@ Value graph_add(Graph *graph, Op op, const Value *operands, uint32_t operand_cou
 
 // An input has no shape rule: its type is given.
 Value graph_add_input(Graph *graph, const char *name, Role role, const Type *type, Place place);
+// An input like `node`, of this graph or of another, at `type`: its name, role and whatever else it carries.
+Value graph_copy_input(Graph *graph, const Node *node, const Type *type);
+// An input that says all of itself in attributes: name, role, and `by` where it has one.
+Value graph_add_input_with(Graph *graph, const Attribute *attributes, uint32_t count, const Type *type,
+                           Place place);
 void graph_add_output(Graph *graph, const char *name, Value value, Value replaces);
 Value graph_find_input(const Graph *graph, const char *name, Role role);  // or VALUE_NONE
 const Output *graph_find_output(const Graph *graph, const char *name);    // or NULL

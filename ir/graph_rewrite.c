@@ -11,10 +11,7 @@ static Value copy_with_attributes(Graph *graph, const Node *node, const Value *o
                                   const Attribute *attributes, uint32_t count) {
     if (node->op != OP_input)
         return graph_add(graph, node->op, operands, node->operand_count, attributes, count, node->place);
-    Node changed = {.attributes = {attributes, count}};
-    return graph_add_input(graph, attribute_text(&changed, ATTRIBUTE_name),
-                           (Role)attribute_integer(&changed, ATTRIBUTE_role, ROLE_ARGUMENT), node->types[0],
-                           node->place);
+    return graph_add_input_with(graph, attributes, count, node->types[0], node->place);
 }
 
 Value graph_copy_node(Graph *graph, const Node *node, const Value *operands) {
@@ -340,8 +337,7 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
                              attribute_text(node, ATTRIBUTE_name));
                 return NULL;
             }
-            map[id] = graph_add_input(copy, attribute_text(node, ATTRIBUTE_name),
-                                      (Role)attribute_integer(node, ATTRIBUTE_role, 0), type, node->place);
+            map[id] = graph_copy_input(copy, node, type);
         } else {
             map[id] = retype_one(retype, &changes, copy, graph, node, operands);
             if (value_is_none(map[id])) return NULL;

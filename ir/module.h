@@ -37,7 +37,7 @@ typedef struct Module Module;
 
 // A step from one model to the next: a module pass with its options.
 typedef struct Derivation {
-    const char *name;          // of the model that it makes
+    const char *name;          // of the model that it makes; NULL: a further model, not the one trained
     const char *passes;        // "average-layers{stack=trunk, to=6}"
     Place place;               // where the file says so
     VECTOR(Module *) experts;  // fuse-experts: those after the first, with derivations of their own
@@ -69,6 +69,7 @@ struct Module {
 // Entry graphs, by name. Inputs: parameters (ROLE_PARAMETER, name = path), then data, then scalars.
 //   "loss"    data of the objective -> "loss": f32[]; further outputs are metrics
 //   "logits"  tokens -> "logits": f32[batch, time, vocab]         (models with a function `logits`)
+//   "draft"   tokens -> "logits", "draft1", ... of the same type: what further heads say of later tokens
 Module *module_create(Ir *ir, const char *name);
 Module *module_copy(const Module *module);                         // all but the graphs
 Graph *module_find_graph(const Module *module, const char *name);  // or NULL

@@ -154,7 +154,8 @@ static void print_launch(const Program *program, size_t number, FILE *stream) {
         if (launch->offsets[i]) fprintf(stream, "+%lld", (long long)launch->offsets[i]);
     }
     fprintf(stream, ")");
-    if (launch->workspace != UINT32_MAX) fprintf(stream, " workspace %u", launch->workspace);
+    if (launch->workspace != UINT32_MAX)
+        fprintf(stream, " workspace %u%s", launch->workspace, launch->packed ? " packed" : "");
     if (launch->place.file) fprintf(stream, "  # line %u", launch->place.line);
     fprintf(stream, "\n");
 }

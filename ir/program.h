@@ -48,6 +48,10 @@ typedef struct CpuKernel {
     CpuFunction functions[PHASE_MAX];
     int64_t tasks[PHASE_MAX];
     int64_t scratch_bytes, workspace_bytes;
+    // Not 0: phase 0 does nothing but copy operand `packed_operand` into the workspace, which later phases
+    // only read. Equal keys: equal operands give equal copies.
+    uint64_t packed_key;
+    int32_t packed_operand;
 } CpuKernel;
 
 typedef struct Kernel {
@@ -64,6 +68,7 @@ typedef struct Launch {
     uint32_t buffers[NEST_OPERAND_MAX];    // index into program->buffers
     int64_t offsets[NEST_OPERAND_MAX];     // elements from the start of the buffer
     uint32_t workspace;                    // buffer, or UINT32_MAX
+    bool packed;                           // an earlier launch left in it what phase 0 would: skip that phase
     uint32_t node;                         // the graph node it came from, for reports
     int64_t region;                        // recompute region of that node, 0: none. What is computed again
                                            // late must not move back to where it was computed first

@@ -106,12 +106,15 @@ static Value add_input(GraphReader *in, const Line *line) {
     const Node node = {.attributes = {line->attributes, line->attribute_count}};
     const char *name = attribute_text(&node, ATTRIBUTE_name);
     int64_t role = attribute_integer(&node, ATTRIBUTE_role, -1);
-    if (!name || role < 0 || line->attribute_count != 2 || line->types.count != 1 || line->operands.count) {
+    uint32_t known = attribute_find(&node, ATTRIBUTE_by) ? 3 : 2;
+    if (!name || role < 0 || line->attribute_count != known || line->types.count != 1 ||
+        line->operands.count) {
         error_at(in->reader, line->op_place, "E0402",
                  "an input is written: input {name = \"x\", role = data} : type");
         return VALUE_NONE;
     }
-    return graph_add_input(in->graph, name, (Role)role, line->types.items[0], line->declared);
+    return graph_add_input_with(in->graph, line->attributes, line->attribute_count, line->types.items[0],
+                                line->declared);
 }
 
 static bool check_types(const GraphReader *in, const Line *line, const Node *node) {

@@ -127,6 +127,9 @@ static bool check_input(Verifier *verifier, uint32_t id, const Node *node) {
     if (name && role >= 0 && role < ROLE_COUNT && node->result_count == 1 && node->types[0]) {
         if (role == ROLE_SCALAR && node->types[0]->rank)
             broke(verifier, node->place, "scalar '%s' is %s", name, type_text(verifier->ir, node->types[0]));
+        if (attribute_find(node, ATTRIBUTE_by) &&
+            (role != ROLE_DATA || attribute_integer(node, ATTRIBUTE_by, 0) < 1))
+            broke(verifier, node->place, "input '%s' lies no positions further on in the data", name);
         return true;
     }
     broke(verifier, node->place, "input %%%u lacks its name, role or type", id);

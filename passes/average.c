@@ -10,7 +10,6 @@
 // Requires: each stored layer runs once, in order. Leaves: the same; nothing but the number of layers and
 // the weights changes.
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "passes/module_pass.h"
@@ -31,20 +30,6 @@ static bool refuse(const Average *average, const char *text) {
     return report_error(average->context->ir->diagnostics, average->context->place, "E0541",
                         "average-layers: %s has %lld layers: %s", average->stack, (long long)average->before,
                         text);
-}
-
-// "1|4|1" as numbers; the count, or -1 where a part is no number.
-static int64_t read_numbers(Arena *arena, const char *text, double **numbers) {
-    int64_t count = 1;
-    for (const char *at = text; *at; at++) count += *at == '|';
-    *numbers = ARENA_ARRAY(arena, double, count);
-    for (int64_t i = 0; i < count; i++) {
-        char *end;
-        (*numbers)[i] = strtod(text, &end);
-        if (end == text || (*end && *end != '|') || !isfinite((*numbers)[i])) return -1;
-        text = end + 1;
-    }
-    return count;
 }
 
 static bool is_given(const char *text) { return strcmp(text, "none") != 0; }
@@ -72,7 +57,7 @@ static void make_selection(Average *average) {
 static bool make_given_groups(Average *average, const char *text) {
     double *sizes;
     Arena *arena = average->context->ir->arena;
-    int64_t count = read_numbers(arena, text, &sizes), sum = 0;
+    int64_t count = module_pass_numbers(arena, text, &sizes), sum = 0;
     if (count < 0) return refuse(average, arena_format(arena, "groups are sizes, 1|4|1, not %s", text));
     if (average->after && average->after != count)
         return refuse(average, arena_format(arena, "%lld groups for %lld layers", (long long)count,
@@ -92,7 +77,7 @@ static bool make_given_groups(Average *average, const char *text) {
 static bool make_weights(Average *average, const char *text) {
     double *weights, sum = 0;
     Arena *arena = average->context->ir->arena;
-    average->weight_count = read_numbers(arena, text, &weights);
+    average->weight_count = module_pass_numbers(arena, text, &weights);
     for (int64_t i = 0; i < average->weight_count; i++) sum += weights[i];
     if (average->weight_count < 0 || !(sum > 0))
         return refuse(average, arena_format(arena, "weights are numbers with a positive sum, not %s", text));
@@ -133,24 +118,6 @@ static bool read_options(Average *average) {
 
 // ---- The new module ----
 
-// Is it a parameter of the stack, stored per layer?
-static bool is_stacked(const Average *average, const Parameter *parameter) {
-    size_t length = strlen(average->stack);
-    return strncmp(parameter->path, average->stack, length) == 0 && parameter->path[length] == '.' &&
-           parameter->type->rank && strcmp(parameter->type->dimensions[0].name, "layer") == 0;
-}
-
-static bool shrink_parameter(const Average *average, Parameter *parameter) {
-    Ir *ir = average->context->ir;
-    Type type = *parameter->type;
-    type.dimensions[0].extent = average->after;
-    parameter->type = type_make(ir, type.element, type.rank, type.dimensions);
-    if (!parameter->initialize) return true;
-    parameter->initialize =
-        graph_retype(parameter->initialize, parameter->initialize->name, type.dimensions, 1);
-    return parameter->initialize != NULL;
-}
-
 static bool shorten(Rewrite *rewrite, uint32_t id) {
     const Average *average = rewrite->data;
     const Node *node = graph_node(rewrite->from, id);
@@ -182,16 +149,11 @@ static Value mean_of_group(const Average *average, Graph *graph, Value old, cons
     return build_cast(graph, sum, graph_type(graph, old)->element, place);
 }
 
-static Value average_value(const Average *average, Graph *graph, Value old) {
-    Place place = average->context->place;
-    Value *layers = ARENA_ARRAY(graph->ir->arena, Value, average->after);
-    Dimension one = {.name = names_intern(graph->ir->names, "layer"), .extent = 1};
-    for (int64_t i = 0; i < average->after; i++) {
-        Value mean = mean_of_group(average, graph, old, &average->groups[i]);
-        layers[i] = build_broadcast(graph, mean, &one, 1, place);
-    }
-    Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
-    return graph_add(graph, OP_concat, layers, (uint32_t)average->after, &along, 1, place);
+static Value average_value(const Average *average, Transfer *transfer, Value old) {
+    Value *layers = ARENA_ARRAY(transfer->graph->ir->arena, Value, average->after);
+    for (int64_t i = 0; i < average->after; i++)
+        layers[i] = mean_of_group(average, transfer->graph, old, &average->groups[i]);
+    return transfer_stack(transfer, layers, (uint32_t)average->after);
 }
 
 Module *average_layers(PassContext *context, const Module *module) {
@@ -209,11 +171,11 @@ Module *average_layers(PassContext *context, const Module *module) {
     Transfer transfer = transfer_begin(context);
     for (size_t i = 0; i < result->parameters.count; i++) {
         Parameter *parameter = &result->parameters.items[i];
-        if (!is_stacked(&average, parameter)) continue;
-        if (!shrink_parameter(&average, parameter)) return NULL;
+        if (!stack_stores(graph, stack, parameter->path)) continue;
+        if (!module_pass_set_layers(context->ir, parameter, average.after)) return NULL;
         if (parameter->file) continue;
         Value old = transfer_source(&transfer, module, -1, parameter->path);
-        transfer_result(&transfer, parameter->path, average_value(&average, transfer.graph, old));
+        transfer_result(&transfer, parameter->path, average_value(&average, &transfer, old));
     }
     result->groups.count = 0;
     for (int64_t i = 0; i < average.after; i++)

@@ -58,52 +58,6 @@ static bool draws_random(const Graph *graph) {
     return false;
 }
 
-// ---- Extents that a layer computes: each entry's have names of their own ----
-
-static const char *entry_bound(const Rewrite *rewrite, const char *bound) {
-    return names_format(rewrite->to->ir->names, "%s%s", bound, ((const Expansion *)rewrite->data)->suffix);
-}
-
-// Bounded by an extent that this body computes? Then *to is the entry's own.
-static bool renames_bound(const Rewrite *rewrite, const Dimension *dimension, Dimension *to) {
-    *to = *dimension;
-    if (!dimension->bound) return false;
-    Value bound = graph_find_bound(rewrite->from, dimension->bound);
-    if (value_is_none(bound) || graph_node(rewrite->from, bound.node)->op != OP_compact) return false;
-    to->bound = entry_bound(rewrite, dimension->bound);
-    return true;
-}
-
-// A composite over such dimensions, for this entry.
-static Graph *rename_callee(const Rewrite *rewrite, Graph *callee) {
-    Dimension map[RANK_MAX];
-    uint32_t count = 0;
-    for (size_t i = 0; i < callee->inputs.count; i++) {
-        const Type *type = graph_node(callee, callee->inputs.items[i])->types[0];
-        for (int d = 0; d < type->rank; d++) {
-            bool known = false;
-            for (uint32_t m = 0; m < count; m++) known |= map[m].name == type->dimensions[d].name;
-            if (!known && count < RANK_MAX)
-                count += renames_bound(rewrite, &type->dimensions[d], &map[count]);
-        }
-    }
-    return count ? graph_retype(callee, entry_bound(rewrite, callee->name), map, count) : callee;
-}
-
-static Attribute entry_attribute(const Rewrite *rewrite, const Node *node, Attribute attribute) {
-    if (attribute.key == ATTRIBUTE_name && node->op == OP_compact) {
-        attribute.text = entry_bound(rewrite, attribute.text);
-    } else if (attribute_kind(attribute.key) == KIND_DIMENSIONS) {
-        Dimension *dimensions = ARENA_ARRAY(rewrite->to->ir->arena, Dimension, attribute.count);
-        for (uint32_t i = 0; i < attribute.count; i++)
-            renames_bound(rewrite, &attribute.dimensions[i], &dimensions[i]);
-        attribute.dimensions = dimensions;
-    } else if (attribute_kind(attribute.key) == KIND_GRAPH) {
-        attribute.graph = rename_callee(rewrite, attribute.graph);
-    }
-    return attribute;
-}
-
 static bool computes_extents(const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++)
         if (graph_node(graph, id)->op == OP_compact) return true;
@@ -124,7 +78,7 @@ static bool copy_with_region(Rewrite *rewrite, uint32_t id, const Attribute *att
     for (uint32_t i = 0; i < node->attributes.count; i++) {
         Attribute old = node->attributes.items[i];
         if ((attribute && old.key == attribute->key) || (recomputed && old.key == ATTRIBUTE_region)) continue;
-        if (renames) old = entry_attribute(rewrite, node, old);
+        if (renames) old = rename_extents(rewrite->from, NULL, expansion->suffix, node, old);
         if (attribute_kind(old.key) == KIND_GRAPH && !old.graph) return rewrite_fail(rewrite);
         vector_push(arena, &attributes, old);
     }

@@ -369,7 +369,8 @@ static bool run_level(Rewrite *rewrite, uint32_t level) {
     return !rewrite->failed;
 }
 
-// ---- The rest of the graph, in its order; a sweep runs when something first needs it ----
+// ---- The rest of the graph, in its order; a sweep runs when something first needs it, a link of a chain
+// among that: one link must not be half made when the sweep of another loss extends the same chain. ----
 
 // Extents that the graph computes stand before what is as long as they say.
 static bool demand_bounds(Rewrite *rewrite, const Node *node) {
@@ -402,7 +403,8 @@ static bool demand(Rewrite *rewrite, Value old) {
 static bool fuse_node(Rewrite *rewrite, uint32_t id) {
     const Sweep *sweep = rewrite->data;
     if (rewrite->from != sweep->region.graph) return false;  // the meaning of a composite
-    if (!is_inside(sweep, (Value){id, 0})) demand(rewrite, (Value){id, 0});
+    if (!is_inside(sweep, (Value){id, 0}) || sweep->region.parts[id] == PART_SINK)
+        demand(rewrite, (Value){id, 0});
     return true;
 }
 

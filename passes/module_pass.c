@@ -1,6 +1,8 @@
 // Module passes: stacks, entry graphs, transfers of weights.
 #include "passes/module_pass.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 // ---- Finding ----
@@ -59,11 +61,33 @@ int64_t stack_layers(const Graph *graph, const Node *stack) {
     return 1;
 }
 
+bool stack_stores(const Graph *graph, const Node *stack, const char *path) {
+    for (uint32_t i = stack_first_stacked(stack); i < stack->operand_count; i++) {
+        const Node *input = graph_node(graph, stack->operands[i].node);
+        if (input->op == OP_input && strcmp(attribute_text(input, ATTRIBUTE_name), path) == 0)
+            return strcmp(input->types[0]->dimensions[0].name, "layer") == 0;
+    }
+    return false;
+}
+
 bool stack_is_straight(const Graph *graph, const Node *stack) {
     const Attribute *entries = attribute_find(stack, ATTRIBUTE_entries);
     for (uint32_t i = 0; i < entries->count; i++)
         if (entries->entries[i].layer != (int32_t)i || entries->entries[i].row >= 0) return false;
     return entries->count == stack_layers(graph, stack);
+}
+
+int64_t module_pass_numbers(Arena *arena, const char *text, double **numbers) {
+    int64_t count = 1;
+    for (const char *at = text; *at; at++) count += *at == '|';
+    *numbers = ARENA_ARRAY(arena, double, count);
+    for (int64_t i = 0; i < count; i++) {
+        char *end;
+        (*numbers)[i] = strtod(text, &end);
+        if (end == text || (*end && *end != '|') || !isfinite((*numbers)[i])) return -1;
+        text = end + 1;
+    }
+    return count;
 }
 
 // ---- Rewriting ----
@@ -81,8 +105,7 @@ static Role input_role(const Node *node) {
     return (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT);
 }
 
-// Parameters in the order of the module, then everything else as it came.
-static void order_inputs(Graph *graph, const Module *module) {
+void module_pass_order(Graph *graph, const Module *module) {
     VECTOR(uint32_t) order = {0};
     Arena *arena = graph->ir->arena;
     for (size_t p = 0; p < module->parameters.count; p++)
@@ -112,7 +135,7 @@ static Graph *rewrite_entry(PassContext *context, const Graph *graph, const Modu
     }
     if (!rewrite_inputs(rewrite) || !rewrite_nodes(rewrite)) return NULL;
     rewrite_outputs(rewrite);
-    order_inputs(rewrite->to, result);
+    module_pass_order(rewrite->to, result);
     return rewrite->to;
 }
 
@@ -125,6 +148,16 @@ Module *module_pass_rewrite(PassContext *context, const Module *module, Module *
         if (!graph || !module_add_with_callees(result, graph)) return NULL;
     }
     return result;
+}
+
+bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers) {
+    Type type = *parameter->type;
+    type.dimensions[0].extent = layers;
+    parameter->type = type_make(ir, type.element, type.rank, type.dimensions);
+    if (!parameter->initialize) return true;
+    parameter->initialize =
+        graph_retype(parameter->initialize, parameter->initialize->name, type.dimensions, 1);
+    return parameter->initialize != NULL;
 }
 
 // ---- Transfers ----
@@ -154,6 +187,16 @@ Value transfer_initial(Transfer *transfer, const Parameter *parameter) {
     Value value;
     graph_inline(graph, parameter->initialize, &transfer->seed, &value);
     return value;
+}
+
+Value transfer_stack(Transfer *transfer, const Value *layers, uint32_t count) {
+    Graph *graph = transfer->graph;
+    Place place = transfer->context->place;
+    Dimension one = {.name = names_intern(graph->ir->names, "layer"), .extent = 1};
+    Value *parts = ARENA_ARRAY(graph->ir->arena, Value, count);
+    for (uint32_t i = 0; i < count; i++) parts[i] = build_broadcast(graph, layers[i], &one, 1, place);
+    Attribute along = {.key = ATTRIBUTE_along, .text = one.name};
+    return graph_add(graph, OP_concat, parts, count, &along, 1, place);
 }
 
 void transfer_result(Transfer *transfer, const char *path, Value value) {

@@ -19,6 +19,10 @@ bool stack_is_straight(const Graph *graph, const Node *stack);
 // The first operand behind carried and invariant ones.
 uint32_t stack_first_stacked(const Node *stack);
 bool stack_has_name(const Node *node, const char *name);
+// Whether a parameter is one that the stack stores per layer.
+bool stack_stores(const Graph *graph, const Node *stack, const char *path);
+// An option "1|4|1" as numbers; the count, or -1 where a part is none.
+int64_t module_pass_numbers(Arena *arena, const char *text, double **numbers);
 
 // ---- Rewriting ----
 
@@ -30,6 +34,11 @@ Module *module_pass_rewrite(PassContext *context, const Module *module, Module *
                             void *data);
 // The input of a parameter of `result` in a graph under construction; added where it is not there yet.
 Value module_pass_parameter(Graph *graph, const Module *module, const char *path);
+// Puts inputs in order: parameters as in the module, then everything else as it came.
+void module_pass_order(Graph *graph, const Module *module);
+
+// Another number of stored layers for a parameter that is stored per layer; false after errors.
+bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers);
 
 // ---- Transfers ----
 
@@ -45,6 +54,8 @@ Transfer transfer_begin(PassContext *context);
 Value transfer_source(Transfer *transfer, const Module *from, int source, const char *path);
 // The start of a new parameter.
 Value transfer_initial(Transfer *transfer, const Parameter *parameter);
+// Layers, one after the other, as a parameter that is stored per layer.
+Value transfer_stack(Transfer *transfer, const Value *layers, uint32_t count);
 void transfer_result(Transfer *transfer, const char *path, Value value);
 // Results are checked against `result`'s parameters; those that nothing was said about are copied from the
 // only source. False after errors.

@@ -334,7 +334,7 @@ Module *pass_derive(PassContext *context, Module *module) {
         if (!derive_experts(context, step)) return NULL;
         context->place = step->place;
         result = pass_run_module(context, step->passes, result);
-        if (result) result->name = step->name;
+        if (result && step->name) result->name = step->name;
         context->experts = NULL;
         context->expert_count = 0;
         context->place = NO_PLACE;

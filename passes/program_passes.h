@@ -15,6 +15,9 @@ bool fuse_program(Program *program);
 // Reorders launches within their dependences so that less is live at once: see passes/order.c.
 bool order_program(Program *program);
 
+// Lets launches share what their kernels pack: see passes/share_packed.c. The order is final, the code made.
+bool share_packed(Program *program);
+
 // Gives every temporary its place in the arena: see passes/plan_memory.c. The order is final.
 bool plan_memory(Program *program);
 

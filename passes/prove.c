@@ -273,6 +273,7 @@ static const struct Proof {
     {"average-layers", "method", "stepwise"},
     {"average-layers", "weights", "none"},
     {"unroll-recurrent", "start", "skip"},
+    {"add-heads", "weight", "0"},
     {"unroll-recurrent", "learn", "gate+step+adapter"},
     {"fuse-experts", "balance", "0"},
 };

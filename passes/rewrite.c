@@ -85,9 +85,7 @@ bool rewrite_copy(Rewrite *rewrite, uint32_t id, const Attribute *attribute) {
     const Node *node = graph_node(rewrite->from, id);
     Value value;
     if (node->op == OP_input) {
-        value = graph_add_input(rewrite->to, attribute_text(node, ATTRIBUTE_name),
-                                (Role)attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT),
-                                node->types[0], node->place);
+        value = graph_copy_input(rewrite->to, node, node->types[0]);
     } else {
         const Value *operands = rewrite_operands(rewrite, node);
         value = attribute ? graph_copy_node_with(rewrite->to, node, operands, *attribute)

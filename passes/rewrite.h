@@ -45,6 +45,11 @@ bool rewrite_fail(Rewrite *rewrite);  // marks failure; returns true, for callba
 // same callback on each; writes the outputs' values.
 bool rewrite_splice(Rewrite *rewrite, const Graph *callee, const Value *arguments, Value *results);
 
+// An attribute of a copied node of `from`, in which extents that copied nodes compute (`compact`; those whose
+// `own` is true, NULL: all) have the suffix to their names. Its graph is NULL after an error.
+Attribute rename_extents(const Graph *from, const bool *own, const char *suffix, const Node *node,
+                         Attribute attribute);
+
 // live[id]: an output needs the node.
 bool *graph_live_nodes(const Graph *graph);
 // uses[id]: how many operands and outputs are results of the node.

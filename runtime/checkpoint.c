@@ -54,7 +54,7 @@ static void add_pieces(Pieces *pieces, const Module *module, const State *state,
         const Parameter *parameter = &module->parameters.items[i];
         if (parameter->file) continue;
         const char *name = arena_format(pieces->arena, "%s%s", place, parameter->path);
-        const StateBuffer *buffer = state_find(state, name, role);
+        const StateBuffer *buffer = state ? state_find(state, name, role) : NULL;
         bool weight = role == ROLE_PARAMETER || role == ROLE_FROZEN;
         if (!buffer && !weight) continue;
         const Type *type = buffer ? buffer->type : parameter->type;
@@ -77,6 +77,7 @@ uint64_t checkpoint_structure(const Module *module) {
     uint64_t hash = HASH_START;
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
+        if (parameter->file) continue;  // of another model
         hash = hash_text(hash, parameter->path);
         hash = hash_text(hash, element_name(parameter->type->element));
         for (int k = 0; k < parameter->type->rank; k++) {
@@ -112,9 +113,14 @@ static void add_model(Arena *arena, TextVector *texts, const Module *module) {
     add_text(arena, texts, "structure", arena_format(arena, "%016" PRIx64, checkpoint_structure(module)));
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
+        if (parameter->file) continue;
         add_text(arena, texts, arena_format(arena, "type.%s", parameter->path),
                  type_text(module->ir, parameter->type));
     }
+}
+
+static void add_tokenizer(Arena *arena, TextVector *texts, const RunPosition *position) {
+    if (position && position->tokenizer) add_text(arena, texts, "tokenizer", position->tokenizer);
 }
 
 static bool save(Diagnostics *diagnostics, const char *path, const Pieces *pieces, const TextVector *texts) {
@@ -139,6 +145,7 @@ bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const M
     Pieces pieces = {.arena = arena_create()};
     TextVector texts = {0};
     add_model(pieces.arena, &texts, module);
+    add_tokenizer(pieces.arena, &texts, position);
     if (position)
         add_text(pieces.arena, &texts, "step", arena_format(pieces.arena, "%" PRId64, position->step));
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
@@ -154,6 +161,7 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
     add_model(pieces.arena, &texts, module);
     add_text(pieces.arena, &texts, "training", "1");
     add_position(pieces.arena, &texts, position);
+    add_tokenizer(pieces.arena, &texts, position);
     for (size_t i = 0; i < extra_count; i++) vector_push(pieces.arena, &texts, extra[i]);
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
     add_pieces(&pieces, module, state, ROLE_MOMENT1, "");
@@ -169,6 +177,7 @@ typedef struct Loader {
     Diagnostics *diagnostics;
     const Module *module;
     const TensorFile *file;
+    bool further;  // not the model that the command is about
     Pieces pieces;
     size_t missing, misshapen, unconvertible, unknown;
 } Loader;
@@ -265,11 +274,14 @@ static bool explain(Loader *loader) {
     const char *model = tensor_file_metadata(loader->file, "model");
     if (model && strcmp(model, loader->module->name) != 0) {
         const char *name = shown(loader->pieces.arena, model);
-        report_note(loader->diagnostics, NO_PLACE, "%s holds model %s, this is model %s", loader->file->path,
-                    name, loader->module->name);
-        report_hint(loader->diagnostics,
-                    "`cherry convert FILE --to %s` computes its weights from those of %s",
-                    loader->module->name, name);
+        report_note(loader->diagnostics, NO_PLACE, "%s holds model %s%s", loader->file->path, name,
+                    loader->further ? ""
+                                    : arena_format(loader->pieces.arena, ", this is model %s",
+                                                   loader->module->name));
+        if (!loader->further)
+            report_hint(loader->diagnostics,
+                        "`cherry convert FILE --to %s` computes its weights from those of %s",
+                        loader->module->name, name);
     }
     return false;
 }
@@ -310,13 +322,14 @@ static bool load_weights(Diagnostics *diagnostics, const char *path, const Modul
     Loader loader = {.diagnostics = diagnostics, .module = module, .pieces = {.arena = arena_create()}};
     TensorFile *file = tensor_file_open(loader.pieces.arena, diagnostics, path);
     loader.file = file;
+    loader.further = role == ROLE_FROZEN;
     bool good = file != NULL;
     if (good) {
         add_pieces(&loader.pieces, module, state, role, prefix);
         good = check_tensors(&loader, true);
     }
     // Equal numbers under other names: [heads=8, key=8] against [key=8, heads=8] would go unseen.
-    if (good && tensor_file_metadata(file, "structure") && !same_structure(&loader))
+    if (good && state && tensor_file_metadata(file, "structure") && !same_structure(&loader))
         report_warning(diagnostics, NO_PLACE, "E0807",
                        "%s fits by its numbers, but its parameters or their dimensions had other names",
                        path);
@@ -381,6 +394,7 @@ bool checkpoint_load(Diagnostics *diagnostics, const char *path, const Module *m
     RunPosition read = {0};
     if (good && read_position(&loader, &read)) {
         copy_tensors(&loader);
+        read.tokenizer = position->tokenizer;
         *position = read;
     } else {
         good = false;

@@ -26,6 +26,7 @@ typedef struct RunPosition {
     int64_t tokens;    // trained on so far
     double best_loss;  // on held-out data; INFINITY before the first evaluation
     int64_t best_step;
+    const char *tokenizer;  // name of what made the data's tokens; written only
 } RunPosition;
 
 // Names, element types and dimensions of all parameters: equal for equal structures on any machine.
@@ -48,7 +49,8 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
 // parameter; all of them are reported, with names and numbers.
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state);
 
-// The same for weights of another model: into the frozen buffers called `prefix` and their paths.
+// The same for weights of another model: into the frozen buffers called `prefix` and their paths. `state` NULL:
+// the file is only checked.
 bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
                             const char *prefix);
 

@@ -9,8 +9,9 @@ enum { LLMC_HEADER = 1024, LLMC_MAGIC_16 = 20240520, LLMC_MAGIC_32 = 20240801 };
 
 bool token_format_parse(const char *text, TokenFormat *format) {
     static const char *const names[] = {[TOKENS_DETECT] = "detect", [TOKENS_BYTES] = "bytes", [TOKENS_U16] = "u16",
-                                        [TOKENS_U32] = "u32", [TOKENS_LLMC] = "llmc"};
-    for (int i = 0; i <= TOKENS_LLMC; i++) {
+                                        [TOKENS_U32] = "u32", [TOKENS_LLMC] = "llmc", [TOKENS_TSV] = "tsv",
+                                        [TOKENS_PAIRS] = "pairs"};
+    for (int i = 0; i <= TOKENS_PAIRS; i++) {
         *format = (TokenFormat)i;
         if (strcmp(text, names[i]) == 0) return true;
     }
@@ -68,12 +69,26 @@ bool token_file_open(Diagnostics *diagnostics, const char *path, TokenFormat for
     if (!file_map(diagnostics, path, &file->map)) return false;
     file->format = format == TOKENS_DETECT ? detect(file) : format;
     bool good = file->format == TOKENS_LLMC ? open_llmc(diagnostics, file) : open_raw(diagnostics, file);
+    if (good && file->count) file->tokens = file->map.data + file->header_bytes;
     if (good && file->count == 0) good = report_error(diagnostics, NO_PLACE, "E0701", "%s holds no tokens", path);
     if (!good) token_file_close(file);
     return good;
 }
 
-void token_file_close(TokenFile *file) { file_unmap(&file->map); }
+void token_file_close(TokenFile *file) {
+    file_unmap(&file->map);
+    memory_release(&file->made);
+    memory_release(&file->made_marks);
+    file->tokens = file->marks = NULL;
+}
+
+bool token_file_detect(Diagnostics *diagnostics, const char *path, TokenFormat *format) {
+    TokenFile file = {.path = path};
+    if (!file_map(diagnostics, path, &file.map)) return false;
+    *format = detect(&file);
+    token_file_close(&file);
+    return true;
+}
 
 // ---- Parts ----
 
@@ -92,14 +107,17 @@ void token_file_split(const TokenFile *file, double fraction, TokenPart *train, 
 
 TokenPart token_file_whole(const TokenFile *file) { return (TokenPart){.file = file, .end = file->count}; }
 
-bool token_part_check(Diagnostics *diagnostics, const TokenPart *part, int64_t time, const char *what) {
+bool token_part_check(Diagnostics *diagnostics, const TokenPart *part, int64_t tokens, const char *what) {
     int64_t count = part->end - part->begin;
-    if (count >= time + 1) return true;
-    return report_error(diagnostics, NO_PLACE, "E0701", "%s: %s has %lld tokens, one window needs %lld (time + 1)",
-                        part->file->path, what, (long long)count, (long long)time + 1);
+    if (count >= tokens) return true;
+    return report_error(diagnostics, NO_PLACE, "E0701", "%s: %s has %lld tokens, one window needs %lld",
+                        part->file->path, what, (long long)count, (long long)tokens);
 }
 
 static bool report_id(Diagnostics *diagnostics, const TokenFile *file, int64_t index, int64_t vocabulary) {
+    if (!file->map.data)
+        return report_error(diagnostics, NO_PLACE, "E0703", "%s: token number %lld is %u, which is not below the vocabulary of %lld", file->path,
+                            (long long)index + 1, token_at(file, index), (long long)vocabulary);
     return report_error(diagnostics, NO_PLACE, "E0703", "%s: token %u at byte %lld is not below the vocabulary of %lld",
                         file->path, token_at(file, index), (long long)(file->header_bytes + index * file->width),
                         (long long)vocabulary);
@@ -113,34 +131,12 @@ bool token_part_check_ids(Diagnostics *diagnostics, const TokenPart *part, int64
     return true;
 }
 
-// ---- Batches ----
+// ---- Windows ----
 
-// Copies tokens [first, first + count) after checking each.
-static bool copy_tokens(Diagnostics *diagnostics, const TokenFile *file, int64_t first, int64_t count,
-                        int64_t vocabulary, int32_t *out) {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t token = token_at(file, first + i);
-        if (token >= vocabulary || token > INT32_MAX) return report_id(diagnostics, file, first + i, vocabulary);
-        out[i] = (int32_t)token;
-    }
-    return true;
-}
-
-int64_t token_window(const TokenPart *part, uint64_t seed, int64_t step, int64_t row, int64_t time) {
+int64_t token_window(const TokenPart *part, uint64_t seed, int64_t step, int64_t row, int64_t span) {
+    CHECK(part->end - part->begin > span);
     uint64_t key = random_bits(seed, STREAM_WINDOWS, (uint64_t)step);
-    return part->begin + random_below(hash_word(key, (uint64_t)row), part->end - part->begin - time);
-}
-
-bool token_batch(Diagnostics *diagnostics, const TokenPart *part, uint64_t seed, int64_t step, int64_t first_row,
-                 int64_t rows, int64_t time, int64_t vocabulary, int32_t *tokens, int32_t *targets) {
-    CHECK(part->end - part->begin > time);
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t start = token_window(part, seed, step, first_row + row, time);
-        if (!copy_tokens(diagnostics, part->file, start, time, vocabulary, tokens + row * time) ||
-            !copy_tokens(diagnostics, part->file, start + 1, time, vocabulary, targets + row * time))
-            return false;
-    }
-    return true;
+    return part->begin + random_below(hash_word(key, (uint64_t)row), part->end - part->begin - span);
 }
 
 int64_t token_sequence_windows(const TokenPart *part, int64_t time) {
@@ -148,21 +144,53 @@ int64_t token_sequence_windows(const TokenPart *part, int64_t time) {
     return targets > 0 ? (targets + time - 1) / time : 0;
 }
 
-bool token_sequence_batch(Diagnostics *diagnostics, const TokenPart *part, int64_t first_window, int64_t rows,
-                          int64_t time, int64_t vocabulary, int32_t *tokens, int32_t *targets, float *weights,
-                          int64_t *counted) {
-    *counted = 0;
-    memset(tokens, 0, sizeof *tokens * (size_t)(rows * time));
-    memset(targets, 0, sizeof *targets * (size_t)(rows * time));
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t start = part->begin + (first_window + row) * time;
-        int64_t filled = part->end - 1 - start;
+int64_t token_window_targets(const TokenPart *part, int64_t start, int64_t time) {
+    int64_t targets = part->end - 1 - start;
+    return targets < 0 ? 0 : targets > time ? time : targets;
+}
+
+// Reads the `count` tokens from `start` on into the reader's room, after checking each.
+static bool read_window(Diagnostics *diagnostics, const TokenReader *reader, const TokenFile *file, int64_t start,
+                        int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t token = token_at(file, start + i);
+        if (token >= reader->vocabulary || token > INT32_MAX)
+            return report_id(diagnostics, file, start + i, reader->vocabulary);
+        reader->ids[i] = (int32_t)token;
+        reader->marks[i] = file->marks ? file->marks[start + i] : 1;
+    }
+    return true;
+}
+
+// Fisher and Yates, from the end.
+static void shuffle_window(const TokenReader *reader, int64_t start, int64_t count) {
+    uint64_t key = random_bits(0, STREAM_SHUFFLE, (uint64_t)start);
+    for (int64_t i = count - 1; i > 0; i--) {
+        int64_t other = random_below(hash_word(key, (uint64_t)i), i + 1);
+        int32_t id = reader->ids[i];
+        unsigned char mark = reader->marks[i];
+        reader->ids[i] = reader->ids[other];
+        reader->marks[i] = reader->marks[other];
+        reader->ids[other] = id;
+        reader->marks[other] = mark;
+    }
+}
+
+bool token_read_row(Diagnostics *diagnostics, const TokenReader *reader, const TokenPart *part, int64_t start,
+                    int64_t row) {
+    int64_t time = reader->time, left = part->end - start, wanted = time + reader->reach;
+    int64_t count = left < 0 ? 0 : left < wanted ? left : wanted;
+    if (!read_window(diagnostics, reader, part->file, start, count)) return false;
+    if (reader->shuffle) shuffle_window(reader, start, count);
+    for (size_t c = 0; c < reader->count; c++) {
+        const TokenColumn *column = &reader->columns[c];
+        int64_t filled = count - (column->by > 1 ? column->by : 1);
         filled = filled < 0 ? 0 : filled > time ? time : filled;
-        if (!copy_tokens(diagnostics, part->file, start, filled, vocabulary, tokens + row * time) ||
-            !copy_tokens(diagnostics, part->file, start + 1, filled, vocabulary, targets + row * time))
-            return false;
-        for (int64_t i = 0; weights && i < time; i++) weights[row * time + i] = i < filled ? 1 : 0;
-        *counted += filled;
+        for (int64_t i = 0; i < time; i++) {
+            int64_t from = i + column->by, to = row * time + i;
+            if (column->ids) column->ids[to] = i < filled ? reader->ids[from] : 0;
+            if (column->marks) column->marks[to] = i < filled && reader->marks[from];
+        }
     }
     return true;
 }

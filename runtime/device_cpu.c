@@ -198,6 +198,8 @@ static void schedule(Executor *executor, Epoch *epoch, Phase *phase, const Range
     }
 }
 
+static int first_phase(const Launch *launch) { return launch->packed ? 1 : 0; }
+
 static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
     const Launch *launch = &executor->program->launches.items[index];
     const Kernel *kernel = &executor->program->kernels.items[launch->kernel];
@@ -211,13 +213,13 @@ static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
         CHECK(executor->program->buffers.items[launch->workspace].bytes >= compiled->workspace_bytes);
         workspace = executor->addresses[launch->workspace];
         CHECK(workspace);
-        // The phases of a launch hand over through workspace and operands: the conflict is here.
         ranges[range_count++] = (Range){.low = (uintptr_t)workspace,
-                                        .high = (uintptr_t)workspace + (uintptr_t)compiled->workspace_bytes,
-                                        .writes = true};
+                                        .high = (uintptr_t)workspace + (uintptr_t)compiled->workspace_bytes};
     }
     if (compiled->phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
-    for (int i = 0; i < compiled->phase_count; i++) {
+    for (int i = first_phase(launch); i < compiled->phase_count; i++) {
+        // The phases of a launch hand over through workspace and operands: the conflict is here.
+        if (workspace) ranges[range_count - 1].writes = !compiled->packed_key || i == 0;
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
         Counter *counter = &executor->counters[executor->phase_count];
         Phase *phase = &executor->phases[executor->phase_count++];
@@ -234,7 +236,7 @@ static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
     int64_t phases = 0, scratch = 0;
     for (size_t i = 0; i < program->launches.count; i++) {
         const CpuKernel *compiled = &program->kernels.items[program->launches.items[i].kernel].cpu;
-        phases += compiled->phase_count;
+        phases += compiled->phase_count - first_phase(&program->launches.items[i]);
         if (compiled->scratch_bytes > scratch) scratch = compiled->scratch_bytes;
     }
     if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, scratch)) return false;

@@ -25,6 +25,11 @@ int64_t random_permutation(uint64_t key, int64_t count, int64_t index) {
 }
 
 // ---- Sampling ----
+//
+// A race: each candidate arrives after a time drawn from an exponential distribution whose rate is its
+// weight, and the first one is taken; so a candidate of share p of the weights is taken with probability p.
+// Times come from (seed, position, candidate) alone. Two distributions that are alike therefore mostly choose
+// alike at the same position, which is what lets a draft stand (driver/generator.c).
 
 // Whether logit `a` comes before logit `b`: falling values, the smaller index first.
 static int comes_before(const float *logits, int32_t a, int32_t b) {
@@ -55,9 +60,9 @@ static double weight(const Sampling *sampling, const float *logits, int32_t inde
 }
 
 // Moves the candidates, best first, to the end of `order` (so order[total - 1] is the best) and returns
-// how many there are; `mass` gets the sum of their weights.
-static int64_t select_candidates(const Sampling *sampling, const float *logits, int32_t *order, int64_t total,
-                                 double *mass) {
+// how many there are.
+static int64_t select_candidates(const Sampling *sampling, const float *logits, int32_t *order,
+                                 int64_t total) {
     for (int64_t i = total / 2; i-- > 0;) sift_down(logits, order, total, i);
     double largest = (double)logits[order[0]];
     int64_t limit = sampling->top_k > 0 && sampling->top_k < total ? sampling->top_k : total;
@@ -65,18 +70,18 @@ static int64_t select_candidates(const Sampling *sampling, const float *logits, 
     double all = 0;  // top_p counts within what top_k left
     if (nucleus && limit == total)
         for (int64_t i = 0; i < total; i++) all += weight(sampling, logits, order[i], largest);
+    double mass = 0;
     int64_t kept = 0;
-    *mass = 0;
     while (kept < limit) {
-        *mass += weight(sampling, logits, pop(logits, order, total - kept), largest);
+        mass += weight(sampling, logits, pop(logits, order, total - kept), largest);
         kept++;
-        if (nucleus && limit == total && *mass >= sampling->top_p * all) break;
+        if (nucleus && limit == total && mass >= sampling->top_p * all) break;
     }
     if (!nucleus || limit == total) return kept;
-    double goal = sampling->top_p * *mass;
-    *mass = 0;
-    for (kept = 0; kept < limit && *mass < goal; kept++)
-        *mass += weight(sampling, logits, order[total - 1 - kept], largest);
+    double goal = sampling->top_p * mass;
+    mass = 0;
+    for (kept = 0; kept < limit && mass < goal; kept++)
+        mass += weight(sampling, logits, order[total - 1 - kept], largest);
     return kept > 0 ? kept : 1;
 }
 
@@ -90,22 +95,18 @@ int64_t random_sample(const Sampling *sampling, uint64_t position, const float *
     }
     if (total < 2 || !(sampling->temperature > 0) || logits[best] == INFINITY) return best;
 
-    double mass = 0, largest = (double)logits[best];
-    double uniform = random_uniform(sampling->seed, STREAM_SAMPLING, position);
     bool cut = sampling->top_k > 0 || (sampling->top_p > 0 && sampling->top_p < 1);
-    int64_t kept = total;
-    if (cut) kept = select_candidates(sampling, logits, order, total, &mass);
-    else
-        for (int64_t i = 0; i < total; i++) mass += weight(sampling, logits, order[i], largest);
-
-    double left = uniform * mass;
-    int64_t chosen = best;  // where rounding leaves a rest
+    int64_t kept = cut ? select_candidates(sampling, logits, order, total) : total;
+    const int32_t *candidates = order + (total - kept);
+    uint64_t key = random_bits(sampling->seed, STREAM_SAMPLING, position);
+    double least = INFINITY;
+    int64_t chosen = best;
     for (int64_t i = 0; i < kept; i++) {
-        int32_t index = cut ? order[total - 1 - i] : order[i];
-        double share = weight(sampling, logits, index, largest);
-        if (left < share) return index;
-        left -= share;
-        if (share > 0) chosen = index;
+        double share = weight(sampling, logits, candidates[i], (double)logits[best]);
+        double uniform = (double)(hash_word(key, (uint64_t)candidates[i]) >> 11) * 0x1p-53;
+        if (!(uniform < least * share)) continue;  // -log(1 - u) >= u: it comes later
+        double arrival = -log1p(-uniform) / share;
+        if (arrival < least) least = arrival, chosen = candidates[i];
     }
     return chosen;
 }

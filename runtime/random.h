@@ -13,7 +13,7 @@
 #include "base/hash.h"
 
 // Streams keep uses of one seed apart.
-enum { STREAM_WINDOWS = 1, STREAM_ROWS = 2, STREAM_SAMPLING = 3 };
+enum { STREAM_WINDOWS = 1, STREAM_ROWS = 2, STREAM_SAMPLING = 3, STREAM_SHUFFLE = 4, STREAM_SUPERVISION = 5 };
 
 static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t counter) {
     return hash_word(hash_word(hash_word(HASH_START, seed), stream), counter);
@@ -39,7 +39,7 @@ typedef struct Sampling {
     uint64_t seed;
 } Sampling;
 
-// The token at `position`; a function of logits, sampling and position alone. `order` is room for
+// The token at `position`, with the probability that sampling gives it; a function of logits, sampling and position alone. `order` is room for
 // `count` indices. -1 where no logit is a number above -infinity.
 int64_t random_sample(const Sampling *sampling, uint64_t position, const float *logits, int64_t count, int32_t *order);
 

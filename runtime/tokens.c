@@ -1,24 +1,102 @@
-// The byte tokenizer, and safe printing of a byte stream.
+// The byte tokenizer, text of tokens that come one by one, and safe printing of a byte stream.
 #include "runtime/tokens.h"
 
 #include <string.h>
 
-static int64_t bytes_encode(const Tokenizer *tokenizer, const char *text, size_t length, int32_t *ids,
-                            int64_t limit) {
+static void bytes_encode(const Tokenizer *tokenizer, const char *line, size_t length, TokenSink *sink,
+                         void *context) {
     (void)tokenizer;
-    for (int64_t i = 0; i < (int64_t)length && i < limit; i++) ids[i] = (unsigned char)text[i];
-    return (int64_t)length;
+    for (size_t i = 0; i < length; i++) sink(context, (unsigned char)line[i], i, i + 1);
 }
 
-static size_t bytes_decode(const Tokenizer *tokenizer, int32_t id, char *bytes) {
+static size_t bytes_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t count, char *text) {
     (void)tokenizer;
-    if (id < 0 || id > 255) return 0;
-    bytes[0] = (char)id;
-    return 1;
+    size_t length = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] >= 0 && ids[i] < 256) text[length++] = (char)ids[i];
+    return length;
 }
 
-const Tokenizer tokenizer_bytes = {
-    .name = "bytes", .vocabulary = 256, .longest = 1, .encode = bytes_encode, .decode = bytes_decode};
+const Tokenizer tokenizer_bytes = {.name = "bytes", .vocabulary = 256, .separator = '\n', .longest = 1,
+                                   .encode = bytes_encode, .decode = bytes_decode};
+
+// ---- Whole texts ----
+
+typedef struct IdList {
+    int32_t *ids;
+    int64_t count, limit;
+} IdList;
+
+static void take_id(void *context, int32_t id, size_t begin, size_t end) {
+    (void)begin, (void)end;
+    IdList *list = context;
+    if (list->count < list->limit) list->ids[list->count] = id;
+    list->count++;
+}
+
+int64_t tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t length, int32_t *ids, int64_t limit) {
+    IdList list = {.ids = ids, .limit = limit};
+    for (size_t at = 0; at < length;) {
+        const char *newline = memchr(text + at, '\n', length - at);
+        size_t line = newline ? (size_t)(newline - text) - at : length - at;
+        tokenizer->encode(tokenizer, text + at, line, take_id, &list);
+        if (newline) take_id(&list, tokenizer->separator, 0, 0);
+        at += line + 1;
+    }
+    return list.count;
+}
+
+// ---- One token after the other ----
+
+void detokenizer_start(Detokenizer *detokenizer, const Tokenizer *tokenizer, char *room) {
+    *detokenizer = (Detokenizer){.tokenizer = tokenizer, .text = room};
+}
+
+// Looks only at the newer half of a full window from now on.
+static void forget(Detokenizer *detokenizer) {
+    enum { KEPT = DETOKENIZER_WINDOW / 2 };
+    const Tokenizer *tokenizer = detokenizer->tokenizer;
+    memmove(detokenizer->ids, detokenizer->ids + DETOKENIZER_WINDOW - KEPT, KEPT * sizeof *detokenizer->ids);
+    detokenizer->count = KEPT;
+    detokenizer->shown = tokenizer->decode(tokenizer, detokenizer->ids, KEPT, detokenizer->text);
+}
+
+static bool ends_broken(const char *text, size_t length) {
+    return length >= 3 && memcmp(text + length - 3, "\xef\xbf\xbd", 3) == 0;
+}
+
+// What the window's text has beyond what was shown.
+static size_t show(Detokenizer *detokenizer, size_t length, const char **bytes) {
+    size_t shown = detokenizer->shown < length ? detokenizer->shown : length;
+    *bytes = detokenizer->text + shown;
+    detokenizer->shown = length;
+    detokenizer->held = 0;
+    return length - shown;
+}
+
+size_t detokenizer_push(Detokenizer *detokenizer, int32_t id, const char **bytes) {
+    const Tokenizer *tokenizer = detokenizer->tokenizer;
+    if (id == tokenizer->separator) {
+        size_t length = tokenizer->decode(tokenizer, detokenizer->ids, detokenizer->count, detokenizer->text);
+        detokenizer->text[length] = '\n';
+        length = show(detokenizer, length + 1, bytes);
+        detokenizer->count = 0;
+        detokenizer->shown = 0;
+        return length;
+    }
+    if (detokenizer->count == DETOKENIZER_WINDOW) forget(detokenizer);
+    detokenizer->ids[detokenizer->count++] = id;
+    size_t length = tokenizer->decode(tokenizer, detokenizer->ids, detokenizer->count, detokenizer->text);
+    // A character of four bytes may come as four tokens; until it is whole its text is U+FFFD.
+    if (ends_broken(detokenizer->text, length) && ++detokenizer->held < 4) return 0;
+    return show(detokenizer, length, bytes);
+}
+
+size_t detokenizer_end(Detokenizer *detokenizer, const char **bytes) {
+    const Tokenizer *tokenizer = detokenizer->tokenizer;
+    return show(detokenizer,
+                tokenizer->decode(tokenizer, detokenizer->ids, detokenizer->count, detokenizer->text), bytes);
+}
 
 // ---- Printing ----
 

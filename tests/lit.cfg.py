@@ -1,6 +1,7 @@
 # Text tests: `# RUN:` lines are commands, `# CHECK` lines are what FileCheck expects.
 # Run one alone: python3 /usr/lib/llvm-19/build/utils/lit/lit.py -v build/tests/check/name.cherry
 import os
+import shutil
 import lit.formats
 
 config.name = "cherry"
@@ -12,6 +13,8 @@ config.test_exec_root = os.path.join(config.build, "tests")
 config.environment["XDG_CACHE_HOME"] = os.path.join(config.build, "tests", "cache")  # of objects, the suite's own
 if not config.sanitize:
     config.available_features.add("limits")  # `ulimit -v` leaves no room for a sanitizer's shadow memory
+if config.sentencepiece and shutil.which("spm_train"):
+    config.available_features.add("sentencepiece")
 # A model of a few thousand parameters over ASCII, for whole runs: %tiny stands for the file and its settings.
 tiny = {"vocab": 128, "embed": 16, "heads": 2, "key": 8, "ffn": 32, "layers": 2, "batch": 4, "time": 32,
         "warmup": 10, "sample_every": 0}

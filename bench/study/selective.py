@@ -2,8 +2,8 @@
 import os
 import subprocess
 
-TASKS = {"news": ("ko_news_train.tsv", "ko_news_valid.tsv", "spans"),
-         "chat": ("ko_chat_train.tsv", "ko_chat_valid.tsv", "answers")}
+TASKS = {"news": ("ko_news_train.tsv", "ko_news_valid.tsv", "spans", "tsv"),
+         "chat": ("ko_chat_train.tsv", "ko_chat_valid.tsv", "answers", "pairs")}
 
 
 def pretrain(study):
@@ -31,7 +31,7 @@ def pretrain(study):
 
 def arm(study, task, name, block, flags, sets, seed, init):
     """Fine-tunes in stretches; losses over all, supervised and other tokens of held-out text after each."""
-    train_file, valid_file, spans = TASKS[task]
+    train_file, valid_file, spans, _ = TASKS[task]
     run = f"{task}_{name}_{seed}"
 
     def make():
@@ -51,7 +51,7 @@ def arm(study, task, name, block, flags, sets, seed, init):
 
 
 def share_of(study, task):
-    train_file, _, spans = TASKS[task]
+    train_file, _, spans, _ = TASKS[task]
 
     def make():
         found = study.evaluate(study.weights("base"), "tune", study.data(train_file), "--supervise", spans)
@@ -64,18 +64,19 @@ def arms(study, task):
     """Every arm of one task: {name: [[points of a seed], ...]}."""
     own = ["--supervise", TASKS[task][2]]
     share = round(share_of(study, task), 4)
-    some = ["--supervise", f"random:{share}", "--format", "tsv"]
-    plain = ["--supervise", "all", "--format", "tsv"]
+    table = ["--format", TASKS[task][3]]
+    some = ["--supervise", f"random:{share}", *table]
+    plain = ["--supervise", "all", *table]
     base, start = study.weights("base"), study.weights("base_start")
     many, one = range(1, study.size["seeds"] + 1), range(1, 2)
-    table = [
+    rows = [
         ("full", "tune", plain, {"alpha": 0}, many, base),
         ("only", "tune", own, {"alpha": 1}, many, base),
         ("mixed", "tune", own, {"alpha": 0.7}, many, base),
         ("random", "tune", some, {"alpha": 1}, many, base),
         ("random_mixed", "tune", some, {"alpha": 0.7}, many, base),
         ("share_of_sequences", "tune", plain + ["--share", share], {"alpha": 1}, many, base),
-        ("rare", "tune", ["--supervise", f"rare:{share}", "--format", "tsv"], {"alpha": 1}, one, base),
+        ("rare", "tune", ["--supervise", f"rare:{share}", *table], {"alpha": 1}, one, base),
         ("top_loss", "tune_top_loss", plain, {"share": share}, one, base),
         ("full_slow", "tune", plain, {"alpha": 0, "rate": 3e-5}, one, base),
         ("only_slow", "tune", own, {"alpha": 1, "rate": 3e-5}, one, base),
@@ -87,12 +88,12 @@ def arms(study, task):
         ("mixed_from_start", "tune", own, {"alpha": 0.7}, one, start),
     ]
     return {name: [arm(study, task, name, block, flags, sets, seed, init) for seed in seeds]
-            for name, block, flags, sets, seeds, init in table}
+            for name, block, flags, sets, seeds, init in rows}
 
 
 def coupling(study):
     """Gamma of the base at three moments: entities and a random split of the same share, real and shuffled."""
-    train_file, _, spans = TASKS["news"]
+    train_file, _, spans, _ = TASKS["news"]
     share = round(share_of(study, "news"), 4)
     found = {}
     for moment in ("base_start", "base_early", "base"):

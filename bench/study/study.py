@@ -10,7 +10,7 @@ MODELS = os.path.join(FOLDER, "study.cherry")
 
 # tokens: of pretraining; deep: layers of the models that are compressed, and their tokens.
 SIZES = {
-    "tiny": {"sets": {"vocab": 600, "embed": 32, "heads": 2, "key": 16, "ffn": 64, "layers": 3, "batch": 4,
+    "tiny": {"sets": {"vocab": 4000, "embed": 32, "heads": 2, "key": 16, "ffn": 64, "layers": 3, "batch": 4,
                       "time": 32}, "tokens": 6000, "seeds": 2, "steps": [0, 2, 4], "batches": 2,
              "deep": {8: 2000, 4: 2000}, "keep": 4, "rounds": 2, "recover": 4, "samples": 2, "device": "cpu"},
     "small": {"sets": {"vocab": 4000, "embed": 192, "heads": 6, "key": 32, "ffn": 512, "layers": 6, "batch": 16,

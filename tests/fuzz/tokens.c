@@ -3,6 +3,7 @@
 #include "ir/ir.h"
 #include "runtime/data.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/token_batches.h"
 
 enum { ROWS = 3, TIME = 5, VOCABULARY = 300 };
 
@@ -12,8 +13,9 @@ static void check_ids(const int32_t *ids) {
 
 static void read_part(Diagnostics *diagnostics, const TokenPart *part) {
     int32_t tokens[ROWS * TIME], targets[ROWS * TIME];
+    bool marks[ROWS * TIME];
     bool good_ids = token_part_check_ids(diagnostics, part, VOCABULARY);
-    if (token_part_check(diagnostics, part, TIME, "the part")) {
+    if (token_part_check(diagnostics, part, TIME + 1, "the part")) {
         for (int step = 0; step < 3; step++) {
             bool good = token_batch(diagnostics, part, 7, step, 0, ROWS, TIME, VOCABULARY, tokens, targets);
             CHECK(good || !good_ids);
@@ -25,7 +27,8 @@ static void read_part(Diagnostics *diagnostics, const TokenPart *part) {
     int64_t windows = token_sequence_windows(part, TIME), total = 0;
     for (int64_t first = 0; first < windows; first += ROWS) {
         int64_t counted = 0;
-        bool good = token_sequence_batch(diagnostics, part, first, ROWS, TIME, VOCABULARY, tokens, targets, NULL, &counted);
+        bool good = token_sequence_batch(diagnostics, part, first, ROWS, TIME, VOCABULARY, tokens, targets, marks,
+                                         &counted);
         CHECK(good || !good_ids);
         if (!good) return;
         check_ids(tokens);

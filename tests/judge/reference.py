@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch as the outside judge: models/gpt2.cherry and models/llama.cherry at a small size, written again
-in PyTorch, with weights and tokens that a formula gives. Writes gpt2.json and llama.json beside itself:
+in PyTorch, with weights and tokens that a formula gives; and tests/data/distill.cherry, a student under a teacher.
+Writes gpt2.json, llama.json and distill.json beside itself:
 
     python3 tests/judge/reference.py            (needs PyTorch; the test suite does not)
 
@@ -25,6 +26,7 @@ COMMON = ["vocab=64", "embed=32", "layers=2", "batch=4", "accumulate=1"]
 SETTINGS = {
     "gpt2": COMMON + ["heads=4", "context=16"],
     "llama": COMMON + ["groups=2", "queries=2", "key=8", "ffn=48", "time=16"],
+    "distill": [],
 }
 
 
@@ -124,6 +126,41 @@ class Llama:
         return self.norm(x, w["g"]) @ w["head"]
 
 
+class Distill:
+    """A tanh layer and a tied head, under a wider teacher of two; (1 - weight) next token + weight temperature^2 KL,
+    over the positions where (batch + time) mod 3 is not 0. The teacher's tensors are named teacher.*."""
+
+    def shapes(self):
+        return {"table": (VOCAB, EMBED), "trunk.0.w1": (EMBED, 40), "trunk.0.w2": (40, EMBED)}
+
+    def teacher_shapes(self):
+        shapes = {"table": (VOCAB, 48), "head": (48, VOCAB)}
+        for layer in range(2):
+            shapes.update({f"trunk.{layer}.w1": (48, 56), f"trunk.{layer}.w2": (56, 48)})
+        return {"teacher." + name: shape for name, shape in shapes.items()}
+
+    @staticmethod
+    def mix(x, w, name, layers):
+        for layer in range(layers):
+            x = x + torch.tanh(x @ w[f"{name}.{layer}.w1"]) @ w[f"{name}.{layer}.w2"]
+        return x
+
+    def loss(self, w, tokens, targets, share=0.4, temperature=3.0):
+        t = {name: weight(name, shape, 0.0).to(w["table"].dtype) for name, shape in self.teacher_shapes().items()}
+        student = self.mix(w["table"][tokens], w, "trunk", 1) @ w["table"].T
+        teacher = self.mix(t["teacher.table"][tokens], t, "teacher.trunk", 2) @ t["teacher.head"]
+        places = torch.arange(BATCH).unsqueeze(1) + torch.arange(TIME).unsqueeze(0)
+        mask = places % 3 != 0
+        divergence = F.kl_div(F.log_softmax(student[mask] / temperature, -1),
+                              F.log_softmax(teacher[mask] / temperature, -1), reduction="batchmean", log_target=True)
+        next_token = F.cross_entropy(student[mask], targets[mask])
+        return (1 - share) * next_token + share * temperature ** 2 * divergence
+
+
+def next_token_loss(model, w, tokens, targets):
+    return F.cross_entropy(model.logits(w, tokens).reshape(-1, VOCAB), targets.reshape(-1))
+
+
 def run(model, element):
     """Losses and gradient norms of STEPS updates, and the gradient norm of each tensor at the first."""
     w = {name: weight(name, shape, 1.0 if norm_names(name) else 0.0).to(element).requires_grad_()
@@ -134,7 +171,7 @@ def run(model, element):
     losses, norms, parts = [], [], {}
     for step in range(STEPS):
         tokens, targets = tokens_of_step(step)
-        loss = F.cross_entropy(model.logits(w, tokens).reshape(-1, VOCAB), targets.reshape(-1))
+        loss = model.loss(w, tokens, targets) if hasattr(model, "loss") else next_token_loss(model, w, tokens, targets)
         optimizer.zero_grad()
         loss.backward()
         if step == 0:
@@ -147,7 +184,7 @@ def run(model, element):
 
 def main():
     folder = os.path.dirname(os.path.abspath(__file__))
-    for name, model in (("gpt2", Gpt2()), ("llama", Llama())):
+    for name, model in (("gpt2", Gpt2()), ("llama", Llama()), ("distill", Distill())):
         losses, norms, parts = run(model, torch.float64)
         losses32, norms32, _ = run(model, torch.float32)
         result = {"made_by": "tests/judge/reference.py, PyTorch " + torch.__version__.split("+")[0],

@@ -44,7 +44,9 @@ static void forms_and_extents(void **state) {
     (void)state;
     static const int64_t sizes[][3] = {{1, 1, 1},     {1, 70, 3},   {7, 16, 5},    {8, 48, 64},  {9, 49, 17},
                                        {13, 33, 70},  {70, 70, 70}, {67, 5, 1100}, {3, 100, 513}, {2, 2, 2000},
-                                       {100, 97, 31}, {5, 17, 33},  {1, 257, 600}, {300, 1, 40}};
+                                       {100, 97, 31}, {5, 17, 33},  {1, 257, 600}, {300, 1, 40},
+                                       // operands that tiles read as they lie: no panels
+                                       {24, 96, 600}, {48, 64, 33}, {3, 64, 70},  {9, 144, 600}, {96, 160, 40}};
     Arena *arena = arena_create();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (Form form = 0; form < FORMS; form++) {
@@ -144,30 +146,35 @@ static CpuKernel compile_form(Ir *ir, Form form, int64_t m, int64_t n, int64_t k
 }
 
 // Every row of a large product, computed alone and in threes, has the bits that it has in the product.
+enum { M = 64, N_MAX = 150, K = 1100 };
+
+static void check_rows(Form form, int n, const char *machine, const float *a, const float *b, float *all, float *some) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    CpuCode *code, *code_some;
+    CpuKernel kernel = compile_form(ir, form, M, n, K, machine, &code);
+    run_split(&kernel, (char *[]){(char *)a, (char *)b, (char *)all}, INT64_MAX / 2);
+    for (int rows = 1; rows <= 13; rows += 3) {
+        kernel = compile_form(ir, form, rows, n, K, machine, &code_some);
+        for (int row = 0; row + rows <= M; row += rows)
+            run_split(&kernel, (char *[]){(char *)(a + row * K), (char *)b, (char *)(some + row * n)}, 1);
+        assert_memory_equal(all, some, sizeof(float) * n * (M / rows * rows));
+        cpu_code_destroy(code_some);
+    }
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
 static void rows_stand_alone(void **state) {
     (void)state;
-    enum { M = 64, N = 150, K = 1100 };
-    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N);
-    float *all = malloc(sizeof(float) * M * N), *some = malloc(sizeof(float) * M * N);
+    static const int columns[] = {N_MAX, 144, 128};  // in panels, and read as they lie
+    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N_MAX);
+    float *all = malloc(sizeof(float) * M * N_MAX), *some = malloc(sizeof(float) * M * N_MAX);
     for (int i = 0; i < M * K; i++) a[i] = (float)test_random() - 0.5f;
-    for (int i = 0; i < K * N; i++) b[i] = (float)test_random() - 0.5f;
+    for (int i = 0; i < K * N_MAX; i++) b[i] = (float)test_random() - 0.5f;
     for (Form form = FORWARD; form <= INPUT_GRADIENT; form++)
-        for (size_t machine = 0; machine < 2; machine++) {
-            Arena *arena = arena_create();
-            Ir *ir = ir_create(arena);
-            CpuCode *code, *code_some;
-            CpuKernel kernel = compile_form(ir, form, M, N, K, machines[machine], &code);
-            run_split(&kernel, (char *[]){(char *)a, (char *)b, (char *)all}, INT64_MAX / 2);
-            for (int rows = 1; rows <= 13; rows += 3) {
-                kernel = compile_form(ir, form, rows, N, K, machines[machine], &code_some);
-                for (int row = 0; row + rows <= M; row += rows)
-                    run_split(&kernel, (char *[]){(char *)(a + row * K), (char *)b, (char *)(some + row * N)}, 1);
-                assert_memory_equal(all, some, sizeof(float) * N * (M / rows * rows));
-                cpu_code_destroy(code_some);
-            }
-            cpu_code_destroy(code);
-            arena_destroy(arena);
-        }
+        for (size_t machine = 0; machine < 2; machine++)
+            for (int n = 0; n < 3; n++) check_rows(form, columns[n], machines[machine], a, b, all, some);
     free(a);
     free(b);
     free(all);

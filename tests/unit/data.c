@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "runtime/data.h"
+#include "tests/token_batches.h"
 
 typedef struct Fixture {
     Arena *arena;
@@ -179,10 +180,10 @@ static void test_too_short(void **state) {
     TokenFile file = open_counting(fixture, 9);
     TokenPart part = token_file_whole(&file);
     int32_t tokens[TIME], targets[TIME];
-    assert_true(token_part_check(fixture->diagnostics, &part, 8, "the training part"));
+    assert_true(token_part_check(fixture->diagnostics, &part, 9, "the training part"));
     assert_true(token_batch(fixture->diagnostics, &part, 1, 1, 0, 1, TIME, 9, tokens, targets));
     assert_int_equal(tokens[0], 0);
-    assert_false(token_part_check(fixture->diagnostics, &part, 9, "the training part"));
+    assert_false(token_part_check(fixture->diagnostics, &part, 10, "the training part"));
     expect_error(fixture, "E0701", "the training part has 9 tokens, one window needs 10");
     token_file_close(&file);
 }
@@ -197,8 +198,9 @@ static void test_ids(void **state) {
     expect_error(fixture, "E0703", "token 512 at byte 1024 is not below the vocabulary of 512");
     int32_t tokens[TIME], targets[TIME];
     int64_t counted;
-    assert_false(token_sequence_batch(fixture->diagnostics, &part, 63, 1, TIME, 512, tokens, targets, NULL, &counted));
-    assert_false(token_sequence_batch(fixture->diagnostics, &part, 73, 1, TIME, 512, tokens, targets, NULL, &counted));
+    bool marks[TIME];
+    assert_false(token_sequence_batch(fixture->diagnostics, &part, 63, 1, TIME, 512, tokens, targets, marks, &counted));
+    assert_false(token_sequence_batch(fixture->diagnostics, &part, 73, 1, TIME, 512, tokens, targets, marks, &counted));
     token_file_close(&file);
 }
 
@@ -213,12 +215,11 @@ static void test_every_token_once(void **state) {
             int64_t windows = token_sequence_windows(&part, time), total = 0;
             for (int64_t first = 0; first < windows; first += ROWS) {
                 int32_t tokens[ROWS * TIME], targets[ROWS * TIME];
-                float weights[ROWS * TIME];
+                bool weights[ROWS * TIME];
                 int64_t counted;
                 assert_true(token_sequence_batch(fixture->diagnostics, &part, first, ROWS, time, count, tokens,
                                                  targets, weights, &counted));
                 for (int i = 0; i < ROWS * time; i++) {
-                    assert_true(weights[i] == 0 || weights[i] == 1);
                     if (weights[i] == 0) assert_true(tokens[i] == 0 && targets[i] == 0);
                     else seen[targets[i]]++, assert_int_equal(tokens[i] + 1, targets[i]);
                     counted -= weights[i] == 1;

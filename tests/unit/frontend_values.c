@@ -102,6 +102,10 @@ static const Formula formulas[] = {
     {"x * (2 + 3 * 4 - 6 / 2)", {1, 2}, 1, 2, 2, {11, 22}},
     {"if key == 2 then x * sqrt(16) else none", {1, 2}, 1, 2, 2, {4, 8}},
     {"cross_entropy(x, argmax(x, along = key), over = key)", {1, 2, 3, 4}, 1, 4, 1, {0.44018969856119533}},
+    {"kl_divergence(x, x * x, over = key)", {1, 2, 3, 4}, 1, 4, 1, {0.4337404627385221}},
+    {"kl_divergence(x, x * x, over = key, temperature = 2)", {1, 2, 3, 4}, 1, 4, 1, {2.607055999907078}},
+    {"kl_divergence(x, -x, over = key)", {-100, 0, 0.5, 100}, 1, 4, 1, {200}},
+    {"kl_divergence(x, x, over = key)", {-100, 0, 0.5, 100}, 1, 4, 1, {0}},
 };
 
 static void formulas_have_their_values(void **state) {
@@ -286,6 +290,10 @@ static void gradients_fit_their_functions(void **state) {
                              "dim time = 3, vocab = 5\nmodel M { fn logits(x: f32[time, vocab], t: "
                              "int[time]) = cross_entropy(x, t, over = vocab) }\n"),
                    "cross_entropy_core.1");
+    check_gradient(load_text(ir_create(arena), "dim time = 3, vocab = 5\nmodel M { fn logits(x: f32[time, vocab], t: "
+                                               "f32[time, vocab]) = kl_divergence(x, t, over = vocab, temperature = "
+                                               "1.5) }\n"),
+                   "kl_divergence_core.1");
     arena_destroy(arena);
 }
 

@@ -159,6 +159,15 @@ static void test_inputs(void **state) {
     in = start();
     in.loss->nodes.items[1].attributes.count = 1;
     assert_broken(&in, "input %1 lacks its name, role or type");
+    static const char *const nowhere[] = {"role = data, by = 0", "role = parameter, by = 1"};
+    for (int i = 0; i < 2; i++) {
+        Ir *ir = ir_create(arena_create());
+        const char *text = arena_format(ir->arena, "module M\ngraph @g {\n  %%0 = input {name = \"x\", %s} : f32[]\n}\n",
+                                        nowhere[i]);
+        Case by = {.ir = ir, .module = module_read(ir, "test.ir", text)};
+        assert_non_null(by.module);
+        assert_broken(&by, "input 'x' lies no positions further on in the data");
+    }
 }
 
 static void test_outputs(void **state) {

@@ -1,6 +1,6 @@
-// PyTorch as the outside judge: small gpt2 and llama from the model files, their weights and tokens given by
-// the formulas of tests/judge/reference.py, against the losses and gradient norms that PyTorch found and
-// that are committed as tests/judge/{gpt2,llama}.json.
+// PyTorch as the outside judge: small gpt2 and llama from the model files, and a student under a teacher; their
+// weights and tokens given by the formulas of tests/judge/reference.py, against the losses and gradient norms
+// that PyTorch found and that are committed as tests/judge/{gpt2,llama,distill}.json.
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <setjmp.h>
@@ -38,8 +38,8 @@ static void fill_weights(const char *name, float *data, int64_t count) {
     }
 }
 
-// tokens[batch, time] and the targets that follow them.
-static void fill_tokens(Runner *runner, int step, int batch, int time, int vocabulary) {
+// tokens[batch, time] and the targets that follow them; all supervised, or `some`.
+static void fill_tokens(Runner *runner, int step, int batch, int time, int vocabulary, bool some) {
     Executor *executor = runner->executors[ENTRY_ACCUMULATE];
     int32_t *tokens = executor_input(executor, "tokens"), *targets = executor_input(executor, "targets");
     for (int b = 0; b < batch; b++)
@@ -48,7 +48,8 @@ static void fill_tokens(Runner *runner, int step, int batch, int time, int vocab
             if (t < time) tokens[b * time + t] = token;
             if (t > 0) targets[b * time + t - 1] = token;
         }
-    memset(executor_input(executor, "supervised"), 1, (size_t)(batch * time));
+    bool *supervised = executor_input(executor, "supervised");
+    for (int i = 0; i < batch * time; i++) supervised[i] = !some || (i / time + i % time) % 3 != 0;
 }
 
 // ---- Stored tensors: those of a stack by layer, trunk.wq as trunk.0.wq ----
@@ -59,13 +60,15 @@ static void visit_tensors(Runner *runner, Role role, Visit visit, void *context)
     const Module *module = runner->module;
     for (size_t i = 0; i < module->parameters.count; i++) {
         const Parameter *parameter = &module->parameters.items[i];
+        if ((parameter->file != NULL) != (role == ROLE_FROZEN)) continue;
         float *data = state_data(runner->state, parameter->path, role);
         assert_non_null(data);
         bool stacked = parameter->type->rank > parameter->declared_rank;
         int64_t layers = stacked ? parameter->type->dimensions[0].extent : 1,
                 count = type_count(parameter->type) / layers;
         for (int64_t layer = 0; layer < layers; layer++, data += count) {
-            int stack = (int)strcspn(parameter->path, ".");
+            const char *own = parameter->file ? strchr(parameter->path, '.') + 1 : parameter->path;
+            int stack = (int)(own - parameter->path + (ptrdiff_t)strcspn(own, "."));
             const char *name = !stacked ? parameter->path
                                         : arena_format(runner->ir->arena, "%.*s.%d%s", stack, parameter->path,
                                                        (int)layer, parameter->path + stack);
@@ -109,13 +112,13 @@ static void compare_norm(const char *name, float *data, int64_t count, void *con
 
 // ---- One model ----
 
-static Runner *make_runner(Ir *ir, const char *name, const cJSON *settings, int threads) {
+static Runner *make_runner(Ir *ir, const char *file, const cJSON *settings, int threads) {
     const char *texts[32];
     FrontendOptions options = {.settings = texts};
     const cJSON *setting;
     cJSON_ArrayForEach(setting, settings) texts[options.setting_count++] = setting->valuestring;
     Module *module =
-        frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", name), &options);
+        frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/%s", file), &options);
     CompileOptions compile = {.verify = true, .chunk = 1, .context = 1, .sequences = 1};
     Runner *runner =
         module ? runner_create(ir, module, 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE, &compile, threads)
@@ -125,7 +128,7 @@ static Runner *make_runner(Ir *ir, const char *name, const cJSON *settings, int 
     return runner;
 }
 
-static void train_and_compare(Runner *runner, const cJSON *reference) {
+static void train_and_compare(Runner *runner, const cJSON *reference, bool some) {
     const cJSON *losses = cJSON_GetObjectItem(reference, "loss"),
                 *norms = cJSON_GetObjectItem(reference, "gradient_norm");
     const Training *training = &runner->module->training;
@@ -135,12 +138,13 @@ static void train_and_compare(Runner *runner, const cJSON *reference) {
                          .extent;
     assert_true(steps >= 20);
     visit_tensors(runner, ROLE_PARAMETER, fill_tensor, NULL);
+    visit_tensors(runner, ROLE_FROZEN, fill_tensor, NULL);
     runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1);
     runner_set_float(runner, ENTRY_UPDATE, "gradient_scale", 1);
     runner_set_float(runner, ENTRY_UPDATE, "rate",
                      (float)cJSON_GetObjectItem(reference, "rate")->valuedouble);
     for (int step = 0; step < steps; step++) {
-        fill_tokens(runner, step, (int)training->batch, (int)training->time, vocabulary);
+        fill_tokens(runner, step, (int)training->batch, (int)training->time, vocabulary, some);
         runner_run(runner, ENTRY_ACCUMULATE);
         if (step == 0) {
             Norms parts = {.expected = cJSON_GetObjectItem(reference, "gradient_norms_of_step_0"),
@@ -161,7 +165,7 @@ static void train_and_compare(Runner *runner, const cJSON *reference) {
     assert_int_equal(wrong, 0);
 }
 
-static void judge(const char *name, int threads) {
+static void judge(const char *name, const char *file, int threads, bool some) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     size_t length;
@@ -170,8 +174,8 @@ static void judge(const char *name, int threads) {
     assert_non_null(text);
     cJSON *reference = cJSON_Parse(text);
     assert_non_null(reference);
-    Runner *runner = make_runner(ir, name, cJSON_GetObjectItem(reference, "settings"), threads);
-    train_and_compare(runner, reference);
+    Runner *runner = make_runner(ir, file, cJSON_GetObjectItem(reference, "settings"), threads);
+    train_and_compare(runner, reference, some);
     runner_destroy(runner);
     cJSON_Delete(reference);
     arena_destroy(arena);
@@ -179,15 +183,21 @@ static void judge(const char *name, int threads) {
 
 static void test_gpt2(void **state) {
     (void)state;
-    judge("gpt2", 1);
+    judge("gpt2", "models/gpt2.cherry", 1, false);
 }
 
 static void test_llama(void **state) {
     (void)state;
-    judge("llama", 2);
+    judge("llama", "models/llama.cherry", 2, false);
+}
+
+static void test_distill(void **state) {
+    (void)state;
+    judge("distill", "tests/data/distill.cherry", 2, true);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama),
+                                       cmocka_unit_test(test_distill)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

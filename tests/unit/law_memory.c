@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "driver/compile.h"
+#include "passes/pass.h"
+#include "driver/setup.h"
 
 enum { TRAINING = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
 
@@ -23,7 +25,8 @@ typedef struct Plan {
 
 // Compiles the training programs of a model file; `code`: machine code too, without which the plan lacks the
 // kernels' workspaces.
-static Plan make_plan(const char *file, const char *const *settings, const char *size, bool code) {
+static Plan make_plan_after(const char *passes, const char *file, const char *const *settings, const char *size,
+                            bool code) {
     Plan plan = {.arena = arena_create()};
     plan.ir = ir_create(plan.arena);
     const char *texts[16];
@@ -34,7 +37,9 @@ static Plan make_plan(const char *file, const char *const *settings, const char 
     }
     if (size) texts[options.setting_count++] = size;
     const char *path = arena_format(plan.arena, CHERRY_SOURCE "/%s", file);
-    Module *module = frontend_load(plan.ir, path, &options);
+    Module *module = derive_module(plan.ir, frontend_load(plan.ir, path, &options));
+    PassContext context = {.ir = plan.ir, .module = module, .has_kernel = cpu_has_kernel};
+    if (module) module = pass_run_module(&context, passes, module);
     CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1};
     plan.compilation = module ? compile_programs(plan.ir, module, TRAINING, &compile) : NULL;
     bool good = plan.compilation && (!code || compile_code(plan.compilation, &compile));
@@ -45,6 +50,10 @@ static Plan make_plan(const char *file, const char *const *settings, const char 
     return plan;
 }
 
+static Plan make_plan(const char *file, const char *const *settings, const char *size, bool code) {
+    return make_plan_after("", file, settings, size, code);
+}
+
 static void drop_plan(Plan *plan) {
     compilation_destroy(plan->compilation);
     arena_destroy(plan->arena);
@@ -52,6 +61,15 @@ static void drop_plan(Plan *plan) {
 
 static bool has_dimension(const Plan *plan, const Type *type, const char *name) {
     return type && type_find(type, names_intern(plan->ir->names, name)) >= 0;
+}
+
+static int64_t role_bytes(const Plan *plan, Role role) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < plan->accumulate->buffers.count; i++) {
+        const Buffer *buffer = &plan->accumulate->buffers.items[i];
+        if (buffer->kind == BUFFER_STATE && buffer->role == role) bytes += buffer->bytes;
+    }
+    return bytes;
 }
 
 static double arena_mib(const Plan *plan) { return (double)plan->accumulate->arena_bytes / (1 << 20); }
@@ -101,18 +119,31 @@ static void test_vocabulary(void **state) {
                            "layers=1", "batch=8",  "time=256",  "accumulate=1", NULL};
     check_vocabulary("models/nano.cherry", nano, "vocab=8192", "vocab=16384");
     check_vocabulary("models/llama.cherry", llama, "vocab=8192", "vocab=16384");
+    const char *distill[] = {"batch=8", "time=256", NULL};  // neither the student's logits nor the teacher's
+    check_vocabulary("tests/data/distill.cherry", distill, "vocab=8192", "vocab=16384");
+}
+
+// Heads over the same table each have logits of their own, and none is ever whole; their gradients go into
+// the one chain of the table.
+static void test_heads(void **state) {
+    (void)state;
+    const char *nano[] = {"embed=64", "heads=4", "key=16", "ffn=128", "layers=1", "batch=8", "time=256", NULL};
+    Plan a = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=8192", true),
+         b = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=16384", true);
+    print_message("two heads: %.2f MiB at vocab=8192, %.2f MiB at vocab=16384\n", arena_mib(&a), arena_mib(&b));
+    assert_true((double)b.accumulate->arena_bytes <= 1.05 * (double)a.accumulate->arena_bytes);
+    assert_int_equal(role_bytes(&b, ROLE_PARAMETER), role_bytes(&b, ROLE_GRADIENT));
+    for (size_t i = 0; i < b.accumulate->buffers.count; i++) {
+        const Buffer *buffer = &b.accumulate->buffers.items[i];
+        if (buffer->kind == BUFFER_TEMPORARY && has_dimension(&b, buffer->type, "vocab") &&
+            has_dimension(&b, buffer->type, "embed"))
+            fail_msg("%s: %s", buffer->name, type_text(b.ir, buffer->type));
+    }
+    drop_plan(&a);
+    drop_plan(&b);
 }
 
 // ---- Gradients ----
-
-static int64_t role_bytes(const Plan *plan, Role role) {
-    int64_t bytes = 0;
-    for (size_t i = 0; i < plan->accumulate->buffers.count; i++) {
-        const Buffer *buffer = &plan->accumulate->buffers.items[i];
-        if (buffer->kind == BUFFER_STATE && buffer->role == role) bytes += buffer->bytes;
-    }
-    return bytes;
-}
 
 // A tied table, a stack, several micro-batches: one gradient a parameter, and no temporary of its shape with
 // all layers.
@@ -131,6 +162,72 @@ static void test_gradients(void **state) {
         }
         drop_plan(&plan);
     }
+}
+
+// ---- Recurrence ----
+
+static const char loop_file[] = "tests/data/loop.cherry";
+
+// A temporary of a parameter's size and dimensions, or more: neither layers nor activations look like this.
+static bool looks_like_weight(const Plan *plan, const Type *type) {
+    return !has_dimension(plan, type, "time") && !has_dimension(plan, type, "past") &&
+           has_dimension(plan, type, "embed") && (has_dimension(plan, type, "ffn") || has_dimension(plan, type, "key"));
+}
+
+// Layers that run many times have one gradient, added to in place, and weights that are packed once a sweep.
+static void test_iterations(void **state) {
+    (void)state;
+    const char *const rounds[] = {"rounds=2", "rounds=9", "rounds=16"};
+    const char *const batches[][2] = {{"batch=4", NULL}, {"batch=8", NULL}};
+    int64_t arena[2][3];
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < 3; i++) {
+            Plan plan = make_plan(loop_file, batches[b], rounds[i], true);
+            assert_int_equal(role_bytes(&plan, ROLE_PARAMETER), role_bytes(&plan, ROLE_GRADIENT));
+            assert_int_equal(role_bytes(&plan, ROLE_PARAMETER), 4 * 213760);
+            for (size_t k = 0; k < plan.accumulate->buffers.count; k++) {
+                const Buffer *buffer = &plan.accumulate->buffers.items[k];
+                if (buffer->kind == BUFFER_TEMPORARY && looks_like_weight(&plan, buffer->type))
+                    fail_msg("%s: %s", buffer->name, type_text(plan.ir, buffer->type));
+            }
+            arena[b][i] = plan.accumulate->arena_bytes;
+            drop_plan(&plan);
+        }
+    for (int b = 0; b < 2; b++) {
+        double early = (double)(arena[b][1] - arena[b][0]), late = (double)(arena[b][2] - arena[b][1]);
+        print_message("%s: %.2f MiB, then %.2f and %.2f MiB for 7 rounds more\n", batches[b][0],
+                      (double)arena[b][0] / (1 << 20), early / (1 << 20), late / (1 << 20));
+        assert_true(late > 0.95 * early && late < 1.05 * early);
+    }
+    // What a round adds is activations alone: it doubles with the batch.
+    double growth = (double)(arena[1][2] - arena[1][0]) / (double)(arena[0][2] - arena[0][0]);
+    assert_true(growth > 1.95 && growth < 2.05);
+}
+
+static int64_t packing_launches(const Plan *plan, bool shared) {
+    int64_t count = 0;
+    for (size_t i = 0; i < plan->accumulate->launches.count; i++) {
+        const Launch *launch = &plan->accumulate->launches.items[i];
+        const CpuKernel *code = &plan->accumulate->kernels.items[launch->kernel].cpu;
+        const Buffer *packed = &plan->accumulate->buffers.items[launch->buffers[code->packed_operand]];
+        bool weight = packed->kind == BUFFER_STATE && packed->role == ROLE_PARAMETER;
+        count += code->packed_key && weight && launch->packed == shared;
+    }
+    return count;
+}
+
+static void test_packing(void **state) {
+    (void)state;
+    static const char *const none[] = {NULL};
+    Plan few = make_plan(loop_file, none, "rounds=2", true), many = make_plan(loop_file, none, "rounds=16", true);
+    print_message("%lld and %lld launches pack weights, %lld and %lld find them packed\n",
+                  (long long)packing_launches(&few, false), (long long)packing_launches(&many, false),
+                  (long long)packing_launches(&few, true), (long long)packing_launches(&many, true));
+    assert_true(packing_launches(&few, false) > 0);
+    assert_int_equal(packing_launches(&few, false), packing_launches(&many, false));
+    assert_true(packing_launches(&many, true) == 15 * packing_launches(&few, true));  // of 2 rounds the second
+    drop_plan(&few);
+    drop_plan(&many);
 }
 
 // ---- Depth ----
@@ -155,7 +252,8 @@ static void test_depth(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_time), cmocka_unit_test(test_vocabulary),
-                                       cmocka_unit_test(test_gradients), cmocka_unit_test(test_depth)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_time), cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_heads),
+                                       cmocka_unit_test(test_gradients), cmocka_unit_test(test_iterations),
+                                       cmocka_unit_test(test_packing), cmocka_unit_test(test_depth)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
