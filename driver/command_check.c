@@ -9,7 +9,7 @@ enum { TRAINING_ENTRIES = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
 
 // Counted from the programs; the closed forms that tests check are in docs/measurements.md.
 typedef struct Summary {
-    int64_t parameters, frozen_parameters, stored_layers, effective_layers;
+    int64_t parameters, active_parameters, frozen_parameters, stored_layers, effective_layers;
     double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;
 } Summary;
 
@@ -72,6 +72,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     if (!setup_options(arguments, ir, module, &options)) return false;
     summary->parameters = module_parameter_count(module, false);
     summary->frozen_parameters = module_parameter_count(module, true);
+    summary->active_parameters = module_active_count(module);
     count_layers(module, summary);
     if (!module->has_training) return true;
     Compilation *compilation =
@@ -101,6 +102,8 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
 static void print_json(const Summary *summary) {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "parameters", (double)summary->parameters);
+    if (summary->active_parameters != summary->parameters)
+        cJSON_AddNumberToObject(json, "active_parameters", (double)summary->active_parameters);
     if (summary->frozen_parameters)
         cJSON_AddNumberToObject(json, "frozen_parameters", (double)summary->frozen_parameters);
     cJSON_AddNumberToObject(json, "stored_layers", (double)summary->stored_layers);
@@ -115,6 +118,8 @@ static void print_json(const Summary *summary) {
 static void print_text(const Module *module, const Summary *summary) {
     printf("model              %s\n", module->name);
     printf("parameters         %lld\n", (long long)summary->parameters);
+    if (summary->active_parameters != summary->parameters)
+        printf("  active           %lld for each token\n", (long long)summary->active_parameters);
     if (summary->frozen_parameters)
         printf("of further models  %lld, read and not trained\n", (long long)summary->frozen_parameters);
     printf("layers             %lld stored, %lld effective\n", (long long)summary->stored_layers,

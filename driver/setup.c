@@ -69,3 +69,62 @@ int64_t module_parameter_count(const Module *module, bool frozen) {
             count += type_count(module->parameters.items[i].type);
     return count;
 }
+
+// ---- Active parameters ----
+
+static bool is_data(const Node *node) {
+    return node->op == OP_input && attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) == ROLE_DATA;
+}
+
+// Whether a graph, or one below, takes single indices of `along` out of what has `extent` of them, and not
+// those that the data name (tokens).
+static bool takes_single(const Graph *graph, const char *along, int64_t extent) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        bool takes = node->op == OP_pick || node->op == OP_gather;
+        const char *name = takes ? attribute_text(node, ATTRIBUTE_along) : NULL;
+        if (node->op == OP_gather && is_data(graph_node(graph, node->operands[1].node))) name = NULL;
+        const Type *type = name ? graph_type(graph, node->operands[0]) : NULL;
+        if (name && strcmp(name, along) == 0 && type->dimensions[type_find(type, name)].extent == extent)
+            return true;
+        for (uint32_t i = 0; i < node->attributes.count; i++)
+            if (attribute_kind(node->attributes.items[i].key) == KIND_GRAPH &&
+                takes_single(node->attributes.items[i].graph, along, extent))
+                return true;
+    }
+    return false;
+}
+
+// The first choice of `count` among the `extent` experts along a dimension that parameters have, or NULL.
+static const Node *find_choice(const Graph *graph, const Graph *whole) {
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id), *found = NULL;
+        if (node->op == OP_top_k) {
+            const Type *type = graph_type(graph, node->operands[0]);
+            const char *along = attribute_text(node, ATTRIBUTE_along);
+            if (takes_single(whole, along, type->dimensions[type_find(type, along)].extent)) return node;
+        }
+        for (uint32_t i = 0; i < node->attributes.count && !found; i++)
+            if (attribute_kind(node->attributes.items[i].key) == KIND_GRAPH)
+                found = find_choice(node->attributes.items[i].graph, whole);
+        if (found) return found;
+    }
+    return NULL;
+}
+
+int64_t module_active_count(const Module *module) {
+    const Graph *graph = module_find_graph(module, "loss");
+    if (!graph) graph = module_find_graph(module, "logits");
+    const Node *choice = graph ? find_choice(graph, graph) : NULL;
+    int64_t count = 0;
+    for (size_t i = 0; i < module->parameters.count; i++) {
+        if (module->parameters.items[i].file) continue;
+        const Type *type = module->parameters.items[i].type;
+        int at = choice ? type_find(type, attribute_text(choice, ATTRIBUTE_along)) : -1;
+        if (at == type->rank - 1) at = -1;  // of the router, which scores all
+        int64_t all = type_count(type);
+        count += at < 0 ? all
+                        : all / type->dimensions[at].extent * attribute_integer(choice, ATTRIBUTE_count, 0);
+    }
+    return count;
+}

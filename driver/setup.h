@@ -46,5 +46,7 @@ bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed);
 
 // Of the model itself, or, frozen, of the further models of its train block.
 int64_t module_parameter_count(const Module *module, bool frozen);
+// Those that one token uses: of experts among which top_k chooses, as many as it chooses.
+int64_t module_active_count(const Module *module);
 
 #endif

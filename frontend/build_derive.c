@@ -1,5 +1,6 @@
 // Models made from models: `average(M.trunk, layers -> 6)`, `unroll(M.trunk, 1 | 4 * rounds | 1)`,
-// `fuse((A, B), route = soft)`. What a file says becomes the text of a module pass; the pass does the work and checks the numbers.
+// `fuse((A, B), route = soft)`. What a file says becomes the text of a module pass; the pass does the work and
+// checks the numbers.
 #include <string.h>
 
 #include "frontend/build.h"
@@ -228,7 +229,7 @@ static bool read_experts(Derive *derive, const Expression *experts) {
 }
 
 static bool read_fuse(Derive *derive) {
-    const char *usage = "write fuse((A, B), route = soft) or top_k(1), with share, balance, read where wanted";
+    const char *usage = "write fuse((A, B), route = soft), or top_k(1); also share, balance, read";
     const Argument *experts = positional(derive, 0);
     if (!check_arguments(derive, 1, "route read share balance", usage)) return false;
     if (!experts || experts->value->kind != EXPRESSION_TUPLE || experts->value->arguments.count < 2)
@@ -294,7 +295,8 @@ Statement *derive_base(Builder *builder, Statement *statement, const char *prefi
         Derive derive = {builder, statement->value, prefix, &step, NULL};
         statement->visited = true;
         if (!kind) {
-            wrong(&derive, statement->value->place, "a model is a block, or made by average, unroll, add_heads or fuse", NULL);
+            wrong(&derive, statement->value->place,
+                  "a model is a block, or made by average, unroll, add_heads or fuse", NULL);
             return NULL;
         }
         if (length == CHAIN_MAX) {

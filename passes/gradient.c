@@ -254,15 +254,28 @@ static bool differentiate_call(Backward *backward, uint32_t id, const Value *cot
     return true;
 }
 
-// Another layer of what is stacked: it goes into the sum of those before, not into one of its own.
+// Picks of one value that are several, as of layers that are stacked: their cotangents go into one sum in place,
+// not into a sum of their own each. It starts at zeros that are made of the value, so that no other sum can
+// be the same node.
 static bool accumulate_pick(Backward *backward, const Node *node, Value cotangent, bool *done) {
     Graph *graph = backward->graph;
-    Value operand = node->operands[0], *sum = &backward->cotangents[backward->slots[operand.node] + operand.result];
-    *done = node->op == OP_pick && backward->needs[operand.node] && !backward->chain_of[operand.node] &&
-            !value_is_none(*sum) && graph_node(graph, sum->node)->op == OP_accumulate;
+    Place place = node->place;
+    Value operand = node->operands[0];
+    *done = false;
+    if (node->op != OP_pick || !backward->needs[operand.node] || is_parameter_view(backward, operand)) return true;
+    uint32_t picks = 0;
+    for (uint32_t id = operand.node; id < backward->forward_count && picks < 2; id++)
+        picks += graph_node(graph, id)->op == OP_pick && value_same(graph_node(graph, id)->operands[0], operand);
+    if (picks < 2) return true;
+    Value *sum = &backward->cotangents[backward->slots[operand.node] + operand.result];
+    Value none = build_constant(graph, graph_type(graph, operand)->element, 0, place);
+    Value start = build_binary(graph, OP_mul, operand, none, place), root = value_is_none(*sum) ? start : *sum;
+    while (graph_node(graph, root.node)->op == OP_accumulate) root = graph_node(graph, root.node)->operands[0];
+    *done = value_same(root, start);
     if (!*done) return true;
-    *sum = build_accumulate_at(graph, *sum, cotangent, attribute_text(node, ATTRIBUTE_along),
-                               attribute_integer(node, ATTRIBUTE_at, 0), node->place);
+    *sum = build_accumulate_at(graph, value_is_none(*sum) ? start : *sum, cotangent,
+                               attribute_text(node, ATTRIBUTE_along),
+                               attribute_integer(node, ATTRIBUTE_at, 0), place);
     return !value_is_none(*sum);
 }
 
