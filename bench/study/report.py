@@ -72,14 +72,14 @@ def selective_part(found, work):
                    series)
         text.append(f"![{task}](study_{task}.svg)\n")
     rows = []
-    for (moment, split, kind), result in found["coupling"].items():
-        rows.append([moment, split, kind, f"{result['whole']['mean']:.3f} (±{result['whole']['deviation']:.3f})",
-                     *(f"{part['mean']:.3f}" for part in result.get("parts", [])[:2])])
+    for (moment, split, kind), result in found.get("coupling", {}).items():
+        rows.append([moment, split, kind, *(f"{result[part]['mean']:.3f} (±{result[part]['deviation']:.3f})"
+                                            for part in ("whole", "outside", "stacks"))])
     text.append("### Gradient coupling\n\ngamma between the gradients of supervised and other tokens, mean over "
                 f"batches (± their deviation). The paper reports {PAPER['coupling']}.\n")
-    text.append(table(["moment", "split", "text", "gamma"], [row[:4] for row in rows]))
+    text.append(table(["moment", "split", "text", "gamma, whole", "embedding and last norm", "blocks"], rows))
     rows = [[name, f"{result['repetition']:.3f}", f"{result['base_loss']:.3f}"]
-            for name, result in found["generation"].items()]
+            for name, result in found.get("generation", {}).items()]
     text.append("### Free generation\n\nRepetition: share of 4-character runs that came before in the same sample; "
                 "loss: of the samples under the base.\n")
     text.append(table(["arm", "repetition", "loss under the base"], rows))
@@ -99,12 +99,12 @@ def fusion_part(found):
 
 
 def heads_part(found):
-    rows = [[name, f"{r['drafted']['acceptance']:.3f}", f"{r['plain']['tokens_per_second']:.0f}",
+    rows = [[name, f"{r['drafted']['acceptance']:.3f}", f"{r['drafted']['tokens_per_step']:.2f}", f"{r['plain']['tokens_per_second']:.0f}",
              f"{r['drafted']['tokens_per_second']:.0f}",
              f"{r['drafted']['tokens_per_second'] / r['plain']['tokens_per_second']:.2f}"]
             for name, r in found["heads"].items()]
     return ["## D. Several tokens at once\n",
-            table(["model", "acceptance", "tokens/s, plain", "tokens/s, drafted", "ratio"], rows)]
+            table(["model", "acceptance", "tokens a step", "tokens/s, plain", "tokens/s, drafted", "ratio"], rows)]
 
 
 def write(work, found):

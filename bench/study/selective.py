@@ -43,7 +43,8 @@ def arm(study, task, name, block, flags, sets, seed, init):
                                       sets={**sets, "seed": seed})
             if weights is None:  # a random start has no file before its first step
                 continue
-            point = study.evaluate(weights, "tune", study.data(valid_file), "--supervise", spans)
+            shuffled = [flag for flag in flags if flag == "--shuffle-tokens"]  # such arms are held against such text
+            point = study.evaluate(weights, "tune", study.data(valid_file), "--supervise", spans, *shuffled)
             points.append({"step": step, **point})
         return points
 
