@@ -128,7 +128,7 @@ static void print_text(const Module *module, const Summary *summary) {
     printf("FLOPs per token    %.4g (forward and backward)\n", summary->flops_per_token);
     printf("memory to train    %.1f MiB\n", summary->training_bytes / (1 << 20));
     printf("  recomputed       %.1f MiB (--recompute layer)\n", summary->recomputed_bytes / (1 << 20));
-    printf("predicted step     %.4f s\n", summary->predicted_step_seconds);
+    if (summary->predicted_step_seconds > 0) printf("predicted step     %.4f s\n", summary->predicted_step_seconds);
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
