@@ -28,10 +28,30 @@ void diagnostics_add_source(Diagnostics *diagnostics, const char *file, const ch
     vector_push(diagnostics->arena, &diagnostics->sources, ((Source){file, text}));
 }
 
+// Bytes of the character at `text` if it may be printed: no control character, and whole as UTF-8; else 0.
+static int printable_length(const char *text) {
+    unsigned char first = (unsigned char)text[0];
+    if (first < 0x80) return first >= 32 && first != 127;
+    int length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    for (int i = 1; i < length; i++)
+        if (((unsigned char)text[i] & 0xc0) != 0x80) return 0;
+    return first == 0xc2 && (unsigned char)text[1] < 0xa0 ? 0 : length;  // U+0080 .. U+009F
+}
+
+// Messages quote files, which may hold anything, to a terminal, which obeys some of it.
+static void make_printable(char *text) {
+    for (char *at = text; *at;) {
+        int length = printable_length(at);
+        if (!length) *at = '?';
+        at += length ? length : 1;
+    }
+}
+
 static void add(Diagnostics *diagnostics, Severity severity, Place place, const char *code,
                 const char *format, va_list arguments) {
     if (diagnostics->error_count > ERROR_LIMIT) return;
-    const char *text = arena_format_list(diagnostics->arena, format, arguments);
+    char *text = arena_format_list(diagnostics->arena, format, arguments);
+    make_printable(text);
     vector_push(diagnostics->arena, &diagnostics->messages,
                 ((Message){.severity = severity, .code = code, .place = place, .text = text}));
 }

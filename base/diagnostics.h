@@ -32,6 +32,7 @@ Diagnostics *diagnostics_create(Arena *arena);
 // Makes the text of a file known, so that messages can show the line and a caret.
 void diagnostics_add_source(Diagnostics *diagnostics, const char *file, const char *text);
 
+// Texts of messages are made safe to print: control characters and broken UTF-8 become '?'.
 // An error with its index in docs/errors.md. Always returns false: `return report_error(...)`.
 __attribute__((format(printf, 4, 5))) bool report_error(Diagnostics *diagnostics, Place place,
                                                         const char *code, const char *format, ...);

@@ -54,6 +54,7 @@ static bool write_text(Generator *generator, const char *prompt, int64_t count, 
         cJSON_AddNumberToObject(json, "acceptance", rate);
         json_print(json);
     } else if (good) {
+        fflush(stdout);
         fprintf(stderr, "%lld tokens, %.0f tokens/s", (long long)done.tokens, speed);
         if (generator->heads)
             fprintf(stderr, ", %.2f tokens a step; %.1f %% of %lld drafts accepted", per_step, 100 * rate,

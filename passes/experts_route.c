@@ -18,16 +18,7 @@ static Graph *initial(const Experts *experts, const char *path, const Type *type
     Value seed = graph_add_input(graph, names_intern(ir->names, "seed"), ROLE_SCALAR,
                                  type_scalar(ir, ELEMENT_I64), place);
     Value value = build_constant(graph, ELEMENT_F32, 0, place);
-    if (random) {
-        Attribute attributes[] = {
-            {.key = ATTRIBUTE_dimensions, .dimensions = type->dimensions, .count = (uint32_t)type->rank},
-            {.key = ATTRIBUTE_site, .text = path}};
-        value = graph_add(graph, OP_random, &seed, 1, attributes, 2, place);
-        Value half = build_constant(graph, ELEMENT_F32, 0.5, place);
-        value = build_binary(graph, OP_sub, value, half, place);
-        value = build_binary(graph, OP_mul, value, build_constant(graph, ELEMENT_F32, 0.0692820323, place),
-                             place);
-    }
+    if (random) value = module_pass_random(graph, seed, path, type, place);
     graph_add_output(graph, names_intern(ir->names, "value"), build_expand(graph, value, type, place),
                      VALUE_NONE);
     return graph;

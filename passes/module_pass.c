@@ -160,6 +160,16 @@ bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers) {
     return parameter->initialize != NULL;
 }
 
+Value module_pass_random(Graph *graph, Value seed, const char *path, const Type *type, Place place) {
+    Attribute attributes[] = {
+        {.key = ATTRIBUTE_dimensions, .dimensions = type->dimensions, .count = (uint32_t)type->rank},
+        {.key = ATTRIBUTE_site, .text = path}};
+    Value value = graph_add(graph, OP_random, &seed, 1, attributes, 2, place);
+    value = build_binary(graph, OP_sub, value, build_constant(graph, ELEMENT_F32, 0.5, place), place);
+    // A uniform number of width 1 deviates by 1 / sqrt(12).
+    return build_binary(graph, OP_mul, value, build_constant(graph, ELEMENT_F32, 0.0692820323, place), place);
+}
+
 // ---- Transfers ----
 
 Transfer transfer_begin(PassContext *context) {

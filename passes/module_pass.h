@@ -40,6 +40,10 @@ void module_pass_order(Graph *graph, const Module *module);
 // Another number of stored layers for a parameter that is stored per layer; false after errors.
 bool module_pass_set_layers(Ir *ir, Parameter *parameter, int64_t layers);
 
+// What starts at random in a parameter that a pass adds: uniform of deviation 0.02, from `seed`, at the site
+// `path`.
+Value module_pass_random(Graph *graph, Value seed, const char *path, const Type *type, Place place);
+
 // ---- Transfers ----
 
 // A graph that gives the new parameters from the old ones.

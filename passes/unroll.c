@@ -181,16 +181,7 @@ static Graph *initial(const Unroll *unroll, const char *path, const Type *type, 
             value = build_select(graph, first, build_constant(graph, ELEMENT_F32, 1, place), value, place);
         }
     }
-    if (random) {  // uniform of deviation 0.02
-        Attribute attributes[] = {
-            {.key = ATTRIBUTE_dimensions, .dimensions = type->dimensions, .count = (uint32_t)type->rank},
-            {.key = ATTRIBUTE_site, .text = path}};
-        value = graph_add(graph, OP_random, &seed, 1, attributes, 2, place);
-        Value half = build_constant(graph, ELEMENT_F32, 0.5, place);
-        value = build_binary(graph, OP_sub, value, half, place);
-        value = build_binary(graph, OP_mul, value, build_constant(graph, ELEMENT_F32, 0.0692820323, place),
-                             place);
-    }
+    if (random) value = module_pass_random(graph, seed, path, type, place);
     value = build_expand(graph, value, type, place);
     graph_add_output(graph, names_intern(ir->names, "value"), value, VALUE_NONE);
     return graph;

@@ -9,9 +9,10 @@
 static bool parse_share(Diagnostics *diagnostics, const char *text, Supervision *supervision) {
     char *end = NULL;
     if (supervision->text) supervision->share = strtod(supervision->text, &end);
-    if (end && end != supervision->text && !*end && supervision->share >= 0 && supervision->share <= 1) return true;
-    return report_error(diagnostics, NO_PLACE, "E0931", "--supervise %s: expected a share from 0 to 1, as in random:0.15",
-                        text);
+    if (end && end != supervision->text && !*end && supervision->share >= 0 && supervision->share <= 1)
+        return true;
+    return report_error(diagnostics, NO_PLACE, "E0931",
+                        "--supervise %s: expected a share from 0 to 1, as in random:0.15", text);
 }
 
 bool supervision_parse(Diagnostics *diagnostics, const char *text, Supervision *supervision) {
@@ -22,12 +23,16 @@ bool supervision_parse(Diagnostics *diagnostics, const char *text, Supervision *
     for (int i = 0; i < 6; i++)
         if (strlen(names[i]) == length && strncmp(names[i], text, length) == 0) kind = i;
     bool takes_nothing = kind == SUPERVISE_ALL || kind == SUPERVISE_ANSWERS;
-    if (kind < 0 || (takes_nothing && supervision->text) || (kind == SUPERVISE_MASK && !supervision->text))
-        return report_error(diagnostics, NO_PLACE, "E0931",
-                            "--supervise wants all, spans, spans:KIND,KIND, answers, mask:FILE, random:P or rare:P, not '%s'",
-                            text);
+    bool empty = supervision->text && !*supervision->text;
+    if (kind < 0 || empty || (takes_nothing && supervision->text) ||
+        (kind == SUPERVISE_MASK && !supervision->text))
+        return report_error(
+            diagnostics, NO_PLACE, "E0931",
+            "--supervise wants all, spans, spans:KIND,KIND, answers, mask:FILE, random:P or rare:P, not '%s'",
+            text);
     supervision->kind = (SupervisionKind)kind;
-    if (kind == SUPERVISE_RANDOM || kind == SUPERVISE_RARE) return parse_share(diagnostics, text, supervision);
+    if (kind == SUPERVISE_RANDOM || kind == SUPERVISE_RARE)
+        return parse_share(diagnostics, text, supervision);
     return true;
 }
 
@@ -43,12 +48,14 @@ static bool read_mask(Diagnostics *diagnostics, const char *list, bool held_out,
     char path[4096];
     size_t first = strcspn(list, ",");
     const char *second = list[first] && held_out ? list + first + 1 : NULL;
-    snprintf(path, sizeof path, "%.*s", second ? 4000 : (int)(first < 4000 ? first : 4000), second ? second : list);
+    snprintf(path, sizeof path, "%.*s", second ? 4000 : (int)(first < 4000 ? first : 4000),
+             second ? second : list);
     if (!file_map(diagnostics, path, &map)) return false;
     unsigned char *marks = (unsigned char *)file->made_marks.data;
     bool good = (int64_t)map.bytes == file->count ||
-                report_error(diagnostics, NO_PLACE, "E0727", "%s has %zu bytes, one for each of the %lld tokens of %s is wanted",
-                             path, map.bytes, (long long)file->count, file->path);
+                report_error(diagnostics, NO_PLACE, "E0727",
+                             "%s has %zu bytes, one for each of the %lld tokens of %s is wanted", path,
+                             map.bytes, (long long)file->count, file->path);
     for (int64_t i = 0; good && i < file->count; i++) {
         unsigned char byte = map.data[i];
         marks[i] = byte == 1 || byte == '1';
@@ -83,14 +90,16 @@ static bool mark_rare(Diagnostics *diagnostics, double share, const TokenFile *c
         if (token_at(counted, i) > largest) largest = token_at(counted, i);
     MemoryBlock block;
     int64_t kinds = (int64_t)largest + 1;
-    if (!memory_allocate(diagnostics, kinds * (int64_t)(sizeof(Kind) + 1), "token counts", &block)) return false;
+    if (!memory_allocate(diagnostics, kinds * (int64_t)(sizeof(Kind) + 1), "token counts", &block))
+        return false;
     Kind *table = (Kind *)(void *)block.data;
     unsigned char *rare = (unsigned char *)(table + kinds), *marks = (unsigned char *)file->made_marks.data;
     for (int64_t i = 0; i < kinds; i++) table[i].id = (uint32_t)i;
     for (int64_t i = 0; i < counted->count; i++) table[token_at(counted, i)].count++;
     qsort(table, (size_t)kinds, sizeof *table, compare_kinds);
     double room = share * (double)counted->count;
-    for (int64_t i = 0; i < kinds && (double)table[i].count <= 2 * room; i++) {  // nearer with it than without
+    for (int64_t i = 0; i < kinds && (double)table[i].count <= 2 * room;
+         i++) {  // nearer with it than without
         room -= (double)table[i].count;
         rare[table[i].id] = 1;
     }
@@ -105,14 +114,16 @@ static bool mark_rare(Diagnostics *diagnostics, double share, const TokenFile *c
 bool supervision_mark(Diagnostics *diagnostics, const Supervision *supervision, const TokenFile *counted,
                       uint64_t seed, TokenFile *file) {
     switch (supervision->kind) {
-    case SUPERVISE_MASK:
-        return new_marks(diagnostics, file) && read_mask(diagnostics, supervision->text, counted != file, file);
-    case SUPERVISE_RANDOM:
-        if (!new_marks(diagnostics, file)) return false;
-        mark_random(supervision->share, seed, file);
-        return true;
-    case SUPERVISE_RARE:
-        return new_marks(diagnostics, file) && mark_rare(diagnostics, supervision->share, counted, file);
-    default: return true;
+        case SUPERVISE_MASK:
+            return new_marks(diagnostics, file) &&
+                   read_mask(diagnostics, supervision->text, counted != file, file);
+        case SUPERVISE_RANDOM:
+            if (!new_marks(diagnostics, file)) return false;
+            mark_random(supervision->share, seed, file);
+            return true;
+        case SUPERVISE_RARE:
+            return new_marks(diagnostics, file) && mark_rare(diagnostics, supervision->share, counted, file);
+        default:
+            return true;
     }
 }
