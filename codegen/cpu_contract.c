@@ -24,7 +24,7 @@ static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValue
 }
 
 static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
-    return loop < 0 ? 0 : cpu_stride(cpu_contraction_index(plan, load), loop);
+    return loop < 0 ? 0 : access_stride(cpu_contraction_index(plan, load), loop);
 }
 
 static int64_t extent_of(const CpuContraction *plan, int loop) { return plan->nest->loops[loop].dimension.extent; }
@@ -60,7 +60,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         at[SIDE_K_STRIDE] = cpu_i64(unit, stride_of(plan, load, plan->k));
         at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * element_bytes(side ? plan->element_b : plan->element_a));
     }
-    int64_t result_stride = plan->row < 0 ? 0 : cpu_stride(plan->nest->stages[1].index, plan->row);
+    int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
     slots[PLAN_DEPTH] = cpu_i64(unit, plan->depth);
     slots[PLAN_TILE_ROWS] = cpu_i64(unit, plan->tile.rows);
@@ -159,7 +159,7 @@ static LLVMValueRef base_of(const Emission *e, uint32_t operand, const Index *in
     CpuUnit *unit = e->unit;
     LLVMValueRef at = cpu_i64(unit, index[0].affine.offset);
     for (int i = 0; i < e->plan->outer_count; i++) {
-        int64_t stride = cpu_stride(index, e->plan->outer[i]);
+        int64_t stride = access_stride(index, e->plan->outer[i]);
         LLVMValueRef value = e->loop[e->plan->outer[i]];
         if (stride && value) at = add(unit, at, scaled(unit, value, stride));
     }
@@ -334,7 +334,7 @@ static LLVMValueRef emit_epilogue(CpuUnit *unit, const Kernel *kernel, const Cpu
 static bool walks_lines(const CpuContraction *plan, uint32_t operand, const Index *index) {
     for (int d = 0; d < plan->nest->operands[operand].rank; d++)
         if (index[d].gathered != FORMULA_NONE) return false;
-    return plan->column >= 0 && cpu_stride(index, plan->column) == 1;
+    return plan->column >= 0 && access_stride(index, plan->column) == 1;
 }
 
 // The function that brings nearer what the epilogue of a tile will touch, while the tile is computed: rows of a
@@ -425,7 +425,7 @@ static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) 
 bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     Contraction contraction;
     CHECK(nest_contraction(kernel->nest, &contraction));
-    const Nest *nest = cpu_normalise(unit->arena, kernel->nest);
+    const Nest *nest = normalise_nest(unit->arena, kernel->nest);
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
     LLVMValueRef epilogue = emit_epilogue(unit, kernel, &plan);
     LLVMValueRef record = plan_record(unit, &plan, epilogue, emit_prefetch(unit, kernel, &plan));

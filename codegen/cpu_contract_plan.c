@@ -22,11 +22,11 @@ static int64_t extent_of(const Nest *nest, int loop) {
 }
 
 static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
-    return loop < 0 ? 0 : cpu_stride(cpu_contraction_index(plan, load), loop);
+    return loop < 0 ? 0 : access_stride(cpu_contraction_index(plan, load), loop);
 }
 
 // The stage that writes most plainly: its stride decides which operand is the column side.
-static int64_t result_stride(const Nest *nest, int loop) { return cpu_stride(nest->stages[1].index, loop); }
+static int64_t result_stride(const Nest *nest, int loop) { return access_stride(nest->stages[1].index, loop); }
 
 // The loop of `mask` that suits best: unit stride in the result and wide, else the widest.
 static int choose_loop(const Nest *nest, uint32_t mask, bool unit_first) {

@@ -12,6 +12,7 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
+#include "codegen/normalise.h"
 #include "ir/program.h"
 
 // ---- The machine ----
@@ -168,32 +169,7 @@ void cpu_set_place(CpuUnit *unit, Place place);  // source line of the instructi
 
 // ---- Nests ----
 
-// The same nest, brought to a form that is easier to generate from:
-// - loops of static extent 1 are gone; neighbouring loops that every access walks as one are one loop;
-// - operand dimension 0 has stride 1 and takes the whole affine part of every access; one further
-//   dimension for each dimension that some access gathers (affine part 0), with its stride.
-// Formula and stage numbers and operands stay. nest_contraction may be asked about the result.
-const Nest *cpu_normalise(Arena *arena, const Nest *nest);
-
-// Its Ir is a shadow that has only an arena, so that nest_formula_loops and the like may be called.
-const Nest *cpu_normalise(Arena *arena, const Nest *nest);
-
-// Elements from iteration to iteration of one loop, for an access of a normalised nest.
-static inline int64_t cpu_stride(const Index *index, int loop) { return index[0].affine.scale[loop]; }
-
-// Whether a load of a normalised nest may lie outside of its operand, unless a `select` guards it.
-static inline bool cpu_load_may_miss(const Formula *load) { return load->number != 0; }
-
 enum { CPU_STAGE_LIMIT = sizeof(((Nest *)0)->stages) / sizeof(Stage) };
-
-// What the formulas of a nest depend on, one entry each.
-typedef struct CpuAnalysis {
-    uint32_t *loops;     // loops, those of gathered indices included; a stage value has none
-    uint32_t *stages;    // results of reduction stages
-    bool *may_miss;      // contains a load that needs its guard
-    uint32_t *operands;  // operands that are loaded
-} CpuAnalysis;
-const CpuAnalysis *cpu_analyse(Arena *arena, const Nest *nest);
 
 // Emission of formulas. A frame fixes where in the iteration space one stands: the index of every loop,
 // and one loop that runs over `lanes` consecutive iterations at once (its index is that of lane 0).
@@ -203,7 +179,7 @@ const CpuAnalysis *cpu_analyse(Arena *arena, const Nest *nest);
 typedef struct CpuFrame {
     CpuBody *body;
     const Nest *nest;                 // normalised
-    const CpuAnalysis *analysis;
+    const NestAnalysis *analysis;
     const struct CpuFrame *parent;
     const struct CpuFrame *also;      // a second parent, or NULL
     LLVMValueRef loop[LOOP_MAX];      // i64 scalars; NULL: outside of that loop

@@ -11,47 +11,6 @@ typedef struct CpuBase {
     struct CpuBase *next;
 } CpuBase;
 
-// ---- Analysis ----
-
-static uint32_t affine_loops(const Affine *affine) {
-    uint32_t mask = 0;
-    for (int loop = 0; loop < LOOP_MAX; loop++)
-        if (affine->scale[loop]) mask |= 1u << loop;
-    return mask;
-}
-
-static void analyse_argument(const CpuAnalysis *analysis, size_t id, uint32_t argument) {
-    analysis->loops[id] |= analysis->loops[argument];
-    analysis->stages[id] |= analysis->stages[argument];
-    analysis->may_miss[id] |= analysis->may_miss[argument];
-    analysis->operands[id] |= analysis->operands[argument];
-}
-
-const CpuAnalysis *cpu_analyse(Arena *arena, const Nest *nest) {
-    size_t count = nest->formulas.count + 1;
-    CpuAnalysis *analysis = ARENA_NEW(arena, CpuAnalysis);
-    *analysis = (CpuAnalysis){ARENA_ARRAY(arena, uint32_t, count), ARENA_ARRAY(arena, uint32_t, count),
-                              ARENA_ARRAY(arena, bool, count), ARENA_ARRAY(arena, uint32_t, count)};
-    for (size_t id = 0; id < nest->formulas.count; id++) {
-        const Formula *formula = &nest->formulas.items[id];
-        if (formula->kind == FORMULA_LOOP) analysis->loops[id] = affine_loops(&formula->affine);
-        if (formula->kind == FORMULA_STAGE) analysis->stages[id] = 1u << formula->stage;
-        if (formula->kind == FORMULA_LOAD) {
-            analysis->may_miss[id] = cpu_load_may_miss(formula);
-            analysis->operands[id] = 1u << formula->operand;
-            for (int d = 0; d < nest->operands[formula->operand].rank; d++) {
-                analysis->loops[id] |= affine_loops(&formula->index[d].affine);
-                if (formula->index[d].gathered != FORMULA_NONE)
-                    analyse_argument(analysis, id, formula->index[d].gathered);
-            }
-        }
-        if (formula->kind == FORMULA_PRIMITIVE)
-            for (int a = 0; a < primitive_arguments(formula->primitive); a++)
-                analyse_argument(analysis, id, formula->arguments[a]);
-    }
-    return analysis;
-}
-
 // ---- Frames ----
 
 CpuFrame *cpu_frame(CpuBody *body, const Nest *nest) {
@@ -59,7 +18,7 @@ CpuFrame *cpu_frame(CpuBody *body, const Nest *nest) {
     CpuFrame *frame = ARENA_NEW(arena, CpuFrame);
     frame->body = body;
     frame->nest = nest;
-    frame->analysis = cpu_analyse(arena, nest);
+    frame->analysis = analyse_nest(arena, nest);
     frame->vector_loop = -1;
     frame->lanes = 1;
     frame->values = ARENA_ARRAY(arena, LLVMValueRef, nest->formulas.count + 1);
@@ -198,7 +157,7 @@ static Access access_of(CpuFrame *frame, uint32_t number, const Index *index) {
     Access access = {.element = frame->nest->operands[number].element,
                      .pointer = affine_address(frame, number, index, ~0u)};
     if (parts.uniform) access.pointer = cpu_at(unit, access.pointer, access.element, parts.uniform);
-    if (frame->vector_loop >= 0) access.stride = cpu_stride(index, frame->vector_loop);
+    if (frame->vector_loop >= 0) access.stride = access_stride(index, frame->vector_loop);
     bool scattered = access.stride < -1 || access.stride > 1;
     if (!parts.lanes && !scattered) return access;
     access.index = cpu_iota(unit, unit->i64, frame->lanes, access.stride);
@@ -241,7 +200,7 @@ static LLVMValueRef load_access(CpuFrame *frame, const Access *access, LLVMValue
 static LLVMValueRef emit_load(CpuFrame *frame, const Formula *formula) {
     CpuUnit *unit = frame->body->unit;
     Access access = access_of(frame, formula->operand, formula->index);
-    LLVMValueRef guard = cpu_load_may_miss(formula) ? frame->guard : NULL;
+    LLVMValueRef guard = access_may_miss(formula) ? frame->guard : NULL;
     if (access.index || access.stride) return load_access(frame, &access, both(unit, frame->mask, guard));
     if (guard) {  // one element for all lanes: read the operand's first one where no lane wants it
         LLVMValueRef wanted = any_lane(unit, both(unit, cpu_lanes(guard) > 1 ? frame->mask : NULL, guard));
@@ -361,7 +320,7 @@ LLVMValueRef cpu_formula_vector(CpuFrame *frame, uint32_t id) {
 // ---- Computing ahead ----
 
 static bool is_ready(const CpuFrame *frame, uint32_t id, uint32_t written) {
-    const CpuAnalysis *analysis = frame->analysis;
+    const NestAnalysis *analysis = frame->analysis;
     if (analysis->operands[id] & written || analysis->may_miss[id]) return false;
     for (int loop = 0; loop < frame->nest->loop_count; loop++)
         if ((analysis->loops[id] >> loop & 1) && !frame->loop[loop]) return false;

@@ -417,7 +417,7 @@ static void run_tasks(NestEmitter *e, CpuFrame *frame) {
 }
 
 bool cpu_nest_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
-    const Nest *nest = cpu_normalise(unit->arena, kernel->nest);
+    const Nest *nest = normalise_nest(unit->arena, kernel->nest);
     CpuPlan plan = cpu_plan(unit->arena, unit->target, nest);
     NestEmitter e = {.unit = unit, .plan = &plan, .body = cpu_body_begin(unit, kernel, 0)};
     for (int loop = 0; loop < nest->loop_count; loop++) e.extent[loop] = cpu_extent(e.body, nest, loop);

@@ -52,7 +52,7 @@ static bool gathered_along(const Cost *cost, uint32_t operand, const Index *inde
 
 static void add_access(Cost *cost, uint32_t operand, const Index *index, uint32_t loops) {
     double weight = times_run(cost, loops), lanes = cost->plan->lanes;
-    int64_t stride = cost->vector < 0 ? 0 : cpu_stride(index, cost->vector);
+    int64_t stride = cost->vector < 0 ? 0 : access_stride(index, cost->vector);
     bool jumps = gathered_along(cost, operand, index) || stride < -1 || stride > 1;
     if (jumps) cost->other += weight;
     else if (stride) cost->contiguous += weight;
@@ -99,7 +99,7 @@ static bool write_allows(const CpuPlan *plan, const Stage *stage, int loop) {
     Cost cost = {.plan = plan, .vector = loop};
     bool chosen = gathered_along(&cost, stage->operand, stage->index);
     if (stage->kind == STAGE_ADD && chosen) return false;
-    return chosen || cpu_stride(stage->index, loop) != 0;
+    return chosen || access_stride(stage->index, loop) != 0;
 }
 
 static bool outer_allows(const CpuPlan *plan, int loop) {
@@ -279,7 +279,7 @@ static void split_tasks(Arena *arena, CpuPlan *plan) {
 }
 
 CpuPlan cpu_plan(Arena *arena, const CpuTarget *target, const Nest *nest) {
-    CpuPlan plan = {.nest = nest, .analysis = cpu_analyse(arena, nest), .lanes = target->lanes, .vector = -1,
+    CpuPlan plan = {.nest = nest, .analysis = analyse_nest(arena, nest), .lanes = target->lanes, .vector = -1,
                     .unroll = 1};
     bool lane_ordered = false, reduces = false;
     for (int s = 0; s < nest->stage_count; s++) {

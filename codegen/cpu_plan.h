@@ -14,7 +14,7 @@ typedef struct StageGroup {
 
 typedef struct CpuPlan {
     const Nest *nest;   // normalised
-    const CpuAnalysis *analysis;
+    const NestAnalysis *analysis;
     int lanes;
     int vector;         // outer loop that runs lanes at a time, -1: the groups choose
     int unroll;         // vectors of it at once

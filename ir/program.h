@@ -54,12 +54,56 @@ typedef struct CpuKernel {
     int32_t packed_operand;
 } CpuKernel;
 
+// The same for CUDA: phases that run one after the other on one stream. Pure data: runtime launches it, as it
+// is or captured in a graph. Extents of bounded dimensions are read by the kernels from device memory (their
+// operands of role scalar), grids are for capacity: one captured graph serves every extent.
+
+// A matrix product for cuBLASLt, batched: D = alpha A B + beta C + bias, everything row-major.
+// A is m x k: element (i, j) at i * lead_a + j, or at j * lead_a + i where `turned_a`; B is k x n likewise;
+// C and D are m x n. f32 accumulates. Places are operand number and offset in elements from it.
+typedef struct CudaPlace {
+    int32_t operand;  // number of the kernel's operand; CUDA_WORKSPACE; CUDA_NONE
+    int64_t offset;
+} CudaPlace;
+enum { CUDA_WORKSPACE = -1, CUDA_NONE = -2 };
+typedef struct CudaProduct {
+    CudaPlace a, b, c, d, bias;  // c: CUDA_NONE or equal to d: accumulates in place; bias: n elements
+    Element element_ab, element_d;  // of a and b; of c, d and bias
+    bool turned_a, turned_b;
+    int64_t m, n, k, batch;
+    int64_t lead_a, lead_b, lead_c, lead_d;         // leading dimensions, elements
+    int64_t step_a, step_b, step_c, step_d;         // from batch to batch, elements
+    double alpha, beta;
+} CudaProduct;
+
+// `function` takes the operands' pointers in order (the launch's offsets added) and then the workspace's.
+typedef struct CudaPhase {
+    const char *function;  // NULL: `product`
+    int64_t grid[3];
+    int32_t block;         // threads, a multiple of 32
+    int64_t shared_bytes;  // dynamic shared memory
+    CudaProduct product;
+} CudaPhase;
+
+enum { CUDA_PHASE_MAX = 4 };
+typedef struct CudaKernel {
+    int phase_count;
+    CudaPhase phases[CUDA_PHASE_MAX];
+    int64_t workspace_bytes;
+    uint64_t key;                    // of the text; 0: no function of its own
+    const char *text;                // the functions of the phases, in CUDA C behind the prelude
+    int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
+    const void *image;               // cubin; NULL before cuda_compile
+    size_t image_bytes;
+} CudaKernel;
+
 typedef struct Kernel {
     const char *name;
     uint64_t hash;
     const Nest *nest;          // exactly one of nest and named is set
     const NamedKernel *named;
     CpuKernel cpu;
+    CudaKernel cuda;
 } Kernel;
 
 typedef struct Launch {

@@ -1,9 +1,9 @@
-// Brings a nest to the form that code is generated from (see cpu_normalise in cpu_emit.h):
+// Brings a nest to the form that code is generated from (see normalise.h), and says what formulas depend on:
 //   outer batch=8, time=256, one=1 / operand f32 [8:131072, 256:512, 512:1], y[batch, time, embed]
 //   -> outer time=2048             / operand f32 [1], y[512*time + embed]
-#include <string.h>
+#include "codegen/normalise.h"
 
-#include "codegen/cpu_emit.h"
+#include <string.h>
 
 typedef struct Normaliser {
     const Nest *from;
@@ -204,7 +204,7 @@ static bool merge_one_pair(Normaliser *n) {
     return false;
 }
 
-const Nest *cpu_normalise(Arena *arena, const Nest *nest) {
+const Nest *normalise_nest(Arena *arena, const Nest *nest) {
     Nest *to = ARENA_NEW(arena, Nest);
     Normaliser n = {.from = nest, .to = to, .arena = arena};
     *to = *nest;
@@ -217,4 +217,45 @@ const Nest *cpu_normalise(Arena *arena, const Nest *nest) {
             remove_loop(&n, loop);
     while (merge_one_pair(&n)) {}
     return to;
+}
+
+// ---- What formulas depend on ----
+
+static uint32_t affine_loops(const Affine *affine) {
+    uint32_t mask = 0;
+    for (int loop = 0; loop < LOOP_MAX; loop++)
+        if (affine->scale[loop]) mask |= 1u << loop;
+    return mask;
+}
+
+static void analyse_argument(const NestAnalysis *analysis, size_t id, uint32_t argument) {
+    analysis->loops[id] |= analysis->loops[argument];
+    analysis->stages[id] |= analysis->stages[argument];
+    analysis->may_miss[id] |= analysis->may_miss[argument];
+    analysis->operands[id] |= analysis->operands[argument];
+}
+
+const NestAnalysis *analyse_nest(Arena *arena, const Nest *nest) {
+    size_t count = nest->formulas.count + 1;
+    NestAnalysis *analysis = ARENA_NEW(arena, NestAnalysis);
+    *analysis = (NestAnalysis){ARENA_ARRAY(arena, uint32_t, count), ARENA_ARRAY(arena, uint32_t, count),
+                              ARENA_ARRAY(arena, bool, count), ARENA_ARRAY(arena, uint32_t, count)};
+    for (size_t id = 0; id < nest->formulas.count; id++) {
+        const Formula *formula = &nest->formulas.items[id];
+        if (formula->kind == FORMULA_LOOP) analysis->loops[id] = affine_loops(&formula->affine);
+        if (formula->kind == FORMULA_STAGE) analysis->stages[id] = 1u << formula->stage;
+        if (formula->kind == FORMULA_LOAD) {
+            analysis->may_miss[id] = access_may_miss(formula);
+            analysis->operands[id] = 1u << formula->operand;
+            for (int d = 0; d < nest->operands[formula->operand].rank; d++) {
+                analysis->loops[id] |= affine_loops(&formula->index[d].affine);
+                if (formula->index[d].gathered != FORMULA_NONE)
+                    analyse_argument(analysis, id, formula->index[d].gathered);
+            }
+        }
+        if (formula->kind == FORMULA_PRIMITIVE)
+            for (int a = 0; a < primitive_arguments(formula->primitive); a++)
+                analyse_argument(analysis, id, formula->arguments[a]);
+    }
+    return analysis;
 }
