@@ -221,13 +221,6 @@ const Nest *normalise_nest(Arena *arena, const Nest *nest) {
 
 // ---- What formulas depend on ----
 
-static uint32_t affine_loops(const Affine *affine) {
-    uint32_t mask = 0;
-    for (int loop = 0; loop < LOOP_MAX; loop++)
-        if (affine->scale[loop]) mask |= 1u << loop;
-    return mask;
-}
-
 static void analyse_argument(const NestAnalysis *analysis, size_t id, uint32_t argument) {
     analysis->loops[id] |= analysis->loops[argument];
     analysis->stages[id] |= analysis->stages[argument];

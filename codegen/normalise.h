@@ -18,6 +18,14 @@ static inline int64_t access_stride(const Index *index, int loop) { return index
 // Whether a load of a normalised nest may lie outside of its operand, unless a `select` guards it.
 static inline bool access_may_miss(const Formula *load) { return load->number != 0; }
 
+// The loops that move an affine value.
+static inline uint32_t affine_loops(const Affine *affine) {
+    uint32_t mask = 0;
+    for (int loop = 0; loop < LOOP_MAX; loop++)
+        if (affine->scale[loop]) mask |= 1u << loop;
+    return mask;
+}
+
 // What the formulas of a nest depend on, one entry each.
 typedef struct NestAnalysis {
     uint32_t *loops;     // loops, those of gathered indices included; a stage value has none
