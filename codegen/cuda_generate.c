@@ -1,0 +1,130 @@
+// From kernels to their text: who generates what, what launches promise about alignment, names that are keys.
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "codegen/cuda_emit.h"
+
+enum { BUFFER_ALIGNMENT = 64 };  // of every buffer
+
+typedef struct NamedGenerator {
+    const char *kernel;
+    bool (*emit)(CudaUnit *unit);
+} NamedGenerator;
+
+static const NamedGenerator named_generators[] = {
+#define CUDA_NAMED_GENERATOR(kernel, function) {#kernel, function},
+#include "codegen/cuda_generators.def"
+#undef CUDA_NAMED_GENERATOR
+    {NULL, NULL}};
+
+static const NamedGenerator *find_named(const char *name) {
+    const NamedGenerator *row = named_generators;
+    while (row->kernel && strcmp(row->kernel, name) != 0) row++;
+    return row->kernel ? row : NULL;
+}
+
+bool cuda_has_kernel(const char *name) { return find_named(name) != NULL; }
+
+extern const char cuda_prelude_text[];  // made by codegen/embed.cmake
+
+const char *cuda_prelude(void) { return cuda_prelude_text; }
+
+// ---- Alignment ----
+
+// The largest power of two that divides both.
+static int64_t common_alignment(int64_t a, int64_t b) {
+    int64_t bits = a | b;
+    return bits & -bits;
+}
+
+// What every launch of the kernel in every program promises about each operand.
+static void find_alignment(const Program *program, uint32_t kernel, int64_t *alignment) {
+    for (int i = 0; i < NEST_OPERAND_MAX; i++) alignment[i] = BUFFER_ALIGNMENT;
+    for (size_t l = 0; l < program->launches.count; l++) {
+        const Launch *launch = &program->launches.items[l];
+        if (launch->kernel != kernel) continue;
+        for (int o = 0; o < launch->operand_count; o++) {
+            const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
+            alignment[o] = common_alignment(alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
+        }
+    }
+}
+
+// ---- Keys ----
+
+// Of a text without its comments: models that differ in line numbers alone share machine code.
+static uint64_t text_key(const char *text) {
+    uint64_t hash = HASH_START;
+    while (*text) {
+        size_t length = strcspn(text, "\n"), indent = strspn(text, " ");
+        if (strncmp(text + indent, "//", 2) != 0) hash = hash_bytes(hash, text, length);
+        text += length + (text[length] == '\n');
+    }
+    return hash ? hash : 1;
+}
+
+static char *put_key(Arena *arena, const char *text, uint64_t key) {
+    char mark[32];
+    size_t length = strlen(text), at = 0, count = 0;
+    snprintf(mark, sizeof mark, "_%016" PRIx64, key);
+    for (const char *found = text; (found = strstr(found, CUDA_KEY_MARK)); found++) count++;
+    char *result = arena_allocate(arena, length + count * strlen(mark) + 1);
+    while (*text) {
+        if (strncmp(text, CUDA_KEY_MARK, strlen(CUDA_KEY_MARK)) == 0) {
+            memcpy(result + at, mark, strlen(mark));
+            at += strlen(mark);
+            text += strlen(CUDA_KEY_MARK);
+        } else {
+            result[at++] = *text++;
+        }
+    }
+    return result;
+}
+
+// ---- Kernels ----
+
+static bool emit_kernel(CudaUnit *unit) {
+    const Kernel *kernel = unit->kernel;
+    if (kernel->nest) return cuda_nest_emit(unit);
+    const NamedGenerator *row = find_named(kernel->named->name);
+    return row ? row->emit(unit) : cuda_fail(unit, "no CUDA code for kernel %s", kernel->named->name);
+}
+
+static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *program, uint32_t number) {
+    Kernel *kernel = &program->kernels.items[number];
+    Arena *arena = arena_create();
+    CudaUnit unit = {.arena = arena, .kernel = kernel, .out = &kernel->cuda, .architecture = "sm_90"};
+    if (options && options->architecture) unit.architecture = options->architecture;
+    unit.no_library = options && options->no_library;
+    find_alignment(program, number, unit.alignment);
+    char *text = NULL;
+    size_t length = 0;
+    unit.stream = open_memstream(&text, &length);
+    CHECK(unit.stream);
+    kernel->cuda = (CudaKernel){0};
+    bool ok = emit_kernel(&unit);
+    fclose(unit.stream);
+    if (ok && length) {
+        kernel->cuda.key = text_key(text);
+        kernel->cuda.text = put_key(ir->arena, text, kernel->cuda.key);
+    }
+    for (int p = 0; ok && p < kernel->cuda.phase_count; p++)
+        if (kernel->cuda.phases[p].function)
+            kernel->cuda.phases[p].function = put_key(ir->arena, kernel->cuda.phases[p].function, kernel->cuda.key);
+    free(text);
+    if (!ok)
+        report_error(ir->diagnostics, kernel->nest ? kernel->nest->place : kernel->named->place, "E0620",
+                     "CUDA code generation: %s", unit.failure ? unit.failure : "failed");
+    arena_destroy(arena);
+    return ok;
+}
+
+bool cuda_generate(Ir *ir, Program *const *programs, size_t count, const CudaOptions *options) {
+    bool ok = true;
+    for (size_t p = 0; p < count; p++)
+        for (size_t k = 0; k < programs[p]->kernels.count; k++)
+            ok &= generate_kernel(ir, options, programs[p], (uint32_t)k);
+    return ok;
+}

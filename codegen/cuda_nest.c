@@ -1,0 +1,328 @@
+// General nests: points, rows and columns as cuda_plan.c cuts them.
+//
+//   const int i_time = ...;                     the point of this thread, warp or block
+//   float s0 = Sum::start<float>();             a group of reductions
+//   for (int i = lane; i < 768; i += 32) { ... s0 += x0 * x0; }
+//   s0 = fold_warp<Sum>(s0);
+//   for (int i = lane; i < 768; i += 32) { ... put(p1[...], ...); }
+//
+// Where points are too few to fill a GPU, group 0 is split: k_NAME_a leaves partial sums in the workspace,
+// part-major, and k_NAME_b folds them in order and goes on.
+#include <string.h>
+
+#include "codegen/cuda_plan.h"
+
+typedef struct Emit {
+    CudaUnit *unit;
+    const CudaPlan *plan;
+    CudaPart part;
+    CudaScope *scope;     // of the point
+    const char *live;     // CUDA_COLUMNS: whether this thread's point exists; NULL: it does
+    const char *first, *step;  // an inner loop runs i = first * vector; i += step * vector
+} Emit;
+
+static const char *fold_name(const Stage *stage) {
+    if (stage->kind == STAGE_SUM) return "Sum";
+    return element_is_float(stage->element) ? "Max" : "MaxInteger";
+}
+
+static const char *sum_type(const Stage *stage) {
+    return stage->element == ELEMENT_BOOL ? "i32" : cuda_register_type(stage->element);
+}
+
+// ---- The body of a loop: stages [first, first + count) for one iteration, or for `vector` at once ----
+
+static void hoist_stages(CudaScope *scope, int first, int count, uint32_t loops) {
+    const Nest *nest = scope->nest;
+    for (int s = first; s < first + count; s++) {
+        const Stage *stage = &nest->stages[s];
+        cuda_hoist(scope, stage->formula, loops);
+        for (int d = 1; !cuda_is_reduction(stage) && d < nest->operands[stage->operand].rank; d++)
+            if (stage->index[d].gathered != FORMULA_NONE) cuda_hoist(scope, stage->index[d].gathered, loops);
+    }
+}
+
+static void emit_stage(CudaScope *scope, int number) {
+    CudaUnit *unit = scope->unit;
+    const Stage *stage = &scope->nest->stages[number];
+    const char *value = cuda_formula(scope, stage->formula);
+    cuda_note_place(unit, stage->place);
+    if (!cuda_is_reduction(stage)) cuda_write(scope, stage, value);
+    else if (stage->kind == STAGE_SUM) cuda_line(unit, "s%d += %s;", number, value);
+    else cuda_line(unit, "s%d = %s::of(s%d, %s);", number, fold_name(stage), number, value);
+}
+
+// Packs of the loads that lie side by side along `loop`, before the loop over their elements.
+static void load_packs(CudaScope *scope, CudaScope *element, int first, int count, int loop, int vector) {
+    const Nest *nest = scope->nest;
+    CudaUnit *unit = scope->unit;
+    bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
+    cuda_mark_used(nest, first, count, used);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (!used[i] || load->kind != FORMULA_LOAD || access_may_miss(load) || scope->value[i]) continue;
+        if (!cuda_is_packed(unit, nest, load->operand, load->index, loop, vector)) continue;
+        cuda_note_place(unit, load->place);
+        int number = unit->variables++;
+        cuda_line(unit, "const auto x%d = load_pack<%d>(&%s);", number, vector, cuda_element(scope, load->operand, load->index));
+        element->value[i] = cuda_text(unit, "value_of(x%d.at[e])", number);
+    }
+}
+
+static void emit_packed(CudaScope *scope, int first, int count, int loop, int vector) {
+    CudaUnit *unit = scope->unit;
+    const Nest *nest = scope->nest;
+    int pack[STAGE_LIMIT];
+    hoist_stages(scope, first, count, 1u << loop);
+    CudaScope *element = cuda_inner_scope(scope);
+    load_packs(scope, element, first, count, loop, vector);
+    for (int s = first; s < first + count; s++) {
+        const Stage *stage = &nest->stages[s];
+        if (cuda_is_reduction(stage)) continue;
+        pack[s] = unit->variables++;
+        if (stage->kind == STAGE_ADD)
+            cuda_line(unit, "auto y%d = load_pack<%d>(&%s);", pack[s], vector, cuda_element(scope, stage->operand, stage->index));
+        else
+            cuda_line(unit, "pack<%s, %d> y%d;", cuda_memory_type(nest->operands[stage->operand].element), vector, pack[s]);
+    }
+    fprintf(unit->stream, "#pragma unroll\n");
+    cuda_open(unit, "for (int e = 0; e < %d; e++)", vector);
+    element->loop[loop] = cuda_text(unit, "(%s + e)", scope->loop[loop]);
+    for (int s = first; s < first + count; s++) {
+        const Stage *stage = &nest->stages[s];
+        if (cuda_is_reduction(stage)) {
+            emit_stage(element, s);
+            continue;
+        }
+        const char *value = cuda_formula(element, stage->formula), *sum = "";
+        cuda_note_place(unit, stage->place);
+        if (stage->kind == STAGE_ADD) sum = cuda_text(unit, "value_of(y%d.at[e]) + ", pack[s]);
+        cuda_line(unit, "put(y%d.at[e], %s%s);", pack[s], sum, value);
+    }
+    cuda_close(unit);
+    for (int s = first; s < first + count; s++) {
+        const Stage *stage = &nest->stages[s];
+        if (cuda_is_reduction(stage)) continue;
+        cuda_line(unit, "store_pack(&%s, y%d);", cuda_element(scope, stage->operand, stage->index), pack[s]);
+        cuda_forget(scope, stage->operand);
+    }
+}
+
+// ---- Groups ----
+
+static void emit_team_sync(const Emit *emit) {
+    if (emit->plan->team == 1) return;
+    bool warp = emit->plan->shape == CUDA_ROWS && emit->plan->team == 32;
+    cuda_line(emit->unit, warp ? "__syncwarp();" : "__syncthreads();");
+}
+
+// The iterations of the group's loops as one loop, shared by the team.
+static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const Nest *nest = emit->plan->nest;
+    CudaScope *inner = cuda_inner_scope(emit->scope);
+    int64_t below = cuda_points(nest, group->inner) / nest->loops[group->order[0]].dimension.extent;
+    const char *count = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(inner, group->order[0]), (long long)below);
+    const char *type = cuda_points(nest, group->inner) > INT32_MAX / 2 ? "i64" : "int";
+    const char *live = emit->live ? cuda_text(unit, "%s && ", emit->live) : "";
+    bool alone = group->serial || emit->plan->team == 1;
+    const char *times = group->vector > 1 ? cuda_text(unit, " * %d", group->vector) : "";
+    if (alone)
+        cuda_open(unit, "for (%s i = 0; %si < %s; i += %d)", type, live, count, group->vector);
+    else
+        cuda_open(unit, "for (%s i = %s%s; %si < %s; i += %s%s)", type, emit->first, times, live, count, emit->step, times);
+    cuda_split_index(inner, "i", group->order, group->order_count);
+    for (int i = 1; i < group->order_count; i++)
+        if (nest->loops[group->order[i]].bound_operand != UINT32_MAX)
+            cuda_line(unit, "if (%s >= %s) continue;", inner->loop[group->order[i]], cuda_extent(inner, group->order[i]));
+    if (group->vector > 1) {
+        emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], group->vector);
+    } else {
+        for (int s = group->first; s < group->first + group->count; s++) emit_stage(inner, s);
+    }
+    cuda_close(unit);
+}
+
+static void emit_fold(const Emit *emit, int number) {
+    const CudaPlan *plan = emit->plan;
+    const char *fold = fold_name(&plan->nest->stages[number]);
+    if (plan->shape == CUDA_ROWS && plan->team == 32)
+        cuda_line(emit->unit, "s%d = fold_warp<%s>(s%d);", number, fold, number);
+    else if (plan->shape == CUDA_ROWS)
+        cuda_line(emit->unit, "s%d = fold_block<%s, %d>(s%d);", number, fold, plan->team, number);
+    else if (plan->shape == CUDA_COLUMNS)
+        cuda_line(emit->unit, "s%d = fold_columns<%s, %d>(s%d);", number, fold, plan->team, number);
+}
+
+// Where part `part` of stage `number` lies in the workspace: slots of 8 bytes, part-major.
+static const char *partial(const Emit *emit, int number, const char *part) {
+    const CudaPlan *plan = emit->plan;
+    return cuda_text(emit->unit, "((%s *)(workspace + %lldll))[%s * (i64)%lld + point]", sum_type(&plan->nest->stages[number]),
+                     (long long)(number * plan->splits * plan->points * 8), part, (long long)plan->points);
+}
+
+static void take_result(const Emit *emit, int number) {
+    const Stage *stage = &emit->plan->nest->stages[number];
+    const char *text = cuda_text(emit->unit, stage->element == ELEMENT_BF16 ? "round_bf16(s%d)" : "s%d", number);
+    emit->scope->stage[number] = text;
+    for (size_t i = 0; i < emit->plan->nest->formulas.count; i++)  // what was made of an older value
+        if (emit->plan->analysis->stages[i] >> number & 1) emit->scope->value[i] = NULL;
+}
+
+static void emit_reductions(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const CudaPlan *plan = emit->plan;
+    bool folds_parts = emit->part == CUDA_REST && group == &plan->groups[0];
+    if (!folds_parts) hoist_stages(emit->scope, group->first, group->count, group->inner);
+    for (int s = group->first; s < group->first + group->count; s++) {
+        const Stage *stage = &plan->nest->stages[s];
+        if (!group->inner) {  // one iteration
+            cuda_line(unit, "const %s s%d = %s;", sum_type(stage), s, cuda_formula(emit->scope, stage->formula));
+            continue;
+        }
+        cuda_line(unit, "%s s%d = %s::start<%s>();", sum_type(stage), s, fold_name(stage), sum_type(stage));
+    }
+    if (folds_parts) {
+        cuda_open(unit, "for (int part = %s; part < %lld; part += %s)", emit->first, (long long)plan->splits, emit->step);
+        for (int s = group->first; s < group->first + group->count; s++)
+            cuda_line(unit, "s%d = %s::of(s%d, %s);", s, fold_name(&plan->nest->stages[s]), s, partial(emit, s, "part"));
+        cuda_close(unit);
+    } else if (group->inner) {
+        emit_group_loop(emit, group);
+    }
+    for (int s = group->first; s < group->first + group->count; s++) {
+        if (group->inner) emit_fold(emit, s);
+        take_result(emit, s);
+    }
+    if (emit->part != CUDA_PARTIAL_SUMS) return;
+    cuda_open(unit, emit->live ? "if (lane == 0 && live)" : "if (lane == 0)");
+    for (int s = group->first; s < group->first + group->count; s++)
+        cuda_line(unit, "%s = s%d;", partial(emit, s, "blockIdx.y"), s);
+    cuda_close(unit);
+}
+
+static void emit_writes(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    if (group->sync) emit_team_sync(emit);
+    bool one = emit->plan->team > 1 && (!group->inner || group->serial);
+    if (group->inner && !group->serial) hoist_stages(emit->scope, group->first, group->count, group->inner);
+    if (one) cuda_open(unit, emit->live ? "if (lane == 0 && live)" : "if (lane == 0)");
+    if (group->inner) {
+        emit_group_loop(emit, group);
+    } else {
+        CudaScope *scope = one ? cuda_inner_scope(emit->scope) : emit->scope;
+        for (int s = group->first; s < group->first + group->count; s++) emit_stage(scope, s);
+    }
+    if (one) cuda_close(unit);
+    if (group->sync) emit_team_sync(emit);
+}
+
+// ---- The point ----
+
+static void emit_point(Emit *emit) {
+    CudaUnit *unit = emit->unit;
+    const CudaPlan *plan = emit->plan;
+    const char *type = plan->points > INT32_MAX / 2 ? "i64" : "int";
+    long long points = (long long)plan->points;
+    if (plan->shape == CUDA_POINTS) {
+        const char *times = plan->vector > 1 ? cuda_text(unit, " * %d", plan->vector) : "";
+        cuda_line(unit, "const %s point = ((%s)blockIdx.x * %d + threadIdx.x)%s;", type, type, plan->width, times);
+    } else if (plan->shape == CUDA_COLUMNS) {
+        cuda_line(unit, "const int lane = threadIdx.x / 32;");
+        cuda_line(unit, "const %s column = (%s)blockIdx.x * 32 + threadIdx.x %% 32;", type, type);
+        cuda_line(unit, "const %s point = column < %lld ? column : %lld;", type, points, points - 1);
+        cuda_line(unit, "bool live = column < %lld;", points);
+        emit->live = "live";
+    } else {
+        cuda_line(unit, "const int lane = threadIdx.x %% %d;", plan->team);
+        cuda_line(unit, "const %s point = (%s)blockIdx.x * %d + threadIdx.x / %d;", type, type, plan->width, plan->team);
+    }
+    if (plan->shape != CUDA_COLUMNS) cuda_line(unit, "if (point >= %lld) return;", points);
+    cuda_split_index(emit->scope, "point", plan->spread, plan->spread_count);
+    for (int i = 0; i < plan->spread_count; i++) {
+        int loop = plan->spread[i];
+        if (plan->nest->loops[loop].bound_operand == UINT32_MAX) continue;
+        const char *test = cuda_text(unit, "%s >= %s", emit->scope->loop[loop], cuda_extent(emit->scope, loop));
+        cuda_line(unit, plan->shape == CUDA_COLUMNS ? "live = live && !(%s);" : "if (%s) return;", test);
+    }
+}
+
+static void emit_groups(const Emit *emit) {
+    const CudaPlan *plan = emit->plan;
+    for (int g = 0; g < plan->group_count; g++) {
+        if (emit->part == CUDA_PARTIAL_SUMS && g > 0) break;
+        if (plan->groups[g].reduces) emit_reductions(emit, &plan->groups[g]);
+        else emit_writes(emit, &plan->groups[g]);
+    }
+}
+
+// The epilogue of a product: its sums lie in the workspace, in the order of the points.
+static void emit_epilogue(const Emit *emit) {
+    const CudaPlan *plan = emit->plan;
+    CudaUnit *unit = emit->unit;
+    const char *round = plan->nest->stages[0].element == ELEMENT_BF16 ? "round_bf16" : "";
+    if (plan->vector > 1) {
+        cuda_line(unit, "const auto s0 = load_pack<%d>((const float *)workspace + point);", plan->vector);
+        emit->scope->stage[0] = cuda_text(unit, "%s(s0.at[e])", round);
+        emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1], plan->vector);
+        return;
+    }
+    cuda_line(unit, "const float s0 = %s(((const float *)workspace)[point]);", round);
+    emit->scope->stage[0] = "s0";
+    for (int s = 1; s < plan->nest->stage_count; s++) emit_stage(emit->scope, s);
+}
+
+static void emit_body(Emit *emit) {
+    const CudaPlan *plan = emit->plan;
+    CudaUnit *unit = emit->unit;
+    emit->scope = cuda_scope(unit, plan->original, plan->nest, plan->analysis);
+    cuda_declare_bounds(emit->scope);
+    emit_point(emit);
+    if (plan->splits == 0) {
+        emit_epilogue(emit);
+        return;
+    }
+    if (plan->vector > 1) {
+        emit_packed(emit->scope, 0, plan->nest->stage_count, plan->spread[plan->spread_count - 1], plan->vector);
+        return;
+    }
+    for (int i = 0; i < plan->sequential_count; i++) {
+        int loop = plan->sequential[i];
+        const char *name = cuda_text(unit, "i_%s", cuda_loop_name(emit->scope, loop));
+        cuda_open(unit, "for (int %s = 0; %s < %s; %s++)", name, name, cuda_extent(emit->scope, loop), name);
+        emit->scope->loop[loop] = name;
+    }
+    emit_groups(emit);
+    for (int i = 0; i < plan->sequential_count; i++) cuda_close(unit);
+}
+
+void cuda_emit_function(CudaUnit *unit, const CudaPlan *plan, CudaPart part, const char *suffix) {
+    CudaPhase *phase = cuda_begin_function(unit, suffix, plan->width * plan->team);
+    Emit emit = {.unit = unit, .plan = plan, .part = part, .first = "lane"};
+    emit.step = cuda_text(unit, "%d", plan->team);
+    phase->grid[0] = cuda_divide_up(plan->points, (int64_t)plan->width * plan->vector);
+    if (part == CUDA_PARTIAL_SUMS) {
+        phase->grid[1] = plan->splits;
+        emit.first = cuda_text(unit, "((int)blockIdx.y * %d + lane)", plan->team);
+        emit.step = cuda_text(unit, "%lld", (long long)(plan->team * plan->splits));
+    }
+    emit_body(&emit);
+    cuda_close(unit);
+}
+
+bool cuda_nest_emit(CudaUnit *unit) {
+    const Nest *original = unit->kernel->nest, *nest = normalise_nest(unit->arena, original);
+    bool taken = false;
+    if (!cuda_contract_emit(unit, nest, &taken)) return false;
+    if (!taken && !cuda_scatter_emit(unit, nest, &taken)) return false;
+    if (taken) return true;
+    CudaPlan plan = cuda_plan(unit, original, nest);
+    if (plan.splits <= 1) {
+        cuda_emit_function(unit, &plan, CUDA_WHOLE, "");
+        return true;
+    }
+    cuda_emit_function(unit, &plan, CUDA_PARTIAL_SUMS, "_a");
+    cuda_emit_function(unit, &plan, CUDA_REST, "_b");
+    unit->out->workspace_bytes = plan.groups[0].count * plan.splits * plan.points * 8;
+    return true;
+}

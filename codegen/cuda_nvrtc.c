@@ -1,0 +1,315 @@
+// cuda_compile: distinct texts, the ones that the disk has, the others through NVRTC on several threads.
+// NVRTC is opened at run time, from the linker's path and from the folders where the toolkit is put.
+// A cache file is a header and a cubin, named by the hash of text, architecture and NVRTC's version.
+#include "codegen/cuda_nvrtc.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/thread.h"
+
+typedef struct Nvrtc {  // the calls that are used; a result of 0 is success
+    void *library;
+    int (*version)(int *major, int *minor);
+    int (*create)(void **program, const char *text, const char *name, int count, const char *const *headers,
+                  const char *const *names);
+    int (*destroy)(void **program);
+    int (*compile)(void *program, int count, const char *const *options);
+    int (*cubin_size)(void *program, size_t *bytes);
+    int (*cubin)(void *program, char *to);
+    int (*ptx_size)(void *program, size_t *bytes);
+    int (*ptx)(void *program, char *to);
+    int (*log_size)(void *program, size_t *bytes);
+    int (*log)(void *program, char *to);
+    int major, minor;
+} Nvrtc;
+
+// ---- The library ----
+
+static const char *const libraries[] = {
+    "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so",
+    "/usr/local/cuda/lib64/libnvrtc.so.13", "/usr/local/cuda/lib64/libnvrtc.so.12",
+    "/usr/local/cuda-13.0/lib64/libnvrtc.so.13", "/usr/local/cuda-12.8/lib64/libnvrtc.so.12",
+    "/usr/lib/x86_64-linux-gnu/libnvrtc.so.12", "/usr/lib/aarch64-linux-gnu/libnvrtc.so.12",
+};
+
+static bool open_nvrtc(Nvrtc *nvrtc) {
+    *nvrtc = (Nvrtc){0};
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries && !nvrtc->library; i++)
+        nvrtc->library = dlopen(libraries[i], RTLD_NOW | RTLD_LOCAL);
+    if (!nvrtc->library) return false;
+    const struct {
+        void *at;
+        const char *name;
+    } calls[] = {{&nvrtc->version, "nvrtcVersion"},           {&nvrtc->create, "nvrtcCreateProgram"},
+                 {&nvrtc->destroy, "nvrtcDestroyProgram"},    {&nvrtc->compile, "nvrtcCompileProgram"},
+                 {&nvrtc->cubin_size, "nvrtcGetCUBINSize"},   {&nvrtc->cubin, "nvrtcGetCUBIN"},
+                 {&nvrtc->ptx_size, "nvrtcGetPTXSize"},       {&nvrtc->ptx, "nvrtcGetPTX"},
+                 {&nvrtc->log_size, "nvrtcGetProgramLogSize"}, {&nvrtc->log, "nvrtcGetProgramLog"}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        void *call = dlsym(nvrtc->library, calls[i].name);
+        if (!call) return false;
+        memcpy(calls[i].at, &call, sizeof call);
+    }
+    return nvrtc->version(&nvrtc->major, &nvrtc->minor) == 0;
+}
+
+static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc) {
+    if (open_nvrtc(nvrtc)) return true;
+    report_error(ir->diagnostics, NO_PLACE, "E0621", "no NVRTC here: libnvrtc.so.13 or .12 of the CUDA toolkit");
+    report_hint(ir->diagnostics, "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install cuda-nvrtc-13-0) or set "
+                                 "LD_LIBRARY_PATH to its folder");
+    return false;
+}
+
+const char *cuda_compiler_version(Ir *ir, const char **why) {
+    Nvrtc nvrtc;
+    if (open_nvrtc(&nvrtc)) return arena_format(ir->arena, "%d.%d", nvrtc.major, nvrtc.minor);
+    *why = "libnvrtc.so.13 or .12 was not found; it comes with the CUDA toolkit (cuda-nvrtc-13-0)";
+    return NULL;
+}
+
+// ---- One text ----
+
+typedef struct Item {
+    uint64_t key;
+    const char *text;
+    char *image;  // malloc'ed on a compile thread
+    size_t image_bytes;
+    int registers, spill_bytes;
+    const char *failure;  // malloc'ed log
+    bool cached;
+} Item;
+
+typedef struct Compile {
+    const Nvrtc *nvrtc;
+    const char *architecture, *folder;
+    Item *items;
+    size_t count;
+    int threads;
+} Compile;
+
+// The most registers and spilled bytes in the assembler's report.
+static void read_report(const char *log, Item *item) {
+    for (const char *at = log; (at = strstr(at, "Used ")); at++) {
+        int count = atoi(at + 5);
+        if (count > item->registers) item->registers = count;
+    }
+    for (const char *at = log; (at = strstr(at, " bytes spill")); at++) {
+        const char *digits = at;
+        while (digits > log && digits[-1] >= '0' && digits[-1] <= '9') digits--;
+        int bytes = atoi(digits);
+        if (bytes > item->spill_bytes) item->spill_bytes = bytes;
+    }
+}
+
+static char *take(void *program, int (*size)(void *, size_t *), int (*get)(void *, char *), size_t *bytes) {
+    if (size(program, bytes) != 0) return NULL;
+    char *data = calloc(1, *bytes + 1);
+    if (data && get(program, data) != 0) {
+        free(data);
+        return NULL;
+    }
+    return data;
+}
+
+static char *with_prelude(const char *text) {
+    const char *prelude = cuda_prelude();
+    char *source = malloc(strlen(prelude) + strlen(text) + 1);
+    CHECK(source);
+    strcpy(source, prelude);
+    return strcat(source, text);
+}
+
+// Machine code, or PTX, of one text; NULL and the log in item->failure.
+static char *compile_text(const Nvrtc *nvrtc, const char *architecture, bool ptx, Item *item, size_t *bytes) {
+    char option[64];
+    void *program = NULL;
+    snprintf(option, sizeof option, "--gpu-architecture=%s%s", ptx ? "compute" : "sm", strchr(architecture, '_'));
+    const char *options[] = {option, "--std=c++17", "--ptxas-options=-v", "-lineinfo"};
+    char *source = with_prelude(item->text), *result = NULL;
+    if (nvrtc->create(&program, source, "kernel.cu", 0, NULL, NULL) == 0) {
+        bool ok = nvrtc->compile(program, 4, options) == 0;
+        size_t log_bytes;
+        char *log = take(program, nvrtc->log_size, nvrtc->log, &log_bytes);
+        if (ok && log) read_report(log, item);
+        if (ok) result = ptx ? take(program, nvrtc->ptx_size, nvrtc->ptx, bytes) : take(program, nvrtc->cubin_size, nvrtc->cubin, bytes);
+        if (result) free(log);
+        else item->failure = log;
+        nvrtc->destroy(&program);
+    }
+    free(source);
+    return result;
+}
+
+const char *cuda_nvrtc_ptx(Ir *ir, const CudaKernel *kernel, const CudaOptions *options) {
+    Nvrtc nvrtc;
+    if (!require_nvrtc(ir, &nvrtc)) return NULL;
+    Item item = {.text = kernel->text};
+    size_t bytes = 0;
+    char *text = compile_text(&nvrtc, options && options->architecture ? options->architecture : "sm_90", true, &item, &bytes);
+    if (!text) {
+        report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s", item.failure ? item.failure : "");
+        free((char *)item.failure);
+        return NULL;
+    }
+    const char *copy = arena_copy(ir->arena, text, bytes);
+    free(text);
+    return copy;
+}
+
+// ---- On disk: what is missing or damaged is compiled, what cannot be written is not ----
+
+typedef struct Header {
+    char magic[8];
+    uint64_t checksum, bytes;
+    int64_t registers, spill_bytes;
+} Header;
+
+static const char magic[8] = "CHERRYG";
+
+static void cache_path(const Compile *compile, const Item *item, char *path, size_t limit) {
+    uint64_t key = hash_word(item->key, hash_text(hash_text(HASH_START, compile->architecture), cuda_prelude()));
+    key = hash_word(key, (uint64_t)compile->nvrtc->major * 1000 + (uint64_t)compile->nvrtc->minor);
+    snprintf(path, limit, "%s/%016" PRIx64 ".cubin", compile->folder, key);
+}
+
+static void cache_load(const Compile *compile, Item *item) {
+    char path[4096];
+    Header header;
+    struct stat status;
+    cache_path(compile, item, path, sizeof path);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (file < 0) return;
+    bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
+              read(file, &header, sizeof header) == (ssize_t)sizeof header && memcmp(header.magic, magic, sizeof magic) == 0 &&
+              header.bytes == (uint64_t)status.st_size - sizeof header;
+    char *image = ok ? malloc(header.bytes + 1) : NULL;
+    ok = image && read(file, image, header.bytes) == (ssize_t)header.bytes &&
+         hash_bytes(HASH_START, image, header.bytes) == header.checksum;
+    close(file);
+    if (ok) {
+        item->image = image;
+        item->image_bytes = header.bytes;
+        item->registers = (int)header.registers;
+        item->spill_bytes = (int)header.spill_bytes;
+        item->cached = true;
+    } else {
+        free(image);
+        unlink(path);
+    }
+}
+
+static void cache_store(const Compile *compile, const Item *item) {
+    char path[4096], temporary[4200];
+    Header header = {.bytes = item->image_bytes, .registers = item->registers, .spill_bytes = item->spill_bytes,
+                     .checksum = hash_bytes(HASH_START, item->image, item->image_bytes)};
+    memcpy(header.magic, magic, sizeof magic);
+    cache_path(compile, item, path, sizeof path);
+    snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
+    int file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file < 0) return;
+    bool ok = write(file, &header, sizeof header) == (ssize_t)sizeof header &&
+              write(file, item->image, item->image_bytes) == (ssize_t)item->image_bytes;
+    if (close(file) != 0 || !ok || rename(temporary, path) != 0) unlink(temporary);
+}
+
+static const char *cache_folder(Ir *ir, const CudaOptions *options) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *folder = options ? options->cache_folder : NULL;
+    struct stat status;
+    if (!options || !options->cache) return NULL;
+    if (!folder && cache && *cache) folder = arena_format(ir->arena, "%s/cherry", cache);
+    else if (!folder && home && *home) folder = arena_format(ir->arena, "%s/.cache/cherry", home);
+    if (!folder || (stat(folder, &status) != 0 && !file_make_folder(ir->diagnostics, folder))) return NULL;
+    // What lies there will be run: only the user's own.
+    bool own = stat(folder, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & (S_IWGRP | S_IWOTH));
+    return own ? folder : NULL;
+}
+
+// ---- All of them ----
+
+static void compile_share(void *context, int thread) {
+    const Compile *compile = context;
+    for (size_t i = (size_t)thread; i < compile->count; i += (size_t)compile->threads) {
+        Item *item = &compile->items[i];
+        if (compile->folder) cache_load(compile, item);
+        if (item->image) continue;
+        item->image = compile_text(compile->nvrtc, compile->architecture, false, item, &item->image_bytes);
+        if (item->image && compile->folder) cache_store(compile, item);
+    }
+}
+
+static Item *find_item(Compile *compile, uint64_t key) {
+    for (size_t i = 0; i < compile->count; i++)
+        if (compile->items[i].key == key) return &compile->items[i];
+    return NULL;
+}
+
+static void collect(Compile *compile, Program *const *programs, size_t count, CudaStatistics *statistics) {
+    for (size_t p = 0; p < count; p++)
+        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
+            const CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+            statistics->kernels++;
+            for (int i = 0; i < kernel->phase_count; i++) statistics->products += !kernel->phases[i].function;
+            if (kernel->text && !find_item(compile, kernel->key))
+                compile->items[compile->count++] = (Item){.key = kernel->key, .text = kernel->text};
+        }
+}
+
+static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t count, CudaStatistics *statistics) {
+    bool ok = true;
+    for (size_t i = 0; i < compile->count; i++) {
+        Item *item = &compile->items[i];
+        if (item->image) {
+            char *copy = arena_copy(ir->arena, item->image, item->image_bytes);
+            free(item->image);
+            item->image = copy;
+        } else {
+            ok = report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s", item->failure ? item->failure : "");
+        }
+        free((char *)item->failure);
+        statistics->cached += item->cached;
+        statistics->spilling += item->spill_bytes > 0;
+        if (item->registers > statistics->most_registers) statistics->most_registers = item->registers;
+    }
+    for (size_t p = 0; p < count; p++)
+        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
+            CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+            const Item *item = kernel->text ? find_item(compile, kernel->key) : NULL;
+            if (!item) continue;
+            kernel->image = item->image;
+            kernel->image_bytes = item->image_bytes;
+            kernel->registers = item->registers;
+            kernel->spill_bytes = item->spill_bytes;
+        }
+    return ok;
+}
+
+bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOptions *options, CudaStatistics *statistics) {
+    double start = clock_seconds();
+    CudaStatistics unused;
+    if (!statistics) statistics = &unused;
+    *statistics = (CudaStatistics){0};
+    Nvrtc nvrtc;
+    if (!require_nvrtc(ir, &nvrtc) || !cuda_generate(ir, programs, count, options)) return false;
+    size_t limit = 1;
+    for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count;
+    Compile compile = {.nvrtc = &nvrtc, .architecture = options && options->architecture ? options->architecture : "sm_90",
+                       .folder = cache_folder(ir, options), .items = ARENA_ARRAY(ir->arena, Item, limit)};
+    collect(&compile, programs, count, statistics);
+    statistics->distinct = compile.count;
+    ThreadPool *pool = thread_pool_create(options ? options->threads : 0);
+    compile.threads = thread_pool_count(pool);
+    thread_pool_run(pool, compile_share, &compile);
+    thread_pool_destroy(pool);
+    bool ok = deliver(ir, &compile, programs, count, statistics);
+    statistics->seconds = clock_seconds() - start;
+    return ok;
+}

@@ -1,0 +1,53 @@
+// How a nest runs on a GPU: which loops are blocks and threads, how stages share loops, what is read widely.
+#ifndef CHERRY_CODEGEN_CUDA_PLAN_H
+#define CHERRY_CODEGEN_CUDA_PLAN_H
+
+#include "codegen/cuda_emit.h"
+
+typedef enum CudaShape {
+    CUDA_POINTS,   // a thread runs a point of the parallel outer loops (or `vector` neighbours)
+    CUDA_ROWS,     // `team` neighbouring threads share a point: inner loops walk memory
+    CUDA_COLUMNS   // 32 neighbouring threads are neighbouring points, `team` rows of them share each
+} CudaShape;
+
+// Consecutive stages that run the same inner loops together.
+typedef struct CudaGroup {
+    int first, count;
+    uint32_t inner;
+    bool reduces;               // every stage is a reduction; else every stage writes
+    bool serial;                // iterations meet in one place: one thread runs them in order
+    bool sync;                  // other groups touch what it writes: the team meets before and after
+    int order[LOOP_MAX], order_count;  // the inner loops, slowest first
+    int vector;                 // iterations of the last of them at once; 1: one
+} CudaGroup;
+
+typedef struct CudaPlan {
+    const Nest *original, *nest;  // nest: normalised
+    const NestAnalysis *analysis;
+    CudaShape shape;
+    int spread[LOOP_MAX], spread_count;          // parallel outer loops, slowest first
+    int sequential[LOOP_MAX], sequential_count;  // other outer loops, in the nest's order
+    int64_t points;                              // of the spread loops at capacity
+    int team;                                    // threads that share a point
+    int width;                                   // points of a block at once
+    int vector;                                  // CUDA_POINTS: neighbours along the last spread loop
+    int64_t splits;  // blocks that share the reductions of group 0, 1: none; 0: they lie in the workspace
+    int group_count;
+    CudaGroup groups[STAGE_LIMIT];
+} CudaPlan;
+
+CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *normalised);
+// The plan of what follows stage 0, whose values lie in the workspace, f32, points in the order of `spread`.
+CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *normalised, const int *spread, int count);
+
+// Marks the formulas that stages [first, first + count) use.
+void cuda_mark_used(const Nest *nest, int first, int count, bool *used);
+// Whether an access takes `vector` elements along `loop` that lie side by side, aligned.
+bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop, int vector);
+
+typedef enum CudaPart { CUDA_WHOLE, CUDA_PARTIAL_SUMS, CUDA_REST } CudaPart;
+// Emits one function: everything; the first group's partial sums into the workspace; or what follows, which
+// finds plan->splits parts of them there.
+void cuda_emit_function(CudaUnit *unit, const CudaPlan *plan, CudaPart part, const char *suffix);
+
+#endif

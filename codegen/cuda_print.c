@@ -1,0 +1,71 @@
+// The generated kernels of a program as text, each headed by its phases and the source line of its main work.
+#include <inttypes.h>
+
+#include "codegen/cuda_emit.h"
+#include "codegen/cuda_nvrtc.h"
+
+static void print_place(const Kernel *kernel, CudaPlace place, FILE *stream) {
+    (void)kernel;
+    if (place.operand == CUDA_WORKSPACE) fprintf(stream, "workspace");
+    else fprintf(stream, "p%d", place.operand);
+    if (place.offset) fprintf(stream, "+%" PRId64, place.offset);
+}
+
+static void print_product(const Kernel *kernel, const CudaProduct *p, FILE *stream) {
+    fprintf(stream, "//   cuBLASLt ");
+    print_place(kernel, p->d, stream);
+    fprintf(stream, "[%" PRId64 ", %" PRId64 "] = ", p->m, p->n);
+    if (p->alpha != 1) fprintf(stream, "%g ", p->alpha);
+    print_place(kernel, p->a, stream);
+    fprintf(stream, "%s ", p->turned_a ? "'" : "");
+    print_place(kernel, p->b, stream);
+    fprintf(stream, "%s", p->turned_b ? "'" : "");
+    if (p->c.operand != CUDA_NONE) {
+        fprintf(stream, " + ");
+        print_place(kernel, p->c, stream);
+    }
+    if (p->bias.operand != CUDA_NONE) {
+        fprintf(stream, " + bias ");
+        print_place(kernel, p->bias, stream);
+    }
+    fprintf(stream, " over %" PRId64 ", batch %" PRId64 ", %s -> %s\n", p->k, p->batch, element_name(p->element_ab),
+            element_name(p->element_d));
+}
+
+static void print_header(const Kernel *kernel, FILE *stream) {
+    const CudaKernel *cuda = &kernel->cuda;
+    Place place = kernel->nest ? kernel->nest->place : kernel->named->place;
+    fprintf(stream, "\n// ---- %s", kernel->name);
+    if (place.file) fprintf(stream, " from line %u", (unsigned)place.line);
+    if (cuda->workspace_bytes) fprintf(stream, ", workspace %" PRId64 " bytes", cuda->workspace_bytes);
+    fprintf(stream, "\n");
+    for (int i = 0; i < cuda->phase_count; i++) {
+        const CudaPhase *phase = &cuda->phases[i];
+        if (!phase->function) {
+            print_product(kernel, &phase->product, stream);
+            continue;
+        }
+        fprintf(stream, "//   %s<<<(%" PRId64 ", %" PRId64 ", %" PRId64 "), %d", phase->function, phase->grid[0], phase->grid[1],
+                phase->grid[2], phase->block);
+        fprintf(stream, phase->shared_bytes ? ", %" PRId64 ">>>\n" : ">>>\n", phase->shared_bytes);
+    }
+}
+
+bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool ptx, FILE *stream) {
+    Program *one = (Program *)program;
+    if (!cuda_generate(ir, &one, 1, options)) return false;
+    if (!ptx) fputs(cuda_prelude(), stream);
+    for (size_t k = 0; k < program->kernels.count; k++) {
+        const Kernel *kernel = &program->kernels.items[k];
+        print_header(kernel, stream);
+        if (!kernel->cuda.text) continue;
+        if (!ptx) {
+            fputs(kernel->cuda.text, stream);
+            continue;
+        }
+        const char *text = cuda_nvrtc_ptx(ir, &kernel->cuda, options);
+        if (!text) return false;
+        fputs(text, stream);
+    }
+    return true;
+}
