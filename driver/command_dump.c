@@ -1,9 +1,10 @@
-// cherry dump: the IR of an entry point at a stage of the pipeline, as text, LLVM IR or assembly.
+// cherry dump: the IR of an entry point at a stage of the pipeline, as text, LLVM IR, assembly or CUDA C.
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/thread.h"
+#include "codegen/cuda.h"
 #include "driver/commands.h"
 #include "driver/cost.h"
 #include "driver/graph_dot.h"
@@ -123,9 +124,11 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry)
 }
 
 static bool print_code(Ir *ir, const Program *program, const CompileOptions *options, const char *format) {
+    if (strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0)
+        return cuda_print(ir, program, NULL, strcmp(format, "ptx") == 0, stdout);
     if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
-                            "no format '%s'; there are: text, dot, llvm, asm", format);
+                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx", format);
     return cpu_print(ir, program, &options->cpu, strcmp(format, "asm") == 0, stdout);
 }
 
@@ -140,6 +143,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!module || !setup_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;
+    options.cuda = strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0;
     if (!code) options.observer = &observer;
     if (dump.folder && !open_index(&dump)) return EXIT_USER_ERROR;
     if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) &&
@@ -169,7 +173,7 @@ static const CommandOption options[] = {
     {"--after", "PASS", "after a pass, by name"},
     {"--all", "DIR", "every stage that changed something, as DIR/NN-entry-pass.ir, and index.json"},
     {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill, decode or draft"},
-    {"--format", "FORMAT", "text (default), dot, llvm or asm"},
+    {"--format", "FORMAT", "text (default), dot, llvm, asm, cuda or ptx"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,
     {NULL, NULL, NULL}};

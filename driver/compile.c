@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "codegen/cuda.h"
 #include "passes/pass.h"
 #include "passes/program_passes.h"
 
@@ -151,7 +152,7 @@ static Program *compile_entry(PassContext *context, Entry entry, uint32_t entrie
         if (!graph) return NULL;
         observe(options, entry, pipeline[i].passes, graph, NULL);
     }
-    Program *program = lower_graph(graph, cpu_has_kernel);
+    Program *program = lower_graph(graph, context->has_kernel);
     if (!program) return NULL;
     program->name = entry_names[entry];
     observe(options, entry, "lower", NULL, program);
@@ -168,7 +169,7 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
     compilation->ir = ir;
     compilation->module = module;
     PassContext context = {
-        .ir = ir, .module = module, .verify = options->verify, .has_kernel = cpu_has_kernel};
+        .ir = ir, .module = module, .verify = options->verify, .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
         compilation->programs[entry] = compile_entry(&context, (Entry)entry, entries, module, options);

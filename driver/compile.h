@@ -31,6 +31,7 @@ typedef struct Observer {
 
 typedef struct CompileOptions {
     CpuOptions cpu;
+    bool cuda;               // composites keep the kernels that the CUDA back end has, not the CPU's
     const char *recompute;   // "layer": whole layers; else options of the pass; NULL: its default
     int64_t chunk, context;  // of prefill and decode
     int64_t sequences;       // batch of prefill and decode

@@ -1,0 +1,276 @@
+// A GPU on one processor, for tests: generated CUDA C behind this header is C++.
+//
+// The threads of a block are fibers: each runs until it meets a barrier, where the next one goes on. A warp
+// meets at shuffles and ballots, a block at __syncthreads. Threads that wait at different barriers, or for one
+// that has left, are found and named. Shared memory is static: blocks run one after the other.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utility>
+
+#define CHERRY_EMULATED 1
+#define __global__
+#define __device__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __align__(bytes) alignas(bytes)
+#define SHARED_MEMORY char *shared_memory = emulate_shared
+
+struct dim3 {
+    unsigned x, y, z;
+};
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+alignas(64) static char emulate_shared[256 << 10];
+
+// ---- Fibers ----
+
+enum { EMULATE_THREADS = 1024, EMULATE_STACK = 32 << 10 };
+enum EmulateWait { RUNNING, AT_WARP, AT_BLOCK, LEFT };
+
+struct Fiber {
+    void *stack_pointer;
+    EmulateWait wait;
+};
+static Fiber emulate_fibers[EMULATE_THREADS];
+static void *emulate_scheduler;
+alignas(64) static char emulate_stacks[EMULATE_THREADS][EMULATE_STACK];
+static void (*emulate_body)(void *);
+static void *emulate_argument;
+static const char *emulate_kernel;
+
+// Saves what a call must keep on this stack, and goes on with another.
+#if defined(__x86_64__)
+asm(R"(
+.text
+emulate_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+enum { EMULATE_SAVED = 6 };
+#elif defined(__aarch64__)
+asm(R"(
+.text
+emulate_switch:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+)");
+#else
+#error "no fibers for this processor"
+#endif
+extern "C" void emulate_switch(void **save, void *go) asm("emulate_switch");
+
+static void emulate_yield(EmulateWait wait) {
+    unsigned me = threadIdx.x;
+    emulate_fibers[me].wait = wait;
+    emulate_switch(&emulate_fibers[me].stack_pointer, emulate_scheduler);
+    threadIdx.x = me;
+}
+
+static void emulate_enter() {
+    emulate_body(emulate_argument);
+    emulate_yield(LEFT);
+    abort();
+}
+
+static void emulate_start(unsigned thread) {
+    char *top = emulate_stacks[thread] + EMULATE_STACK;
+#if defined(__x86_64__)
+    void **frame = (void **)(top - 64);  // the entry finds its stack as after a call
+    frame[0] = (void *)emulate_enter;
+    emulate_fibers[thread] = {frame - EMULATE_SAVED, RUNNING};
+    memset(frame - EMULATE_SAVED, 0, EMULATE_SAVED * sizeof(void *));
+    frame[1] = NULL;
+#else
+    void **frame = (void **)(top - 160);
+    memset(frame, 0, 160);
+    frame[11] = (void *)emulate_enter;  // x30
+    emulate_fibers[thread] = {frame, RUNNING};
+#endif
+}
+
+[[noreturn]] static void emulate_fail(const char *what, unsigned thread) {
+    fprintf(stderr, "%s, block (%u, %u, %u), thread %u: %s\n", emulate_kernel, blockIdx.x, blockIdx.y, blockIdx.z, thread, what);
+    abort();
+}
+
+// Lets go whoever waits at a barrier that all have reached. False when all have left.
+static bool emulate_release() {
+    unsigned at_block = 0, at_warp = 0, left = 0, count = blockDim.x;
+    for (unsigned w = 0; w < count; w += 32) {
+        unsigned waiting = 0;
+        for (unsigned t = w; t < w + 32; t++) {
+            waiting += emulate_fibers[t].wait == AT_WARP;
+            at_block += emulate_fibers[t].wait == AT_BLOCK;
+            left += emulate_fibers[t].wait == LEFT;
+        }
+        at_warp += waiting;
+        if (waiting && waiting != 32) emulate_fail("part of the warp waits at a shuffle, part does not", w);
+        for (unsigned t = w; waiting && t < w + 32; t++) emulate_fibers[t].wait = RUNNING;
+    }
+    if (left == count) return false;
+    if (at_warp) return true;
+    if (at_block != count) emulate_fail("part of the block waits at a barrier, part has left", 0);
+    for (unsigned t = 0; t < count; t++) emulate_fibers[t].wait = RUNNING;
+    return true;
+}
+
+static void emulate_block() {
+    for (unsigned t = 0; t < blockDim.x; t++) emulate_start(t);
+    do
+        for (unsigned t = 0; t < blockDim.x; t++) {
+            if (emulate_fibers[t].wait != RUNNING) continue;
+            threadIdx.x = t;
+            emulate_switch(&emulate_scheduler, emulate_fibers[t].stack_pointer);
+        }
+    while (emulate_release());
+}
+
+// ---- What threads do together ----
+
+static inline void __syncthreads() { emulate_yield(AT_BLOCK); }
+static inline void __syncwarp() { emulate_yield(AT_WARP); }
+
+// Every lane's value of this exchange; the other buffer is the next one's.
+template <class T> static const T *emulate_exchange(T value) {
+    static T values[2][EMULATE_THREADS];
+    static unsigned char turn[EMULATE_THREADS];
+    T *now = values[turn[threadIdx.x] ^= 1] + threadIdx.x / 32 * 32;
+    now[threadIdx.x % 32] = value;
+    emulate_yield(AT_WARP);
+    return now;
+}
+
+template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) { return emulate_exchange(value)[(threadIdx.x % 32) ^ mask]; }
+static inline unsigned __ballot_sync(unsigned, bool value) {
+    const bool *all = emulate_exchange(value);
+    unsigned bits = 0;
+    for (int i = 0; i < 32; i++) bits |= (unsigned)all[i] << i;
+    return bits;
+}
+static inline int __syncthreads_or(int value) {
+    static int any[2];
+    static unsigned char turn[EMULATE_THREADS];
+    int *now = &any[turn[threadIdx.x] ^= 1];
+    *now = 0;
+    emulate_yield(AT_BLOCK);
+    *now |= value;
+    emulate_yield(AT_BLOCK);
+    int result = *now;
+    emulate_yield(AT_BLOCK);
+    return result;
+}
+
+struct EmulateFragments {
+    unsigned a[4], b[2];
+};
+// mma.m16n8k16: lane 4 g + t holds a (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8), b (2t, g), (2t + 8, g), pairs along k.
+static void emulate_mma(float *c, const unsigned *a, const unsigned *b) {
+    EmulateFragments mine;
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b, b, sizeof mine.b);
+    const EmulateFragments *all = emulate_exchange(mine);
+    unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+    for (int e = 0; e < 4; e++) {
+        unsigned row = group + e / 2 * 8, column = pair * 2 + e % 2;
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned x = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2] >> (k % 2 * 16) & 0xffff;
+            unsigned y = all[column * 4 + k % 8 / 2].b[k / 8] >> (k % 2 * 16) & 0xffff;
+            unsigned bits_x = x << 16, bits_y = y << 16;
+            float value_x, value_y;
+            memcpy(&value_x, &bits_x, 4);
+            memcpy(&value_y, &bits_y, 4);
+            c[e] += value_x * value_y;
+        }
+    }
+}
+
+// ---- Scalars ----
+
+static inline float __int_as_float(int bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+static inline int __float_as_int(float value) {
+    int bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+static inline int __ffs(int bits) { return __builtin_ffs(bits); }
+static inline float __fmaf_rn(float a, float b, float c) { return a * b + c; }
+static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+static inline double rsqrt(double x) { return 1 / sqrt(x); }
+
+// ---- Launches ----
+
+template <class... A> struct EmulateCall {
+    void (*kernel)(A...);
+    char *const *pointers;
+};
+template <class... A, size_t... I> static void emulate_invoke(void (*kernel)(A...), char *const *pointers, std::index_sequence<I...>) {
+    kernel((A)pointers[I]...);
+}
+template <class... A> static void emulate_thread(void *argument) {
+    auto call = (EmulateCall<A...> *)argument;
+    emulate_invoke(call->kernel, call->pointers, std::index_sequence_for<A...>());
+}
+template <class... A>
+static void emulate_launch(const char *name, void (*kernel)(A...), char *const *pointers, const int64_t *grid, int block) {
+    EmulateCall<A...> call = {kernel, pointers};
+    emulate_kernel = name;
+    emulate_body = emulate_thread<A...>;
+    emulate_argument = &call;
+    blockDim = {(unsigned)block, 1, 1};
+    gridDim = {(unsigned)grid[0], (unsigned)grid[1], (unsigned)grid[2]};
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) emulate_block();
+}
+
+// Makes a kernel callable by name: launch_NAME(pointers, grid, block).
+#define EMULATE_KERNEL(name)                                                                          \
+    extern "C" void launch_##name(char *const *pointers, const int64_t *grid, int block) {            \
+        emulate_launch(#name, name, pointers, grid, block);                                           \
+    }
