@@ -69,6 +69,9 @@ void cuda_hoist(CudaScope *scope, uint32_t formula, uint32_t loops);
 // The offset of an access in elements; gathered parts included.
 const char *cuda_offset(CudaScope *scope, uint32_t operand, const Index *index);
 const char *cuda_affine(CudaScope *scope, const Affine *affine, bool wide);
+// What guards a load that a `select` may leave unused: a test that its place lies inside; NULL: it does.
+const char *cuda_guard(CudaScope *scope, const Formula *load);
+bool cuda_stays_inside(const CudaScope *scope, const Formula *load);  // the affine part, whatever is gathered
 // p3[...] as a store's left side.
 const char *cuda_element(CudaScope *scope, uint32_t operand, const Index *index);
 // Emits what a store or add stage does.

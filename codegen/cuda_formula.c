@@ -106,14 +106,23 @@ void cuda_write(CudaScope *scope, const Stage *stage, const char *value) {
     cuda_forget(scope, stage->operand);
 }
 
-// What guards a load that a `select` may leave unused: whether its place lies inside.
-static const char *guard(CudaScope *scope, const Formula *load) {
+bool cuda_stays_inside(const CudaScope *scope, const Formula *load) {
+    const Affine *affine = &load->index[0].affine;
+    int64_t low = affine->offset, high = affine->offset, least = scope->low[load->operand];
+    for (int loop = 0; loop < scope->nest->loop_count; loop++) {
+        int64_t last = affine->scale[loop] * (scope->nest->loops[loop].dimension.extent - 1);
+        *(last < 0 ? &low : &high) += last;
+    }
+    return low >= least && high < least + scope->nest->operands[load->operand].extent[0];
+}
+
+const char *cuda_guard(CudaScope *scope, const Formula *load) {
     CudaUnit *unit = scope->unit;
     const NestOperand *operand = &scope->nest->operands[load->operand];
     const char *at = cuda_affine(scope, &load->index[0].affine, true), *text = NULL;
     int64_t low = scope->low[load->operand];
-    if (affine_loops(&load->index[0].affine) || load->index[0].affine.offset < low ||
-        load->index[0].affine.offset >= low + operand->extent[0])
+    if (!access_may_miss(load)) return NULL;
+    if (!cuda_stays_inside(scope, load))
         text = cuda_text(unit, "%s >= %lld && %s < %lld", at, (long long)low, at, (long long)(low + operand->extent[0]));
     for (int d = 1; d < operand->rank; d++) {
         if (load->index[d].gathered == FORMULA_NONE) continue;
@@ -213,7 +222,7 @@ static const char *primitive_text(CudaScope *scope, const Formula *formula) {
 }
 
 static const char *load_text(CudaScope *scope, const Formula *formula) {
-    const char *test = access_may_miss(formula) ? guard(scope, formula) : NULL;
+    const char *test = cuda_guard(scope, formula);
     const char *read = cuda_text(scope->unit, "value_of(%s)", cuda_element(scope, formula->operand, formula->index));
     if (!test) return read;
     return cuda_text(scope->unit, "%s ? %s : (%s)0", test, read, cuda_register_type(formula->element));

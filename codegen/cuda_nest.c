@@ -60,11 +60,17 @@ static void load_packs(CudaScope *scope, CudaScope *element, int first, int coun
     cuda_mark_used(nest, first, count, used);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
-        if (!used[i] || load->kind != FORMULA_LOAD || access_may_miss(load) || scope->value[i]) continue;
+        if (!used[i] || load->kind != FORMULA_LOAD || scope->value[i]) continue;
+        if (access_may_miss(load) && !cuda_stays_inside(scope, load)) continue;
         if (!cuda_is_packed(unit, nest, load->operand, load->index, loop, vector)) continue;
         cuda_note_place(unit, load->place);
+        const char *test = cuda_guard(scope, load), *at = cuda_element(scope, load->operand, load->index);
         int number = unit->variables++;
-        cuda_line(unit, "const auto x%d = load_pack<%d>(&%s);", number, vector, cuda_element(scope, load->operand, load->index));
+        if (test)
+            cuda_line(unit, "const auto x%d = %s ? load_pack<%d>(&%s) : pack<%s, %d>{};", number, test, vector, at,
+                      cuda_memory_type(load->element), vector);
+        else
+            cuda_line(unit, "const auto x%d = load_pack<%d>(&%s);", number, vector, at);
         element->value[i] = cuda_text(unit, "value_of(x%d.at[e])", number);
     }
 }

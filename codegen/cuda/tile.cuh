@@ -12,10 +12,10 @@ enum { TILE_THREADS = 128 };
 // Elements from row to row of a matrix in shared memory with `columns` of T: rows fall into different banks.
 template <class T> struct Lead;
 template <> struct Lead<float> {
-    static constexpr int of(int columns) { return columns | 1; }
+    static __device__ constexpr int of(int columns) { return columns | 1; }
 };
 template <> struct Lead<bf16> {
-    static constexpr int of(int columns) { return (columns + 15) / 16 * 16 + 8; }
+    static __device__ constexpr int of(int columns) { return (columns + 15) / 16 * 16 + 8; }
 };
 
 template <class T, int M, int N> struct Tile;

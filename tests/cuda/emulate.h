@@ -17,7 +17,7 @@
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define SHARED_MEMORY char *shared_memory = emulate_shared
 
 struct dim3 {

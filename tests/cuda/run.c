@@ -1,0 +1,172 @@
+#include "tests/cuda/run.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
+
+struct Emulation {
+    char folder[64];
+    void *library;
+};
+
+// ---- Compiling ----
+
+typedef struct Keys {
+    uint64_t *items;
+    size_t count;
+} Keys;
+
+static bool is_new(Keys *keys, uint64_t key) {
+    for (size_t i = 0; i < keys->count; i++)
+        if (keys->items[i] == key) return false;
+    keys->items = realloc(keys->items, sizeof *keys->items * (keys->count + 1));
+    CHECK(keys->items);
+    keys->items[keys->count++] = key;
+    return true;
+}
+
+static void write_source(FILE *stream, Program *const *programs, size_t count) {
+    Keys keys = {0};
+    fprintf(stream, "#include \"%s/tests/cuda/emulate.h\"\n%s", CHERRY_SOURCE, cuda_prelude());
+    for (size_t p = 0; p < count; p++)
+        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
+            const CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+            if (!kernel->text || !is_new(&keys, kernel->key)) continue;
+            fputs(kernel->text, stream);
+            for (int i = 0; i < kernel->phase_count; i++)
+                if (kernel->phases[i].function) fprintf(stream, "EMULATE_KERNEL(%s)\n", kernel->phases[i].function);
+        }
+    free(keys.items);
+}
+
+Emulation *emulation_create(Program *const *programs, size_t count) {
+    Emulation *emulation = calloc(1, sizeof *emulation);
+    CHECK(emulation);
+    strcpy(emulation->folder, "/tmp/cherry-cuda-XXXXXX");
+    CHECK(mkdtemp(emulation->folder));
+    char path[96], command[512];
+    snprintf(path, sizeof path, "%s/kernels.cc", emulation->folder);
+    FILE *stream = fopen(path, "w");
+    CHECK(stream);
+    write_source(stream, programs, count);
+    fclose(stream);
+    // Addresses are checked where this program checks its own.
+#ifdef __SANITIZE_ADDRESS__
+    const char *sanitize = "-fsanitize=address";
+#else
+    const char *sanitize = "";
+#endif
+    snprintf(command, sizeof command, "%s -std=c++17 -O1 -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o %s/kernels.so %s",
+             CHERRY_CXX, sanitize, emulation->folder, path);
+    if (system(command) == 0) {
+        snprintf(path, sizeof path, "%s/kernels.so", emulation->folder);
+        emulation->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!emulation->library) fprintf(stderr, "%s\n", dlerror());
+    }
+    if (emulation->library) return emulation;
+    fprintf(stderr, "kept: %s\n", emulation->folder);
+    free(emulation);
+    return NULL;
+}
+
+void emulation_destroy(Emulation *emulation) {
+    char path[96];
+    dlclose(emulation->library);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/kernels.%s", emulation->folder, i ? "so" : "cc");
+        unlink(path);
+    }
+    rmdir(emulation->folder);
+    free(emulation);
+}
+
+// ---- Products ----
+
+static double read_element(Element element, const char *base, int64_t at) {
+    if (element == ELEMENT_F32) return ((const float *)base)[at];
+    CHECK(element == ELEMENT_BF16);
+    uint32_t bits = (uint32_t)((const uint16_t *)base)[at] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void write_element(Element element, char *base, int64_t at, double number) {
+    float value = (float)number;
+    if (element == ELEMENT_F32) {
+        ((float *)base)[at] = value;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    ((uint16_t *)base)[at] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static char *place(CudaPlace at, Element element, char *const *operands, char *workspace) {
+    if (at.operand == CUDA_NONE) return NULL;
+    return (at.operand == CUDA_WORKSPACE ? workspace : operands[at.operand]) + at.offset * element_bytes(element);
+}
+
+static void run_product(const CudaProduct *p, char *const *operands, char *workspace) {
+    const char *a = place(p->a, p->element_ab, operands, workspace), *b = place(p->b, p->element_ab, operands, workspace);
+    const char *c = place(p->c, p->element_d, operands, workspace), *bias = place(p->bias, p->element_d, operands, workspace);
+    char *d = place(p->d, p->element_d, operands, workspace);
+    for (int64_t batch = 0; batch < p->batch; batch++)
+        for (int64_t i = 0; i < p->m; i++)
+            for (int64_t j = 0; j < p->n; j++) {
+                double sum = 0;
+                for (int64_t k = 0; k < p->k; k++) {
+                    int64_t at_a = p->turned_a ? k * p->lead_a + i : i * p->lead_a + k;
+                    int64_t at_b = p->turned_b ? j * p->lead_b + k : k * p->lead_b + j;
+                    sum += read_element(p->element_ab, a, batch * p->step_a + at_a) *
+                           read_element(p->element_ab, b, batch * p->step_b + at_b);
+                }
+                sum *= p->alpha;
+                if (c && p->beta != 0) sum += p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
+                if (bias) sum += read_element(p->element_d, bias, j);
+                write_element(p->element_d, d, batch * p->step_d + i * p->lead_d + j, sum);
+            }
+}
+
+// ---- Running ----
+
+void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands) {
+    const CudaKernel *cuda = &kernel->cuda;
+    char *pointers[NEST_OPERAND_MAX + 1], name[160];
+    int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
+    char *workspace = cuda->workspace_bytes ? aligned_alloc(64, (size_t)(cuda->workspace_bytes + 63) & ~(size_t)63) : NULL;
+    if (workspace) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
+    memcpy(pointers, operands, sizeof *pointers * (size_t)count);
+    pointers[count] = workspace;
+    CHECK(cuda->phase_count > 0);
+    for (int i = 0; i < cuda->phase_count; i++) {
+        const CudaPhase *phase = &cuda->phases[i];
+        if (!phase->function) {
+            run_product(&phase->product, operands, workspace);
+            continue;
+        }
+        snprintf(name, sizeof name, "launch_%s", phase->function);
+        void *symbol = dlsym(emulation->library, name);
+        LaunchFunction launch;
+        if (!symbol) INTERNAL_ERROR("no %s", name);
+        memcpy(&launch, &symbol, sizeof launch);
+        CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 && phase->block <= 1024);
+        launch(pointers, phase->grid, phase->block);
+    }
+    free(workspace);
+}
+
+void emulation_run_program(const Emulation *emulation, const Program *program, char *const *buffers) {
+    for (size_t l = 0; l < program->launches.count; l++) {
+        const Launch *launch = &program->launches.items[l];
+        char *operands[NEST_OPERAND_MAX];
+        for (int o = 0; o < launch->operand_count; o++) {
+            const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
+            operands[o] = buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
+        }
+        emulation_run_kernel(emulation, &program->kernels.items[launch->kernel], operands);
+    }
+}

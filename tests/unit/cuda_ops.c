@@ -1,0 +1,180 @@
+// Every op case and every kind of nest as CUDA C on the emulated GPU, against the reference evaluator: with
+// products left to the library, and with generated tiles in their place.
+//   unit_cuda_ops [FILTER]      unit_cuda_ops dot/batched
+#include "cpu_nest_cases.h"
+#include "ir/op.h"
+#include "passes/program_passes.h"
+#include "tests/cuda/run.h"
+#include "tests/op_cases.h"
+
+static const char *filter;
+
+typedef struct Sweep {
+    const OpCase *op_case;  // or
+    const Case *nest_case;
+    Graph *graph;
+    const Nest *nest;
+    Program *program;
+} Sweep;
+
+static double rounded(Element element, double value) {
+    char bytes[8] = {0};
+    element_write(element, bytes, value);
+    return element_read(element, bytes);
+}
+
+// Between row-major doubles of the tensor's own extents and a buffer at capacity.
+static void copy_elements(const Tensor *tensor, const Type *type, char *bytes, bool into) {
+    if (type_count(tensor->type) == 0) return;
+    Odometer odometer;
+    odometer_start(&odometer, tensor->type);
+    do {
+        int64_t offset = 0;
+        for (int d = 0; d < type->rank; d++) offset = offset * type->dimensions[d].extent + odometer.at[d];
+        char *at = bytes + offset * element_bytes(type->element);
+        if (into) element_write(type->element, at, tensor->data[odometer.position]);
+        else tensor->data[odometer.position] = element_read(type->element, at);
+    } while (odometer_next(&odometer));
+}
+
+static void compare_output(const OpCase *op_case, const Tensor *expected, const Tensor *got) {
+    Element element = expected->type->element;
+    double tolerance = element == ELEMENT_BF16 ? 0x1p-6 : element == ELEMENT_F64 ? 1e-12 : 4e-6;
+    for (int64_t i = 0; i < type_count(expected->type); i++) {
+        double a = rounded(element_is_float(element) ? ELEMENT_F32 : element, expected->data[i]), b = got->data[i];
+        if (a == b || (isnan(a) && isnan(b))) continue;
+        double size = fabs(a) > 1 ? fabs(a) : 1;
+        if (!(fabs(expected->data[i] - b) <= tolerance * size))
+            fail_msg("%s/%s: element %lld: expected %.9g, found %.9g", op_name(op_case->op), op_case->name, (long long)i, a, b);
+    }
+}
+
+static void run_op_case(const Emulation *emulation, const Sweep *sweep) {
+    const Graph *graph = sweep->graph;
+    const Program *program = sweep->program;
+    Arena *arena = graph->ir->arena;
+    Tensor *inputs = op_case_inputs(arena, sweep->op_case, graph), *outputs = ARENA_ARRAY(arena, Tensor, graph->outputs.count);
+    for (size_t i = 0; i < graph->inputs.count; i++)
+        for (int64_t j = 0; j < type_count(inputs[i].type); j++)
+            inputs[i].data[j] = rounded(inputs[i].type->element, inputs[i].data[j]);
+    assert_true(evaluate_graph(arena, graph, inputs, outputs));
+    char **buffers = ARENA_ARRAY(arena, char *, program->buffers.count);
+    for (size_t b = 0; b < program->buffers.count; b++) {
+        const Buffer *buffer = &program->buffers.items[b];
+        buffers[b] = aligned_alloc(64, (size_t)(buffer->bytes + 63) & ~(size_t)63);
+        memset(buffers[b], 0x7f, (size_t)buffer->bytes);
+        for (size_t i = 0; buffer->kind == BUFFER_INPUT && i < graph->inputs.count; i++)
+            if (attribute_text(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_name) == buffer->name)
+                copy_elements(&inputs[i], buffer->type, buffers[b], true);
+    }
+    emulation_run_program(emulation, program, buffers);
+    for (size_t b = 0; b < program->buffers.count; b++) {
+        const Buffer *buffer = &program->buffers.items[b];
+        for (size_t i = 0; buffer->kind == BUFFER_OUTPUT && i < graph->outputs.count; i++) {
+            if (graph->outputs.items[i].name != buffer->name) continue;
+            Tensor got = tensor_create(arena, outputs[i].type);
+            copy_elements(&got, buffer->type, buffers[b], false);
+            compare_output(sweep->op_case, &outputs[i], &got);
+        }
+        free(buffers[b]);
+    }
+}
+
+static void run_nest_case(const Emulation *emulation, const Sweep *sweep) {
+    const Nest *nest = sweep->nest;
+    Storage storage[NEST_OPERAND_MAX];
+    double *reference[NEST_OPERAND_MAX];
+    char *operands[NEST_OPERAND_MAX], *copy[NEST_OPERAND_MAX];
+    int bounds_used = 0;
+    for (int i = 0; i < nest->operand_count; i++) {
+        int width = element_bytes(nest->operands[i].element);
+        storage[i] = storage_create(&nest->operands[i], sweep->nest_case, &bounds_used);
+        reference[i] = storage[i].values - storage[i].low;
+        copy[i] = aligned_alloc(64, (size_t)(storage[i].count * width + 63) & ~(size_t)63);
+        memcpy(copy[i], storage[i].bytes, (size_t)(storage[i].count * width));
+        operands[i] = copy[i] - storage[i].low * width;
+    }
+    nest_evaluate(nest, reference);
+    emulation_run_kernel(emulation, &sweep->program->kernels.items[0], operands);
+    for (int i = 0; i < nest->operand_count; i++) {
+        compare_storage(sweep->nest_case, "the emulated GPU", nest, i, &storage[i], copy[i]);
+        free(copy[i]);
+        free(storage[i].bytes);
+        free(storage[i].values);
+    }
+}
+
+static bool is_wanted(const char *family, const char *name) {
+    char whole[160];
+    snprintf(whole, sizeof whole, "%s/%s", family, name);
+    return !filter || strstr(whole, filter);
+}
+
+static size_t collect(Ir *ir, Sweep *sweeps, int *covered) {
+    size_t count = 0;
+    bool seen[OP_COUNT] = {false};
+    for (int i = 0; i < op_case_count; i++) {
+        const OpCase *op_case = &op_cases[i];
+        if (!is_wanted(op_name(op_case->op), op_case->name)) continue;
+        if (!op_table[op_case->op]->lower && op_case->op != OP_input) continue;
+        Sweep sweep = {.op_case = op_case, .graph = op_case_graph(ir, op_case)};
+        if (sweep.graph) sweep.program = lower_graph(sweep.graph, cuda_has_kernel);
+        if (!sweep.program) fail_msg("%s/%s", op_name(op_case->op), op_case->name);
+        sweeps[count++] = sweep;
+        *covered += !seen[op_case->op];
+        seen[op_case->op] = true;
+    }
+    for (size_t i = 0; i < NEST_CASES; i++) {
+        if (!is_wanted("nest", nest_cases[i].name)) continue;
+        Sweep sweep = {.nest_case = &nest_cases[i], .nest = case_nest(ir, &nest_cases[i]), .program = program_create(ir, "test")};
+        program_add_nest(sweep.program, sweep.nest);
+        sweeps[count++] = sweep;
+    }
+    return count;
+}
+
+static void run_sweep(bool no_library) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Sweep *sweeps = ARENA_ARRAY(arena, Sweep, op_case_count + NEST_CASES);
+    int covered = 0, lowered = 0;
+    size_t count = collect(ir, sweeps, &covered), products = 0;
+    Program **programs = ARENA_ARRAY(arena, Program *, count + 1);
+    for (size_t i = 0; i < count; i++) programs[i] = sweeps[i].program;
+    CudaOptions options = {.no_library = no_library};
+    if (!cuda_generate(ir, programs, count, &options)) {
+        diagnostics_print(ir->diagnostics, 0, stderr);
+        fail();
+    }
+    Emulation *emulation = emulation_create(programs, count);
+    assert_non_null(emulation);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < programs[i]->kernels.count; k++)
+            for (int p = 0; p < programs[i]->kernels.items[k].cuda.phase_count; p++)
+                products += !programs[i]->kernels.items[k].cuda.phases[p].function;
+        if (sweeps[i].nest) run_nest_case(emulation, &sweeps[i]);
+        else run_op_case(emulation, &sweeps[i]);
+    }
+    emulation_destroy(emulation);
+    for (int op = 0; op < OP_COUNT; op++) lowered += op_table[op]->lower != NULL || op == OP_input;
+    print_message("%zu cases, %zu products for the library; %d of %d ops that are lowered = %d %%\n", count, products, covered,
+                  lowered, covered * 100 / lowered);
+    if (!filter) assert_int_equal(covered, lowered);
+    arena_destroy(arena);
+}
+
+static void with_library(void **state) {
+    (void)state;
+    run_sweep(false);
+}
+
+static void with_tiles(void **state) {
+    (void)state;
+    run_sweep(true);
+}
+
+int main(int argc, char **argv) {
+    filter = argc > 1 ? argv[1] : NULL;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(with_library), cmocka_unit_test(with_tiles)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
