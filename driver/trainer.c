@@ -101,16 +101,23 @@ static bool open_run(Trainer *trainer) {
 
 // ---- One step ----
 
-// The scalars that the objective gives beside the loss.
-static void find_metrics(Trainer *trainer) {
+// The scalars that the objective gives beside the loss. A line of metrics.jsonl has one value of a name.
+static bool find_metrics(Trainer *trainer) {
+    static const char *const taken[] = {"step",       "rate",             "gradient_norm",     "tokens_per_second",
+                                        "valid_loss", "valid_supervised", "valid_unsupervised"};
     const Graph *graph = module_find_graph(trainer->runner->module, "loss");
     size_t room = sizeof trainer->objective / sizeof *trainer->objective;
     for (size_t i = 0; i < graph->outputs.count && trainer->objective_count < room; i++) {
         const Output *output = &graph->outputs.items[i];
         const Type *type = graph_type(graph, output->value);
         if (type->rank > 0 || type->element != ELEMENT_F32 || strcmp(output->name, "loss") == 0) continue;
+        for (size_t j = 0; j < sizeof taken / sizeof *taken; j++)
+            if (strcmp(output->name, taken[j]) == 0)
+                return report_error(graph->ir->diagnostics, graph_node(graph, output->value.node)->place, "E0916",
+                                    "a metric of the objective is called '%s', as one of every run", taken[j]);
         trainer->objective[trainer->objective_count++].name = output->name;
     }
+    return true;
 }
 
 // The mean loss of the step's micro-batches, and means of its metrics; gradients accumulate in the state.
@@ -286,8 +293,7 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .last_valid = {.loss = NAN}};
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
-    find_metrics(&trainer);
-    bool good = open_run(&trainer) && loop(&trainer);
+    bool good = find_metrics(&trainer) && open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
     return good;
 }
