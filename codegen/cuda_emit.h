@@ -56,6 +56,7 @@ typedef struct CudaScope {
     const char **value;         // per formula: an expression; NULL: not known here
     const char *loop[LOOP_MAX];     // index of a loop that runs; NULL: it does not
     const char *stage[STAGE_LIMIT];  // results of reductions
+    uint32_t varying;  // stages whose results differ from element to element of a pack
     struct CudaScope *parent;
 } CudaScope;
 

@@ -262,9 +262,9 @@ const char *cuda_formula(CudaScope *scope, uint32_t id) {
 void cuda_hoist(CudaScope *scope, uint32_t id, uint32_t loops) {
     const Formula *formula = &scope->nest->formulas.items[id];
     if (scope->value[id] || formula->kind == FORMULA_CONSTANT || formula->kind == FORMULA_LOOP) return;
-    if (!(scope->analysis->loops[id] & loops)) {
-        bool small = formula->kind == FORMULA_STAGE;
-        if (!small) cuda_formula(scope, id);
+    if (formula->kind == FORMULA_STAGE) return;
+    if (!(scope->analysis->loops[id] & loops) && !(scope->analysis->stages[id] & scope->varying)) {
+        cuda_formula(scope, id);
         return;
     }
     if (formula->kind == FORMULA_PRIMITIVE)

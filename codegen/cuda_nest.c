@@ -270,6 +270,7 @@ static void emit_epilogue(const Emit *emit) {
     if (plan->vector > 1) {
         cuda_line(unit, "const auto s0 = load_pack<%d>((const float *)workspace + point);", plan->vector);
         emit->scope->stage[0] = cuda_text(unit, "%s(s0.at[e])", round);
+        emit->scope->varying = 1;
         emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1], plan->vector);
         return;
     }
