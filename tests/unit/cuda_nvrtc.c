@@ -1,0 +1,102 @@
+// What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more registers
+// than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "codegen/cuda.h"
+#include "driver/compile.h"
+#include "driver/setup.h"
+
+enum { REGISTER_LIMIT = 168 };  // of one thread: three blocks of 128 on a multiprocessor
+
+static bool have_nvrtc(Ir *ir) {
+    const char *why = NULL, *version = cuda_compiler_version(ir, &why);
+    if (version) print_message("NVRTC %s\n", version);
+    else print_message("skipped: %s\n", why);
+    return version != NULL;
+}
+
+// `setting`: one --set of the model's own sizes, so that kernels are those of a real run.
+static Program *compile_model(Ir *ir, const char *file, const char *setting, Entry entry) {
+    FrontendOptions options = {.settings = &setting, .setting_count = 1};
+    Module *module = derive_module(ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
+    CompileOptions compile = {.chunk = 64, .context = 256, .sequences = 1, .cuda = true};
+    Compilation *compilation = module ? compile_programs(ir, module, 1u << entry, &compile) : NULL;
+    diagnostics_print(ir->diagnostics, 0, stderr);
+    assert_non_null(compilation);
+    return compilation->programs[entry];
+}
+
+static void check_architecture(const char *architecture, const char *file, const char *setting, Entry entry) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Program *program = compile_model(ir, file, setting, entry);
+    CudaOptions options = {.architecture = architecture};
+    CudaStatistics statistics;
+    bool ok = cuda_compile(ir, &program, 1, &options, &statistics);
+    diagnostics_print(ir->diagnostics, 0, stderr);
+    assert_true(ok);
+    print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture, file, entry_name(entry),
+                  statistics.kernels, statistics.distinct, statistics.products, statistics.most_registers);
+    for (size_t k = 0; k < program->kernels.count; k++) {
+        const Kernel *kernel = &program->kernels.items[k];
+        if (!kernel->cuda.text) continue;
+        assert_true(kernel->cuda.image_bytes > 0 && kernel->cuda.registers > 0);
+        if (kernel->cuda.spill_bytes > 0 || kernel->cuda.registers > REGISTER_LIMIT)
+            fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers, kernel->cuda.spill_bytes);
+    }
+    arena_destroy(arena);
+}
+
+static void kernels_fit(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    bool have = have_nvrtc(ir_create(arena));
+    arena_destroy(arena);
+    if (!have) skip();
+    check_architecture("sm_90", "gpt2", "layers=2", ENTRY_ACCUMULATE);
+    check_architecture("sm_80", "llama", "layers=1", ENTRY_ACCUMULATE);
+    check_architecture("sm_120", "nano", "layers=1", ENTRY_ACCUMULATE);
+    check_architecture("sm_90", "nano", "layers=1", ENTRY_UPDATE);
+    check_architecture("sm_90", "nano", "layers=1", ENTRY_DECODE);
+}
+
+// The second compile finds everything on disk; what is damaged there is compiled again.
+static void cache_serves(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    char folder[] = "/tmp/cherry-cubin-XXXXXX";
+    if (!have_nvrtc(ir)) {
+        arena_destroy(arena);
+        skip();
+    }
+    assert_non_null(mkdtemp(folder));
+    Program *program = compile_model(ir, "mlp", "batch=8", ENTRY_EVALUATE);
+    CudaOptions options = {.cache = true, .cache_folder = folder, .threads = 1};
+    CudaStatistics first, second;
+    assert_true(cuda_compile(ir, &program, 1, &options, &first));
+    assert_int_equal(first.cached, 0);
+    assert_true(cuda_compile(ir, &program, 1, &options, &second));
+    assert_int_equal(second.cached, second.distinct);
+    assert_int_equal(second.most_registers, first.most_registers);
+    char command[128];
+    snprintf(command, sizeof command, "for f in %s/*; do echo x >> $f; done", folder);
+    assert_int_equal(system(command), 0);
+    assert_true(cuda_compile(ir, &program, 1, &options, &second));
+    assert_int_equal(second.cached, 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+    arena_destroy(arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_fit), cmocka_unit_test(cache_serves)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
