@@ -9,6 +9,43 @@
 
 static const char *filter;
 
+// Products of bf16: tensor cores, the library's forms, and what only tiles can do.
+#define HALF_OPERANDS "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
+#define HALF_SUM "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n"
+static const Case half_cases[] = {
+    {.name = "plain", .tolerance = 1e-5, .text =
+     "nest half_plain {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+     "  operand 2: write f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "turned", .tolerance = 1e-5, .text =
+     "nest half_turned {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+     "  operand 0: read bf16 [70:1, 50:70]\n  operand 1: read bf16 [50:1, 37:50]\n"
+     "  operand 2: update f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: add @2[m, n] { mul(stage 0, 0.5:f32) }\n}\n"},
+    {.name = "bias and residual", .tolerance = 0x1p-7, .text =
+     "nest half_bias {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+     "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 [70:37, 37:1]\n" HALF_SUM
+     "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    {.name = "epilogue", .tolerance = 0x1p-7, .text =
+     "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
+     "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:36, 36:1]\n"
+     "  operand 2: write bf16 [70:36, 36:1]\n  operand 3: write f32 [70:36, 36:1]\n" HALF_SUM
+     "  stage 1: store @3[m, n] { stage 0 }\n  stage 2: store @2[m, n] { cast bf16(tanh(stage 0)) }\n}\n"},
+    {.name = "batch", .tolerance = 1e-5, .text =
+     "nest half_batch {\n  outer b=3, m=9, n=37\n  inner k=50\n  parallel b, m, n\n"
+     "  operand 0: read bf16 [3:450, 9:50, 50:1]\n  operand 1: read bf16 [3:1850, 50:37, 37:1]\n"
+     "  operand 2: write f32 [3:333, 9:37, 37:1]\n"
+     "  stage 0: sum over k { mul(cast f32(@0[b, m, k]), cast f32(@1[b, k, n])) }\n  stage 1: store @2[b, m, n] { stage 0 }\n}\n"},
+    {.name = "bounded", .bounds = {67, 41}, .tolerance = 1e-5, .text =
+     "nest half_bounded {\n  outer m<=130:rows@3, n=37\n  inner k<=50:depth@4\n  parallel m, n\n"
+     "  operand 0: read bf16 [130:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
+     "  operand 2: write f32 [130:37, 37:1]\n  operand 3: read i64 []\n  operand 4: read i64 []\n" HALF_SUM
+     "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "rounded weights", .tolerance = 1e-5, .text =
+     "nest half_mixed {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+     "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read f32 [50:37, 37:1]\n  operand 2: write f32 [70:37, 37:1]\n"
+     "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+};
+enum { HALF_CASES = sizeof half_cases / sizeof *half_cases };
+
 typedef struct Sweep {
     const OpCase *op_case;  // or
     const Case *nest_case;
@@ -124,9 +161,10 @@ static size_t collect(Ir *ir, Sweep *sweeps, int *covered) {
         *covered += !seen[op_case->op];
         seen[op_case->op] = true;
     }
-    for (size_t i = 0; i < NEST_CASES; i++) {
-        if (!is_wanted("nest", nest_cases[i].name)) continue;
-        Sweep sweep = {.nest_case = &nest_cases[i], .nest = case_nest(ir, &nest_cases[i]), .program = program_create(ir, "test")};
+    for (size_t i = 0; i < NEST_CASES + HALF_CASES; i++) {
+        const Case *test = i < NEST_CASES ? &nest_cases[i] : &half_cases[i - NEST_CASES];
+        if (!is_wanted(i < NEST_CASES ? "nest" : "half", test->name)) continue;
+        Sweep sweep = {.nest_case = test, .nest = case_nest(ir, test), .program = program_create(ir, "test")};
         program_add_nest(sweep.program, sweep.nest);
         sweeps[count++] = sweep;
     }
@@ -136,7 +174,7 @@ static size_t collect(Ir *ir, Sweep *sweeps, int *covered) {
 static void run_sweep(bool no_library) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
-    Sweep *sweeps = ARENA_ARRAY(arena, Sweep, op_case_count + NEST_CASES);
+    Sweep *sweeps = ARENA_ARRAY(arena, Sweep, op_case_count + NEST_CASES + HALF_CASES);
     int covered = 0, lowered = 0;
     size_t count = collect(ir, sweeps, &covered), products = 0;
     Program **programs = ARENA_ARRAY(arena, Program *, count + 1);
