@@ -125,6 +125,38 @@ static void check_subject(const Subject *subject, Element element) {
     arena_destroy(arena);
 }
 
+// At the sizes of real models, in bf16: registers enough for every tile.
+static void fits_registers(void **state) {
+    (void)state;
+    static const char *const keys[] = {"key=64", "key=128"};
+    for (int i = 0; i < 2; i++) {
+        Arena *arena = arena_create();
+        Ir *ir = ir_create(arena);
+        const char *why = NULL;
+        if (!cuda_compiler_version(ir, &why)) {
+            print_message("skipped: %s\n", why);
+            arena_destroy(arena);
+            skip();
+        }
+        const char *settings[] = {"layers=1", "time=2048", keys[i]};
+        FrontendOptions options = {.settings = settings, .setting_count = 3};
+        Module *module = derive_module(ir, frontend_load(ir, CHERRY_SOURCE "/models/nano.cherry", &options));
+        CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = true};
+        Compilation *compilation = module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
+        assert_non_null(compilation);
+        const Program *whole = compilation->programs[ENTRY_ACCUMULATE];
+        Program *device[] = {program_of(ir, find_kernel(whole, "attention"), ELEMENT_BF16),
+                             program_of(ir, find_kernel(whole, "attention_gradient"), ELEMENT_BF16)};
+        assert_true(cuda_compile(ir, device, 2, &(CudaOptions){.architecture = "sm_90"}, NULL));
+        for (int d = 0; d < 2; d++) {
+            const CudaKernel *kernel = &device[d]->kernels.items[0].cuda;
+            print_message("%s of bf16, %s: %d registers, %d bytes spilled\n", device[d]->name, keys[i], kernel->registers, kernel->spill_bytes);
+            assert_int_equal(kernel->spill_bytes, 0);
+        }
+        arena_destroy(arena);
+    }
+}
+
 static void in_f32(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) check_subject(&subjects[i], ELEMENT_F32);
@@ -136,6 +168,6 @@ static void in_bf16(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16), cmocka_unit_test(fits_registers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
