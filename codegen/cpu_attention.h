@@ -3,10 +3,10 @@
 //   q[shared.., time, group.., key]   k[shared.., past, key]   v[shared.., past, feature..]
 //   o[shared.., time, group.., feature..]   lse[shared.., time, group..]   positions[time]
 //
-// in any order of dimensions and with any strides. Blocks of queries stand in vector lanes, keys and
-// features in rows of tiles (cpu_contract.h): scores are [key][query], so that the softmax of a query runs
-// down one lane, and one query's numbers never depend on what stands in other lanes. Blocks of keys start
-// at absolute multiples of a fixed size: a query has the same bits alone and in a block.
+// in any order of dimensions and with any strides. Queries stand in the lanes of scores, [key][query], so that
+// the softmax of a query runs down one lane and never depends on what stands in other lanes; every other product
+// takes scores as they lie and has features in its lanes, so that nothing but queries is ever transposed.
+// Blocks of keys start at absolute multiples of a fixed size: a query has the same bits alone and in a block.
 #ifndef CHERRY_CODEGEN_CPU_ATTENTION_H
 #define CHERRY_CODEGEN_CPU_ATTENTION_H
 
@@ -30,15 +30,19 @@ typedef struct CpuAttention {
     int64_t shared[RANK_MAX], group[RANK_MAX];
     uint32_t shared_bound[RANK_MAX], group_bound[RANK_MAX];
     AttentionSide side[ATTENTION_OPERANDS];  // by operand
-    int rows;                   // of tiles: keys or features
+    int rows;                   // of tiles: keys
     int vectors;                // of queries side by side
     int64_t lanes, queries;     // of a vector; of a block: lanes * vectors
+    int query_rows;             // of tiles that have queries for rows; divides `queries`
     int64_t key_block;          // keys whose scores stand at once: a multiple of rows
-    int64_t padded_past, padded_features, padded_keys;  // multiples of rows
+    int64_t padded_past;        // a multiple of rows
+    int64_t key_columns, feature_columns;  // keys and features, rounded up to lanes
     int64_t units, group_total; // products of the shared and of the group dimensions
 } CpuAttention;
 
 static const double ATTENTION_HIDDEN = -1e30;  // score of a masked key: its weight underflows to 0
+static const double ATTENTION_LEAST = -1e20;   // the running maximum before the first key
+static const double ATTENTION_ABSENT = 1e30;   // log-sum of a lane without a query: all its weights are 0
 
 // `regular`: inputs that are not extents. False after cpu_fail.
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan);
@@ -73,26 +77,46 @@ void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLV
 void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride, int64_t width,
                         LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
                         LLVMValueRef panel_size);
-// Multiplies `count` (a multiple of lanes) floats at `at`.
-void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor);
 // Whether some pair of a query at [first, last] and a key of [begin, end) may be masked; NULL: never.
 LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                                   LLVMValueRef begin, LLVMValueRef end);
-// Writes matrix from[column * from_stride + row], row < rows, column < columns, to to[row * row_stride +
-// column * column_stride] of any element. `turned` is scratch for rows x columns rounded up to 8.
-void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
-                         LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
-                         LLVMValueRef turned);
-// The same out of from[row * from_stride + column].
-void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
-                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
-                              int64_t columns);
+// Writes from[row][column], rows of from_stride floats, times factors[row * factor_stride] to
+// to[row * row_stride + column * column_stride] of any element.
+typedef struct AttentionWrite {
+    Element element;
+    int64_t row_stride, column_stride, from_stride, columns, factor_stride;
+} AttentionWrite;
+void cpu_attention_write(CpuUnit *unit, AttentionWrite write, LLVMValueRef to, LLVMValueRef from, LLVMValueRef rows,
+                         LLVMValueRef factors);
 // Sets `count` (a multiple of lanes) floats to 0.
 void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count);
 // Masks scores[key - key0][query], rows of plan->queries floats, of keys [key0, key0 + rows) where `partly` holds.
 void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef key0, LLVMValueRef rows,
                         LLVMValueRef partly);
+// Sets scores[row], rows of plan->queries floats, of rows [rows, rows rounded up to plan->rows) to `value`.
+void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows, double value);
 // Takes room for `floats` and one vector behind them off the scratch.
 LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats);
+
+// ---- Products: cpu_attention_tile.c ----
+
+typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } AttentionStart;
+
+// c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step + column],
+// in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats.
+typedef struct AttentionProduct {
+    int rows;                         // of a tile
+    int64_t a_row, a_step, b_step, c_row;
+    int64_t steps;                    // where their number is constant, else 0
+    AttentionStart start;
+} AttentionProduct;
+
+typedef struct AttentionMatrices {
+    LLVMValueRef a, b, c, factors;    // factors: NULL unless the start fades
+    LLVMValueRef row0, rows;          // rows [row0, rows), rounded up to those of a tile; row0 a multiple of them
+    int64_t columns;                  // a multiple of lanes
+    LLVMValueRef steps;               // NULL where constant
+} AttentionMatrices;
+void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices);
 
 #endif

@@ -81,14 +81,16 @@ static void add_dimension(const CpuAttention *plan, int regular, const Dimension
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 static void choose_sizes(const CpuTarget *target, CpuAttention *plan) {
-    plan->rows = cpu_tile_shape(target).rows;
+    bool many = target->registers >= 32;
+    plan->rows = many ? 8 : 4;
     plan->lanes = target->lanes;
-    plan->vectors = plan->time > target->lanes ? 2 : 1;
+    plan->vectors = plan->time <= target->lanes ? 1 : many ? 2 : 3;
     plan->queries = plan->lanes * plan->vectors;
-    plan->key_block = 64 / plan->rows * plan->rows;
+    plan->query_rows = plan->queries % plan->rows ? (int)plan->queries : plan->rows;
+    plan->key_block = 64;
     plan->padded_past = round_up(plan->past, plan->rows);
-    plan->padded_features = round_up(plan->features, plan->rows);
-    plan->padded_keys = round_up(plan->keys, plan->rows);
+    plan->key_columns = round_up(plan->keys, plan->lanes);
+    plan->feature_columns = round_up(plan->features, plan->lanes);
 }
 
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {

@@ -145,31 +145,23 @@ void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, i
     cpu_helper_call(unit, cpu_pack_function(unit, kind, element, (int)width), arguments, 9);
 }
 
-void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor) {
-    int lanes = unit->target->lanes;
-    CpuLoop loop;
-    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
-    LLVMValueRef place = cpu_at(unit, at, ELEMENT_F32, loop.index);
-    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, place, lanes, NULL);
-    value = LLVMBuildFMul(unit->builder, value, cpu_number_like(value, factor), "");
-    cpu_store(unit, ELEMENT_F32, place, value, NULL);
-    cpu_loop_end(unit, &loop, NULL);
-}
-
-// void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride): copies rows of
-// floats to any element; with `unit_columns` as vectors.
+// void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride, factors,
+// i64 factor_stride); with `unit_columns` as vectors.
 static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_columns) {
-    LLVMTypeRef i64 = unit->i64, parameters[] = {unit->pointer, unit->pointer, i64, i64, i64, i64, i64};
+    LLVMTypeRef i64 = unit->i64, pointer = unit->pointer, parameters[] = {pointer, pointer, i64, i64, i64,
+                                                                          i64,     i64,     pointer, i64};
     const char *name = arena_format(unit->arena, "cherry_write_%s_%d", element_name(element), unit_columns);
-    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 7, false));
+    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 9, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, columns = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
-    LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1)};
+    LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1), LLVMGetParam(f, 7)};
     int lanes = unit_columns ? unit->target->lanes : 1;
     CpuLoop row, column;
-    cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 2);
+    cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 3);
+    LLVMValueRef factor = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, row.carried[2], 1, NULL), lanes);
     cpu_loop_begin(unit, &column, zero, columns, lanes, NULL, 0);
     LLVMValueRef value = cpu_load(unit, ELEMENT_F32, cpu_at(unit, row.carried[1], ELEMENT_F32, column.index), lanes, NULL);
+    value = LLVMBuildFMul(unit->builder, value, factor, "");
     if (element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
     LLVMValueRef at = unit_columns ? column.index : LLVMBuildMul(unit->builder, column.index, LLVMGetParam(f, 5), "");
     LLVMValueRef left = LLVMBuildSub(unit->builder, columns, column.index, "");
@@ -177,27 +169,19 @@ static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_col
               unit_columns ? cpu_mask(unit, lanes, left) : NULL);
     cpu_loop_end(unit, &column, NULL);
     LLVMValueRef next[] = {cpu_at(unit, row.carried[0], element, LLVMGetParam(f, 4)),
-                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6))};
+                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6)),
+                           cpu_at(unit, row.carried[2], ELEMENT_F32, LLVMGetParam(f, 8))};
     cpu_loop_end(unit, &row, next);
     cpu_helper_end(unit, &helper);
     return f;
 }
 
-void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
-                         LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
-                         LLVMValueRef turned) {
-    int64_t width = (columns + 7) & ~(int64_t)7;
-    cpu_attention_pack(unit, ELEMENT_F32, from_stride, 1, width, turned, from, cpu_i64(unit, width), rows,
-                       cpu_i64(unit, 0));
-    cpu_attention_write_rows(unit, element, to, row_stride, column_stride, turned, width, rows, columns);
-}
-
-void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
-                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
-                              int64_t columns) {
-    LLVMValueRef arguments[] = {to, from, rows, cpu_i64(unit, columns), cpu_i64(unit, row_stride),
-                                cpu_i64(unit, column_stride), cpu_i64(unit, from_stride)};
-    cpu_helper_call(unit, write_function(unit, element, column_stride == 1), arguments, 7);
+void cpu_attention_write(CpuUnit *unit, AttentionWrite write, LLVMValueRef to, LLVMValueRef from, LLVMValueRef rows,
+                         LLVMValueRef factors) {
+    LLVMValueRef arguments[] = {to, from, rows, cpu_i64(unit, write.columns), cpu_i64(unit, write.row_stride),
+                                cpu_i64(unit, write.column_stride), cpu_i64(unit, write.from_stride), factors,
+                                cpu_i64(unit, write.factor_stride)};
+    cpu_helper_call(unit, write_function(unit, write.element, write.column_stride == 1), arguments, 9);
 }
 
 void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count) {
@@ -206,6 +190,20 @@ void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count) {
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, at, ELEMENT_F32, loop.index), cpu_number(unit, ELEMENT_F32, 0, lanes), NULL);
     cpu_loop_end(unit, &loop, NULL);
+}
+
+void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows, double value) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    CpuLoop keys;
+    LLVMValueRef up = multiply(unit, cpu_blocks(unit, rows, cpu_i64(unit, plan->rows)), plan->rows);
+    cpu_loop_begin(unit, &keys, rows, up, 1, NULL, 0);
+    for (int v = 0; v < plan->vectors; v++) {
+        LLVMValueRef at = add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+        cpu_store(unit, ELEMENT_F32, cpu_at(unit, scores, ELEMENT_F32, at),
+                  cpu_number(unit, ELEMENT_F32, value, (int)plan->lanes), NULL);
+    }
+    cpu_loop_end(unit, &keys, NULL);
 }
 
 LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats) {
