@@ -53,17 +53,6 @@ static void store_vector(const Forward *f, LLVMValueRef at, LLVMValueRef value) 
 
 static double score_scale(const CpuAttention *plan) { return plan->scale * M_LOG2E; }
 
-// Keys [first_key, last_key) of an operand, at their absolute rows.
-static void copy_rows(const Forward *f, int operand, int64_t column_stride, int64_t count, int64_t columns, LLVMValueRef to) {
-    CpuUnit *unit = f->task.unit;
-    const AttentionSide *side = &f->task.plan->side[operand];
-    LLVMValueRef first = f->task.first_key, rows = subtract(unit, f->task.last_key, first);
-    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, operand), side->element, scaled(unit, first, side->past));
-    cpu_attention_pack(unit, side->element, column_stride, side->past, columns,
-                       cpu_at(unit, to, ELEMENT_F32, scaled(unit, first, columns)), from, cpu_i64(unit, count), rows,
-                       cpu_i64(unit, 0));
-}
-
 // scores[0, rows) = keys [key0, key0 + rows) times the queries.
 static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
@@ -72,7 +61,7 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
                                 .c_row = plan->queries, .steps = plan->keys};
     AttentionMatrices matrices = {.a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
                                   .b = f->queries, .c = f->scores, .row0 = cpu_i64(unit, 0), .rows = rows,
-                                  .columns = plan->queries};
+                                  .columns = plan->queries, .task = &f->task};
     cpu_attention_multiply(unit, &product, &matrices);
 }
 
@@ -178,7 +167,20 @@ static void emit_results(const Forward *f, LLVMValueRef query0, LLVMValueRef val
     cpu_attention_write(unit, write, cpu_at(unit, to, o->element, scaled(unit, query0, o->time)), f->result, valid, f->inverse);
 }
 
-static void emit_query_block(Forward *f, LLVMValueRef query0) {
+// `over`: the block is the last of the task; else `following` is the first query of the next one.
+static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef over, LLVMValueRef following, LLVMValueRef end) {
+    const CpuAttention *plan = f->task.plan;
+    const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V], *o = &plan->side[f->output];
+    AttentionNext next = {.task = next_task, .over = over};
+    cpu_attention_next(&f->task);
+    cpu_attention_stream(&f->task, next, Q, q->time, q->key, plan->keys, following, false);
+    cpu_attention_stream(&f->task, next, K, k->past, k->key, plan->keys, end, false);
+    cpu_attention_stream(&f->task, next, V, v->past, v->feature, plan->features, end, false);
+    cpu_attention_stream(&f->task, next, f->output, o->time, o->feature, plan->features, following, true);
+}
+
+static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTask *next, LLVMValueRef over,
+                             LLVMValueRef following) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *q = &plan->side[Q];
@@ -193,6 +195,8 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     LLVMValueRef first = cpu_attention_position(&f->task, query0);
     LLVMValueRef last = cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
+    cpu_attention_copy(&f->task, end, f->keys, f->values);
+    look_ahead(f, next, over, following, end);
     LLVMValueRef state[2 * VECTORS_MAX];
     for (int v = 0; v < plan->vectors; v++) {
         state[v] = cpu_number(unit, ELEMENT_F32, ATTENTION_LEAST, (int)plan->lanes);
@@ -222,6 +226,13 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     emit_results(f, query0, valid, &running);
 }
 
+// There and back, so that the shares of a causal triangle are even.
+static LLVMValueRef block_of_round(CpuUnit *unit, LLVMValueRef round, LLVMValueRef share, int64_t shares) {
+    LLVMValueRef back = LLVMBuildTrunc(unit->builder, round, unit->i1, "");
+    LLVMValueRef place = cpu_select(unit, back, subtract(unit, cpu_i64(unit, shares - 1), share), share);
+    return add(unit, scaled(unit, round, shares), place);
+}
+
 // Task number: shared indices, then the share of the query blocks.
 static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValueRef packed) {
     CpuUnit *unit = f->task.unit;
@@ -232,16 +243,18 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     LLVMValueRef inside = cpu_attention_split(&f->task, unit_number, plan->shared, plan->shared_bound, plan->shared_count,
                                               f->task.shared);
     inside = LLVMBuildAnd(unit->builder, inside, LLVMBuildICmp(unit->builder, LLVMIntSGT, f->task.time, cpu_i64(unit, 0), ""), "");
+    AttentionTask next = f->task;
+    LLVMValueRef next_unit = LLVMBuildUDiv(unit->builder, add(unit, number, one), cpu_i64(unit, shares), "");
+    cpu_attention_split(&next, next_unit, plan->shared, plan->shared_bound, plan->shared_count, next.shared);
     CpuIf exists, fresh;
     cpu_if_begin(unit, &exists, inside);
-    for (int i = 0; i < plan->group_count; i++) f->task.group[i] = cpu_i64(unit, 0);
+    for (int i = 0; i < plan->group_count; i++) f->task.group[i] = next.group[i] = cpu_i64(unit, 0);
     LLVMValueRef last_query = subtract(unit, f->task.time, one);
     cpu_attention_range(&f->task, cpu_attention_position(&f->task, cpu_i64(unit, 0)),
                         cpu_attention_position(&f->task, last_query), &f->task.first_key, &f->task.last_key);
     LLVMValueRef before = LLVMBuildLoad2(unit->builder, unit->i64, packed, "");
     cpu_if_begin(unit, &fresh, LLVMBuildICmp(unit->builder, LLVMIntNE, before, unit_number, ""));
-    copy_rows(f, K, plan->side[K].key, plan->keys, plan->key_columns, f->keys);
-    copy_rows(f, V, plan->side[V].feature, plan->features, plan->feature_columns, f->values);
+    LLVMBuildStore(unit->builder, f->task.first_key, f->task.copied);
     LLVMBuildStore(unit->builder, unit_number, packed);
     cpu_if_end(unit, &fresh);
     CpuLoop groups, rounds;
@@ -249,13 +262,11 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     inside = cpu_attention_split(&f->task, groups.index, plan->group, plan->group_bound, plan->group_count, f->task.group);
     CpuIf group, block;
     cpu_if_begin(unit, &group, inside);
-    // There and back, so that the shares of a causal triangle are even.
     cpu_loop_begin(unit, &rounds, cpu_i64(unit, 0), cpu_i64(unit, (blocks + shares - 1) / shares), 1, NULL, 0);
-    LLVMValueRef back = LLVMBuildTrunc(unit->builder, rounds.index, unit->i1, "");
-    LLVMValueRef place = cpu_select(unit, back, subtract(unit, cpu_i64(unit, shares - 1), share), share);
-    LLVMValueRef query0 = scaled(unit, add(unit, scaled(unit, rounds.index, shares), place), plan->queries);
+    LLVMValueRef query0 = scaled(unit, block_of_round(unit, rounds.index, share, shares), plan->queries);
+    LLVMValueRef following = scaled(unit, block_of_round(unit, add(unit, rounds.index, one), share, shares), plan->queries);
     cpu_if_begin(unit, &block, LLVMBuildICmp(unit->builder, LLVMIntSLT, query0, f->task.time, ""));
-    emit_query_block(f, query0);
+    emit_query_block(f, query0, &next, LLVMBuildICmp(unit->builder, LLVMIntSGE, following, f->task.time, ""), following);
     cpu_if_end(unit, &block);
     cpu_loop_end(unit, &rounds, NULL);
     cpu_if_end(unit, &group);
@@ -284,6 +295,8 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     f.task.positions = cpu_attention_take(unit, body->scratch, &used, plan.queries);
     f.task.time = cpu_attention_extent(&f.task, plan.time, plan.time_bound);
     f.task.past = cpu_attention_extent(&f.task, plan.past, plan.past_bound);
+    f.task.copied = cpu_stack_slot(body, unit->i64);
+    f.task.brought = cpu_stack_slot(body, unit->i64);
     LLVMValueRef packed = cpu_stack_slot(body, unit->i64);
     LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed);
     CpuLoop tasks;

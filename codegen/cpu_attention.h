@@ -49,6 +49,14 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
 
 // ---- Emission in a task ----
 
+enum { ATTENTION_STREAMS = 8 };
+
+typedef struct AttentionStream {  // rows of memory that the next block of queries will want
+    LLVMValueRef at;
+    int64_t row_bytes, bytes;     // from row to row; of a row
+    bool write;
+} AttentionStream;
+
 typedef struct AttentionTask {
     CpuUnit *unit;
     CpuBody *body;
@@ -57,6 +65,10 @@ typedef struct AttentionTask {
     LLVMValueRef time, past;                         // extents at run time
     LLVMValueRef first_key, last_key;                // keys [first, last) that some query sees; first: of a block
     LLVMValueRef positions;                          // i32 of the block's queries in scratch, -1 beyond them
+    LLVMValueRef copied;                             // slot: keys [first_key, copied) stand in scratch
+    LLVMValueRef brought;                            // slot: rows of all streams asked for
+    AttentionStream streams[ATTENTION_STREAMS];
+    int stream_count;
 } AttentionTask;
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound);
@@ -70,8 +82,22 @@ LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef inde
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
 void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last, LLVMValueRef *begin,
                          LLVMValueRef *end);
+// Copies rows [task->copied, end) of K and V, padded to columns, to their absolute rows in scratch.
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
 // Copies the positions of queries [query0, query0 + valid) to task->positions.
 void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
+
+// ---- Bringing nearer what comes next, while tiles are computed ----
+
+typedef struct AttentionNext {
+    const AttentionTask *task;  // the next one, at its indices
+    LLVMValueRef over;          // i1: the block is the last of this task
+} AttentionNext;
+void cpu_attention_next(AttentionTask *task);  // forgets the streams
+// Adds rows of an operand, `count` elements each, from row `row` of this task on, or from row 0 of the next one.
+void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, int64_t row_stride,
+                          int64_t column_stride, int64_t count, LLVMValueRef row, bool write);
+void cpu_attention_bring(const AttentionTask *task);  // asks for some more rows of all streams
 
 // Packs into panels `width` wide: columns `column_stride` apart, k steps `k_stride` apart (see cpu_contract.h).
 void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride, int64_t width,
@@ -116,6 +142,7 @@ typedef struct AttentionMatrices {
     LLVMValueRef row0, rows;          // rows [row0, rows), rounded up to those of a tile; row0 a multiple of them
     int64_t columns;                  // a multiple of lanes
     LLVMValueRef steps;               // NULL where constant
+    const AttentionTask *task;        // whose streams are brought nearer with every row of tiles, or NULL
 } AttentionMatrices;
 void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices);
 

@@ -58,19 +58,6 @@ static void copy_rows(const Backward *g, int operand, int64_t row_stride, int64_
                        operand_at(g, operand, first, row_stride), cpu_i64(unit, existing), count, cpu_i64(unit, 0));
 }
 
-static void pack_task(const Backward *g) {
-    CpuUnit *unit = g->task.unit;
-    const CpuAttention *plan = g->task.plan;
-    const AttentionSide *k = &plan->side[K], *v = &plan->side[V];
-    LLVMValueRef first = g->task.first_key, count = subtract(unit, g->task.last_key, first);
-    copy_rows(g, K, k->past, k->key, first, count, plan->keys, plan->key_columns,
-              floats_at(unit, g->keys, scaled(unit, first, plan->key_columns)));
-    copy_rows(g, V, v->past, v->feature, first, count, plan->features, plan->feature_columns,
-              floats_at(unit, g->values, scaled(unit, first, plan->feature_columns)));
-    cpu_attention_clear(unit, g->d_keys, plan->padded_past * plan->key_columns);
-    cpu_attention_clear(unit, g->d_values, plan->padded_past * plan->feature_columns);
-}
-
 // An operand of the block with queries in lanes, and as rows.
 static void pack_block(const Backward *g, int operand, int64_t column_stride, int64_t existing, int64_t columns,
                        LLVMValueRef turned, LLVMValueRef rows) {
@@ -127,7 +114,7 @@ static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef tur
     AttentionProduct product = {.rows = plan->rows, .a_row = columns, .a_step = 1, .b_step = plan->queries,
                                 .c_row = plan->queries, .steps = steps};
     AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
-                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = plan->queries};
+                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = plan->queries, .task = &g->task};
     cpu_attention_multiply(unit, &product, &matrices);
 }
 
@@ -196,7 +183,26 @@ static void emit_pair(const Backward *g, LLVMValueRef key0, LLVMValueRef rows, L
 
 // ---- Blocks and tasks ----
 
-static void emit_query_block(Backward *g, LLVMValueRef query0) {
+static void look_ahead(Backward *g, const AttentionTask *next_task, LLVMValueRef end) {
+    CpuUnit *unit = g->task.unit;
+    const CpuAttention *plan = g->task.plan;
+    const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V];
+    LLVMValueRef following = add(unit, g->query0, cpu_i64(unit, plan->queries));
+    AttentionNext next = {.task = next_task, .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, following, g->task.time, "")};
+    cpu_attention_next(&g->task);
+    cpu_attention_stream(&g->task, next, Q, q->time, q->key, plan->keys, following, false);
+    cpu_attention_stream(&g->task, next, K, k->past, k->key, plan->keys, end, false);
+    cpu_attention_stream(&g->task, next, V, v->past, v->feature, plan->features, end, false);
+    static const int of_features[] = {O, D_O};
+    for (int i = 0; i < 2; i++) {
+        const AttentionSide *side = &plan->side[of_features[i]];
+        cpu_attention_stream(&g->task, next, of_features[i], side->time, side->feature, plan->features, following, false);
+    }
+    q = &plan->side[g->d_q];
+    cpu_attention_stream(&g->task, next, g->d_q, q->time, q->key, plan->keys, following, true);
+}
+
+static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRef query0) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     const AttentionSide *d_q = &plan->side[g->d_q];
@@ -210,6 +216,8 @@ static void emit_query_block(Backward *g, LLVMValueRef query0) {
     LLVMValueRef last_query = add(unit, query0, subtract(unit, g->valid, cpu_i64(unit, 1))), begin, end;
     LLVMValueRef first = cpu_attention_position(&g->task, query0), last = cpu_attention_position(&g->task, last_query);
     cpu_attention_range(&g->task, first, last, &begin, &end);
+    cpu_attention_copy(&g->task, end, g->keys, g->values);
+    look_ahead(g, next, end);
     CpuLoop keys;
     cpu_loop_begin(unit, &keys, begin, end, plan->key_block, NULL, 0);
     LLVMValueRef block_end = cpu_minimum(unit, end, add(unit, keys.index, cpu_i64(unit, plan->key_block)));
@@ -221,7 +229,7 @@ static void emit_query_block(Backward *g, LLVMValueRef query0) {
     cpu_attention_write(unit, write, operand_at(g, g->d_q, query0, d_q->time), g->d_queries, g->valid, g->scale);
 }
 
-static void emit_groups(Backward *g) {
+static void emit_groups(Backward *g, const AttentionTask *next) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     CpuLoop groups, blocks;
@@ -230,7 +238,7 @@ static void emit_groups(Backward *g) {
     cpu_if_begin(unit, &inside, cpu_attention_split(&g->task, groups.index, plan->group, plan->group_bound,
                                                     plan->group_count, g->task.group));
     cpu_loop_begin(unit, &blocks, cpu_i64(unit, 0), g->task.time, plan->queries, NULL, 0);
-    emit_query_block(g, blocks.index);
+    emit_query_block(g, next, blocks.index);
     cpu_loop_end(unit, &blocks, NULL);
     cpu_if_end(unit, &inside);
     cpu_loop_end(unit, &groups, NULL);
@@ -248,6 +256,10 @@ static void emit_task(Backward *g, LLVMValueRef number) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     CpuIf exists, queries;
+    AttentionTask next = g->task;
+    cpu_attention_split(&next, add(unit, number, cpu_i64(unit, 1)), plan->shared, plan->shared_bound,
+                        plan->shared_count, next.shared);
+    for (int i = 0; i < plan->group_count; i++) next.group[i] = cpu_i64(unit, 0);
     cpu_if_begin(unit, &exists, cpu_attention_split(&g->task, number, plan->shared, plan->shared_bound,
                                                     plan->shared_count, g->task.shared));
     for (int i = 0; i < plan->group_count; i++) g->task.group[i] = cpu_i64(unit, 0);
@@ -256,8 +268,10 @@ static void emit_task(Backward *g, LLVMValueRef number) {
     LLVMValueRef last_query = subtract(unit, g->task.time, cpu_i64(unit, 1));
     cpu_attention_range(&g->task, cpu_attention_position(&g->task, cpu_i64(unit, 0)),
                         cpu_attention_position(&g->task, last_query), &g->task.first_key, &g->task.last_key);
-    pack_task(g);
-    emit_groups(g);
+    LLVMBuildStore(unit->builder, g->task.first_key, g->task.copied);
+    cpu_attention_clear(unit, g->d_keys, plan->padded_past * plan->key_columns);
+    cpu_attention_clear(unit, g->d_values, plan->padded_past * plan->feature_columns);
+    emit_groups(g, &next);
     cpu_if_end(unit, &queries);
     for (int i = 0; i < plan->group_count; i++) g->task.group[i] = cpu_i64(unit, 0);
     write_keys(g, g->d_k, plan->side[g->d_k].key, plan->keys, plan->key_columns, g->d_keys, g->scale);
@@ -299,6 +313,8 @@ bool cpu_attention_gradient_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel 
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
     g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan};
     int64_t used = divide_scratch(&g);
+    g.task.copied = cpu_stack_slot(body, unit->i64);
+    g.task.brought = cpu_stack_slot(body, unit->i64);
     g.task.time = cpu_attention_extent(&g.task, plan.time, plan.time_bound);
     g.task.past = cpu_attention_extent(&g.task, plan.past, plan.past_bound);
     CpuLoop tasks;

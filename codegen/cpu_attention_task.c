@@ -145,6 +145,68 @@ void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, i
     cpu_helper_call(unit, cpu_pack_function(unit, kind, element, (int)width), arguments, 9);
 }
 
+static void copy_rows(const AttentionTask *task, int operand, int64_t column_stride, int64_t count, int64_t columns,
+                      LLVMValueRef first, LLVMValueRef end, LLVMValueRef to) {
+    CpuUnit *unit = task->unit;
+    const AttentionSide *side = &task->plan->side[operand];
+    LLVMValueRef from = cpu_attention_base(task, operand);
+    from = cpu_at(unit, from, side->element, multiply(unit, first, side->past));
+    to = cpu_at(unit, to, ELEMENT_F32, multiply(unit, first, columns));
+    cpu_attention_pack(unit, side->element, column_stride, side->past, columns, to, from, cpu_i64(unit, count),
+                       LLVMBuildSub(unit->builder, end, first, ""), cpu_i64(unit, 0));
+}
+
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values) {
+    enum { K = 1, V };
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef first = LLVMBuildLoad2(unit->builder, unit->i64, task->copied, "");
+    CpuIf some;
+    cpu_if_begin(unit, &some, compare(unit, LLVMIntSLT, first, end));
+    copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
+    copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
+    LLVMBuildStore(unit->builder, end, task->copied);
+    cpu_if_end(unit, &some);
+}
+
+// ---- Bringing nearer ----
+
+enum { BRING_ROWS = 2, LINE = 64 };
+
+void cpu_attention_next(AttentionTask *task) {
+    task->stream_count = 0;
+    LLVMBuildStore(task->unit->builder, cpu_i64(task->unit, 0), task->brought);
+}
+
+void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, int64_t row_stride,
+                          int64_t column_stride, int64_t count, LLVMValueRef row, bool write) {
+    CpuUnit *unit = task->unit;
+    Element element = task->plan->side[operand].element;
+    if (column_stride != 1) return;
+    CHECK(task->stream_count < ATTENTION_STREAMS);
+    LLVMValueRef here = cpu_at(unit, cpu_attention_base(task, operand), element, multiply(unit, row, row_stride));
+    LLVMValueRef there = cpu_attention_base(next.task, operand);
+    task->streams[task->stream_count++] =
+        (AttentionStream){.at = cpu_select(unit, next.over, there, here), .row_bytes = row_stride * element_bytes(element),
+                          .bytes = count * element_bytes(element), .write = write};
+}
+
+void cpu_attention_bring(const AttentionTask *task) {
+    CpuUnit *unit = task->unit;
+    CpuIf left;
+    LLVMValueRef row = LLVMBuildLoad2(unit->builder, unit->i64, task->brought, "");
+    cpu_if_begin(unit, &left, compare(unit, LLVMIntSLT, row, cpu_i64(unit, task->plan->queries)));
+    for (int s = 0; s < task->stream_count; s++) {
+        const AttentionStream *stream = &task->streams[s];
+        LLVMValueRef at = cpu_at_bytes(unit, stream->at, multiply(unit, row, stream->row_bytes));
+        for (int64_t i = 0; i < BRING_ROWS; i++)
+            for (int64_t byte = 0; byte < stream->bytes; byte += LINE)
+                cpu_prefetch(unit, cpu_at_bytes(unit, at, cpu_i64(unit, i * stream->row_bytes + byte)), stream->write);
+    }
+    LLVMBuildStore(unit->builder, add(unit, row, cpu_i64(unit, BRING_ROWS)), task->brought);
+    cpu_if_end(unit, &left);
+}
+
 // void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride, factors,
 // i64 factor_stride); with `unit_columns` as vectors.
 static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_columns) {
