@@ -59,9 +59,9 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = plan->key_columns, .a_step = 1, .b_step = plan->queries,
                                 .c_row = plan->queries, .steps = plan->keys};
-    AttentionMatrices matrices = {.a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
+    AttentionMatrices matrices = {.task = &f->task, .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
                                   .b = f->queries, .c = f->scores, .row0 = cpu_i64(unit, 0), .rows = rows,
-                                  .columns = plan->queries, .task = &f->task};
+                                  .columns = plan->queries, };
     cpu_attention_multiply(unit, &product, &matrices);
 }
 
@@ -137,7 +137,7 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
                                 .b_step = plan->feature_columns, .c_row = plan->feature_columns,
                                 .start = ATTENTION_FADE};
-    AttentionMatrices matrices = {.a = f->scores,
+    AttentionMatrices matrices = {.task = &f->task, .a = f->scores,
                                   .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
                                   .c = f->result, .factors = f->fading, .row0 = cpu_i64(unit, 0),
                                   .rows = cpu_i64(unit, plan->queries), .columns = plan->feature_columns, .steps = rows};
@@ -282,7 +282,7 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     if (shares > blocks) shares = blocks;
     Forward f = {.output = kernel->named->output_start};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan};
+    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2};
     int64_t used = 0;
     f.keys = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.key_columns);
     f.values = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.feature_columns);

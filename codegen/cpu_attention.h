@@ -68,7 +68,7 @@ typedef struct AttentionTask {
     LLVMValueRef copied;                             // slot: keys [first_key, copied) stand in scratch
     LLVMValueRef brought;                            // slot: rows of all streams asked for
     AttentionStream streams[ATTENTION_STREAMS];
-    int stream_count;
+    int stream_count, bring_rows;                    // rows asked for at a time
 } AttentionTask;
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound);
@@ -142,7 +142,7 @@ typedef struct AttentionMatrices {
     LLVMValueRef row0, rows;          // rows [row0, rows), rounded up to those of a tile; row0 a multiple of them
     int64_t columns;                  // a multiple of lanes
     LLVMValueRef steps;               // NULL where constant
-    const AttentionTask *task;        // whose streams are brought nearer with every row of tiles, or NULL
+    const AttentionTask *task;        // whose streams are brought nearer with every row of tiles
 } AttentionMatrices;
 void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices);
 

@@ -113,8 +113,8 @@ static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef tur
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = columns, .a_step = 1, .b_step = plan->queries,
                                 .c_row = plan->queries, .steps = steps};
-    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
-                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = plan->queries, .task = &g->task};
+    AttentionMatrices matrices = {.task = &g->task, .a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
+                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = plan->queries, };
     cpu_attention_multiply(unit, &product, &matrices);
 }
 
@@ -153,7 +153,7 @@ static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef 
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = plan->queries, .a_step = 1, .b_step = columns,
                                 .c_row = columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.a = weights, .b = from, .c = floats_at(unit, to, scaled(unit, key0, columns)),
+    AttentionMatrices matrices = {.task = &g->task, .a = weights, .b = from, .c = floats_at(unit, to, scaled(unit, key0, columns)),
                                   .row0 = cpu_i64(unit, 0), .rows = rows, .columns = columns, .steps = g->valid};
     cpu_attention_multiply(unit, &product, &matrices);
 }
@@ -164,7 +164,7 @@ static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef r
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
                                 .b_step = plan->key_columns, .c_row = plan->key_columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.a = g->d_scores, .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
+    AttentionMatrices matrices = {.task = &g->task, .a = g->d_scores, .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
                                   .c = g->d_queries, .row0 = cpu_i64(unit, 0), .rows = cpu_i64(unit, plan->queries),
                                   .columns = plan->key_columns, .steps = rows};
     cpu_attention_multiply(unit, &product, &matrices);
@@ -198,8 +198,11 @@ static void look_ahead(Backward *g, const AttentionTask *next_task, LLVMValueRef
         const AttentionSide *side = &plan->side[of_features[i]];
         cpu_attention_stream(&g->task, next, of_features[i], side->time, side->feature, plan->features, following, false);
     }
-    q = &plan->side[g->d_q];
+    q = &plan->side[g->d_q], k = &plan->side[g->d_k], v = &plan->side[g->d_v];
     cpu_attention_stream(&g->task, next, g->d_q, q->time, q->key, plan->keys, following, true);
+    next = (AttentionNext){.task = next_task, .over = LLVMConstInt(unit->i1, 0, false)};  // written behind the last block
+    cpu_attention_stream(&g->task, next, g->d_k, k->past, k->key, plan->keys, g->query0, true);
+    cpu_attention_stream(&g->task, next, g->d_v, v->past, v->feature, plan->features, g->query0, true);
 }
 
 static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRef query0) {
@@ -311,7 +314,7 @@ bool cpu_attention_gradient_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel 
     int first = kernel->named->output_start;
     Backward g = {.d_q = first, .d_k = first + 1, .d_v = first + 2};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan};
+    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 1};
     int64_t used = divide_scratch(&g);
     g.task.copied = cpu_stack_slot(body, unit->i64);
     g.task.brought = cpu_stack_slot(body, unit->i64);

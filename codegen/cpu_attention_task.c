@@ -171,7 +171,13 @@ void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRe
 
 // ---- Bringing nearer ----
 
-enum { BRING_ROWS = 2, LINE = 64 };
+enum { LINE = 64 };
+
+// Reads go to the second cache: they are wanted a while later.
+static void ask_for(CpuUnit *unit, LLVMValueRef pointer, bool write) {
+    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, write), cpu_i32(unit, write ? 3 : 2), cpu_i32(unit, 1)};
+    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
+}
 
 void cpu_attention_next(AttentionTask *task) {
     task->stream_count = 0;
@@ -199,11 +205,11 @@ void cpu_attention_bring(const AttentionTask *task) {
     for (int s = 0; s < task->stream_count; s++) {
         const AttentionStream *stream = &task->streams[s];
         LLVMValueRef at = cpu_at_bytes(unit, stream->at, multiply(unit, row, stream->row_bytes));
-        for (int64_t i = 0; i < BRING_ROWS; i++)
+        for (int64_t i = 0; i < task->bring_rows; i++)
             for (int64_t byte = 0; byte < stream->bytes; byte += LINE)
-                cpu_prefetch(unit, cpu_at_bytes(unit, at, cpu_i64(unit, i * stream->row_bytes + byte)), stream->write);
+                ask_for(unit, cpu_at_bytes(unit, at, cpu_i64(unit, i * stream->row_bytes + byte)), stream->write);
     }
-    LLVMBuildStore(unit->builder, add(unit, row, cpu_i64(unit, BRING_ROWS)), task->brought);
+    LLVMBuildStore(unit->builder, add(unit, row, cpu_i64(unit, task->bring_rows)), task->brought);
     cpu_if_end(unit, &left);
 }
 

@@ -101,7 +101,7 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
 void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices) {
     CpuLoop rows;
     cpu_loop_begin(unit, &rows, matrices->row0, matrices->rows, product->rows, NULL, 0);
-    if (matrices->task) cpu_attention_bring(matrices->task);
+    cpu_attention_bring(matrices->task);
     emit_columns(unit, product, matrices, rows.index);
     cpu_loop_end(unit, &rows, NULL);
 }
