@@ -59,10 +59,11 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = plan->key_columns, .a_step = 1, .b_step = plan->queries,
                                 .c_row = plan->queries, .steps = plan->keys};
-    AttentionMatrices matrices = {.task = &f->task, .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
-                                  .b = f->queries, .c = f->scores, .row0 = cpu_i64(unit, 0), .rows = rows,
-                                  .columns = plan->queries, };
-    cpu_attention_multiply(unit, &product, &matrices);
+    AttentionMatrices matrices = {.a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
+                                  .b = f->queries, .c = f->scores, .rows = rows,
+                                  .columns = plan->queries, .key0 = key0,
+                                  .skip = ATTENTION_SKIP_COLUMNS};
+    cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
 // Largest of `rows` scores: a multiple of UNROLL, each with a maximum of its own.
@@ -137,11 +138,12 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
                                 .b_step = plan->feature_columns, .c_row = plan->feature_columns,
                                 .start = ATTENTION_FADE};
-    AttentionMatrices matrices = {.task = &f->task, .a = f->scores,
+    AttentionMatrices matrices = {.a = f->scores,
                                   .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
-                                  .c = f->result, .factors = f->fading, .row0 = cpu_i64(unit, 0),
-                                  .rows = cpu_i64(unit, plan->queries), .columns = plan->feature_columns, .steps = rows};
-    cpu_attention_multiply(unit, &product, &matrices);
+                                  .c = f->result, .factors = f->fading, .rows = cpu_i64(unit, plan->queries),
+                                  .columns = plan->feature_columns, .steps = rows, .key0 = key0,
+                                  .skip = ATTENTION_SKIP_LAST};
+    cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
 // o and lse of queries [query0, query0 + valid).

@@ -65,6 +65,7 @@ typedef struct AttentionTask {
     LLVMValueRef time, past;                         // extents at run time
     LLVMValueRef first_key, last_key;                // keys [first, last) that some query sees; first: of a block
     LLVMValueRef positions;                          // i32 of the block's queries in scratch, -1 beyond them
+    LLVMValueRef valid;                              // queries of the block
     LLVMValueRef copied;                             // slot: keys [first_key, copied) stand in scratch
     LLVMValueRef brought;                            // slot: rows of all streams asked for
     AttentionStream streams[ATTENTION_STREAMS];
@@ -79,13 +80,15 @@ LLVMValueRef cpu_attention_split(const AttentionTask *task, LLVMValueRef number,
 LLVMValueRef cpu_attention_base(const AttentionTask *task, int operand);
 // Position of query `index`, as i64.
 LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef index);
+// Position of the last query of [row, row + count) of the block that exists, or of the last of all.
+LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef row, int64_t count);
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
 void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last, LLVMValueRef *begin,
                          LLVMValueRef *end);
 // Copies rows [task->copied, end) of K and V, padded to columns, to their absolute rows in scratch.
 void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
-// Copies the positions of queries [query0, query0 + valid) to task->positions.
-void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
+// Copies the positions of queries [query0, query0 + valid) to task->positions, and `valid`.
+void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
 
 // ---- Bringing nearer what comes next, while tiles are computed ----
 
@@ -137,13 +140,23 @@ typedef struct AttentionProduct {
     AttentionStart start;
 } AttentionProduct;
 
+// What causality leaves out of a product, of whose weights it knows that they are 0.
+typedef enum AttentionSkip {
+    ATTENTION_SKIP_NONE,
+    ATTENTION_SKIP_COLUMNS,  // rows are keys, columns queries: whole vectors of queries; their c stays as it was
+    ATTENTION_SKIP_LAST,     // rows are queries, steps keys
+    ATTENTION_SKIP_FIRST     // rows are keys, steps queries
+} AttentionSkip;
+
 typedef struct AttentionMatrices {
     LLVMValueRef a, b, c, factors;    // factors: NULL unless the start fades
-    LLVMValueRef row0, rows;          // rows [row0, rows), rounded up to those of a tile; row0 a multiple of them
+    LLVMValueRef rows;                // rounded up to those of a tile
     int64_t columns;                  // a multiple of lanes
     LLVMValueRef steps;               // NULL where constant
-    const AttentionTask *task;        // whose streams are brought nearer with every row of tiles
+    AttentionSkip skip;
+    LLVMValueRef key0;                // the first of the block
 } AttentionMatrices;
-void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices);
+// Brings the streams of the task nearer with every row of tiles.
+void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product, const AttentionMatrices *matrices);
 
 #endif

@@ -29,7 +29,7 @@ typedef struct Backward {
     LLVMValueRef lse, delta;                 // [query]; lse in units of ln 2
     LLVMValueRef scores, d_scores;           // [key of the block][queries]
     LLVMValueRef one, scale;                 // factors in scratch
-    LLVMValueRef query0, valid;              // first query of the block, and how many there are
+    LLVMValueRef query0;                     // of the block
 } Backward;
 
 static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
@@ -64,8 +64,8 @@ static void pack_block(const Backward *g, int operand, int64_t column_stride, in
     CpuUnit *unit = g->task.unit;
     const AttentionSide *side = &g->task.plan->side[operand];
     cpu_attention_pack(unit, side->element, side->time, column_stride, g->task.plan->queries, turned,
-                       operand_at(g, operand, g->query0, side->time), g->valid, cpu_i64(unit, existing), cpu_i64(unit, 0));
-    copy_rows(g, operand, side->time, column_stride, g->query0, g->valid, existing, columns, rows);
+                       operand_at(g, operand, g->query0, side->time), g->task.valid, cpu_i64(unit, existing), cpu_i64(unit, 0));
+    copy_rows(g, operand, side->time, column_stride, g->query0, g->task.valid, existing, columns, rows);
 }
 
 // delta[query] = sum over features of d_o o, less d_lse; and lse, of the block.
@@ -76,7 +76,7 @@ static void emit_delta(const Backward *g) {
     const AttentionSide *o = &plan->side[O], *d_o = &plan->side[D_O];
     int lanes = o->feature == 1 && d_o->feature == 1 ? (int)plan->lanes : 1;
     CpuLoop queries, features;
-    cpu_loop_begin(unit, &queries, cpu_i64(unit, 0), g->valid, 1, NULL, 0);
+    cpu_loop_begin(unit, &queries, cpu_i64(unit, 0), g->task.valid, 1, NULL, 0);
     LLVMValueRef query = add(unit, g->query0, queries.index), zero = cpu_number(unit, ELEMENT_F32, 0, lanes);
     LLVMValueRef o_row = operand_at(g, O, query, o->time), d_row = operand_at(g, D_O, query, d_o->time);
     cpu_loop_begin(unit, &features, cpu_i64(unit, 0), cpu_i64(unit, plan->features), lanes, &zero, 1);
@@ -97,7 +97,7 @@ static void emit_delta(const Backward *g) {
     lse = LLVMBuildFMul(b, lse, cpu_number_like(lse, M_LOG2E), "");
     cpu_store(unit, ELEMENT_F32, floats_at(unit, g->lse, queries.index), lse, NULL);
     cpu_loop_end(unit, &queries, NULL);
-    cpu_loop_begin(unit, &queries, g->valid, cpu_i64(unit, plan->queries), 1, NULL, 0);
+    cpu_loop_begin(unit, &queries, g->task.valid, cpu_i64(unit, plan->queries), 1, NULL, 0);
     cpu_store(unit, ELEMENT_F32, floats_at(unit, g->delta, queries.index), cpu_number(unit, ELEMENT_F32, 0, 1), NULL);
     cpu_store(unit, ELEMENT_F32, floats_at(unit, g->lse, queries.index),
               cpu_number(unit, ELEMENT_F32, ATTENTION_ABSENT, 1), NULL);
@@ -113,9 +113,9 @@ static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef tur
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = columns, .a_step = 1, .b_step = plan->queries,
                                 .c_row = plan->queries, .steps = steps};
-    AttentionMatrices matrices = {.task = &g->task, .a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
-                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = plan->queries, };
-    cpu_attention_multiply(unit, &product, &matrices);
+    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
+                                  .rows = rows, .columns = plan->queries, .key0 = key0, .skip = ATTENTION_SKIP_COLUMNS};
+    cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
 // scores become weights, d_scores (so far: d_o times v) become gradients of scores.
@@ -153,9 +153,10 @@ static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef 
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows, .a_row = plan->queries, .a_step = 1, .b_step = columns,
                                 .c_row = columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.task = &g->task, .a = weights, .b = from, .c = floats_at(unit, to, scaled(unit, key0, columns)),
-                                  .row0 = cpu_i64(unit, 0), .rows = rows, .columns = columns, .steps = g->valid};
-    cpu_attention_multiply(unit, &product, &matrices);
+    AttentionMatrices matrices = {.a = weights, .b = from, .c = floats_at(unit, to, scaled(unit, key0, columns)),
+                                  .rows = rows, .columns = columns, .steps = g->task.valid, .key0 = key0,
+                                  .skip = ATTENTION_SKIP_FIRST};
+    cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
 // d_queries[query][column] += d_scores[key][query] keys[key][column].
@@ -164,10 +165,10 @@ static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef r
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
                                 .b_step = plan->key_columns, .c_row = plan->key_columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.task = &g->task, .a = g->d_scores, .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
-                                  .c = g->d_queries, .row0 = cpu_i64(unit, 0), .rows = cpu_i64(unit, plan->queries),
-                                  .columns = plan->key_columns, .steps = rows};
-    cpu_attention_multiply(unit, &product, &matrices);
+    AttentionMatrices matrices = {.a = g->d_scores, .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
+                                  .c = g->d_queries, .rows = cpu_i64(unit, plan->queries),
+                                  .columns = plan->key_columns, .steps = rows, .key0 = key0, .skip = ATTENTION_SKIP_LAST};
+    cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
 static void emit_pair(const Backward *g, LLVMValueRef key0, LLVMValueRef rows, LLVMValueRef partly) {
@@ -175,6 +176,7 @@ static void emit_pair(const Backward *g, LLVMValueRef key0, LLVMValueRef rows, L
     emit_products(g, g->keys, g->queries, plan->keys, plan->key_columns, g->scores, key0, rows);
     emit_products(g, g->values, g->results, plan->features, plan->feature_columns, g->d_scores, key0, rows);
     cpu_attention_mask(&g->task, g->scores, key0, rows, partly);
+    cpu_attention_mask(&g->task, g->d_scores, key0, rows, partly);  // what was skipped is anything: now finite
     emit_weights(g, rows);
     emit_key_sums(g, g->scores, g->result_rows, plan->feature_columns, g->d_values, key0, rows);
     emit_key_sums(g, g->d_scores, g->query_rows, plan->key_columns, g->d_keys, key0, rows);
@@ -210,13 +212,13 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     const CpuAttention *plan = g->task.plan;
     const AttentionSide *d_q = &plan->side[g->d_q];
     g->query0 = query0;
-    g->valid = cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
+    LLVMValueRef valid = cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
+    cpu_attention_positions(&g->task, query0, valid);
     pack_block(g, Q, plan->side[Q].key, plan->keys, plan->key_columns, g->queries, g->query_rows);
     pack_block(g, D_O, plan->side[D_O].feature, plan->features, plan->feature_columns, g->results, g->result_rows);
     emit_delta(g);
-    cpu_attention_positions(&g->task, query0, g->valid);
     cpu_attention_clear(unit, g->d_queries, plan->queries * plan->key_columns);
-    LLVMValueRef last_query = add(unit, query0, subtract(unit, g->valid, cpu_i64(unit, 1))), begin, end;
+    LLVMValueRef last_query = add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))), begin, end;
     LLVMValueRef first = cpu_attention_position(&g->task, query0), last = cpu_attention_position(&g->task, last_query);
     cpu_attention_range(&g->task, first, last, &begin, &end);
     cpu_attention_copy(&g->task, end, g->keys, g->values);
@@ -229,7 +231,7 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     cpu_loop_end(unit, &keys, NULL);
     AttentionWrite write = {.element = d_q->element, .row_stride = d_q->time, .column_stride = d_q->key,
                             .from_stride = plan->key_columns, .columns = plan->keys};
-    cpu_attention_write(unit, write, operand_at(g, g->d_q, query0, d_q->time), g->d_queries, g->valid, g->scale);
+    cpu_attention_write(unit, write, operand_at(g, g->d_q, query0, d_q->time), g->d_queries, g->task.valid, g->scale);
 }
 
 static void emit_groups(Backward *g, const AttentionTask *next) {

@@ -70,9 +70,17 @@ void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValu
     }
 }
 
-void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid) {
+LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef row, int64_t count) {
     CpuUnit *unit = task->unit;
+    LLVMValueRef last = cpu_minimum(unit, add(unit, row, cpu_i64(unit, count - 1)), add(unit, task->valid, cpu_i64(unit, -1)));
+    LLVMValueRef position = cpu_load(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, last), 1, NULL);
+    return LLVMBuildSExt(unit->builder, position, unit->i64, "");
+}
+
+void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid) {
+    task->valid = valid;
     CpuLoop loop;
+    CpuUnit *unit = task->unit;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, task->plan->queries), 1, NULL, 0);
     LLVMValueRef exists = compare(unit, LLVMIntSLT, loop.index, valid);
     LLVMValueRef index = add(unit, query0, cpu_minimum(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));

@@ -82,26 +82,83 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     return f;
 }
 
-// A row of tiles: as even as they come, with at most VECTORS_MAX vectors.
-static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m, LLVMValueRef row) {
-    int64_t vectors = m->columns / unit->target->lanes, tiles = (vectors + VECTORS_MAX - 1) / VECTORS_MAX, first = 0;
-    LLVMBuilderRef b = unit->builder;
-    LLVMValueRef a_at = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(b, row, cpu_i64(unit, p->a_row), ""));
-    LLVMValueRef c_at = cpu_at(unit, m->c, ELEMENT_F32, LLVMBuildMul(b, row, cpu_i64(unit, p->c_row), ""));
-    LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c_at;
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        int64_t count = (vectors - first + tiles - tile - 1) / (tiles - tile), column = first * unit->target->lanes;
-        LLVMValueRef arguments[] = {a_at, floats_at(unit, m->b, column), m->steps ? m->steps : cpu_i64(unit, p->steps),
-                                    floats_at(unit, c_at, column), factors};
+// A row of tiles, of vectors [first, count) of columns: as even as they come, with at most VECTORS_MAX vectors.
+// `skipped`: steps at the start that are left out, or NULL.
+static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m, LLVMValueRef row,
+                         LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
+    int64_t left = m->columns / unit->target->lanes - first, tiles = (left + VECTORS_MAX - 1) / VECTORS_MAX;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")), b = m->b;
+    LLVMValueRef c = cpu_at(unit, m->c, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->c_row), ""));
+    LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c;
+    if (skipped) {
+        a = cpu_at(unit, a, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->a_step), ""));
+        b = cpu_at(unit, b, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->b_step), ""));
+        steps = LLVMBuildSub(builder, steps, skipped, "");
+    }
+    for (; tiles; tiles--) {
+        int64_t count = (left + tiles - 1) / tiles, column = first * unit->target->lanes;
+        LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column), factors};
         cpu_helper_call(unit, tile_function(unit, p, (int)count), arguments, 5);
         first += count;
+        left -= count;
     }
 }
 
-void cpu_attention_multiply(CpuUnit *unit, const AttentionProduct *product, const AttentionMatrices *matrices) {
+// Vectors of queries that see nothing of a row of tiles, from the first on, are left out of it.
+static void emit_seen_columns(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m,
+                              LLVMValueRef row, LLVMValueRef steps) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef key = LLVMBuildAdd(unit->builder, m->key0, row, "");
+    CpuIf seen[VECTORS_MAX];
+    for (int v = 0; v < plan->vectors; v++) {
+        if (v + 1 < plan->vectors) {
+            LLVMValueRef last = cpu_attention_last_position(task, cpu_i64(unit, v * plan->lanes), plan->lanes);
+            cpu_if_begin(unit, &seen[v], LLVMBuildICmp(unit->builder, LLVMIntSLE, key, last, ""));
+        }
+        emit_columns(unit, p, m, row, NULL, steps, v);
+        if (v + 1 < plan->vectors) cpu_if_else(unit, &seen[v]);
+    }
+    for (int v = plan->vectors - 2; v >= 0; v--) cpu_if_end(unit, &seen[v]);
+}
+
+// Queries of the block that see none of the keys from `key` on: whole rows of tiles, from the first on.
+static LLVMValueRef unseeing_queries(const AttentionTask *task, LLVMValueRef key) {
+    CpuUnit *unit = task->unit;
+    LLVMValueRef sum = cpu_i64(unit, 0);
+    for (int64_t query = 0; query < task->plan->queries; query += task->plan->query_rows) {
+        LLVMValueRef last = cpu_attention_last_position(task, cpu_i64(unit, query), task->plan->query_rows);
+        LLVMValueRef before = LLVMBuildICmp(unit->builder, LLVMIntSLT, last, key, "");
+        LLVMValueRef rows = cpu_select(unit, before, cpu_i64(unit, task->plan->query_rows), cpu_i64(unit, 0));
+        sum = LLVMBuildAdd(unit->builder, sum, rows, "");
+    }
+    return sum;
+}
+
+static void emit_row(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m, LLVMValueRef row) {
+    CpuUnit *unit = task->unit;
+    LLVMBuilderRef b = unit->builder;
+    LLVMValueRef steps = m->steps ? m->steps : cpu_i64(unit, p->steps), skipped = NULL;
+    AttentionSkip skip = task->plan->causal ? m->skip : ATTENTION_SKIP_NONE;
+    if (skip == ATTENTION_SKIP_COLUMNS) {
+        emit_seen_columns(task, p, m, row, steps);
+        return;
+    }
+    if (skip == ATTENTION_SKIP_LAST) {
+        LLVMValueRef last = cpu_attention_last_position(task, row, p->rows);
+        LLVMValueRef seen = LLVMBuildAdd(b, LLVMBuildSub(b, last, m->key0, ""), cpu_i64(unit, 1), "");
+        seen = cpu_select(unit, LLVMBuildICmp(b, LLVMIntSLT, seen, cpu_i64(unit, 0), ""), cpu_i64(unit, 0), seen);
+        steps = cpu_minimum(unit, steps, seen);
+    }
+    if (skip == ATTENTION_SKIP_FIRST) skipped = unseeing_queries(task, LLVMBuildAdd(b, m->key0, row, ""));
+    emit_columns(unit, p, m, row, skipped, steps, 0);
+}
+
+void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product, const AttentionMatrices *matrices) {
     CpuLoop rows;
-    cpu_loop_begin(unit, &rows, matrices->row0, matrices->rows, product->rows, NULL, 0);
-    cpu_attention_bring(matrices->task);
-    emit_columns(unit, product, matrices, rows.index);
-    cpu_loop_end(unit, &rows, NULL);
+    cpu_loop_begin(task->unit, &rows, cpu_i64(task->unit, 0), matrices->rows, product->rows, NULL, 0);
+    cpu_attention_bring(task);
+    emit_row(task, product, matrices, rows.index);
+    cpu_loop_end(task->unit, &rows, NULL);
 }
