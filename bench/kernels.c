@@ -270,6 +270,8 @@ int main(int argc, char **argv) {
     for (int gradient = 0; gradient < 2; gradient++) {
         attention(&bench, gradient, 8, 4, 256, 256, 64);
         attention(&bench, gradient, 2, 4, 1024, 1024, 64);
+        attention(&bench, gradient, 1, 2, 2048, 2048, 64);
+        attention(&bench, gradient, 1, 2, 2048, 2048, 128);
         attention(&bench, gradient, 8, 4, 256, 256, 32);
         attention(&bench, gradient, 12, 4, 64, 64, 32);
     }
