@@ -2,36 +2,40 @@
 // score outlives its block.
 //
 //   task: (shared indices, share of the query blocks)
-//     copy all keys and values that the queries see      (kept while the next task has the same ones)
+//     keys and values are copied as queries reach them   (kept while the next task has the same ones)
 //     block of queries:  transpose it;  O = 0, maximum = -1e20, sum = 0
 //       block of keys:   S = K Q^T;  maximum;  P = 2^(c S - maximum);  O = O 2^(old - new) + P^T V
 //       o = O / sum,  lse = ln 2 maximum + log(sum)
 //
-// where c = log2(e) / sqrt(keys): the maximum is that of c S. Blocks of keys that no query of the block sees are not run. A masked score is -1e30: its weight
-// is exactly 0, as far below every maximum.
-#include <math.h>
-
+// where c = log2(e) / sqrt(keys): the maximum is that of c S. Blocks of keys that no query of the block sees
+// are not run. A masked score is -1e30: its weight is exactly 0, as far below every maximum.
 #include "codegen/cpu_attention.h"
 
+#include <math.h>
+
 enum { Q, K, V, POSITIONS_OPERAND, REGULAR };
-enum { TASKS_WANTED = 16, VECTORS_MAX = 3, UNROLL = 4 };
+enum { TASKS_WANTED = 16, UNROLL = 4 };
 
 typedef struct Forward {
     AttentionTask task;
-    int output;                       // operand o; lse follows
-    LLVMValueRef keys, values;        // [past][columns]
-    LLVMValueRef queries;             // [key][queries]
-    LLVMValueRef scores;              // [key of the block][queries]
-    LLVMValueRef result;              // [query][columns]
+    int output;                         // operand o; lse follows
+    LLVMValueRef keys, values;          // [past][columns]
+    LLVMValueRef queries;               // [key][queries]
+    LLVMValueRef scores;                // [key of the block][queries]
+    LLVMValueRef result;                // [query][columns]
     LLVMValueRef fading, inverse, lse;  // [query]
 } Forward;
 
 typedef struct Running {  // of a block of queries: largest scaled score and sum of weights so far
-    LLVMValueRef maximum[VECTORS_MAX], sum[VECTORS_MAX];
+    LLVMValueRef maximum[ATTENTION_VECTORS], sum[ATTENTION_VECTORS];
 } Running;
 
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAdd(unit->builder, a, b, "");
+}
+static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSub(unit->builder, a, b, "");
+}
 static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
     return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
 }
@@ -39,7 +43,8 @@ static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
 // Element [row][v * lanes] of a matrix with rows of `queries` floats.
 static LLVMValueRef vector_at(const Forward *f, LLVMValueRef matrix, LLVMValueRef row, int v) {
     const CpuAttention *plan = f->task.plan;
-    LLVMValueRef at = add(f->task.unit, scaled(f->task.unit, row, plan->queries), cpu_i64(f->task.unit, v * plan->lanes));
+    LLVMValueRef at =
+        add(f->task.unit, scaled(f->task.unit, row, plan->queries), cpu_i64(f->task.unit, v * plan->lanes));
     return cpu_at(f->task.unit, matrix, ELEMENT_F32, at);
 }
 
@@ -57,12 +62,20 @@ static double score_scale(const CpuAttention *plan) { return plan->scale * M_LOG
 static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
-    AttentionProduct product = {.rows = plan->rows, .a_row = plan->key_columns, .a_step = 1, .b_step = plan->queries,
-                                .c_row = plan->queries, .steps = plan->keys};
-    AttentionMatrices matrices = {.a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
-                                  .b = f->queries, .c = f->scores, .rows = rows,
-                                  .columns = plan->queries, .key0 = key0,
-                                  .skip = ATTENTION_SKIP_COLUMNS};
+    AttentionProduct product = {.rows = plan->rows,
+                                .a_row = plan->key_columns,
+                                .a_step = 1,
+                                .b_step = plan->queries,
+                                .c_row = plan->queries,
+                                .steps = plan->keys};
+    AttentionMatrices matrices = {
+        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
+        .b = f->queries,
+        .c = f->scores,
+        .rows = rows,
+        .columns = plan->queries,
+        .key0 = key0,
+        .skip = ATTENTION_SKIP_COLUMNS};
     cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
@@ -70,7 +83,7 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
 static void emit_maximum(const Forward *f, LLVMValueRef rows, LLVMValueRef *maximum) {
     CpuUnit *unit = f->task.unit;
     int vectors = f->task.plan->vectors;
-    LLVMValueRef state[UNROLL * VECTORS_MAX];
+    LLVMValueRef state[UNROLL * ATTENTION_VECTORS];
     for (int i = 0; i < UNROLL * vectors; i++)
         state[i] = cpu_number(unit, ELEMENT_F32, ATTENTION_HIDDEN, (int)f->task.plan->lanes);
     CpuLoop keys;
@@ -82,7 +95,8 @@ static void emit_maximum(const Forward *f, LLVMValueRef rows, LLVMValueRef *maxi
     cpu_loop_end(unit, &keys, state);
     for (int v = 0; v < vectors; v++) {
         maximum[v] = keys.carried[v];
-        for (int i = 1; i < UNROLL; i++) maximum[v] = cpu_max(unit, maximum[v], keys.carried[i * vectors + v]);
+        for (int i = 1; i < UNROLL; i++)
+            maximum[v] = cpu_max(unit, maximum[v], keys.carried[i * vectors + v]);
     }
 }
 
@@ -91,13 +105,14 @@ static void emit_weights(const Forward *f, LLVMValueRef rows, const Running *run
     CpuUnit *unit = f->task.unit;
     LLVMBuilderRef b = unit->builder;
     int vectors = f->task.plan->vectors;
-    LLVMValueRef state[UNROLL * VECTORS_MAX], lowered[VECTORS_MAX];
+    LLVMValueRef state[UNROLL * ATTENTION_VECTORS], lowered[ATTENTION_VECTORS];
     for (int i = 0; i < UNROLL * vectors; i++) state[i] = cpu_number_like(running->sum[0], 0);
     for (int v = 0; v < vectors; v++) lowered[v] = LLVMBuildFNeg(b, running->maximum[v], "");
     CpuLoop keys;
     cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, UNROLL, state, UNROLL * vectors);
     for (int i = 0; i < UNROLL * vectors; i++) {
-        LLVMValueRef at = vector_at(f, f->scores, add(unit, keys.index, cpu_i64(unit, i / vectors)), i % vectors);
+        LLVMValueRef at =
+            vector_at(f, f->scores, add(unit, keys.index, cpu_i64(unit, i / vectors)), i % vectors);
         LLVMValueRef score = load_vector(f, at), scale = cpu_number_like(score, score_scale(f->task.plan));
         LLVMValueRef weight = cpu_exp2(unit, cpu_fma(unit, score, scale, lowered[i % vectors]));
         store_vector(f, at, weight);
@@ -116,7 +131,7 @@ static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) 
     CpuUnit *unit = f->task.unit;
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = f->task.plan;
-    LLVMValueRef maximum[VECTORS_MAX], sums[VECTORS_MAX], fading[VECTORS_MAX];
+    LLVMValueRef maximum[ATTENTION_VECTORS], sums[ATTENTION_VECTORS], fading[ATTENTION_VECTORS];
     cpu_attention_fill(&f->task, f->scores, rows, ATTENTION_HIDDEN);
     rows = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, UNROLL)), UNROLL);
     emit_maximum(f, rows, maximum);
@@ -128,21 +143,30 @@ static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) 
         store_vector(f, vector_at(f, f->fading, cpu_i64(unit, 0), v), fading[v]);
     }
     emit_weights(f, rows, running, sums);
-    for (int v = 0; v < plan->vectors; v++) running->sum[v] = cpu_fma(unit, running->sum[v], fading[v], sums[v]);
+    for (int v = 0; v < plan->vectors; v++)
+        running->sum[v] = cpu_fma(unit, running->sum[v], fading[v], sums[v]);
 }
 
 // result = result fading + weights of keys [key0, key0 + rows) times their values.
 static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
-    AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
-                                .b_step = plan->feature_columns, .c_row = plan->feature_columns,
+    AttentionProduct product = {.rows = plan->query_rows,
+                                .a_row = 1,
+                                .a_step = plan->queries,
+                                .b_step = plan->feature_columns,
+                                .c_row = plan->feature_columns,
                                 .start = ATTENTION_FADE};
-    AttentionMatrices matrices = {.a = f->scores,
-                                  .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
-                                  .c = f->result, .factors = f->fading, .rows = cpu_i64(unit, plan->queries),
-                                  .columns = plan->feature_columns, .steps = rows, .key0 = key0,
-                                  .skip = ATTENTION_SKIP_LAST};
+    AttentionMatrices matrices = {
+        .a = f->scores,
+        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
+        .c = f->result,
+        .factors = f->fading,
+        .rows = cpu_i64(unit, plan->queries),
+        .columns = plan->feature_columns,
+        .steps = rows,
+        .key0 = key0,
+        .skip = ATTENTION_SKIP_LAST};
     cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
@@ -155,24 +179,35 @@ static void emit_results(const Forward *f, LLVMValueRef query0, LLVMValueRef val
     LLVMValueRef one = cpu_number(unit, ELEMENT_F32, 1, 1), zero = cpu_i64(unit, 0);
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef sum = running->sum[v];
-        store_vector(f, vector_at(f, f->inverse, zero, v), LLVMBuildFDiv(b, cpu_number_like(sum, 1), sum, ""));
-        LLVMValueRef log_sum = cpu_fma(unit, running->maximum[v], cpu_number_like(sum, M_LN2), cpu_log(unit, sum));
+        store_vector(f, vector_at(f, f->inverse, zero, v),
+                     LLVMBuildFDiv(b, cpu_number_like(sum, 1), sum, ""));
+        LLVMValueRef log_sum =
+            cpu_fma(unit, running->maximum[v], cpu_number_like(sum, M_LN2), cpu_log(unit, sum));
         store_vector(f, vector_at(f, f->lse, zero, v), log_sum);
     }
     cpu_store(unit, ELEMENT_F32, f->fading, one, NULL);
-    AttentionWrite write = {.element = lse->element, .row_stride = lse->time, .column_stride = 1, .from_stride = 1, .columns = 1};
+    AttentionWrite write = {
+        .element = lse->element, .row_stride = lse->time, .column_stride = 1, .from_stride = 1, .columns = 1};
     LLVMValueRef to = cpu_attention_base(&f->task, f->output + 1);
-    cpu_attention_write(unit, write, cpu_at(unit, to, lse->element, scaled(unit, query0, lse->time)), f->lse, valid, f->fading);
-    write = (AttentionWrite){.element = o->element, .row_stride = o->time, .column_stride = o->feature, .factor_stride = 1,
-                             .from_stride = plan->feature_columns, .columns = plan->features};
+    cpu_attention_write(unit, write, cpu_at(unit, to, lse->element, scaled(unit, query0, lse->time)), f->lse,
+                        valid, f->fading);
+    write = (AttentionWrite){.element = o->element,
+                             .row_stride = o->time,
+                             .column_stride = o->feature,
+                             .factor_stride = 1,
+                             .from_stride = plan->feature_columns,
+                             .columns = plan->features};
     to = cpu_attention_base(&f->task, f->output);
-    cpu_attention_write(unit, write, cpu_at(unit, to, o->element, scaled(unit, query0, o->time)), f->result, valid, f->inverse);
+    cpu_attention_write(unit, write, cpu_at(unit, to, o->element, scaled(unit, query0, o->time)), f->result,
+                        valid, f->inverse);
 }
 
 // `over`: the block is the last of the task; else `following` is the first query of the next one.
-static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef over, LLVMValueRef following, LLVMValueRef end) {
+static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef over, LLVMValueRef following,
+                       LLVMValueRef end) {
     const CpuAttention *plan = f->task.plan;
-    const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V], *o = &plan->side[f->output];
+    const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V],
+                        *o = &plan->side[f->output];
     AttentionNext next = {.task = next_task, .over = over};
     cpu_attention_next(&f->task);
     cpu_attention_stream(&f->task, next, Q, q->time, q->key, plan->keys, following, false);
@@ -186,8 +221,10 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *q = &plan->side[Q];
-    LLVMValueRef valid = cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
-    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
+    LLVMValueRef valid =
+        cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
+    LLVMValueRef from =
+        cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
     cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid,
                        cpu_i64(unit, plan->keys), cpu_i64(unit, 0));
     cpu_attention_positions(&f->task, query0, valid);
@@ -195,11 +232,12 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     CpuLoop blocks;
     cpu_attention_clear(unit, f->result, plan->feature_columns * plan->queries);
     LLVMValueRef first = cpu_attention_position(&f->task, query0);
-    LLVMValueRef last = cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
+    LLVMValueRef last =
+        cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
     cpu_attention_copy(&f->task, end, f->keys, f->values);
     look_ahead(f, next, over, following, end);
-    LLVMValueRef state[2 * VECTORS_MAX];
+    LLVMValueRef state[2 * ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
         state[v] = cpu_number(unit, ELEMENT_F32, ATTENTION_LEAST, (int)plan->lanes);
         state[plan->vectors + v] = zero_vector;
@@ -212,8 +250,9 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     }
     LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
     emit_scores(f, blocks.index, rows);
-    cpu_attention_mask(&f->task, f->scores, blocks.index, rows,
-                       cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
+    cpu_attention_mask(
+        &f->task, f->scores, blocks.index, rows,
+        cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
     emit_softmax(f, rows, &running);
     emit_values(f, blocks.index, rows);
     for (int v = 0; v < plan->vectors; v++) {
@@ -242,9 +281,10 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     LLVMValueRef unit_number, share, one = cpu_i64(unit, 1);
     int64_t blocks = (plan->time + plan->queries - 1) / plan->queries;
     cpu_divide(unit, number, cpu_i64(unit, shares), &unit_number, &share);
-    LLVMValueRef inside = cpu_attention_split(&f->task, unit_number, plan->shared, plan->shared_bound, plan->shared_count,
-                                              f->task.shared);
-    inside = LLVMBuildAnd(unit->builder, inside, LLVMBuildICmp(unit->builder, LLVMIntSGT, f->task.time, cpu_i64(unit, 0), ""), "");
+    LLVMValueRef inside = cpu_attention_split(&f->task, unit_number, plan->shared, plan->shared_bound,
+                                              plan->shared_count, f->task.shared);
+    inside = LLVMBuildAnd(unit->builder, inside,
+                          LLVMBuildICmp(unit->builder, LLVMIntSGT, f->task.time, cpu_i64(unit, 0), ""), "");
     AttentionTask next = f->task;
     LLVMValueRef next_unit = LLVMBuildUDiv(unit->builder, add(unit, number, one), cpu_i64(unit, shares), "");
     cpu_attention_split(&next, next_unit, plan->shared, plan->shared_bound, plan->shared_count, next.shared);
@@ -261,14 +301,18 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     cpu_if_end(unit, &fresh);
     CpuLoop groups, rounds;
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, plan->group_total), 1, NULL, 0);
-    inside = cpu_attention_split(&f->task, groups.index, plan->group, plan->group_bound, plan->group_count, f->task.group);
+    inside = cpu_attention_split(&f->task, groups.index, plan->group, plan->group_bound, plan->group_count,
+                                 f->task.group);
     CpuIf group, block;
     cpu_if_begin(unit, &group, inside);
-    cpu_loop_begin(unit, &rounds, cpu_i64(unit, 0), cpu_i64(unit, (blocks + shares - 1) / shares), 1, NULL, 0);
+    cpu_loop_begin(unit, &rounds, cpu_i64(unit, 0), cpu_i64(unit, (blocks + shares - 1) / shares), 1, NULL,
+                   0);
     LLVMValueRef query0 = scaled(unit, block_of_round(unit, rounds.index, share, shares), plan->queries);
-    LLVMValueRef following = scaled(unit, block_of_round(unit, add(unit, rounds.index, one), share, shares), plan->queries);
+    LLVMValueRef following =
+        scaled(unit, block_of_round(unit, add(unit, rounds.index, one), share, shares), plan->queries);
     cpu_if_begin(unit, &block, LLVMBuildICmp(unit->builder, LLVMIntSLT, query0, f->task.time, ""));
-    emit_query_block(f, query0, &next, LLVMBuildICmp(unit->builder, LLVMIntSGE, following, f->task.time, ""), following);
+    emit_query_block(f, query0, &next, LLVMBuildICmp(unit->builder, LLVMIntSGE, following, f->task.time, ""),
+                     following);
     cpu_if_end(unit, &block);
     cpu_loop_end(unit, &rounds, NULL);
     cpu_if_end(unit, &group);

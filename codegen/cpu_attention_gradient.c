@@ -1,8 +1,9 @@
 // Generator of the kernel `attention_gradient`: weights are computed again from lse, once for each pair of
 // blocks, and serve all three gradients.
 //
-//   task: (shared indices): copies keys and values; d_k, d_v = 0
-//     group of queries, block of queries:  q and d_o as they are and transposed;  delta = sum(d_o o) - d_lse;  d_q = 0
+//   task: (shared indices): d_k, d_v = 0; keys and values are copied as queries reach them
+//     group of queries, block of queries:  q and d_o as they are and transposed;  delta = sum(d_o o) - d_lse;
+//     d_q = 0
 //       block of keys that it sees:
 //         S = K Q^T,  P = 2^(c S - log2(e) lse),  dS = P (V dO^T - delta)
 //         d_v += P dO,  d_k += dS Q,  d_q += dS^T K
@@ -16,24 +17,27 @@
 #include "codegen/cpu_attention.h"
 
 enum { Q, K, V, POSITIONS_OPERAND, O, LSE, D_O, D_LSE, REGULAR };
-enum { VECTORS_MAX = 3 };
 
 typedef struct Backward {
     AttentionTask task;
-    int d_q, d_k, d_v;                       // operands
-    LLVMValueRef keys, values;               // [past][columns]
-    LLVMValueRef d_keys, d_values;           // the same
-    LLVMValueRef queries, query_rows;        // of the block: [key][queries], [query][columns]
-    LLVMValueRef results, result_rows;       // the same of d_o
-    LLVMValueRef d_queries;                  // [query][columns]
-    LLVMValueRef lse, delta;                 // [query]; lse in units of ln 2
-    LLVMValueRef scores, d_scores;           // [key of the block][queries]
-    LLVMValueRef one, scale;                 // factors in scratch
-    LLVMValueRef query0;                     // of the block
+    int d_q, d_k, d_v;                  // operands
+    LLVMValueRef keys, values;          // [past][columns]
+    LLVMValueRef d_keys, d_values;      // the same
+    LLVMValueRef queries, query_rows;   // of the block: [key][queries], [query][columns]
+    LLVMValueRef results, result_rows;  // the same of d_o
+    LLVMValueRef d_queries;             // [query][columns]
+    LLVMValueRef lse, delta;            // [query]; lse in units of ln 2
+    LLVMValueRef scores, d_scores;      // [key of the block][queries]
+    LLVMValueRef one, scale;            // factors in scratch
+    LLVMValueRef query0;                // of the block
 } Backward;
 
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAdd(unit->builder, a, b, "");
+}
+static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSub(unit->builder, a, b, "");
+}
 static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
     return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
 }
@@ -51,20 +55,23 @@ static LLVMValueRef operand_at(const Backward *g, int operand, LLVMValueRef firs
 // ---- Packing ----
 
 // Rows [first, first + count) of an operand along the dimension with stride `row_stride`.
-static void copy_rows(const Backward *g, int operand, int64_t row_stride, int64_t column_stride, LLVMValueRef first,
-                      LLVMValueRef count, int64_t existing, int64_t columns, LLVMValueRef to) {
+static void copy_rows(const Backward *g, int operand, int64_t row_stride, int64_t column_stride,
+                      LLVMValueRef first, LLVMValueRef count, int64_t existing, int64_t columns,
+                      LLVMValueRef to) {
     CpuUnit *unit = g->task.unit;
     cpu_attention_pack(unit, g->task.plan->side[operand].element, column_stride, row_stride, columns, to,
-                       operand_at(g, operand, first, row_stride), cpu_i64(unit, existing), count, cpu_i64(unit, 0));
+                       operand_at(g, operand, first, row_stride), cpu_i64(unit, existing), count,
+                       cpu_i64(unit, 0));
 }
 
 // An operand of the block with queries in lanes, and as rows.
-static void pack_block(const Backward *g, int operand, int64_t column_stride, int64_t existing, int64_t columns,
-                       LLVMValueRef turned, LLVMValueRef rows) {
+static void pack_block(const Backward *g, int operand, int64_t column_stride, int64_t existing,
+                       int64_t columns, LLVMValueRef turned, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const AttentionSide *side = &g->task.plan->side[operand];
     cpu_attention_pack(unit, side->element, side->time, column_stride, g->task.plan->queries, turned,
-                       operand_at(g, operand, g->query0, side->time), g->task.valid, cpu_i64(unit, existing), cpu_i64(unit, 0));
+                       operand_at(g, operand, g->query0, side->time), g->task.valid, cpu_i64(unit, existing),
+                       cpu_i64(unit, 0));
     copy_rows(g, operand, side->time, column_stride, g->query0, g->task.valid, existing, columns, rows);
 }
 
@@ -98,7 +105,8 @@ static void emit_delta(const Backward *g) {
     cpu_store(unit, ELEMENT_F32, floats_at(unit, g->lse, queries.index), lse, NULL);
     cpu_loop_end(unit, &queries, NULL);
     cpu_loop_begin(unit, &queries, g->task.valid, cpu_i64(unit, plan->queries), 1, NULL, 0);
-    cpu_store(unit, ELEMENT_F32, floats_at(unit, g->delta, queries.index), cpu_number(unit, ELEMENT_F32, 0, 1), NULL);
+    cpu_store(unit, ELEMENT_F32, floats_at(unit, g->delta, queries.index),
+              cpu_number(unit, ELEMENT_F32, 0, 1), NULL);
     cpu_store(unit, ELEMENT_F32, floats_at(unit, g->lse, queries.index),
               cpu_number(unit, ELEMENT_F32, ATTENTION_ABSENT, 1), NULL);
     cpu_loop_end(unit, &queries, NULL);
@@ -107,14 +115,23 @@ static void emit_delta(const Backward *g) {
 // ---- A block of queries and a block of keys ----
 
 // to[key][query] = rows of keys [key0, key0 + rows) times the block's columns.
-static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef turned, int64_t steps, int64_t columns,
-                          LLVMValueRef to, LLVMValueRef key0, LLVMValueRef rows) {
+static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef turned, int64_t steps,
+                          int64_t columns, LLVMValueRef to, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
-    AttentionProduct product = {.rows = plan->rows, .a_row = columns, .a_step = 1, .b_step = plan->queries,
-                                .c_row = plan->queries, .steps = steps};
-    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)), .b = turned, .c = to,
-                                  .rows = rows, .columns = plan->queries, .key0 = key0, .skip = ATTENTION_SKIP_COLUMNS};
+    AttentionProduct product = {.rows = plan->rows,
+                                .a_row = columns,
+                                .a_step = 1,
+                                .b_step = plan->queries,
+                                .c_row = plan->queries,
+                                .steps = steps};
+    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)),
+                                  .b = turned,
+                                  .c = to,
+                                  .rows = rows,
+                                  .columns = plan->queries,
+                                  .key0 = key0,
+                                  .skip = ATTENTION_SKIP_COLUMNS};
     cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
@@ -124,10 +141,11 @@ static void emit_weights(const Backward *g, LLVMValueRef rows) {
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = g->task.plan;
     int lanes = (int)plan->lanes;
-    LLVMValueRef lowered[VECTORS_MAX], delta[VECTORS_MAX];
+    LLVMValueRef lowered[ATTENTION_VECTORS], delta[ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef at = cpu_i64(unit, v * lanes);
-        lowered[v] = LLVMBuildFNeg(b, cpu_load(unit, ELEMENT_F32, floats_at(unit, g->lse, at), lanes, NULL), "");
+        lowered[v] =
+            LLVMBuildFNeg(b, cpu_load(unit, ELEMENT_F32, floats_at(unit, g->lse, at), lanes, NULL), "");
         delta[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, g->delta, at), lanes, NULL);
     }
     CpuLoop keys;
@@ -136,7 +154,8 @@ static void emit_weights(const Backward *g, LLVMValueRef rows) {
         LLVMValueRef at = add(unit, scaled(unit, keys.index, plan->queries), cpu_i64(unit, v * lanes));
         LLVMValueRef score = floats_at(unit, g->scores, at), d_score = floats_at(unit, g->d_scores, at);
         LLVMValueRef x = cpu_load(unit, ELEMENT_F32, score, lanes, NULL);
-        LLVMValueRef weight = cpu_exp2(unit, cpu_fma(unit, x, cpu_number_like(x, plan->scale * M_LOG2E), lowered[v]));
+        LLVMValueRef weight =
+            cpu_exp2(unit, cpu_fma(unit, x, cpu_number_like(x, plan->scale * M_LOG2E), lowered[v]));
         cpu_store(unit, ELEMENT_F32, score, weight, NULL);
         x = LLVMBuildFSub(b, cpu_load(unit, ELEMENT_F32, d_score, lanes, NULL), delta[v], "");
         cpu_store(unit, ELEMENT_F32, d_score, LLVMBuildFMul(b, weight, x, ""), NULL);
@@ -147,14 +166,23 @@ static void emit_weights(const Backward *g, LLVMValueRef rows) {
 }
 
 // to[key][column] += weights[key][query] from[query][column].
-static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef from, int64_t columns, LLVMValueRef to,
-                          LLVMValueRef key0, LLVMValueRef rows) {
+static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef from, int64_t columns,
+                          LLVMValueRef to, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
-    AttentionProduct product = {.rows = plan->rows, .a_row = plan->queries, .a_step = 1, .b_step = columns,
-                                .c_row = columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.a = weights, .b = from, .c = floats_at(unit, to, scaled(unit, key0, columns)),
-                                  .rows = rows, .columns = columns, .steps = g->task.valid, .key0 = key0,
+    AttentionProduct product = {.rows = plan->rows,
+                                .a_row = plan->queries,
+                                .a_step = 1,
+                                .b_step = columns,
+                                .c_row = columns,
+                                .start = ATTENTION_ADD};
+    AttentionMatrices matrices = {.a = weights,
+                                  .b = from,
+                                  .c = floats_at(unit, to, scaled(unit, key0, columns)),
+                                  .rows = rows,
+                                  .columns = columns,
+                                  .steps = g->task.valid,
+                                  .key0 = key0,
                                   .skip = ATTENTION_SKIP_FIRST};
     cpu_attention_multiply(&g->task, &product, &matrices);
 }
@@ -163,11 +191,20 @@ static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef 
 static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
-    AttentionProduct product = {.rows = plan->query_rows, .a_row = 1, .a_step = plan->queries,
-                                .b_step = plan->key_columns, .c_row = plan->key_columns, .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.a = g->d_scores, .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
-                                  .c = g->d_queries, .rows = cpu_i64(unit, plan->queries),
-                                  .columns = plan->key_columns, .steps = rows, .key0 = key0, .skip = ATTENTION_SKIP_LAST};
+    AttentionProduct product = {.rows = plan->query_rows,
+                                .a_row = 1,
+                                .a_step = plan->queries,
+                                .b_step = plan->key_columns,
+                                .c_row = plan->key_columns,
+                                .start = ATTENTION_ADD};
+    AttentionMatrices matrices = {.a = g->d_scores,
+                                  .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
+                                  .c = g->d_queries,
+                                  .rows = cpu_i64(unit, plan->queries),
+                                  .columns = plan->key_columns,
+                                  .steps = rows,
+                                  .key0 = key0,
+                                  .skip = ATTENTION_SKIP_LAST};
     cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
@@ -176,7 +213,8 @@ static void emit_pair(const Backward *g, LLVMValueRef key0, LLVMValueRef rows, L
     emit_products(g, g->keys, g->queries, plan->keys, plan->key_columns, g->scores, key0, rows);
     emit_products(g, g->values, g->results, plan->features, plan->feature_columns, g->d_scores, key0, rows);
     cpu_attention_mask(&g->task, g->scores, key0, rows, partly);
-    cpu_attention_mask(&g->task, g->d_scores, key0, rows, partly);  // what was skipped is anything: now finite
+    cpu_attention_mask(&g->task, g->d_scores, key0, rows,
+                       partly);  // what was skipped is anything: now finite
     emit_weights(g, rows);
     emit_key_sums(g, g->scores, g->result_rows, plan->feature_columns, g->d_values, key0, rows);
     emit_key_sums(g, g->d_scores, g->query_rows, plan->key_columns, g->d_keys, key0, rows);
@@ -190,7 +228,8 @@ static void look_ahead(Backward *g, const AttentionTask *next_task, LLVMValueRef
     const CpuAttention *plan = g->task.plan;
     const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V];
     LLVMValueRef following = add(unit, g->query0, cpu_i64(unit, plan->queries));
-    AttentionNext next = {.task = next_task, .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, following, g->task.time, "")};
+    AttentionNext next = {.task = next_task,
+                          .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, following, g->task.time, "")};
     cpu_attention_next(&g->task);
     cpu_attention_stream(&g->task, next, Q, q->time, q->key, plan->keys, following, false);
     cpu_attention_stream(&g->task, next, K, k->past, k->key, plan->keys, end, false);
@@ -198,11 +237,13 @@ static void look_ahead(Backward *g, const AttentionTask *next_task, LLVMValueRef
     static const int of_features[] = {O, D_O};
     for (int i = 0; i < 2; i++) {
         const AttentionSide *side = &plan->side[of_features[i]];
-        cpu_attention_stream(&g->task, next, of_features[i], side->time, side->feature, plan->features, following, false);
+        cpu_attention_stream(&g->task, next, of_features[i], side->time, side->feature, plan->features,
+                             following, false);
     }
     q = &plan->side[g->d_q], k = &plan->side[g->d_k], v = &plan->side[g->d_v];
     cpu_attention_stream(&g->task, next, g->d_q, q->time, q->key, plan->keys, following, true);
-    next = (AttentionNext){.task = next_task, .over = LLVMConstInt(unit->i1, 0, false)};  // written behind the last block
+    next = (AttentionNext){.task = next_task,
+                           .over = LLVMConstInt(unit->i1, 0, false)};  // written behind the last block
     cpu_attention_stream(&g->task, next, g->d_k, k->past, k->key, plan->keys, g->query0, true);
     cpu_attention_stream(&g->task, next, g->d_v, v->past, v->feature, plan->features, g->query0, true);
 }
@@ -212,14 +253,17 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     const CpuAttention *plan = g->task.plan;
     const AttentionSide *d_q = &plan->side[g->d_q];
     g->query0 = query0;
-    LLVMValueRef valid = cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
+    LLVMValueRef valid =
+        cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
     cpu_attention_positions(&g->task, query0, valid);
     pack_block(g, Q, plan->side[Q].key, plan->keys, plan->key_columns, g->queries, g->query_rows);
-    pack_block(g, D_O, plan->side[D_O].feature, plan->features, plan->feature_columns, g->results, g->result_rows);
+    pack_block(g, D_O, plan->side[D_O].feature, plan->features, plan->feature_columns, g->results,
+               g->result_rows);
     emit_delta(g);
     cpu_attention_clear(unit, g->d_queries, plan->queries * plan->key_columns);
     LLVMValueRef last_query = add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))), begin, end;
-    LLVMValueRef first = cpu_attention_position(&g->task, query0), last = cpu_attention_position(&g->task, last_query);
+    LLVMValueRef first = cpu_attention_position(&g->task, query0),
+                 last = cpu_attention_position(&g->task, last_query);
     cpu_attention_range(&g->task, first, last, &begin, &end);
     cpu_attention_copy(&g->task, end, g->keys, g->values);
     look_ahead(g, next, end);
@@ -229,9 +273,13 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     emit_pair(g, keys.index, subtract(unit, block_end, keys.index),
               cpu_attention_partly(&g->task, first, last, keys.index, block_end));
     cpu_loop_end(unit, &keys, NULL);
-    AttentionWrite write = {.element = d_q->element, .row_stride = d_q->time, .column_stride = d_q->key,
-                            .from_stride = plan->key_columns, .columns = plan->keys};
-    cpu_attention_write(unit, write, operand_at(g, g->d_q, query0, d_q->time), g->d_queries, g->task.valid, g->scale);
+    AttentionWrite write = {.element = d_q->element,
+                            .row_stride = d_q->time,
+                            .column_stride = d_q->key,
+                            .from_stride = plan->key_columns,
+                            .columns = plan->keys};
+    cpu_attention_write(unit, write, operand_at(g, g->d_q, query0, d_q->time), g->d_queries, g->task.valid,
+                        g->scale);
 }
 
 static void emit_groups(Backward *g, const AttentionTask *next) {
@@ -240,8 +288,9 @@ static void emit_groups(Backward *g, const AttentionTask *next) {
     CpuLoop groups, blocks;
     CpuIf inside;
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, plan->group_total), 1, NULL, 0);
-    cpu_if_begin(unit, &inside, cpu_attention_split(&g->task, groups.index, plan->group, plan->group_bound,
-                                                    plan->group_count, g->task.group));
+    cpu_if_begin(unit, &inside,
+                 cpu_attention_split(&g->task, groups.index, plan->group, plan->group_bound,
+                                     plan->group_count, g->task.group));
     cpu_loop_begin(unit, &blocks, cpu_i64(unit, 0), g->task.time, plan->queries, NULL, 0);
     emit_query_block(g, next, blocks.index);
     cpu_loop_end(unit, &blocks, NULL);
@@ -249,12 +298,16 @@ static void emit_groups(Backward *g, const AttentionTask *next) {
     cpu_loop_end(unit, &groups, NULL);
 }
 
-static void write_keys(const Backward *g, int operand, int64_t column_stride, int64_t existing, int64_t columns,
-                       LLVMValueRef from, LLVMValueRef factor) {
+static void write_keys(const Backward *g, int operand, int64_t column_stride, int64_t existing,
+                       int64_t columns, LLVMValueRef from, LLVMValueRef factor) {
     const AttentionSide *side = &g->task.plan->side[operand];
-    AttentionWrite write = {.element = side->element, .row_stride = side->past, .column_stride = column_stride,
-                            .from_stride = columns, .columns = existing};
-    cpu_attention_write(g->task.unit, write, cpu_attention_base(&g->task, operand), from, g->task.past, factor);
+    AttentionWrite write = {.element = side->element,
+                            .row_stride = side->past,
+                            .column_stride = column_stride,
+                            .from_stride = columns,
+                            .columns = existing};
+    cpu_attention_write(g->task.unit, write, cpu_attention_base(&g->task, operand), from, g->task.past,
+                        factor);
 }
 
 static void emit_task(Backward *g, LLVMValueRef number) {
@@ -265,8 +318,9 @@ static void emit_task(Backward *g, LLVMValueRef number) {
     cpu_attention_split(&next, add(unit, number, cpu_i64(unit, 1)), plan->shared, plan->shared_bound,
                         plan->shared_count, next.shared);
     for (int i = 0; i < plan->group_count; i++) next.group[i] = cpu_i64(unit, 0);
-    cpu_if_begin(unit, &exists, cpu_attention_split(&g->task, number, plan->shared, plan->shared_bound,
-                                                    plan->shared_count, g->task.shared));
+    cpu_if_begin(unit, &exists,
+                 cpu_attention_split(&g->task, number, plan->shared, plan->shared_bound, plan->shared_count,
+                                     g->task.shared));
     for (int i = 0; i < plan->group_count; i++) g->task.group[i] = cpu_i64(unit, 0);
     LLVMValueRef some = LLVMBuildICmp(unit->builder, LLVMIntSGT, g->task.time, cpu_i64(unit, 0), "");
     cpu_if_begin(unit, &queries, some);
@@ -280,7 +334,8 @@ static void emit_task(Backward *g, LLVMValueRef number) {
     cpu_if_end(unit, &queries);
     for (int i = 0; i < plan->group_count; i++) g->task.group[i] = cpu_i64(unit, 0);
     write_keys(g, g->d_k, plan->side[g->d_k].key, plan->keys, plan->key_columns, g->d_keys, g->scale);
-    write_keys(g, g->d_v, plan->side[g->d_v].feature, plan->features, plan->feature_columns, g->d_values, g->one);
+    write_keys(g, g->d_v, plan->side[g->d_v].feature, plan->features, plan->feature_columns, g->d_values,
+               g->one);
     cpu_if_end(unit, &exists);
 }
 
@@ -288,7 +343,8 @@ static int64_t divide_scratch(Backward *g) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     LLVMValueRef scratch = g->task.body->scratch;
-    int64_t used = 0, key_rows = plan->padded_past * plan->key_columns, value_rows = plan->padded_past * plan->feature_columns;
+    int64_t used = 0, key_rows = plan->padded_past * plan->key_columns,
+            value_rows = plan->padded_past * plan->feature_columns;
     g->keys = cpu_attention_take(unit, scratch, &used, key_rows);
     g->values = cpu_attention_take(unit, scratch, &used, value_rows);
     g->d_keys = cpu_attention_take(unit, scratch, &used, key_rows);

@@ -5,7 +5,7 @@
 
 #include "codegen/cpu_attention.h"
 
-enum { UNROLL = 4, VECTORS_MAX = 3, ROWS_MAX = 8, POINTERS = 2 };
+enum { UNROLL = 4, ROWS_MAX = 8, POINTERS = 2 };
 
 static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, int64_t index) {
     return index ? cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, index)) : at;
@@ -14,7 +14,7 @@ static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, int64_t index) {
 static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef a, LLVMValueRef b,
                       LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
-    LLVMValueRef columns[VECTORS_MAX];
+    LLVMValueRef columns[ATTENTION_VECTORS];
     for (int v = 0; v < vectors; v++)
         columns[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, b, v * lanes), lanes, NULL);
     for (int row = 0; row < p->rows; row++) {
@@ -26,8 +26,8 @@ static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLV
 }
 
 // Steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into a and b.
-static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef begin, LLVMValueRef end,
-                       int unroll, LLVMValueRef *state) {
+static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef begin,
+                       LLVMValueRef end, int unroll, LLVMValueRef *state) {
     int sums = p->rows * vectors;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + POINTERS);
@@ -41,13 +41,14 @@ static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LL
     memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
 }
 
-static void emit_start(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef c, LLVMValueRef factors,
-                       LLVMValueRef *sums) {
+static void emit_start(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef c,
+                       LLVMValueRef factors, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
     for (int row = 0; row < p->rows; row++) {
         LLVMValueRef factor = NULL;
         if (p->start == ATTENTION_FADE)
-            factor = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, floats_at(unit, factors, row), 1, NULL), lanes);
+            factor =
+                cpu_splat(unit, cpu_load(unit, ELEMENT_F32, floats_at(unit, factors, row), 1, NULL), lanes);
         for (int v = 0; v < vectors; v++) {
             LLVMValueRef *sum = &sums[row * vectors + v];
             *sum = cpu_number(unit, ELEMENT_F32, 0, lanes);
@@ -62,12 +63,13 @@ static void emit_start(CpuUnit *unit, const AttentionProduct *p, int vectors, LL
 static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int vectors) {
     typedef long long L;
     LLVMTypeRef pointer = unit->pointer, parameters[] = {pointer, pointer, unit->i64, pointer, pointer};
-    const char *name = arena_format(unit->arena, "cherry_attention_%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
-                                    (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
+    const char *name =
+        arena_format(unit->arena, "cherry_attention_%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
+                     (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
     CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 5, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, c = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
-    LLVMValueRef state[ROWS_MAX * VECTORS_MAX + POINTERS];
+    LLVMValueRef state[ROWS_MAX * ATTENTION_VECTORS + POINTERS];
     int lanes = unit->target->lanes, sums = p->rows * vectors;
     emit_start(unit, p, vectors, c, LLVMGetParam(f, 4), state);
     state[sums] = LLVMGetParam(f, 0);
@@ -77,18 +79,20 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     if (!p->steps || p->steps >= UNROLL) emit_steps(unit, p, vectors, zero, whole, UNROLL, state);
     if (!p->steps || p->steps % UNROLL) emit_steps(unit, p, vectors, whole, steps, 1, state);
     for (int i = 0; i < sums; i++)
-        cpu_store(unit, ELEMENT_F32, floats_at(unit, c, i / vectors * p->c_row + i % vectors * lanes), state[i], NULL);
+        cpu_store(unit, ELEMENT_F32, floats_at(unit, c, i / vectors * p->c_row + i % vectors * lanes),
+                  state[i], NULL);
     cpu_helper_end(unit, &helper);
     return f;
 }
 
-// A row of tiles, of vectors [first, count) of columns: as even as they come, with at most VECTORS_MAX vectors.
-// `skipped`: steps at the start that are left out, or NULL.
-static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m, LLVMValueRef row,
-                         LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
-    int64_t left = m->columns / unit->target->lanes - first, tiles = (left + VECTORS_MAX - 1) / VECTORS_MAX;
+// A row of tiles, of vectors [first, count) of columns: as even as they come, with at most ATTENTION_VECTORS
+// vectors. `skipped`: steps at the start that are left out, or NULL.
+static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m,
+                         LLVMValueRef row, LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
+    int64_t left = m->columns / unit->target->lanes - first, tiles = (left + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
     LLVMBuilderRef builder = unit->builder;
-    LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")), b = m->b;
+    LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")),
+                 b = m->b;
     LLVMValueRef c = cpu_at(unit, m->c, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->c_row), ""));
     LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c;
     if (skipped) {
@@ -98,7 +102,8 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
     }
     for (; tiles; tiles--) {
         int64_t count = (left + tiles - 1) / tiles, column = first * unit->target->lanes;
-        LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column), factors};
+        LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column),
+                                    factors};
         cpu_helper_call(unit, tile_function(unit, p, (int)count), arguments, 5);
         first += count;
         left -= count;
@@ -106,15 +111,16 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
 }
 
 // Vectors of queries that see nothing of a row of tiles, from the first on, are left out of it.
-static void emit_seen_columns(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m,
-                              LLVMValueRef row, LLVMValueRef steps) {
+static void emit_seen_columns(const AttentionTask *task, const AttentionProduct *p,
+                              const AttentionMatrices *m, LLVMValueRef row, LLVMValueRef steps) {
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
     LLVMValueRef key = LLVMBuildAdd(unit->builder, m->key0, row, "");
-    CpuIf seen[VECTORS_MAX];
+    CpuIf seen[ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
         if (v + 1 < plan->vectors) {
-            LLVMValueRef last = cpu_attention_last_position(task, cpu_i64(unit, v * plan->lanes), plan->lanes);
+            LLVMValueRef last =
+                cpu_attention_last_position(task, cpu_i64(unit, v * plan->lanes), plan->lanes);
             cpu_if_begin(unit, &seen[v], LLVMBuildICmp(unit->builder, LLVMIntSLE, key, last, ""));
         }
         emit_columns(unit, p, m, row, NULL, steps, v);
@@ -136,7 +142,8 @@ static LLVMValueRef unseeing_queries(const AttentionTask *task, LLVMValueRef key
     return sum;
 }
 
-static void emit_row(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m, LLVMValueRef row) {
+static void emit_row(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m,
+                     LLVMValueRef row) {
     CpuUnit *unit = task->unit;
     LLVMBuilderRef b = unit->builder;
     LLVMValueRef steps = m->steps ? m->steps : cpu_i64(unit, p->steps), skipped = NULL;
@@ -148,14 +155,16 @@ static void emit_row(const AttentionTask *task, const AttentionProduct *p, const
     if (skip == ATTENTION_SKIP_LAST) {
         LLVMValueRef last = cpu_attention_last_position(task, row, p->rows);
         LLVMValueRef seen = LLVMBuildAdd(b, LLVMBuildSub(b, last, m->key0, ""), cpu_i64(unit, 1), "");
-        seen = cpu_select(unit, LLVMBuildICmp(b, LLVMIntSLT, seen, cpu_i64(unit, 0), ""), cpu_i64(unit, 0), seen);
+        seen = cpu_select(unit, LLVMBuildICmp(b, LLVMIntSLT, seen, cpu_i64(unit, 0), ""), cpu_i64(unit, 0),
+                          seen);
         steps = cpu_minimum(unit, steps, seen);
     }
     if (skip == ATTENTION_SKIP_FIRST) skipped = unseeing_queries(task, LLVMBuildAdd(b, m->key0, row, ""));
     emit_columns(unit, p, m, row, skipped, steps, 0);
 }
 
-void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product, const AttentionMatrices *matrices) {
+void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product,
+                            const AttentionMatrices *matrices) {
     CpuLoop rows;
     cpu_loop_begin(task->unit, &rows, cpu_i64(task->unit, 0), matrices->rows, product->rows, NULL, 0);
     cpu_attention_bring(task);
