@@ -122,6 +122,6 @@ void profile_print(Arena *arena, const Profile *profile) {
         print_row(name, row, profile->sum.measured);
     }
     print_row("sum", &profile->sum, profile->sum.measured);
-    printf("moves %.1f MB a step; written once and read once it were %.1f MB: %.2f times that\n",
-           profile->sum.bytes / 1e6, profile->least_bytes / 1e6, profile->sum.bytes / profile->least_bytes);
+    printf("moves %.1f MB a step, %.2f times the %.1f MB of every buffer written once and read once\n",
+           profile->sum.bytes / 1e6, profile->sum.bytes / profile->least_bytes, profile->least_bytes / 1e6);
 }
