@@ -9,7 +9,7 @@
 #include "driver/setup.h"
 #include "driver/trace.h"
 
-enum { PROFILE_REPEATS = 3 };
+enum { PROFILE_REPEATS = 3 };  // at most
 
 typedef struct Bench {
     double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak,
@@ -69,7 +69,8 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
         peaks[step] = cpu_measure_peak(ir, threads, &cpu);
     }
     int64_t peak_bytes = process_peak_bytes();  // before what measuring takes
-    Profile profile = profile_measure(runner, cpu.cpu, PROFILE_REPEATS, true, training->accumulate, true);
+    int repeats = steps < PROFILE_REPEATS ? (int)steps : PROFILE_REPEATS;
+    Profile profile = profile_measure(runner, cpu.cpu, repeats, true, training->accumulate, true);
     double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
     *bench = (Bench){
