@@ -36,7 +36,7 @@ def run_json(command):
     """The last line of what a command prints, as JSON; None where it fails."""
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     if result.returncode:
-        print(f"  {' '.join(command[:3])} ...: {(result.stderr.strip() or 'failed').splitlines()[-1]}", file=sys.stderr)
+        print(f"  {' '.join(command[:3])} ...: {(result.stderr.strip() or 'failed').splitlines()[0]}", file=sys.stderr)
         return None
     return json.loads(result.stdout.strip().splitlines()[-1])
 
