@@ -1,5 +1,5 @@
-// cherry bench: tokens a second, share of the machine's peak, compile time, memory, and where the time goes, on
-// made-up data.
+// cherry bench: tokens a second, share of the machine's peak, compile time, memory, and where the time goes,
+// on made-up data.
 #include <stdlib.h>
 
 #include "driver/commands.h"
@@ -36,7 +36,8 @@ static void one_step(Runner *runner, const Training *training, int64_t step) {
 }
 
 // Everything up to the first launch: code compiled, memory reserved, executors bound. `trace` may be NULL.
-static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads, const Trace *trace) {
+static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads,
+                       const Trace *trace) {
     CompileOptions options;
     if (!threads || !setup_options(arguments, ir, module, &options)) return NULL;
     if (!module->has_training) {
@@ -160,8 +161,10 @@ static int run_compile_only(const Arguments *arguments, Ir *ir) {
         cJSON_AddNumberToObject(json, "peak_bytes", (double)process_peak_bytes());
         json_print(json);
     } else {
-        printf("before the first launch %.3f s: passes %.3f s, code %.3f s for %zu kernels (%zu from the cache)\n",
-               seconds, compilation->pass_seconds, compilation->code_seconds, code.distinct, code.cached);
+        printf(
+            "before the first launch %.3f s: passes %.3f s, code %.3f s for %zu kernels (%zu from the "
+            "cache)\n",
+            seconds, compilation->pass_seconds, compilation->code_seconds, code.distinct, code.cached);
     }
     runner_destroy(runner);
     return EXIT_OK;
@@ -181,13 +184,15 @@ static int run(const Arguments *arguments, Ir *ir) {
     return EXIT_OK;
 }
 
-static const CommandOption options[] = {{"--steps", "N", "steps to time (default 10)"},
-                                        {"--json", NULL, "one JSON object"},
-                                        {"--trace", "FILE", "also a time line of compilation and one step, for Perfetto"},
-                                        {"--compile-only", NULL, "stop before the first launch: compile time only"},
-                                        MODEL_OPTIONS,
-                                        COMPILE_OPTIONS,
-                                        {NULL, NULL, NULL}};
+static const CommandOption options[] = {
+    {"--steps", "N", "steps to time (default 10)"},
+    {"--json", NULL, "one JSON object"},
+    {"--trace", "FILE", "also a time line of compilation and one step, for Perfetto"},
+    {"--compile-only", NULL, "stop before the first launch: compile time only"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
 
-const Command command_bench = {"bench", "FILE", "tokens a second, share of peak, compile time, memory, what each kernel costs",
+const Command command_bench = {"bench", "FILE",
+                               "tokens a second, share of peak, compile time, memory, what each kernel costs",
                                options, run};

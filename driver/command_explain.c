@@ -18,7 +18,8 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     sample_inputs(runner, ENTRY_ACCUMULATE, "loss");
     runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1);
     runner_set_integer(runner, ENTRY_UPDATE, "step", 1);
-    Profile profile = profile_measure(runner, options.cpu.cpu, REPEATS, false, 1, arguments_flag(arguments, "--kernels"));
+    Profile profile =
+        profile_measure(runner, options.cpu.cpu, REPEATS, false, 1, arguments_flag(arguments, "--kernels"));
     profile_print(ir->arena, &profile);
     runner_destroy(runner);
     return true;
@@ -29,8 +30,11 @@ static int run(const Arguments *arguments, Ir *ir) {
     return module && explain(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
 }
 
-static const CommandOption options[] = {{"--kernels", NULL, "a line for each kernel: launches, name, source line"},
-                                        MODEL_OPTIONS, COMPILE_OPTIONS, {NULL, NULL, NULL}};
+static const CommandOption options[] = {
+    {"--kernels", NULL, "a line for each kernel: launches, name, source line"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
 
 const Command command_explain = {"explain", "FILE", "what each source line of a training step costs", options,
                                  run};

@@ -67,9 +67,9 @@ double cost_program_bytes(const Program *program) {
 }
 
 double cost_program_least_bytes(const Program *program) {
-    double *reads = calloc(2 * program->buffers.count + 1, sizeof *reads), *writes = reads + program->buffers.count;
-    double least = 0;
+    double *reads = calloc(2 * program->buffers.count + 1, sizeof *reads), least = 0;
     CHECK(reads);
+    double *writes = reads + program->buffers.count;
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX];
