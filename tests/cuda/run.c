@@ -59,7 +59,7 @@ Emulation *emulation_create(Program *const *programs, size_t count) {
 #else
     const char *sanitize = "";
 #endif
-    snprintf(command, sizeof command, "%s -std=c++17 -O1 -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o %s/kernels.so %s",
+    snprintf(command, sizeof command, "%s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o %s/kernels.so %s",
              CHERRY_CXX, sanitize, emulation->folder, path);
     if (system(command) == 0) {
         snprintf(path, sizeof path, "%s/kernels.so", emulation->folder);

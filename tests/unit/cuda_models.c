@@ -36,7 +36,7 @@ static const struct {
 } larger[] = {
     {"nano", {"vocab=37", "embed=24", "heads=2", "key=12", "ffn=40", "layers=2", "time=70", "batch=2"}},
     {"gpt2", {"vocab=37", "embed=24", "heads=3", "layers=1", "context=67", "batch=2", "accumulate=1"}},
-    {"llama", {"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=1", "time=70", "accumulate=1", "batch=1"}},
+    {"llama", {"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=1", "time=37", "accumulate=1", "batch=1"}},
 };
 
 static Subject *load(Arena *arena, const char *path, const char *const *settings) {
