@@ -142,7 +142,7 @@ void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, i
     LLVMValueRef w = cpu_i64(unit, width);
     LLVMValueRef arguments[] = {to, from, valid, k, cpu_i64(unit, column_stride), cpu_i64(unit, k_stride), w,
                                 cpu_blocks(unit, valid, w), panel_size};
-    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, (int)width), arguments, 9);
+    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, PANEL_F32, (int)width), arguments, 9);
 }
 
 void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor) {

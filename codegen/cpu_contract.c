@@ -72,9 +72,9 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
-    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->tile.rows);
-    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, wide * lanes);
-    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, narrow * lanes);
+    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
+    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, wide * lanes);
+    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, narrow * lanes);
     slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, tile_of(plan, wide));
     slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, tile_of(plan, narrow));
     slots[PLAN_EPILOGUE] = epilogue;
@@ -403,7 +403,7 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
 // depends on run-time extents; without rows nothing is packed.
 static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
     const Index *index = cpu_contraction_index(plan, plan->load_b);
-    int64_t form[] = {plan->element_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
+    int64_t form[] = {plan->element_b, plan->panel_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
                       plan->tile.vectors, plan->narrow, plan->wide_panels};
     uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
     int loops[LOOP_MAX], count = 0;

@@ -43,11 +43,17 @@ typedef enum CpuPack {
 
 CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 
+// What a panel holds of what is in memory.
+typedef enum CpuPanel {
+    PANEL_F32,
+    PANEL_ROUNDED  // f32, rounded to bf16 numbers
+} CpuPanel;
+
 // void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride, i64 width, i64 panels, i64 panel_size):
 // fills k rows of `width` floats of each panel from `valid` columns of all panels together, zero behind.
 // Panels stand panel_size floats apart. Source strides are in elements of `element` (f32 or bf16).
 // `width` here only chooses the vectors that suit such panels.
-LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width);
+LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width);
 LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 
 // 256 bytes of zeros.
@@ -79,6 +85,8 @@ typedef struct CpuContraction {
     int64_t rows, columns, depth;           // at capacity; depth: of all reduced loops together
     int64_t segment_depth;                  // of loop k alone
     Element element_a, element_b;           // in memory
+    bool narrow_a, narrow_b;                // bf16 numbers: as they lie, or rounded as they are read
+    CpuPanel panel_a, panel_b;
     CpuPack pack_a, pack_b;
     CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors. It may read A and B as they lie
     int narrow;

@@ -10,6 +10,7 @@ enum {
 typedef struct Packing {
     LLVMValueRef to, from, valid, k, panel_stride, k_stride, width, panels, panel_size;
     Element element;
+    CpuPanel panel;
     int lanes;               // of the vectors
     LLVMValueRef in_panel;   // mask of the lanes that a panel narrower than a vector has, or NULL
 } Packing;
@@ -23,6 +24,11 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride) {
     return k_stride == 1 ? PACK_TRANSPOSE : PACK_STRIDED;
 }
 
+static LLVMValueRef load(CpuUnit *unit, const Packing *p, LLVMValueRef at, int lanes, LLVMValueRef mask) {
+    LLVMValueRef value = cpu_load(unit, p->element, at, lanes, mask);
+    return p->panel == PANEL_ROUNDED ? cpu_round_bf16(unit, value) : value;
+}
+
 // Element by element, steps [begin, k) of one panel with `valid` columns at `from`, zeros behind them.
 static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid,
                          LLVMValueRef begin) {
@@ -33,7 +39,7 @@ static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMV
     cpu_loop_begin(unit, &elements, cpu_i64(unit, 0), valid, 1, NULL, 0);
     LLVMValueRef at = cpu_at(unit, from_row, p->element, multiply(unit, elements.index, p->panel_stride));
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index),
-              cpu_load(unit, p->element, at, 1, NULL), NULL);
+              load(unit, p, at, 1, NULL), NULL);
     cpu_loop_end(unit, &elements, NULL);
     cpu_loop_begin(unit, &elements, valid, p->width, 1, NULL, 0);
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index),
@@ -55,7 +61,7 @@ static void pack_unit(CpuUnit *unit, const Packing *p, bool masked) {
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), p->width, p->lanes, NULL, 0);
     LLVMValueRef mask = masked ? cpu_mask(unit, p->lanes, subtract(unit, valid, groups.index)) : NULL;
     LLVMValueRef at = cpu_at(unit, from, p->element, groups.index);
-    LLVMValueRef row = cpu_load(unit, p->element, at, p->lanes, mask);
+    LLVMValueRef row = load(unit, p, at, p->lanes, mask);
     cpu_prefetch(unit, cpu_at(unit, at, p->element, ahead), false);
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, groups.index), row, p->in_panel);
     cpu_loop_end(unit, &groups, NULL);
@@ -98,7 +104,7 @@ static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, 
     }
     cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), whole, TRANSPOSE_STEPS, &to, 1);
     for (int i = 0; i < p->lanes; i++)
-        rows[i] = cpu_load(unit, p->element, cpu_at(unit, at[i], p->element, steps.index), TRANSPOSE_STEPS, NULL);
+        rows[i] = load(unit, p, cpu_at(unit, at[i], p->element, steps.index), TRANSPOSE_STEPS, NULL);
     if (p->lanes == 8)
         for (int i = 0; i < 4; i++) rows[i] = cpu_shuffle(unit, rows[i], rows[4 + i], join, 8);
     transpose_blocks(unit, rows);
@@ -145,20 +151,22 @@ static int pack_lanes(const CpuTarget *target, CpuPack kind, int width) {
     return width > lanes && width % lanes ? 4 : lanes;
 }
 
-LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width) {
+LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width) {
     static const char *const names[] = {"unit", "transpose", "strided"};
+    static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded"};
     const CpuTarget *target = unit->target;
     int lanes = pack_lanes(target, kind, width);
     if (!lanes) kind = PACK_STRIDED;
     int some = lanes > width ? width : lanes;
-    const char *name = arena_format(unit->arena, "cherry_pack_%s_%s_%d_%d", names[kind], element_name(element), lanes, some);
+    const char *name = arena_format(unit->arena, "cherry_pack_%s_%s%s_%d_%d", names[kind], element_name(element),
+                                    panels[panel], lanes, some);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_pack_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function;
     Packing p = {.to = LLVMGetParam(f, 0), .from = LLVMGetParam(f, 1), .valid = LLVMGetParam(f, 2),
                  .k = LLVMGetParam(f, 3), .panel_stride = LLVMGetParam(f, 4), .k_stride = LLVMGetParam(f, 5),
                  .width = LLVMGetParam(f, 6), .panels = LLVMGetParam(f, 7), .panel_size = LLVMGetParam(f, 8),
-                 .element = element, .lanes = lanes};
+                 .element = element, .panel = panel, .lanes = lanes};
     if (lanes) p.in_panel = cpu_mask(unit, lanes, cpu_i64(unit, some));
     // Masked loads are single instructions with AVX-512, and with AVX2 for f32 alone.
     bool masked = target->masks || (target->avx2 && element == ELEMENT_F32);

@@ -57,6 +57,9 @@ static void choose_loops(CpuContraction *plan) {
     bool swap = !columns || (rows && has_unit_result(nest, rows) && !has_unit_result(nest, columns));
     if (swap) {
         uint32_t load = plan->load_a, mask = rows;
+        bool narrow = plan->narrow_a;
+        plan->narrow_a = plan->narrow_b;
+        plan->narrow_b = narrow;
         plan->load_a = plan->load_b;
         plan->load_b = load;
         rows = columns;
@@ -104,11 +107,11 @@ static void choose_sides(CpuContraction *plan, const CpuTarget *target) {
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool whole_columns = plan->columns % target->lanes == 0 && is_static(plan, plan->column);
     if (plan->segment_count) return;
-    if (plan->element_a == ELEMENT_F32 && few_columns) {
+    if (plan->element_a == ELEMENT_F32 && plan->panel_a == PANEL_F32 && few_columns) {
         if (plan->pack_a == PACK_TRANSPOSE) plan->tile.a = TILE_ALONG_K;
         if (plan->pack_a == PACK_UNIT && near_a && whole_rows) plan->tile.a = TILE_ACROSS_K;
     }
-    if (plan->element_b == ELEMENT_F32 && plan->pack_b == PACK_UNIT && whole_columns && (few_rows || near_b))
+    if (plan->element_b == ELEMENT_F32 && plan->panel_b == PANEL_F32 && plan->pack_b == PACK_UNIT && whole_columns && (few_rows || near_b))
         plan->tile.b = TILE_ACROSS_K;
 }
 
@@ -150,10 +153,25 @@ static bool stores_plainly(const CpuContraction *plan) {
     return plan->column >= 0 && result_stride(nest, plan->column) == 1;
 }
 
+// Whether a factor of the sum is a bf16 number, in memory or by a cast.
+static bool is_narrow(const Nest *nest, uint32_t argument) {
+    const Formula *product = &nest->formulas.items[nest->stages[0].formula];
+    const Formula *factor = &nest->formulas.items[product->arguments[argument]];
+    while (factor->kind == FORMULA_PRIMITIVE && factor->element != ELEMENT_BF16)
+        factor = &nest->formulas.items[factor->arguments[0]];
+    return factor->element == ELEMENT_BF16;
+}
+
+static CpuPanel panel_of(bool narrow, Element element) {
+    return narrow && element != ELEMENT_BF16 ? PANEL_ROUNDED : PANEL_F32;
+}
+
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
                                     uint32_t load_b) {
     CpuContraction plan = {.nest = normalised, .load_a = load_a, .load_b = load_b,
                            .tile = cpu_tile_shape(target)};
+    plan.narrow_a = is_narrow(normalised, 0);
+    plan.narrow_b = is_narrow(normalised, 1);
     choose_loops(&plan);
     plan.rows = extent_of(normalised, plan.row);
     plan.columns = extent_of(normalised, plan.column);
@@ -164,6 +182,8 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     plan.element_b = normalised->operands[b->operand].element;
     plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
+    plan.panel_a = panel_of(plan.narrow_a, plan.element_a);
+    plan.panel_b = panel_of(plan.narrow_b, plan.element_b);
     choose_panels(&plan, target);
     choose_sides(&plan, target);
     choose_blocks(&plan);

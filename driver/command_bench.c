@@ -34,7 +34,7 @@ static void one_step(Runner *runner, const Training *training, int64_t step) {
 // Everything up to the first launch: code compiled, memory reserved, executors bound.
 static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads) {
     CompileOptions options;
-    if (!threads || !setup_options(arguments, ir, module, &options)) return NULL;
+    if (!threads || !setup_options(arguments, ir, &options)) return NULL;
     if (!module->has_training) {
         report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
         return NULL;

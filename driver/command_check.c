@@ -69,7 +69,7 @@ static double training_bytes(Compilation *compilation) {
 
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
-    if (!setup_options(arguments, ir, module, &options)) return false;
+    if (!setup_options(arguments, ir, &options)) return false;
     summary->parameters = module_parameter_count(module, false);
     summary->frozen_parameters = module_parameter_count(module, true);
     summary->active_parameters = module_active_count(module);

@@ -150,7 +150,7 @@ static bool check_backend(const Arguments *arguments, Problem *problem, const Te
                           double *loss_error, double *gradient_error) {
     CompileOptions options;
     int threads = setup_threads(arguments, problem->ir);
-    if (!threads || !setup_options(arguments, problem->ir, problem->module, &options)) return false;
+    if (!threads || !setup_options(arguments, problem->ir, &options)) return false;
     options.verify = true;
     Runner *runner = runner_create(problem->ir, problem->module, 1u << ENTRY_ACCUMULATE, &options, threads);
     if (!runner) return false;

@@ -47,6 +47,9 @@ typedef struct Compilation {
     double pass_seconds, code_seconds;
 } Compilation;
 
+// Whether its train block asks for products in bf16 (passes/precision.c).
+bool module_computes_bf16(const Module *module);
+
 // Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
 // decode come from the graph `draft` too, so that they fill the caches of the heads. NULL after errors.
 Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);
