@@ -148,6 +148,19 @@ Value simplify_slice(const Match *match) {
     return value_is_none(part) ? part : build_slice(match->graph, part, along, start - begin, count, place);
 }
 
+// What is picked from gathered rows is gathered from what is picked: of stored layers, one instead of all.
+static Value pick_before_gather(const Match *match, const char *along, int64_t at) {
+    const Node *gather = inner_node(match);
+    if (gather->op == OP_transpose) gather = graph_node(match->graph, gather->operands[0].node);
+    if (gather->op != OP_gather || along_of(gather) == along ||
+        type_find(graph_type(match->graph, gather->operands[1]), along) >= 0)
+        return VALUE_NONE;
+    Place place = match->node->place;
+    Value table = build_pick(match->graph, gather->operands[0], along, at, place);
+    Value value = graph_copy_node(match->graph, gather, (Value[]){table, gather->operands[1]});
+    return graph_type(match->graph, value) == match->node->types[0] ? value : VALUE_NONE;
+}
+
 Value simplify_pick(const Match *match) {
     const Node *inner = inner_node(match);
     const char *along = along_of(match->node);
@@ -159,6 +172,7 @@ Value simplify_pick(const Match *match) {
         Value part = find_part(match, inner, along, at, 1, &begin);
         return build_pick(match->graph, part, along, at - begin, place);
     }
+    if (inner->op == OP_gather || inner->op == OP_transpose) return pick_before_gather(match, along, at);
     if (inner->op != OP_broadcast) return VALUE_NONE;
     const Attribute *added = attribute_find(inner, ATTRIBUTE_dimensions);
     Dimension kept[RANK_MAX];

@@ -1,5 +1,8 @@
 """Parts B, C and D: fewer layers and recurrence, fusion of compressed models, several tokens at once."""
 import json
+import os
+
+import safetensors
 
 KINDS = {"mean": "Mean", "step": "Step", "selected": "Select", "loop": "Loop", "loop_gate": "LoopGate",
          "loop_step": "LoopStep", "loop_both": "LoopBoth", "loop_skip": "LoopSkip", "loop_adapter": "LoopAdapter"}
@@ -42,56 +45,92 @@ def depth(study):
     return {**found, **controls(study)}
 
 
+def embedding_only(study, deep, sets):
+    """A fresh six-layer model whose table and last norm are the deep model's: a checkpoint to start from."""
+    fresh = study.train("dense_fresh", "base", study.data("ko_reviews_train.txt"), 1,
+                        sets={**sets, "rate": 0, "final_rate": 0, "decay": 0})
+    tensors, start = safetensors.read(deep), safetensors.read(fresh)
+    path = os.path.join(study.work, "runs", "embedding_only.safetensors")
+    safetensors.write(path, start, {name: tensors[name] for name in ("table", "g")})
+    return path
+
+
 def controls(study):
-    """Six dense layers: from nothing with the tokens of the recovery, of everything, with the FLOPs of a loop."""
+    """Six dense layers: from nothing with the tokens of the recovery, of everything, with the FLOPs of a loop, and
+    with the deep model's embedding alone."""
     reviews, valid = study.data("ko_reviews_train.txt"), study.data("ko_reviews_valid.txt")
     size = study.size
     dense = {"layers": size["keep"], "keep": size["keep"], "rounds": size["rounds"]}
     loop = flops_per_token(study, "loop_both", dense) / flops_per_token(study, "base", dense)
-    deep_steps = max(size["deep"].values()) // study.tokens_per_step
+    deepest = max(size["deep"])
+    deep_steps = size["deep"][deepest] // study.tokens_per_step
     found = {}
     for name, steps in (("recovery_tokens", size["recover"]), ("loop_flops", int(size["recover"] * loop)),
-                        ("all_tokens", size["recover"] + deep_steps)):
+                        ("all_tokens", size["recover"] + deep_steps), ("embedding_only", size["recover"])):
         def make():
-            study.train("dense_" + name, "base", reviews, steps, sets={**dense, "steps": steps, "warmup": 20})
-            return {"after": evaluated(study, "dense_" + name, "base", valid, dense), "steps": steps}
+            init = embedding_only(study, study.weights(f"deep{deepest}"), dense) if name == "embedding_only" else None
+            study.train("dense_" + name, "base", reviews, steps, init=init,
+                        sets={**dense, "steps": steps, "warmup": 20})
+            return {"after": evaluated(study, "dense_" + name, "base", valid, dense), "steps": steps,
+                    "flops": flops_per_token(study, "base", dense)}
 
         found["dense_" + name] = study.result("dense_" + name, make)
     return found
 
 
+def ensemble(study, weights, valid, sets):
+    """Loss of the mean of the models' probabilities."""
+    names = dict(zip(("second", "third", "fourth"), weights[1:]))
+    return study.evaluate(weights[0], f"ensemble{len(weights)}", valid, sets={**sets, **names})["loss"]
+
+
 def fusion(study):
-    """Two and four compressed models that saw different text, alone, as an ensemble of experts, trained further."""
+    """Two and four compressed models that saw different batches: alone, averaged, fused, each trained further."""
     reviews, valid = study.data("ko_reviews_train.txt"), study.data("ko_reviews_valid.txt")
     size, layers = study.size, min(study.size["deep"])
     sets = {"layers": layers, "keep": size["keep"], "rounds": size["rounds"]}
-    found, experts = {}, []
-    for seed in range(1, 5):
-        def make():
-            start, _ = study.convert("LoopBoth", [study.weights(f"deep{layers}")], f"expert{seed}", sets=sets)
-            study.train(f"expert{seed}", "loop_both", reviews, size["recover"], init=start,
-                        sets={**sets, "steps": size["recover"], "seed": 100 + seed})
-            return {"loss": evaluated(study, f"expert{seed}", "loop_both", valid, sets)}
+    extra, found = size["extra"], {}
 
-        found[f"expert{seed}"] = study.result(f"expert{seed}", make)
-        experts.append(study.weights(f"expert{seed}"))
-    extra = size["recover"] // 2
+    def continued(name, block, steps, init, more=None, judge=None):
+        study.train(name, block, reviews, steps, init=init, sets={**sets, **(more or {}), "steps": steps})
+        return evaluated(study, name, judge or block, valid, sets)
+
+    def expert(seed):
+        start, _ = study.convert("LoopBoth", [study.weights(f"deep{layers}")], f"expert{seed}", sets=sets)
+        return {"before": study.evaluate(start, "loop_both", valid, sets=sets)["loss"],
+                "after": continued(f"expert{seed}", "loop_both", size["recover"], start, {"seed": 100 + seed})}
+
+    def fused(name, block, model, count, teacher=None):
+        start, _ = study.convert(model, experts[:count], name, sets=sets)
+        return {"before": study.evaluate(start, block, valid, sets=sets)["loss"],
+                "after": continued(name, name, extra, start, teacher, block),
+                "flops": flops_per_token(study, block, sets)}
+
+    seeds = range(1, 5)
+    for seed in seeds:
+        found[f"expert{seed}"] = study.result(f"expert{seed}", lambda: expert(seed))
+    experts = [study.weights(f"expert{seed}") for seed in seeds]
+    for seed in seeds:
+        found[f"expert{seed}_more"] = study.result(f"expert{seed}_more", lambda: {
+            "before": found[f"expert{seed}"]["after"],
+            "after": continued(f"expert{seed}_more", "loop_both", extra, experts[seed - 1], {"seed": 200 + seed})})
+    further = [study.weights(f"expert{seed}_more") for seed in seeds]
+    for count in (2, 4):
+        found[f"ensemble{count}"] = study.result(f"ensemble{count}", lambda: {
+            "before": ensemble(study, experts[:count], valid, sets),
+            "after": ensemble(study, further[:count], valid, sets)})
+    teacher = {"teacher": study.weights(f"deep{layers}")}
     for block, model, count in (("pair", "Pair", 2), ("pair_top", "PairTop", 2), ("four", "Four", 4),
                                 ("four_top", "FourTop", 4)):
-        def make():
-            start, _ = study.convert(model, experts[:count], block, sets=sets)
-            before = study.evaluate(start, block, valid, sets=sets)["loss"]
-            study.train(block, block, reviews, extra, init=start, sets={**sets, "steps": extra})
-            return {"before": before, "after": evaluated(study, block, block, valid, sets)}
-
-        found[block] = study.result(block, make)
-
-    def best_single():
-        best = min(range(4), key=lambda i: found[f"expert{i + 1}"]["loss"])
-        study.train("single", "loop_both", reviews, extra, init=experts[best], sets={**sets, "steps": extra})
-        return {"after": evaluated(study, "single", "loop_both", valid, sets)}
-
-    found["single"] = study.result("single", best_single)
+        for name, more in ((block, None), (block + "_taught", teacher)):
+            found[name] = study.result(name, lambda: fused(name, block, model, count, more))
+    best = min(seeds, key=lambda seed: found[f"expert{seed}"]["after"])
+    one = flops_per_token(study, "loop_both", sets)
+    for block in ("pair", "four"):
+        steps = round(extra * found[block]["flops"] / one)
+        found[f"single_{block}_flops"] = study.result(f"single_{block}_flops", lambda: {
+            "before": found[f"expert{best}"]["after"], "steps": steps,
+            "after": continued(f"single_{block}_flops", "loop_both", steps, experts[best - 1])})
     return found
 
 

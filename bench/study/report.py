@@ -88,14 +88,16 @@ def selective_part(found, work):
 
 def depth_part(found):
     rows = [[name, f"{r['before']:.3f}" if "before" in r else "", f"{r.get('after', r.get('loss')):.3f}",
-             f"{r['flops'] / 1e6:.1f}" if "flops" in r else ""] for name, r in found["depth"].items()]
-    return ["## B. Depth\n", table(["model", "loss before recovery", "loss", "MFLOP a token"], rows)]
+             r.get("steps", ""), f"{r['flops'] / 1e6:.1f}" if "flops" in r else ""]
+            for name, r in found["depth"].items()]
+    return ["## B. Depth\n", table(["model", "loss before recovery", "loss", "steps from nothing", "MFLOP a token"],
+                                   rows)]
 
 
 def fusion_part(found):
-    rows = [[name, f"{r['before']:.3f}" if "before" in r else "", f"{r.get('after', r.get('loss')):.3f}"]
+    rows = [[name, f"{r['before']:.3f}", f"{r['after']:.3f}", f"{r['flops'] / 1e6:.1f}" if "flops" in r else ""]
             for name, r in found["fusion"].items()]
-    return ["## C. Fusion\n", table(["model", "loss before", "loss"], rows)]
+    return ["## C. Fusion\n", table(["model", "loss before", "loss", "MFLOP a token"], rows)]
 
 
 def heads_part(found):
