@@ -246,7 +246,7 @@ int main(int argc, char **argv) {
     bench.pool = thread_pool_create(1);
     start_peak(&bench, ir);
     // The kernel does 24 multiply-adds on vectors of 16 floats a step, or 96 floats on lesser machines.
-    double peak = cpu_measure_peak(ir, 1, &bench.options), fastest = 1;
+    double peak = cpu_measure_peak(ir, 1, ELEMENT_F32, &bench.options), fastest = 1;
     for (int i = 0; i < 50; i++) {
         double seconds = peak_seconds_per_step(&bench);
         if (seconds < fastest) fastest = seconds;

@@ -57,8 +57,10 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         int64_t stride = stride_of(plan, load, side ? plan->column : plan->row);
         LLVMValueRef *at = &slots[side ? PLAN_B : PLAN_A];
         at[SIDE_PANEL_STRIDE] = cpu_i64(unit, stride);
-        at[SIDE_K_STRIDE] = cpu_i64(unit, stride_of(plan, load, plan->k));
-        at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * element_bytes(side ? plan->element_b : plan->element_a));
+        int64_t k_stride = stride_of(plan, load, plan->k), bytes = element_bytes(side ? plan->element_b : plan->element_a);
+        at[SIDE_K_STRIDE] = cpu_i64(unit, k_stride);
+        at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * bytes);
+        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * (plan->panel_b == PANEL_PAIRS ? 2 : 1));
     }
     int64_t result_stride = plan->row < 0 ? 0 : cpu_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
@@ -119,6 +121,8 @@ static void start_task_record(Emission *e, CpuKernel *out) {
     e->task = cpu_stack_slot(e->body, LLVMArrayType2(unit->i64, TASK_SLOTS));
     e->rows = plan->row < 0 ? one : cpu_extent(e->body, plan->nest, plan->row);
     LLVMValueRef depth = plan->k < 0 ? one : cpu_extent(e->body, plan->nest, plan->k);
+    set(e, TASK_SEGMENT_K, depth);
+    if (plan->panel_b == PANEL_PAIRS) depth = cpu_blocks(unit, depth, cpu_i64(unit, 2));
     int64_t segment_capacity = plan->depth / plan->segment_depth;
     for (int i = 0; i < plan->segment_count; i++)
         segments = LLVMBuildMul(unit->builder, segments, cpu_extent(e->body, plan->nest, plan->segments[i]), "");

@@ -61,7 +61,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Be
         double start = clock_seconds();
         one_step(runner, training, step + 2);
         seconds[step] = clock_seconds() - start;
-        peaks[step] = cpu_measure_peak(ir, threads, &cpu);
+        peaks[step] = cpu_measure_peak(ir, threads, training->precision, &cpu);
     }
     double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);

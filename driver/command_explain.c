@@ -94,7 +94,7 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     sample_inputs(runner, ENTRY_ACCUMULATE, "loss");
     runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1);
     runner_set_integer(runner, ENTRY_UPDATE, "step", 1);
-    Machine machine = machine_measure(ir, threads, options.cpu.cpu);
+    Machine machine = machine_measure(ir, threads, module_precision(module), options.cpu.cpu);
     Lines lines = {0};
     static const Entry both[] = {ENTRY_ACCUMULATE, ENTRY_UPDATE};
     double *seconds[2];
@@ -108,8 +108,8 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
         add_program(ir->arena, &lines, runner->compilation->programs[both[i]], &machine, seconds[i],
                     REPEATS, arguments_flag(arguments, "--kernels"));
     qsort(lines.items, lines.count, sizeof(Line), slower_first);
-    printf("%d threads: %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", threads,
-           machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9);
+    printf("%d threads: %.1f GFLOP/s of multiply-adds in %s, %.1f GB/s of copying\n", threads,
+           machine.flops_per_second / 1e9, element_name(module_precision(module)), machine.bytes_per_second / 1e9);
     print_lines(&lines);
     runner_destroy(runner);
     return true;

@@ -67,7 +67,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .evaluate_first = first,
                               .resume = arguments_flag(arguments, "--resume"),
                               .evaluate_batches = EVALUATE_BATCHES,
-                              .peak_flops = cpu_measure_peak(ir, threads, &options.cpu),
+                              .peak_flops = cpu_measure_peak(ir, threads, training->precision, &options.cpu),
                               .sampling = &sampling,
                               .prompt = arguments_text(arguments, "--prompt", "\n"),
                               .progress = stdout,

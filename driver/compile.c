@@ -116,8 +116,8 @@ static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, 
     return graph;
 }
 
-bool module_computes_bf16(const Module *module) {
-    return module->has_training && module->training.precision == ELEMENT_BF16;
+Element module_precision(const Module *module) {
+    return module->has_training && module->training.precision == ELEMENT_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
 }
 
 // How many positions an entry point of generation runs at once: `draft` the last token and one a head.
@@ -131,7 +131,7 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
                              const CompileOptions *options) {
     Ir *ir = graph->ir;
     if (strcmp(passes, "precision") == 0)
-        return module_computes_bf16(module) ? "precision{compute=bf16}" : NULL;
+        return module_precision(module) == ELEMENT_BF16 ? "precision{compute=bf16}" : NULL;
     if (strncmp(passes, "incremental", 11) == 0)
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
                             (long long)entry_chunk(entry, graph, options), (long long)options->context,

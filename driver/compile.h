@@ -47,8 +47,8 @@ typedef struct Compilation {
     double pass_seconds, code_seconds;
 } Compilation;
 
-// Whether its train block asks for products in bf16 (passes/precision.c).
-bool module_computes_bf16(const Module *module);
+// What its products are made in: bf16 where its train block asks for it (passes/precision.c).
+Element module_precision(const Module *module);
 
 // Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
 // decode come from the graph `draft` too, so that they fill the caches of the heads. NULL after errors.
