@@ -244,9 +244,11 @@ static bool reader_accepts(const Inline *inl, uint32_t id, uint32_t reader, doub
         if (load->kind != FORMULA_LOAD || item->launch.buffers[load->operand] != buffer) continue;
         const NestOperand *seen = &item->nest->operands[load->operand];
         Inverse inverse;
-        if (is_factor(item->nest, (uint32_t)f) && !is_stored_cast(inl, about)) return false;
+        bool packed = is_factor(item->nest, (uint32_t)f);  // read once, and converted on the way
+        if (packed && !is_stored_cast(inl, about)) return false;
         if (!invert(producer, item->nest, seen, item->launch.offsets[load->operand], load->index, &inverse))
             return false;
+        if (packed) continue;
         uint32_t loops = nest_index_loops(item->nest, seen, load->index);
         uint32_t users = nest_formula_users(item->nest, (uint32_t)f);
         for (int s = 0; s < item->nest->stage_count; s++)
