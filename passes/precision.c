@@ -10,10 +10,10 @@
 //   - the result of dot where it only is a factor or the argument of a function, and the results of such
 //     composites but statistics: they will be stored, and half the bytes do;
 //   - forward values that the backward pass reads: what is kept for it takes half the memory.
-// What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and
-// their chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a
-// maximum is taken of (scores, logits: rounding those would change their exponentials by whole factors),
-// the residual stream and all arithmetic.
+// What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and their
+// chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a maximum is taken
+// of and what elementwise ops make of those (scores, logits, probabilities: rounding would change exponentials by whole
+// factors and hide how near to 1 a probability is), the residual stream and all arithmetic.
 // Requires: f32 graphs; composites that the back end lacks expanded. After `gradient` and `recompute`, where what is
 // kept for the backward pass shows; before `incremental`, so that caches hold what is rounded.
 // Leaves: the same inputs and outputs. Whether a forward value is rounded depends on forward nodes alone: with
@@ -27,7 +27,7 @@ typedef struct Facts {  // by node of one graph
     const Graph *graph;
     bool *forward;   // something else than a gradient needs it
     bool *resident;  // an input, a sum, or made of such alone: never rounded for being kept
-    bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it
+    bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
     bool *linear;    // forward use that adds it up or hands it out
     bool *kept;      // forward, and the backward pass reads it
 } Facts;
@@ -114,6 +114,18 @@ static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
     }
 }
 
+// A forward value that elementwise ops make, of the same dimensions, of what a maximum is taken of.
+static void mark_exponentials(Facts *facts) {
+    const Graph *graph = facts->graph;
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        for (uint32_t i = 0; is_pointwise(node) && facts->forward[id] && i < node->operand_count; i++)
+            if (facts->exponent[node->operands[i].node] &&
+                type_same_dimensions(node->types[0], graph_type(graph, node->operands[i])))
+                facts->exponent[id] = true;
+    }
+}
+
 static const Facts *find_facts(Precision *precision, const Graph *graph) {
     size_t count = graph->nodes.count;
     Arena *arena = graph->ir->arena;
@@ -134,6 +146,7 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         for (uint32_t i = 0; !facts->forward[id] && i < node->operand_count; i++)
             facts->kept[node->operands[i].node] |= facts->forward[node->operands[i].node];
     }
+    mark_exponentials(facts);
     vector_push(arena, &precision->known, facts);
     return facts;
 }
