@@ -14,6 +14,9 @@
 #include "runtime/checkpoint.h"
 #include "runtime/metrics.h"
 
+// Of a line of metrics.jsonl: those of every step, of an evaluation, of the objective.
+enum { STEP_METRICS = 4, EVALUATION_METRICS = 3, METRICS_MAX = 64 };
+
 typedef struct Trainer {
     Runner *runner;
     Feed *feed;
@@ -29,6 +32,8 @@ typedef struct Trainer {
     double pause;  // seconds of that stretch that were not training
     double last_loss;
     Evaluated last_valid;  // of this step; loss NAN: none
+    Metric objective[METRICS_MAX - STEP_METRICS - EVALUATION_METRICS];  // further outputs of the loss, of this step
+    size_t objective_count;
 } Trainer;
 
 static sigset_t interruptions(void) {
@@ -96,11 +101,32 @@ static bool open_run(Trainer *trainer) {
 
 // ---- One step ----
 
-// The mean loss of the step's micro-batches; gradients accumulate in the state.
+// The scalars that the objective gives beside the loss. A line of metrics.jsonl has one value of a name.
+static bool find_metrics(Trainer *trainer) {
+    static const char *const taken[] = {"step",       "rate",             "gradient_norm",     "tokens_per_second",
+                                        "valid_loss", "valid_supervised", "valid_unsupervised"};
+    const Graph *graph = module_find_graph(trainer->runner->module, "loss");
+    size_t room = sizeof trainer->objective / sizeof *trainer->objective;
+    for (size_t i = 0; i < graph->outputs.count && trainer->objective_count < room; i++) {
+        const Output *output = &graph->outputs.items[i];
+        const Type *type = graph_type(graph, output->value);
+        if (type->rank > 0 || type->element != ELEMENT_F32 || strcmp(output->name, "loss") == 0) continue;
+        for (size_t j = 0; j < sizeof taken / sizeof *taken; j++)
+            if (strcmp(output->name, taken[j]) == 0)
+                return report_error(graph->ir->diagnostics, graph_node(graph, output->value.node)->place, "E0916",
+                                    "a metric of the objective is called '%s', as one of every run", taken[j]);
+        trainer->objective[trainer->objective_count++].name = output->name;
+    }
+    return true;
+}
+
+// The mean loss of the step's micro-batches, and means of its metrics; gradients accumulate in the state.
 static bool accumulate(Trainer *trainer, double *loss) {
     const Training *training = trainer->training;
     Runner *runner = trainer->runner;
+    double share = 1.0 / (double)training->accumulate;
     *loss = 0;
+    for (size_t i = 0; i < trainer->objective_count; i++) trainer->objective[i].value = 0;
     for (int64_t micro = 0; micro < training->accumulate; micro++) {
         int64_t step = trainer->position.step;
         if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed))
@@ -109,9 +135,12 @@ static bool accumulate(Trainer *trainer, double *loss) {
             hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step),
                       (uint64_t)micro);
         runner_set_integer(runner, ENTRY_ACCUMULATE, "seed", (int64_t)(seed >> 1));
-        runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)(1.0 / (double)training->accumulate));
+        runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)share);
         runner_run(runner, ENTRY_ACCUMULATE);
-        *loss += (double)runner_output(runner, ENTRY_ACCUMULATE, "loss") / (double)training->accumulate;
+        *loss += share * (double)runner_output(runner, ENTRY_ACCUMULATE, "loss");
+        for (size_t i = 0; i < trainer->objective_count; i++)
+            trainer->objective[i].value +=
+                share * (double)runner_output(runner, ENTRY_ACCUMULATE, trainer->objective[i].name);
     }
     return true;
 }
@@ -165,22 +194,30 @@ static bool sample(Trainer *trainer) {
                          options->progress);
 }
 
+// Of an evaluation; how many. Where all tokens are of one kind they are the loss itself.
+static size_t evaluation_metrics(const Evaluated *valid, Metric *metrics) {
+    if (isnan(valid->loss)) return 0;
+    metrics[0] = (Metric){"valid_loss", valid->loss};
+    if (isnan(valid->supervised) || isnan(valid->unsupervised)) return 1;
+    metrics[1] = (Metric){"valid_supervised", valid->supervised};
+    metrics[2] = (Metric){"valid_unsupervised", valid->unsupervised};
+    return EVALUATION_METRICS;
+}
+
 static void report(Trainer *trainer, double rate, double gradient_norm) {
     const Training *training = trainer->training;
     int64_t steps = trainer->position.step - trainer->started_step;
     double seconds = clock_seconds() - trainer->started - trainer->pause, per_step = seconds / (double)steps;
     double speed = (double)(training->accumulate * feed_tokens_per_batch(trainer->feed)) / per_step;
-    const Evaluated *valid = &trainer->last_valid;
-    Metric metrics[] = {{"loss", trainer->last_loss},
-                        {"rate", rate},
-                        {"gradient_norm", gradient_norm},
-                        {"tokens_per_second", speed},
-                        {"valid_loss", valid->loss},
-                        {"valid_supervised", valid->supervised},
-                        {"valid_unsupervised", valid->unsupervised}};
-    metrics_write(trainer->metrics, trainer->position.step, metrics, isnan(valid->loss)                                         ? 4
-                  : isnan(valid->unsupervised) || isnan(valid->supervised) ? 5
-                                                                           : 7);
+    Metric metrics[METRICS_MAX] = {{"loss", trainer->last_loss},
+                                   {"rate", rate},
+                                   {"gradient_norm", gradient_norm},
+                                   {"tokens_per_second", speed}};
+    size_t count = STEP_METRICS;
+    memcpy(metrics + count, trainer->objective, trainer->objective_count * sizeof *metrics);
+    count += trainer->objective_count;
+    count += evaluation_metrics(&trainer->last_valid, metrics + count);
+    metrics_write(trainer->metrics, trainer->position.step, metrics, count);
     bool last = trainer->position.step == training->steps;
     // A log wants a line now and then, a terminal a line that moves.
     int64_t every = training->steps > 50 ? training->steps / 50 : 1;
@@ -223,11 +260,8 @@ static bool first_evaluation(Trainer *trainer) {
     const Evaluated *valid = &trainer->last_valid;
     fprintf(trainer->options->progress, "step %lld  valid %.4f\n", (long long)trainer->position.step,
             valid->loss);
-    Metric metrics[] = {{"valid_loss", valid->loss},
-                        {"valid_supervised", valid->supervised},
-                        {"valid_unsupervised", valid->unsupervised}};
-    metrics_write(trainer->metrics, trainer->position.step, metrics,
-                  isnan(valid->unsupervised) || isnan(valid->supervised) ? 1 : 3);
+    Metric metrics[EVALUATION_METRICS];
+    metrics_write(trainer->metrics, trainer->position.step, metrics, evaluation_metrics(valid, metrics));
     trainer->pause += clock_seconds() - start;
     return true;
 }
@@ -259,7 +293,7 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .last_valid = {.loss = NAN}};
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
-    bool good = open_run(&trainer) && loop(&trainer);
+    bool good = find_metrics(&trainer) && open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
     return good;
 }

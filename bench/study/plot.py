@@ -1,4 +1,4 @@
-"""Line plots as small SVG files."""
+"""Plots as small SVG files."""
 
 COLORS = ["#1f4e79", "#c0392b", "#27803b", "#8e5ea2", "#b9770e", "#2a9d9d", "#7f7f7f", "#d35590", "#5d6d1e"]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 56, 170, 28, 40
@@ -43,5 +43,33 @@ def lines(path, title, x_label, y_label, series):
                 (place, top), (_, bottom) = at(x, y + spread[i]), at(x, y - spread[i])
                 out.append(f'<path d="M{place:.1f} {top:.1f}V{bottom:.1f}" stroke="{color}"/>')
         out.append(f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 14 + 15 * index}" fill="{color}">{name}</text>')
+    with open(path, "w") as file:
+        file.write("".join(out) + "</svg>\n")
+
+
+def bars(path, title, label, rows):
+    """rows: [(name, before or None, after)]: a bar for each `after` from the lowest value on, a mark at `before`."""
+    values = [v for _, before, after in rows for v in (before, after) if v is not None]
+    low, high, left, right, step = min(values), max(values), 150, 60, 18
+    low -= (high - low) * 0.05 or 1
+    height = TOP + step * len(rows) + BOTTOM
+
+    def at(value):
+        return left + (value - low) / ((high - low) or 1) * (WIDTH - left - right)
+
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+           f'font-size="11"><rect width="{WIDTH}" height="{height}" fill="white"/>'
+           f'<text x="{left}" y="16" font-size="13">{title}</text>']
+    for value in ticks(low, high):
+        out.append(f'<path d="M{at(value):.1f} {TOP}V{height - BOTTOM}" stroke="#ddd"/>'
+                   f'<text x="{at(value):.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{value:.3g}</text>')
+    for index, (name, before, after) in enumerate(rows):
+        y = TOP + step * index
+        out.append(f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{name}</text>'
+                   f'<rect x="{left}" y="{y + 3}" width="{at(after) - left:.1f}" height="{step - 6}" '
+                   f'fill="{COLORS[0]}"/><text x="{at(after) + 4:.1f}" y="{y + 13}">{after:.3f}</text>')
+        if before is not None:
+            out.append(f'<path d="M{at(before):.1f} {y + 1}v{step - 2}" stroke="{COLORS[1]}" stroke-width="2"/>')
+    out.append(f'<text x="{(left + WIDTH - right) / 2:.0f}" y="{height - 6}" text-anchor="middle">{label}</text>')
     with open(path, "w") as file:
         file.write("".join(out) + "</svg>\n")

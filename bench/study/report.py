@@ -86,18 +86,25 @@ def selective_part(found, work):
     return text
 
 
-def depth_part(found):
+def plotted(work, part, title, results):
+    plot.bars(os.path.join(work, f"study_{part}.svg"), title, "held-out loss; red: before further training",
+              [(name, r.get("before"), r.get("after", r.get("loss"))) for name, r in results.items()])
+    return f"\n![{part}](study_{part}.svg)\n"
+
+
+def depth_part(found, work):
     rows = [[name, f"{r['before']:.3f}" if "before" in r else "", f"{r.get('after', r.get('loss')):.3f}",
              r.get("steps", ""), f"{r['flops'] / 1e6:.1f}" if "flops" in r else ""]
             for name, r in found["depth"].items()]
     return ["## B. Depth\n", table(["model", "loss before recovery", "loss", "steps from nothing", "MFLOP a token"],
-                                   rows)]
+                                   rows), plotted(work, "depth", "Depth", found["depth"])]
 
 
-def fusion_part(found):
+def fusion_part(found, work):
     rows = [[name, f"{r['before']:.3f}", f"{r['after']:.3f}", f"{r['flops'] / 1e6:.1f}" if "flops" in r else ""]
             for name, r in found["fusion"].items()]
-    return ["## C. Fusion\n", table(["model", "loss before", "loss", "MFLOP a token"], rows)]
+    return ["## C. Fusion\n", table(["model", "loss before", "loss", "MFLOP a token"], rows),
+            plotted(work, "fusion", "Fusion", found["fusion"])]
 
 
 def heads_part(found):
@@ -113,8 +120,8 @@ def write(work, found):
     text = [f"# The study, size {found['size']}\n"]
     rows = [[name, f"{r['loss']:.3f}"] for name, r in found["pretrain"].items()]
     text.append("## The base\n\n" + table(["moment", "held-out loss, reviews"], rows))
-    for key, part in (("arms", lambda: selective_part(found, work)), ("depth", lambda: depth_part(found)),
-                      ("fusion", lambda: fusion_part(found)), ("heads", lambda: heads_part(found))):
+    for key, part in (("arms", lambda: selective_part(found, work)), ("depth", lambda: depth_part(found, work)),
+                      ("fusion", lambda: fusion_part(found, work)), ("heads", lambda: heads_part(found))):
         if key in found:
             text += part()
     path = os.path.join(work, "study.md")
