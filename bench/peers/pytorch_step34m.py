@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """One training step of the 34M model of bench/step34m.cherry in PyTorch, well configured: fused AdamW,
-scaled_dot_product_attention, clipping, f32. Prints seconds a step (median) and peak resident memory.
+scaled_dot_product_attention, clipping, f32 or bf16 autocast. Prints seconds a step (median) and peak resident memory.
 
-    python3 bench/peers/pytorch_step34m.py [--threads 2] [--steps 5] [--compile]
+    python3 bench/peers/pytorch_step34m.py [--threads 2] [--steps 5] [--compile] [--bf16]
 """
 import argparse
 import os
@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bf16")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -76,7 +77,8 @@ def main():
     seconds = []
     for step in range(arguments.steps + 1):
         start = time.perf_counter()
-        loss = run(tokens[:, :-1], tokens[:, 1:])
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+            loss = run(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
