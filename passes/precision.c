@@ -9,7 +9,8 @@
 //     and such a composite computes in f32 what it did (its operands and results are cast inside of it);
 //   - the result of dot where it only is a factor or the argument of a function, and the results of such
 //     composites but statistics: they will be stored, and half the bytes do;
-//   - forward values that the backward pass reads: what is kept for it takes half the memory.
+//   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum of the
+//     backward pass reads that a dot reads too.
 // What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and their
 // chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a maximum is taken
 // of and what elementwise ops make of those (scores, logits, probabilities: rounding would change exponentials by whole
@@ -30,6 +31,7 @@ typedef struct Facts {  // by node of one graph
     bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
     bool *linear;    // forward use that adds it up or hands it out
     bool *kept;      // forward, and the backward pass reads it
+    bool *factor;    // of a dot: it is there in bf16
 } Facts;
 
 typedef struct Narrowed {  // a composite over rounded operands
@@ -133,7 +135,8 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         if (precision->known.items[i]->graph == graph) return precision->known.items[i];
     Facts *facts = ARENA_NEW(arena, Facts);
     *facts = (Facts){.graph = graph};
-    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent, &facts->linear, &facts->kept};
+    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent, &facts->linear, &facts->kept,
+                         &facts->factor};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = ARENA_ARRAY(arena, bool, count + 1);
     mark_forward(facts);
     mark_resident(facts);
@@ -143,6 +146,8 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         const Node *node = graph_node(graph, (uint32_t)id);
         if (!live[id]) continue;
         if (facts->forward[id]) mark_uses(precision, facts, (uint32_t)id);
+        for (uint32_t i = 0; i < node->operand_count; i++)
+            facts->factor[node->operands[i].node] |= node->op == OP_dot || (is_move(node) && facts->factor[id]);
         for (uint32_t i = 0; !facts->forward[id] && i < node->operand_count; i++)
             facts->kept[node->operands[i].node] |= facts->forward[node->operands[i].node];
     }
@@ -197,13 +202,20 @@ static bool set_results(Rewrite *rewrite, uint32_t id, Value value) {
     return true;
 }
 
+// A sum of the backward pass takes what dots take, where they take the same (the gradient of a bias and of the
+// weights before it).
+static bool is_summed_narrow(const Facts *facts, const Node *node, Value old) {
+    return node->op == OP_sum && !facts->forward[old.node] && facts->factor[old.node] && is_wide(facts->graph, old);
+}
+
 // The operands as this node sees them: backward nodes see what was kept.
 static Value *operands_of(Rewrite *rewrite, uint32_t id) {
     Precision *precision = rewrite->data;
     const Node *node = graph_node(rewrite->from, id);
     Value *operands = rewrite_operands(rewrite, node);
     for (uint32_t i = 0; i < node->operand_count && !precision->facts->forward[id]; i++)
-        if (is_kept_narrow(precision, node->operands[i])) operands[i] = rounded(rewrite, operands[i], node->place);
+        if (is_kept_narrow(precision, node->operands[i]) || is_summed_narrow(precision->facts, node, node->operands[i]))
+            operands[i] = rounded(rewrite, operands[i], node->place);
     return operands;
 }
 
