@@ -140,9 +140,6 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
         return arena_format(ir->arena, "recompute{%s}", options->recompute);
-    // With what is kept at half the bytes, reading a value back costs about what making it again does.
-    if (strcmp(passes, "recompute") == 0 && !by_layer && module_precision(module) == ELEMENT_BF16)
-        return "recompute{mode=elementwise}";
     return passes;
 }
 

@@ -18,7 +18,7 @@
         {"--threads", "N", "threads to run on (default: all processors)"},                    \
         {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},        \
         {"--recompute", "HOW",                                                                \
-         "layer, or options of the pass recompute: mode=none, cheap (default), elementwise"}, \
+         "layer, or options of the pass recompute: mode=none, cheap, elementwise (default)"}, \
     {                                                                                         \
         "--verify", NULL, "check the rules of the IR after every pass"                        \
     }

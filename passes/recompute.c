@@ -6,9 +6,9 @@
 // Requires: the result of `gradient` (outputs that replace nothing are forward, all else is backward).
 // Leaves: the same values; clones carry a `region` of their own, which keeps them apart from the originals,
 // and stand in front of their first use. What is cloned:
-//   - cheap values (elementwise without transcendental functions; views; random numbers) whose own operands
-//     are kept anyway, so that nothing further must be kept for their sake; mode=elementwise takes
-//     transcendental functions in; mode=none leaves this out;
+//   - elementwise values, views and random numbers whose own operands are kept anyway, so that nothing further
+//     must be kept for their sake: a polynomial costs less than to write a value and read it again;
+//     mode=cheap leaves transcendental functions out, mode=none all of this;
 //   - whole layers: nodes that carry a `region` already, which `expand-stacks` gives to the entries that ask
 //     for it. Values that leave the region (the layer's result) are kept. With `bytes` given, only as many
 //     regions, from the first, as bring what is kept below it.

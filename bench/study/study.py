@@ -15,7 +15,7 @@ SIZES = {
              "deep": {8: 2000, 4: 2000}, "keep": 4, "rounds": 2, "recover": 4, "extra": 2, "samples": 2, "device": "cpu"},
     "small": {"sets": {"vocab": 4000, "embed": 192, "heads": 6, "key": 32, "ffn": 512, "layers": 6, "batch": 16,
                        "time": 64}, "tokens": 3_000_000, "seeds": 3, "steps": [0, 10, 25, 50, 100], "batches": 16,
-              "deep": {48: 400_000, 24: 400_000}, "keep": 6, "rounds": 4, "recover": 200, "extra": 100, "samples": 16,
+              "deep": {48: 400_000, 24: 400_000}, "keep": 6, "rounds": 4, "recover": 200, "extra": 60, "samples": 16,
               "device": "cpu"},
     "gpu": {"sets": {"vocab": 16000, "embed": 768, "heads": 12, "key": 64, "ffn": 2048, "layers": 12, "batch": 64,
                      "time": 512}, "tokens": 300_000_000, "seeds": 3, "steps": [0, 10, 25, 50, 100], "batches": 64,
