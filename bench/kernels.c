@@ -165,7 +165,8 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
         "  operand 2: %s f32 [%lld:%lld, %lld:%lld, %lld:1]\n"
         "  stage 0: sum over k { mul(%s, %s) }\n  stage 1: %s @2[b, r, c] { stage 0 }\n}\n",
         (L)batch, (L)m, (L)n, (L)k, bench->bf16 ? "bf16" : "f32", (L)batch, (L)(m * k), (L)a1, (L)a2, (L)a2,
-        half_b ? "bf16" : "f32", (L)batch, (L)(n * k), (L)b1, (L)b2, (L)b2, add ? "update" : "write", (L)batch, (L)(m * n), (L)m, (L)n, (L)n, a, b, add ? "add" : "store");
+        half_b ? "bf16" : "f32", (L)batch, (L)(n * k), (L)b1, (L)b2, (L)b2,
+        add ? "update" : "write", (L)batch, (L)(m * n), (L)m, (L)n, (L)n, a, b, add ? "add" : "store");
     Nest *nest = nest_read(ir, "bench", text);
     Program *program = program_create(ir, "bench");
     if (nest) program_add_nest(program, nest);

@@ -57,7 +57,8 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         int64_t stride = stride_of(plan, load, side ? plan->column : plan->row);
         LLVMValueRef *at = &slots[side ? PLAN_B : PLAN_A];
         at[SIDE_PANEL_STRIDE] = cpu_i64(unit, stride);
-        int64_t k_stride = stride_of(plan, load, plan->k), bytes = element_bytes(side ? plan->element_b : plan->element_a);
+        int64_t k_stride = stride_of(plan, load, plan->k);
+        int64_t bytes = element_bytes(side ? plan->element_b : plan->element_a);
         at[SIDE_K_STRIDE] = cpu_i64(unit, k_stride);
         at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * bytes);
         at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * (plan->panel_b == PANEL_PAIRS ? 2 : 1));

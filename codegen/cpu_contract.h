@@ -58,11 +58,13 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 // void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride, i64 width, i64 panels, i64 panel_size):
 // fills the steps of k, each `width` floats, of each panel from `valid` columns of all panels together, zero behind.
 // Panels stand panel_size floats apart. Source strides are in elements of `element` (f32 or bf16).
-// PANEL_F32 and PANEL_ROUNDED differ in whether f32 numbers are rounded. `width` here only chooses the vectors that suit such panels.
+// PANEL_F32 and PANEL_ROUNDED differ in whether f32 numbers are rounded. `width` here only chooses the vectors
+// that suit such panels.
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width);
 LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 // Numbers in memory as a panel holds them; half a step where those are pairs.
-LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes, LLVMValueRef mask);
+LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
+                            LLVMValueRef mask);
 
 // 256 bytes of zeros.
 LLVMValueRef cpu_zeros(CpuUnit *unit);

@@ -60,8 +60,8 @@ static void pack_panels(const Driver *d, int side, LLVMValueRef function, LLVMVa
     cpu_loop_begin(unit, &segments, cpu_i64(unit, 0), task_number(d, TASK_SEGMENTS), 1, NULL, 0);
     LLVMValueRef offset = LLVMBuildLoad2(unit->builder, unit->i64, cpu_at(unit, offsets, ELEMENT_I64, segments.index), "");
     LLVMValueRef at = cpu_at(unit, to, ELEMENT_F32, multiply(unit, segments.index, segment_size));
-    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, task_number(d, TASK_SEGMENT_K), panel_stride, k_stride,
-                                width, panels, panel_size};
+    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, task_number(d, TASK_SEGMENT_K),
+                                panel_stride, k_stride, width, panels, panel_size};
     call_pointer(unit, cpu_pack_type(unit), function, arguments, 9);
     cpu_loop_end(unit, &segments, NULL);
 }

@@ -25,7 +25,8 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride) {
     return k_stride == 1 ? PACK_TRANSPOSE : PACK_STRIDED;
 }
 
-LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes, LLVMValueRef mask) {
+LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
+                            LLVMValueRef mask) {
     LLVMValueRef value = cpu_load(unit, element, at, lanes, mask);
     return panel != PANEL_F32 && element == ELEMENT_F32 ? cpu_round_bf16(unit, value) : value;
 }
@@ -33,7 +34,8 @@ LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVM
 static int64_t step_size(const Packing *p) { return p->panel == PANEL_PAIRS ? 2 : 1; }  // of k
 
 // One step of `lanes` neighbours in the panel; where it is a pair and not `whole`, the second is zero.
-static LLVMValueRef load_step(CpuUnit *unit, const Packing *p, LLVMValueRef at, int lanes, LLVMValueRef mask, bool whole) {
+static LLVMValueRef load_step(CpuUnit *unit, const Packing *p, LLVMValueRef at, int lanes, LLVMValueRef mask,
+                              bool whole) {
     LLVMValueRef low = cpu_panel_load(unit, p->element, p->panel, at, lanes, mask), high = NULL;
     if (p->panel != PANEL_PAIRS) return low;
     if (whole) high = cpu_panel_load(unit, p->element, p->panel, cpu_at(unit, at, p->element, p->k_stride), lanes, mask);
@@ -64,8 +66,8 @@ static void pack_strided_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to,
     LLVMValueRef from_row = step_at(unit, p, from, steps.index);
     cpu_loop_begin(unit, &elements, cpu_i64(unit, 0), valid, 1, NULL, 0);
     LLVMValueRef at = cpu_at(unit, from_row, p->element, multiply(unit, elements.index, p->panel_stride));
-    cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index), load_step(unit, p, at, 1, NULL, whole),
-              NULL);
+    LLVMValueRef step = load_step(unit, p, at, 1, NULL, whole);
+    cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index), step, NULL);
     cpu_loop_end(unit, &elements, NULL);
     cpu_loop_begin(unit, &elements, valid, p->width, 1, NULL, 0);
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index),
@@ -82,11 +84,13 @@ static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMV
 
 // Copies steps [begin, end) of all panels together, one after the other: neighbouring panels share lines of
 // memory. Rows lie far apart, where the machine does not look ahead by itself.
-static void pack_unit_steps(CpuUnit *unit, const Packing *p, bool masked, LLVMValueRef begin, LLVMValueRef end, bool whole) {
+static void pack_unit_steps(CpuUnit *unit, const Packing *p, bool masked, LLVMValueRef begin, LLVMValueRef end,
+                            bool whole) {
     CpuLoop steps, panels, groups;
     LLVMValueRef stride = multiply(unit, p->k_stride, cpu_i64(unit, step_size(p)));
     LLVMValueRef ahead = multiply(unit, p->k_stride, cpu_i64(unit, PREFETCH_STEPS));
-    LLVMValueRef state[] = {cpu_at(unit, p->to, ELEMENT_F32, multiply(unit, begin, p->width)), step_at(unit, p, p->from, begin)};
+    LLVMValueRef first = cpu_at(unit, p->to, ELEMENT_F32, multiply(unit, begin, p->width));
+    LLVMValueRef state[] = {first, step_at(unit, p, p->from, begin)};
     cpu_loop_begin(unit, &steps, begin, end, 1, state, 2);
     LLVMValueRef to_row = steps.carried[0], from_row = steps.carried[1];
     LLVMValueRef inner[] = {to_row, from_row, p->valid};

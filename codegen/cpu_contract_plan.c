@@ -106,13 +106,15 @@ static void choose_sides(CpuContraction *plan, const CpuTarget *target) {
     bool near_b = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool whole_columns = plan->columns % target->lanes == 0 && is_static(plan, plan->column);
-    bool pairs = plan->panel_a == PANEL_PAIRS, whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
+    bool pairs = plan->panel_a == PANEL_PAIRS;
+    bool whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
     if (plan->segment_count || (pairs && !whole_pairs)) return;
     bool plain_a = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
+    bool plain_b = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32;
     if (few_columns && plan->pack_a == PACK_TRANSPOSE && (plain_a || (pairs && plan->element_a == ELEMENT_BF16)))
         plan->tile.a = TILE_ALONG_K;
     if (few_columns && plan->pack_a == PACK_UNIT && near_a && whole_rows && plain_a) plan->tile.a = TILE_ACROSS_K;
-    if (plan->pack_b == PACK_UNIT && whole_columns && (few_rows || (near_b && plan->element_b == ELEMENT_F32 && plan->panel_b == PANEL_F32)))
+    if (plan->pack_b == PACK_UNIT && whole_columns && (few_rows || (near_b && plain_b)))
         plan->tile.b = TILE_ACROSS_K;
 }
 
@@ -132,7 +134,8 @@ static void choose_blocks(CpuContraction *plan) {
     plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
     plan->row_blocks = divide_up(plan->rows, plan->row_block);
     int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
-    double panel_flops = (plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0) * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
+    double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
+    double panel_flops = step_flops * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
                          (double)plan->panels;
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)

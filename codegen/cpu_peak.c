@@ -76,7 +76,8 @@ double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions
         double start = clock_seconds();
         thread_pool_run(pool, run_peak, &run);
         double seconds = clock_seconds() - start;
-        double flops = (takes_pairs(target, precision) ? 4.0 : 2.0) * PEAK_STEPS * accumulators(target) * target->lanes * thread_pool_count(pool);
+        double step_flops = (takes_pairs(target, precision) ? 4.0 : 2.0) * accumulators(target) * target->lanes;
+        double flops = step_flops * PEAK_STEPS * thread_pool_count(pool);
         if (flops / seconds > best) best = flops / seconds;
     }
     thread_pool_destroy(pool);

@@ -5,20 +5,22 @@
 //           dw = accumulate(gradient w, dot(n', cast dh to bf16))            every other cast is to bf16
 //
 // What is rounded, by explicit casts that no later pass removes:
-//   - the operands of dot and of composites with a kernel, but statistics; dot sums in f32 (ir/ops_contract.c),
+//   - the operands of dot and of composites with a kernel, but statistics; dot sums in f32
+//   (ir/ops_contract.c),
 //     and such a composite computes in f32 what it did (its operands and results are cast inside of it);
 //   - the result of dot where it only is a factor or the argument of a function, and the results of such
 //     composites but statistics: they will be stored, and half the bytes do;
-//   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum of the
+//   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum
+//   of the
 //     backward pass reads that a dot reads too.
-// What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and their
-// chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a maximum is taken
-// of and what elementwise ops make of those (scores, logits, probabilities: rounding would change exponentials by whole
-// factors and hide how near to 1 a probability is), the residual stream and all arithmetic.
-// Requires: f32 graphs; composites that the back end lacks expanded. After `gradient` and `recompute`, where what is
-// kept for the backward pass shows; before `incremental`, so that caches hold what is rounded.
-// Leaves: the same inputs and outputs. Whether a forward value is rounded depends on forward nodes alone: with
-// a gradient and without, and position by position, the forward values are the same.
+// What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and
+// their chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a
+// maximum is taken of and what elementwise ops make of those (scores, logits, probabilities: rounding would
+// change exponentials by whole factors and hide how near to 1 a probability is), the residual stream and all
+// arithmetic. Requires: f32 graphs; composites that the back end lacks expanded. After `gradient` and
+// `recompute`, where what is kept for the backward pass shows; before `incremental`, so that caches hold what
+// is rounded. Leaves: the same inputs and outputs. Whether a forward value is rounded depends on forward
+// nodes alone: with a gradient and without, and position by position, the forward values are the same.
 #include <string.h>
 
 #include "ir/op.h"
@@ -28,10 +30,11 @@ typedef struct Facts {  // by node of one graph
     const Graph *graph;
     bool *forward;   // something else than a gradient needs it
     bool *resident;  // an input, a sum, or made of such alone: never rounded for being kept
-    bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
-    bool *linear;    // forward use that adds it up or hands it out
-    bool *kept;      // forward, and the backward pass reads it
-    bool *factor;    // of a dot: it is there in bf16
+    bool *
+        exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
+    bool *linear;  // forward use that adds it up or hands it out
+    bool *kept;    // forward, and the backward pass reads it
+    bool *factor;  // of a dot: it is there in bf16
 } Facts;
 
 typedef struct Narrowed {  // a composite over rounded operands
@@ -41,8 +44,8 @@ typedef struct Narrowed {  // a composite over rounded operands
 } Narrowed;
 
 typedef struct Precision {
-    const Facts *facts;             // of the graph
-    VECTOR(const Facts *) known;    // of composites, each once
+    const Facts *facts;           // of the graph
+    VECTOR(const Facts *) known;  // of composites, each once
     VECTOR(Narrowed) narrowed;
 } Precision;
 
@@ -55,9 +58,13 @@ static bool is_move(const Node *node) {
     return (is_family(node, "shape") && node->operand_count == 1) || node->op == OP_stop_gradient;
 }
 
-static bool is_pointwise(const Node *node) { return is_family(node, "elementwise") || is_family(node, "shape") || is_move(node); }
+static bool is_pointwise(const Node *node) {
+    return is_family(node, "elementwise") || is_family(node, "shape") || is_move(node);
+}
 
-static bool is_wide(const Graph *graph, Value value) { return graph_type(graph, value)->element == ELEMENT_F32; }
+static bool is_wide(const Graph *graph, Value value) {
+    return graph_type(graph, value)->element == ELEMENT_F32;
+}
 
 // ---- Facts ----
 
@@ -92,8 +99,14 @@ static bool is_linear(const Node *node) {
     if (node->op == OP_dot || node->op == OP_call) return false;
     if (!is_family(node, "elementwise")) return true;
     switch (op_table[node->op]->primitive) {
-    case PRIMITIVE_add: case PRIMITIVE_sub: case PRIMITIVE_neg: case PRIMITIVE_select: case PRIMITIVE_cast: return true;
-    default: return false;
+        case PRIMITIVE_add:
+        case PRIMITIVE_sub:
+        case PRIMITIVE_neg:
+        case PRIMITIVE_select:
+        case PRIMITIVE_cast:
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -135,19 +148,21 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         if (precision->known.items[i]->graph == graph) return precision->known.items[i];
     Facts *facts = ARENA_NEW(arena, Facts);
     *facts = (Facts){.graph = graph};
-    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent, &facts->linear, &facts->kept,
-                         &facts->factor};
+    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent,
+                          &facts->linear,  &facts->kept,     &facts->factor};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = ARENA_ARRAY(arena, bool, count + 1);
     mark_forward(facts);
     mark_resident(facts);
-    for (size_t i = 0; i < graph->outputs.count; i++) facts->linear[graph->outputs.items[i].value.node] = true;
+    for (size_t i = 0; i < graph->outputs.count; i++)
+        facts->linear[graph->outputs.items[i].value.node] = true;
     const bool *live = graph_live_nodes(graph);
     for (size_t id = count; id-- > 0;) {
         const Node *node = graph_node(graph, (uint32_t)id);
         if (!live[id]) continue;
         if (facts->forward[id]) mark_uses(precision, facts, (uint32_t)id);
         for (uint32_t i = 0; i < node->operand_count; i++)
-            facts->factor[node->operands[i].node] |= node->op == OP_dot || (is_move(node) && facts->factor[id]);
+            facts->factor[node->operands[i].node] |=
+                node->op == OP_dot || (is_move(node) && facts->factor[id]);
         for (uint32_t i = 0; !facts->forward[id] && i < node->operand_count; i++)
             facts->kept[node->operands[i].node] |= facts->forward[node->operands[i].node];
     }
@@ -202,10 +217,11 @@ static bool set_results(Rewrite *rewrite, uint32_t id, Value value) {
     return true;
 }
 
-// A sum of the backward pass takes what dots take, where they take the same (the gradient of a bias and of the
-// weights before it).
+// A sum of the backward pass takes what dots take, where they take the same (the gradient of a bias and of
+// the weights before it).
 static bool is_summed_narrow(const Facts *facts, const Node *node, Value old) {
-    return node->op == OP_sum && !facts->forward[old.node] && facts->factor[old.node] && is_wide(facts->graph, old);
+    return node->op == OP_sum && !facts->forward[old.node] && facts->factor[old.node] &&
+           is_wide(facts->graph, old);
 }
 
 // The operands as this node sees them: backward nodes see what was kept.
@@ -214,7 +230,8 @@ static Value *operands_of(Rewrite *rewrite, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
     Value *operands = rewrite_operands(rewrite, node);
     for (uint32_t i = 0; i < node->operand_count && !precision->facts->forward[id]; i++)
-        if (is_kept_narrow(precision, node->operands[i]) || is_summed_narrow(precision->facts, node, node->operands[i]))
+        if (is_kept_narrow(precision, node->operands[i]) ||
+            is_summed_narrow(precision->facts, node, node->operands[i]))
             operands[i] = rounded(rewrite, operands[i], node->place);
     return operands;
 }
@@ -272,7 +289,8 @@ static bool narrow_call(Rewrite *rewrite, uint32_t id) {
     uint32_t mask = 0;
     for (uint32_t i = 0; i < node->operand_count && i < 32; i++) {
         Value old = node->operands[i];
-        if (!is_wide(rewrite->from, old) || is_resident(precision, old) || value_is_none(operands[i])) continue;
+        if (!is_wide(rewrite->from, old) || is_resident(precision, old) || value_is_none(operands[i]))
+            continue;
         if (inside->exponent[function->inputs.items[i]]) continue;
         mask |= 1u << i;
         operands[i] = narrow(rewrite, operands[i], node->place);
@@ -290,10 +308,12 @@ static bool narrow_call(Rewrite *rewrite, uint32_t id) {
         if (attribute->key == ATTRIBUTE_function) attributes[count].graph = narrowed;
         count++;
     }
-    Value value = graph_add(rewrite->to, OP_call, operands, node->operand_count, attributes, count, node->place);
+    Value value =
+        graph_add(rewrite->to, OP_call, operands, node->operand_count, attributes, count, node->place);
     for (uint32_t i = 0; i < node->result_count; i++) {
         Value result = value_is_none(value) ? value : (Value){value.node, i};
-        if (!value_is_none(value)) result = build_cast(rewrite->to, result, node->types[i]->element, node->place);
+        if (!value_is_none(value))
+            result = build_cast(rewrite->to, result, node->types[i]->element, node->place);
         rewrite_set(rewrite, (Value){id, i}, result);
     }
     return true;
