@@ -2,34 +2,40 @@
 // score outlives its block.
 //
 //   task: (shared indices, share of the query blocks)
-//     pack all keys and values that the queries see      (kept while the next task has the same ones)
-//     block of queries:  pack and scale it;  O = 0, maximum = -1e30, sum = 0
-//       block of keys:   S = K Q^T;  maximum;  P = exp(S - maximum);  O = O exp(old - new) + V^T P
-//       o = O / sum,  lse = maximum + log(sum)
+//     keys and values are copied as queries reach them   (kept while the next task has the same ones)
+//     block of queries:  transpose it;  O = 0, maximum = -1e20, sum = 0
+//       block of keys:   S = K Q^T;  maximum;  P = 2^(c S - maximum);  O = O 2^(old - new) + P^T V
+//       o = O / sum,  lse = ln 2 maximum + log(sum)
 //
-// Blocks of keys that no query of the block sees are not run. A masked score is -1e30: once a real key was
-// seen its weight is exactly 0, and what came before the first real key is multiplied by exactly 0.
+// where c = log2(e) / sqrt(keys): the maximum is that of c S. Blocks of keys that no query of the block sees
+// are not run. A masked score is -1e30: its weight is exactly 0, as far below every maximum.
 #include "codegen/cpu_attention.h"
 
+#include <math.h>
+
 enum { Q, K, V, POSITIONS_OPERAND, REGULAR };
-enum { TASKS_WANTED = 16, VECTORS_MAX = 2 };
+enum { TASKS_WANTED = 16, UNROLL = 4 };
 
 typedef struct Forward {
     AttentionTask task;
-    int output;                       // operand o; lse follows
-    LLVMValueRef packed_k, packed_v;  // [key panel][key][rows], [feature panel][key][rows]
-    LLVMValueRef queries;             // [key][queries], scaled
-    LLVMValueRef scores;              // [key of the block][queries]
-    LLVMValueRef result;              // [feature][queries]
-    LLVMValueRef turned;              // [queries][features], and the log-sums
+    int output;                         // operand o; lse follows
+    LLVMValueRef keys, values;          // [past][columns]
+    LLVMValueRef queries;               // [key][queries]
+    LLVMValueRef scores;                // [key of the block][queries]
+    LLVMValueRef result;                // [query][columns]
+    LLVMValueRef fading, inverse, lse;  // [query]
 } Forward;
 
-typedef struct Running {  // of a block of queries: largest score and sum of weights so far
-    LLVMValueRef maximum[VECTORS_MAX], sum[VECTORS_MAX];
+typedef struct Running {  // of a block of queries: largest scaled score and sum of weights so far
+    LLVMValueRef maximum[ATTENTION_VECTORS], sum[ATTENTION_VECTORS];
 } Running;
 
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAdd(unit->builder, a, b, "");
+}
+static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSub(unit->builder, a, b, "");
+}
 static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
     return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
 }
@@ -37,7 +43,8 @@ static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
 // Element [row][v * lanes] of a matrix with rows of `queries` floats.
 static LLVMValueRef vector_at(const Forward *f, LLVMValueRef matrix, LLVMValueRef row, int v) {
     const CpuAttention *plan = f->task.plan;
-    LLVMValueRef at = add(f->task.unit, scaled(f->task.unit, row, plan->queries), cpu_i64(f->task.unit, v * plan->lanes));
+    LLVMValueRef at =
+        add(f->task.unit, scaled(f->task.unit, row, plan->queries), cpu_i64(f->task.unit, v * plan->lanes));
     return cpu_at(f->task.unit, matrix, ELEMENT_F32, at);
 }
 
@@ -49,81 +56,118 @@ static void store_vector(const Forward *f, LLVMValueRef at, LLVMValueRef value) 
     cpu_store(f->task.unit, ELEMENT_F32, at, value, NULL);
 }
 
-// Keys [first_key, last_key) and their values, at their absolute places in the panels.
-static void pack_keys(const Forward *f) {
-    CpuUnit *unit = f->task.unit;
-    const CpuAttention *plan = f->task.plan;
-    const AttentionSide *k = &plan->side[K], *v = &plan->side[V];
-    LLVMValueRef first = f->task.first_key, count = subtract(unit, f->task.last_key, first);
-    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, K), k->element, scaled(unit, first, k->past));
-    LLVMValueRef to = cpu_at(unit, f->packed_k, ELEMENT_F32, scaled(unit, first, plan->keys));
-    cpu_attention_pack(unit, k->element, k->past, k->key, plan->rows, to, from, count, cpu_i64(unit, plan->keys),
-                       cpu_i64(unit, plan->keys * plan->rows));
-    from = cpu_at(unit, cpu_attention_base(&f->task, V), v->element, scaled(unit, first, v->past));
-    to = cpu_at(unit, f->packed_v, ELEMENT_F32, scaled(unit, first, plan->rows));
-    cpu_attention_pack(unit, v->element, v->feature, v->past, plan->rows, to, from, cpu_i64(unit, plan->features),
-                       count, cpu_i64(unit, plan->padded_past * plan->rows));
-}
-
-static CpuTile tile_of(const CpuAttention *plan) { return (CpuTile){.rows = plan->rows, .vectors = plan->vectors}; }
+static double score_scale(const CpuAttention *plan) { return plan->scale * M_LOG2E; }
 
 // scores[0, rows) = keys [key0, key0 + rows) times the queries.
 static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
-    CpuLoop panels;
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), rows, plan->rows, NULL, 0);
-    LLVMValueRef at = scaled(unit, add(unit, key0, panels.index), plan->keys);
-    cpu_tile_call(unit, tile_of(plan), cpu_at(unit, f->packed_k, ELEMENT_F32, at), f->queries,
-                  cpu_i64(unit, plan->keys), vector_at(f, f->scores, panels.index, 0), cpu_i64(unit, plan->queries),
-                  cpu_i64(unit, 1));
-    cpu_loop_end(unit, &panels, NULL);
+    AttentionProduct product = {.rows = plan->rows,
+                                .a_row = plan->key_columns,
+                                .a_step = 1,
+                                .b_step = plan->queries,
+                                .c_row = plan->queries,
+                                .steps = plan->keys};
+    AttentionMatrices matrices = {
+        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
+        .b = f->queries,
+        .c = f->scores,
+        .rows = rows,
+        .columns = plan->queries,
+        .key0 = key0,
+        .skip = ATTENTION_SKIP_COLUMNS};
+    cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
-// Scores become weights relative to the new maximum; what was summed before is brought down to it.
+// Largest of `rows` scores: a multiple of UNROLL, each with a maximum of its own.
+static void emit_maximum(const Forward *f, LLVMValueRef rows, LLVMValueRef *maximum) {
+    CpuUnit *unit = f->task.unit;
+    int vectors = f->task.plan->vectors;
+    LLVMValueRef state[UNROLL * ATTENTION_VECTORS];
+    for (int i = 0; i < UNROLL * vectors; i++)
+        state[i] = cpu_number(unit, ELEMENT_F32, ATTENTION_HIDDEN, (int)f->task.plan->lanes);
+    CpuLoop keys;
+    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, UNROLL, state, UNROLL * vectors);
+    for (int i = 0; i < UNROLL * vectors; i++) {
+        LLVMValueRef row = add(unit, keys.index, cpu_i64(unit, i / vectors));
+        state[i] = cpu_max(unit, load_vector(f, vector_at(f, f->scores, row, i % vectors)), keys.carried[i]);
+    }
+    cpu_loop_end(unit, &keys, state);
+    for (int v = 0; v < vectors; v++) {
+        maximum[v] = keys.carried[v];
+        for (int i = 1; i < UNROLL; i++)
+            maximum[v] = cpu_max(unit, maximum[v], keys.carried[i * vectors + v]);
+    }
+}
+
+// Scores become weights relative to running->maximum; returns their sums: keys by their number modulo UNROLL.
+static void emit_weights(const Forward *f, LLVMValueRef rows, const Running *running, LLVMValueRef *sums) {
+    CpuUnit *unit = f->task.unit;
+    LLVMBuilderRef b = unit->builder;
+    int vectors = f->task.plan->vectors;
+    LLVMValueRef state[UNROLL * ATTENTION_VECTORS], lowered[ATTENTION_VECTORS];
+    for (int i = 0; i < UNROLL * vectors; i++) state[i] = cpu_number_like(running->sum[0], 0);
+    for (int v = 0; v < vectors; v++) lowered[v] = LLVMBuildFNeg(b, running->maximum[v], "");
+    CpuLoop keys;
+    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, UNROLL, state, UNROLL * vectors);
+    for (int i = 0; i < UNROLL * vectors; i++) {
+        LLVMValueRef at =
+            vector_at(f, f->scores, add(unit, keys.index, cpu_i64(unit, i / vectors)), i % vectors);
+        LLVMValueRef score = load_vector(f, at), scale = cpu_number_like(score, score_scale(f->task.plan));
+        LLVMValueRef weight = cpu_exp2(unit, cpu_fma(unit, score, scale, lowered[i % vectors]));
+        store_vector(f, at, weight);
+        state[i] = LLVMBuildFAdd(b, keys.carried[i], weight, "");
+    }
+    cpu_loop_end(unit, &keys, state);
+    for (int v = 0; v < vectors; v++) {
+        LLVMValueRef even = LLVMBuildFAdd(b, keys.carried[v], keys.carried[2 * vectors + v], "");
+        LLVMValueRef odd = LLVMBuildFAdd(b, keys.carried[vectors + v], keys.carried[3 * vectors + v], "");
+        sums[v] = LLVMBuildFAdd(b, even, odd, "");
+    }
+}
+
+// Scores become weights relative to the new maximum; `fading` brings down to it what was summed before.
 static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) {
     CpuUnit *unit = f->task.unit;
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = f->task.plan;
-    CpuLoop keys, features;
-    LLVMValueRef fading[VECTORS_MAX], next[VECTORS_MAX];
-    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, running->maximum, plan->vectors);
+    LLVMValueRef maximum[ATTENTION_VECTORS], sums[ATTENTION_VECTORS], fading[ATTENTION_VECTORS];
+    cpu_attention_fill(&f->task, f->scores, rows, ATTENTION_HIDDEN);
+    rows = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, UNROLL)), UNROLL);
+    emit_maximum(f, rows, maximum);
+    for (int v = 0; v < plan->vectors; v++) {
+        LLVMValueRef scale = cpu_number_like(maximum[v], score_scale(plan));
+        maximum[v] = cpu_max(unit, LLVMBuildFMul(b, maximum[v], scale, ""), running->maximum[v]);
+        fading[v] = cpu_exp2(unit, LLVMBuildFSub(b, running->maximum[v], maximum[v], ""));
+        running->maximum[v] = maximum[v];
+        store_vector(f, vector_at(f, f->fading, cpu_i64(unit, 0), v), fading[v]);
+    }
+    emit_weights(f, rows, running, sums);
     for (int v = 0; v < plan->vectors; v++)
-        next[v] = cpu_max(unit, load_vector(f, vector_at(f, f->scores, keys.index, v)), keys.carried[v]);
-    cpu_loop_end(unit, &keys, next);
-    for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef larger = keys.carried[v];
-        fading[v] = cpu_exp(unit, LLVMBuildFSub(b, running->maximum[v], larger, ""));
-        running->sum[v] = LLVMBuildFMul(b, running->sum[v], fading[v], "");
-        running->maximum[v] = larger;
-    }
-    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, running->sum, plan->vectors);
-    for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef at = vector_at(f, f->scores, keys.index, v);
-        LLVMValueRef weight = cpu_exp(unit, LLVMBuildFSub(b, load_vector(f, at), running->maximum[v], ""));
-        store_vector(f, at, weight);
-        next[v] = LLVMBuildFAdd(b, keys.carried[v], weight, "");
-    }
-    cpu_loop_end(unit, &keys, next);
-    for (int v = 0; v < plan->vectors; v++) running->sum[v] = keys.carried[v];
-    cpu_loop_begin(unit, &features, cpu_i64(unit, 0), cpu_i64(unit, plan->padded_features), 1, NULL, 0);
-    for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef at = vector_at(f, f->result, features.index, v);
-        store_vector(f, at, LLVMBuildFMul(b, load_vector(f, at), fading[v], ""));
-    }
-    cpu_loop_end(unit, &features, NULL);
+        running->sum[v] = cpu_fma(unit, running->sum[v], fading[v], sums[v]);
 }
 
-// result += values of keys [key0, key0 + rows) times their weights.
+// result = result fading + weights of keys [key0, key0 + rows) times their values.
 static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
-    CpuLoop panels;
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), cpu_i64(unit, plan->padded_features), plan->rows, NULL, 0);
-    LLVMValueRef at = add(unit, scaled(unit, panels.index, plan->padded_past), scaled(unit, key0, plan->rows));
-    cpu_tile_call(unit, tile_of(plan), cpu_at(unit, f->packed_v, ELEMENT_F32, at), f->scores, rows,
-                  vector_at(f, f->result, panels.index, 0), cpu_i64(unit, plan->queries), cpu_i64(unit, 0));
-    cpu_loop_end(unit, &panels, NULL);
+    AttentionProduct product = {.rows = plan->query_rows,
+                                .a_row = 1,
+                                .a_step = plan->queries,
+                                .b_step = plan->feature_columns,
+                                .c_row = plan->feature_columns,
+                                .start = ATTENTION_FADE};
+    AttentionMatrices matrices = {
+        .a = f->scores,
+        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
+        .c = f->result,
+        .factors = f->fading,
+        .rows = cpu_i64(unit, plan->queries),
+        .columns = plan->feature_columns,
+        .steps = rows,
+        .key0 = key0,
+        .skip = ATTENTION_SKIP_LAST};
+    cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
 // o and lse of queries [query0, query0 + valid).
@@ -132,49 +176,70 @@ static void emit_results(const Forward *f, LLVMValueRef query0, LLVMValueRef val
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *o = &plan->side[f->output], *lse = &plan->side[f->output + 1];
-    LLVMValueRef inverse[VECTORS_MAX];
+    LLVMValueRef one = cpu_number(unit, ELEMENT_F32, 1, 1), zero = cpu_i64(unit, 0);
     for (int v = 0; v < plan->vectors; v++) {
-        inverse[v] = LLVMBuildFDiv(b, cpu_number_like(running->sum[v], 1), running->sum[v], "");
-        LLVMValueRef log_sum = LLVMBuildFAdd(b, running->maximum[v], cpu_log(unit, running->sum[v]), "");
-        store_vector(f, cpu_at(unit, f->turned, ELEMENT_F32, cpu_i64(unit, v * plan->lanes)), log_sum);
+        LLVMValueRef sum = running->sum[v];
+        store_vector(f, vector_at(f, f->inverse, zero, v),
+                     LLVMBuildFDiv(b, cpu_number_like(sum, 1), sum, ""));
+        LLVMValueRef log_sum =
+            cpu_fma(unit, running->maximum[v], cpu_number_like(sum, M_LN2), cpu_log(unit, sum));
+        store_vector(f, vector_at(f, f->lse, zero, v), log_sum);
     }
-    CpuLoop features, queries;
-    cpu_loop_begin(unit, &queries, cpu_i64(unit, 0), valid, 1, NULL, 0);
-    LLVMValueRef at = scaled(unit, add(unit, query0, queries.index), lse->time);
-    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, cpu_at(unit, f->turned, ELEMENT_F32, queries.index), 1, NULL);
-    if (lse->element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
-    cpu_store(unit, lse->element, cpu_at(unit, cpu_attention_base(&f->task, f->output + 1), lse->element, at), value, NULL);
-    cpu_loop_end(unit, &queries, NULL);
-    cpu_loop_begin(unit, &features, cpu_i64(unit, 0), cpu_i64(unit, plan->features), 1, NULL, 0);
-    for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef place = vector_at(f, f->result, features.index, v);
-        store_vector(f, place, LLVMBuildFMul(b, load_vector(f, place), inverse[v], ""));
-    }
-    cpu_loop_end(unit, &features, NULL);
-    LLVMValueRef to = cpu_at(unit, cpu_attention_base(&f->task, f->output), o->element, scaled(unit, query0, o->time));
-    cpu_attention_write(unit, o->element, to, o->time, o->feature, f->result, plan->queries, valid, plan->features,
-                        f->turned);
+    cpu_store(unit, ELEMENT_F32, f->fading, one, NULL);
+    AttentionWrite write = {
+        .element = lse->element, .row_stride = lse->time, .column_stride = 1, .from_stride = 1, .columns = 1};
+    LLVMValueRef to = cpu_attention_base(&f->task, f->output + 1);
+    cpu_attention_write(unit, write, cpu_at(unit, to, lse->element, scaled(unit, query0, lse->time)), f->lse,
+                        valid, f->fading);
+    write = (AttentionWrite){.element = o->element,
+                             .row_stride = o->time,
+                             .column_stride = o->feature,
+                             .factor_stride = 1,
+                             .from_stride = plan->feature_columns,
+                             .columns = plan->features};
+    to = cpu_attention_base(&f->task, f->output);
+    cpu_attention_write(unit, write, cpu_at(unit, to, o->element, scaled(unit, query0, o->time)), f->result,
+                        valid, f->inverse);
 }
 
-static void emit_query_block(Forward *f, LLVMValueRef query0) {
+// `over`: the block is the last of the task; else `following` is the first query of the next one.
+static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef over, LLVMValueRef following,
+                       LLVMValueRef end) {
+    const CpuAttention *plan = f->task.plan;
+    const AttentionSide *q = &plan->side[Q], *k = &plan->side[K], *v = &plan->side[V],
+                        *o = &plan->side[f->output];
+    AttentionNext next = {.task = next_task, .over = over};
+    cpu_attention_next(&f->task);
+    cpu_attention_stream(&f->task, next, Q, q->time, q->key, plan->keys, following, false);
+    cpu_attention_stream(&f->task, next, K, k->past, k->key, plan->keys, end, false);
+    cpu_attention_stream(&f->task, next, V, v->past, v->feature, plan->features, end, false);
+    cpu_attention_stream(&f->task, next, f->output, o->time, o->feature, plan->features, following, true);
+}
+
+static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTask *next, LLVMValueRef over,
+                             LLVMValueRef following) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *q = &plan->side[Q];
-    LLVMValueRef valid = cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
-    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
+    LLVMValueRef valid =
+        cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
+    LLVMValueRef from =
+        cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
     cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid,
                        cpu_i64(unit, plan->keys), cpu_i64(unit, 0));
-    cpu_attention_scale(unit, f->queries, plan->keys * plan->queries, plan->scale);
     cpu_attention_positions(&f->task, query0, valid);
     LLVMValueRef zero_vector = cpu_number(unit, ELEMENT_F32, 0, (int)plan->lanes), begin, end;
     CpuLoop blocks;
-    cpu_attention_clear(unit, f->result, plan->padded_features * plan->queries);
+    cpu_attention_clear(unit, f->result, plan->feature_columns * plan->queries);
     LLVMValueRef first = cpu_attention_position(&f->task, query0);
-    LLVMValueRef last = cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
+    LLVMValueRef last =
+        cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
-    LLVMValueRef state[2 * VECTORS_MAX];
+    cpu_attention_copy(&f->task, end, f->keys, f->values);
+    look_ahead(f, next, over, following, end);
+    LLVMValueRef state[2 * ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
-        state[v] = cpu_number(unit, ELEMENT_F32, ATTENTION_HIDDEN, (int)plan->lanes);
+        state[v] = cpu_number(unit, ELEMENT_F32, ATTENTION_LEAST, (int)plan->lanes);
         state[plan->vectors + v] = zero_vector;
     }
     cpu_loop_begin(unit, &blocks, begin, end, plan->key_block, state, 2 * plan->vectors);
@@ -185,8 +250,9 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     }
     LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
     emit_scores(f, blocks.index, rows);
-    cpu_attention_mask(&f->task, f->scores, blocks.index, rows,
-                       cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
+    cpu_attention_mask(
+        &f->task, f->scores, blocks.index, rows,
+        cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
     emit_softmax(f, rows, &running);
     emit_values(f, blocks.index, rows);
     for (int v = 0; v < plan->vectors; v++) {
@@ -201,6 +267,13 @@ static void emit_query_block(Forward *f, LLVMValueRef query0) {
     emit_results(f, query0, valid, &running);
 }
 
+// There and back, so that the shares of a causal triangle are even.
+static LLVMValueRef block_of_round(CpuUnit *unit, LLVMValueRef round, LLVMValueRef share, int64_t shares) {
+    LLVMValueRef back = LLVMBuildTrunc(unit->builder, round, unit->i1, "");
+    LLVMValueRef place = cpu_select(unit, back, subtract(unit, cpu_i64(unit, shares - 1), share), share);
+    return add(unit, scaled(unit, round, shares), place);
+}
+
 // Task number: shared indices, then the share of the query blocks.
 static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValueRef packed) {
     CpuUnit *unit = f->task.unit;
@@ -208,31 +281,40 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
     LLVMValueRef unit_number, share, one = cpu_i64(unit, 1);
     int64_t blocks = (plan->time + plan->queries - 1) / plan->queries;
     cpu_divide(unit, number, cpu_i64(unit, shares), &unit_number, &share);
-    LLVMValueRef inside = cpu_attention_split(&f->task, unit_number, plan->shared, plan->shared_bound, plan->shared_count,
-                                              f->task.shared);
-    inside = LLVMBuildAnd(unit->builder, inside, LLVMBuildICmp(unit->builder, LLVMIntSGT, f->task.time, cpu_i64(unit, 0), ""), "");
+    LLVMValueRef inside = cpu_attention_split(&f->task, unit_number, plan->shared, plan->shared_bound,
+                                              plan->shared_count, f->task.shared);
+    inside = LLVMBuildAnd(unit->builder, inside,
+                          LLVMBuildICmp(unit->builder, LLVMIntSGT, f->task.time, cpu_i64(unit, 0), ""), "");
+    AttentionTask next = f->task;
+    LLVMValueRef next_unit = LLVMBuildUDiv(unit->builder, add(unit, number, one), cpu_i64(unit, shares), "");
+    cpu_attention_split(&next, next_unit, plan->shared, plan->shared_bound, plan->shared_count, next.shared);
     CpuIf exists, fresh;
     cpu_if_begin(unit, &exists, inside);
-    for (int i = 0; i < plan->group_count; i++) f->task.group[i] = cpu_i64(unit, 0);
+    for (int i = 0; i < plan->group_count; i++) f->task.group[i] = next.group[i] = cpu_i64(unit, 0);
     LLVMValueRef last_query = subtract(unit, f->task.time, one);
     cpu_attention_range(&f->task, cpu_attention_position(&f->task, cpu_i64(unit, 0)),
                         cpu_attention_position(&f->task, last_query), &f->task.first_key, &f->task.last_key);
     LLVMValueRef before = LLVMBuildLoad2(unit->builder, unit->i64, packed, "");
     cpu_if_begin(unit, &fresh, LLVMBuildICmp(unit->builder, LLVMIntNE, before, unit_number, ""));
-    pack_keys(f);
+    LLVMBuildStore(unit->builder, f->task.first_key, f->task.copied);
     LLVMBuildStore(unit->builder, unit_number, packed);
     cpu_if_end(unit, &fresh);
-    CpuLoop groups, queries;
+    CpuLoop groups, rounds;
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, plan->group_total), 1, NULL, 0);
-    inside = cpu_attention_split(&f->task, groups.index, plan->group, plan->group_bound, plan->group_count, f->task.group);
-    CpuIf group;
+    inside = cpu_attention_split(&f->task, groups.index, plan->group, plan->group_bound, plan->group_count,
+                                 f->task.group);
+    CpuIf group, block;
     cpu_if_begin(unit, &group, inside);
-    LLVMValueRef begin = LLVMBuildUDiv(unit->builder, scaled(unit, share, blocks), cpu_i64(unit, shares), "");
-    LLVMValueRef end = LLVMBuildUDiv(unit->builder, scaled(unit, add(unit, share, one), blocks), cpu_i64(unit, shares), "");
-    end = cpu_minimum(unit, scaled(unit, end, plan->queries), f->task.time);
-    cpu_loop_begin(unit, &queries, scaled(unit, begin, plan->queries), end, plan->queries, NULL, 0);
-    emit_query_block(f, queries.index);
-    cpu_loop_end(unit, &queries, NULL);
+    cpu_loop_begin(unit, &rounds, cpu_i64(unit, 0), cpu_i64(unit, (blocks + shares - 1) / shares), 1, NULL,
+                   0);
+    LLVMValueRef query0 = scaled(unit, block_of_round(unit, rounds.index, share, shares), plan->queries);
+    LLVMValueRef following =
+        scaled(unit, block_of_round(unit, add(unit, rounds.index, one), share, shares), plan->queries);
+    cpu_if_begin(unit, &block, LLVMBuildICmp(unit->builder, LLVMIntSLT, query0, f->task.time, ""));
+    emit_query_block(f, query0, &next, LLVMBuildICmp(unit->builder, LLVMIntSGE, following, f->task.time, ""),
+                     following);
+    cpu_if_end(unit, &block);
+    cpu_loop_end(unit, &rounds, NULL);
     cpu_if_end(unit, &group);
     cpu_loop_end(unit, &groups, NULL);
     cpu_if_end(unit, &exists);
@@ -246,17 +328,21 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     if (shares > blocks) shares = blocks;
     Forward f = {.output = kernel->named->output_start};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan};
-    int64_t used = 0, wide_features = plan.padded_features + 8;
-    f.packed_k = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.keys);
-    f.packed_v = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.padded_features);
+    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2};
+    int64_t used = 0;
+    f.keys = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.key_columns);
+    f.values = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.feature_columns);
     f.queries = cpu_attention_take(unit, body->scratch, &used, plan.keys * plan.queries);
     f.scores = cpu_attention_take(unit, body->scratch, &used, plan.key_block * plan.queries);
-    f.result = cpu_attention_take(unit, body->scratch, &used, wide_features * plan.queries);
-    f.turned = cpu_attention_take(unit, body->scratch, &used, wide_features * plan.queries);
+    f.result = cpu_attention_take(unit, body->scratch, &used, plan.feature_columns * plan.queries);
+    f.fading = cpu_attention_take(unit, body->scratch, &used, plan.queries);
+    f.inverse = cpu_attention_take(unit, body->scratch, &used, plan.queries);
+    f.lse = cpu_attention_take(unit, body->scratch, &used, plan.queries);
     f.task.positions = cpu_attention_take(unit, body->scratch, &used, plan.queries);
     f.task.time = cpu_attention_extent(&f.task, plan.time, plan.time_bound);
     f.task.past = cpu_attention_extent(&f.task, plan.past, plan.past_bound);
+    f.task.copied = cpu_stack_slot(body, unit->i64);
+    f.task.brought = cpu_stack_slot(body, unit->i64);
     LLVMValueRef packed = cpu_stack_slot(body, unit->i64);
     LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed);
     CpuLoop tasks;

@@ -3,16 +3,17 @@
 //   q[shared.., time, group.., key]   k[shared.., past, key]   v[shared.., past, feature..]
 //   o[shared.., time, group.., feature..]   lse[shared.., time, group..]   positions[time]
 //
-// in any order of dimensions and with any strides. Blocks of queries stand in vector lanes, keys and
-// features in rows of tiles (cpu_contract.h): scores are [key][query], so that the softmax of a query runs
-// down one lane, and one query's numbers never depend on what stands in other lanes. Blocks of keys start
-// at absolute multiples of a fixed size: a query has the same bits alone and in a block.
+// in any order of dimensions and with any strides. Queries stand in the lanes of scores, [key][query], so
+// that the softmax of a query runs down one lane and never depends on what stands in other lanes; every other
+// product takes scores as they lie and has features in its lanes, so that nothing but queries is ever
+// transposed. Blocks of keys start at absolute multiples of a fixed size: a query has the same bits alone and
+// in a block.
 #ifndef CHERRY_CODEGEN_CPU_ATTENTION_H
 #define CHERRY_CODEGEN_CPU_ATTENTION_H
 
 #include "codegen/cpu_contract.h"
 
-enum { ATTENTION_OPERANDS = 16 };
+enum { ATTENTION_OPERANDS = 16, ATTENTION_VECTORS = 3 };  // vectors: of a tile, at most
 
 typedef struct AttentionSide {  // strides of one operand, in elements; 0 where it lacks the dimension
     Element element;
@@ -22,7 +23,7 @@ typedef struct AttentionSide {  // strides of one operand, in elements; 0 where 
 typedef struct CpuAttention {
     const NamedKernel *named;
     bool causal;
-    int64_t window;             // 0: none
+    int64_t window;  // 0: none
     double scale;
     int64_t time, past, keys, features;  // extents at capacity; `keys`: of the dimension that scores sum over
     uint32_t time_bound, past_bound;     // operands that hold the extent, or UINT32_MAX
@@ -30,20 +31,32 @@ typedef struct CpuAttention {
     int64_t shared[RANK_MAX], group[RANK_MAX];
     uint32_t shared_bound[RANK_MAX], group_bound[RANK_MAX];
     AttentionSide side[ATTENTION_OPERANDS];  // by operand
-    int rows;                   // of tiles: keys or features
-    int vectors;                // of queries side by side
-    int64_t lanes, queries;     // of a vector; of a block: lanes * vectors
-    int64_t key_block;          // keys whose scores stand at once: a multiple of rows
-    int64_t padded_past, padded_features, padded_keys;  // multiples of rows
-    int64_t units, group_total; // products of the shared and of the group dimensions
+    int rows;                                // of tiles: keys
+    int vectors;                             // of queries side by side
+    int64_t lanes, queries;                  // of a vector; of a block: lanes * vectors
+    int query_rows;                          // of tiles that have queries for rows; divides `queries`
+    int64_t key_block;                       // keys whose scores stand at once: a multiple of rows
+    int64_t padded_past;                     // a multiple of rows
+    int64_t key_columns, feature_columns;    // keys and features, rounded up to lanes
+    int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
 
 static const double ATTENTION_HIDDEN = -1e30;  // score of a masked key: its weight underflows to 0
+static const double ATTENTION_LEAST = -1e20;   // the running maximum before the first key
+static const double ATTENTION_ABSENT = 1e30;   // log-sum of a lane without a query: all its weights are 0
 
 // `regular`: inputs that are not extents. False after cpu_fail.
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan);
 
 // ---- Emission in a task ----
+
+enum { ATTENTION_STREAMS = 8 };
+
+typedef struct AttentionStream {  // rows of memory that the next block of queries will want
+    LLVMValueRef at;
+    int64_t row_bytes, bytes;  // from row to row; of a row
+    bool write;
+} AttentionStream;
 
 typedef struct AttentionTask {
     CpuUnit *unit;
@@ -51,8 +64,13 @@ typedef struct AttentionTask {
     const CpuAttention *plan;
     LLVMValueRef shared[RANK_MAX], group[RANK_MAX];  // indices
     LLVMValueRef time, past;                         // extents at run time
-    LLVMValueRef first_key, last_key;                // keys [first, last) that some query sees; first: of a block
-    LLVMValueRef positions;                          // i32 of the block's queries in scratch, -1 beyond them
+    LLVMValueRef first_key, last_key;  // keys [first, last) that some query sees; first: of a block
+    LLVMValueRef positions;            // i32 of the block's queries in scratch, -1 beyond them
+    LLVMValueRef valid;                // queries of the block
+    LLVMValueRef copied;               // slot: keys [first_key, copied) stand in scratch
+    LLVMValueRef brought;              // slot: rows of all streams asked for
+    AttentionStream streams[ATTENTION_STREAMS];
+    int stream_count, bring_rows;  // rows asked for at a time
 } AttentionTask;
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound);
@@ -63,36 +81,88 @@ LLVMValueRef cpu_attention_split(const AttentionTask *task, LLVMValueRef number,
 LLVMValueRef cpu_attention_base(const AttentionTask *task, int operand);
 // Position of query `index`, as i64.
 LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef index);
+// Position of the last query of [row, row + count) of the block that exists, or of the last of all.
+LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef row, int64_t count);
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
-void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last, LLVMValueRef *begin,
-                         LLVMValueRef *end);
-// Copies the positions of queries [query0, query0 + valid) to task->positions.
-void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
+void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
+                         LLVMValueRef *begin, LLVMValueRef *end);
+// Copies rows [task->copied, end) of K and V, padded to columns, to their absolute rows in scratch.
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
+// Copies the positions of queries [query0, query0 + valid) to task->positions, and `valid`.
+void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
 
-// Packs into panels `width` wide: columns `column_stride` apart, k steps `k_stride` apart (see cpu_contract.h).
-void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride, int64_t width,
-                        LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
+// ---- Bringing nearer what comes next, while tiles are computed ----
+
+typedef struct AttentionNext {
+    const AttentionTask *task;  // the next one, at its indices
+    LLVMValueRef over;          // i1: the block is the last of this task
+} AttentionNext;
+void cpu_attention_next(AttentionTask *task);  // forgets the streams
+// Adds rows of an operand, `count` elements each, from row `row` of this task on, or from row 0 of the next
+// one.
+void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, int64_t row_stride,
+                          int64_t column_stride, int64_t count, LLVMValueRef row, bool write);
+void cpu_attention_bring(const AttentionTask *task);  // asks for some more rows of all streams
+
+// Packs into panels `width` wide: columns `column_stride` apart, k steps `k_stride` apart (see
+// cpu_contract.h).
+void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride,
+                        int64_t width, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
                         LLVMValueRef panel_size);
-// Multiplies `count` (a multiple of lanes) floats at `at`.
-void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor);
 // Whether some pair of a query at [first, last] and a key of [begin, end) may be masked; NULL: never.
 LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                                   LLVMValueRef begin, LLVMValueRef end);
-// Writes matrix from[column * from_stride + row], row < rows, column < columns, to to[row * row_stride +
-// column * column_stride] of any element. `turned` is scratch for rows x columns rounded up to 8.
-void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
-                         LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
-                         LLVMValueRef turned);
-// The same out of from[row * from_stride + column].
-void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
-                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
-                              int64_t columns);
+// Writes from[row][column], rows of from_stride floats, times factors[row * factor_stride] to
+// to[row * row_stride + column * column_stride] of any element.
+typedef struct AttentionWrite {
+    Element element;
+    int64_t row_stride, column_stride, from_stride, columns, factor_stride;
+} AttentionWrite;
+void cpu_attention_write(CpuUnit *unit, AttentionWrite write, LLVMValueRef to, LLVMValueRef from,
+                         LLVMValueRef rows, LLVMValueRef factors);
 // Sets `count` (a multiple of lanes) floats to 0.
 void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count);
-// Masks scores[key - key0][query], rows of plan->queries floats, of keys [key0, key0 + rows) where `partly` holds.
+// Masks scores[key - key0][query], rows of plan->queries floats, of keys [key0, key0 + rows) where `partly`
+// holds.
 void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef key0, LLVMValueRef rows,
                         LLVMValueRef partly);
+// Sets scores[row], rows of plan->queries floats, of rows [rows, rows rounded up to plan->rows) to `value`.
+void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows, double value);
 // Takes room for `floats` and one vector behind them off the scratch.
 LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats);
+
+// ---- Products: cpu_attention_tile.c ----
+
+typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } AttentionStart;
+
+// c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step +
+// column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats.
+typedef struct AttentionProduct {
+    int rows;  // of a tile
+    int64_t a_row, a_step, b_step, c_row;
+    int64_t steps;  // where their number is constant, else 0
+    AttentionStart start;
+} AttentionProduct;
+
+// What causality leaves out of a product, of whose weights it knows that they are 0.
+typedef enum AttentionSkip {
+    ATTENTION_SKIP_NONE,
+    ATTENTION_SKIP_COLUMNS,  // rows are keys, columns queries: whole vectors of queries; their c stays as it
+                             // was
+    ATTENTION_SKIP_LAST,     // rows are queries, steps keys
+    ATTENTION_SKIP_FIRST     // rows are keys, steps queries
+} AttentionSkip;
+
+typedef struct AttentionMatrices {
+    LLVMValueRef a, b, c, factors;  // factors: NULL unless the start fades
+    LLVMValueRef rows;              // rounded up to those of a tile
+    int64_t columns;                // a multiple of lanes
+    LLVMValueRef steps;             // NULL where constant
+    AttentionSkip skip;
+    LLVMValueRef key0;  // the first of the block
+} AttentionMatrices;
+// Brings the streams of the task nearer with every row of tiles.
+void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product,
+                            const AttentionMatrices *matrices);
 
 #endif

@@ -81,29 +81,34 @@ static void add_dimension(const CpuAttention *plan, int regular, const Dimension
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 static void choose_sizes(const CpuTarget *target, CpuAttention *plan) {
-    plan->rows = cpu_tile_shape(target).rows;
+    bool many = target->registers >= 32;
+    plan->rows = many ? 8 : 4;
     plan->lanes = target->lanes;
-    plan->vectors = plan->time > target->lanes ? 2 : 1;
+    plan->vectors = plan->time <= target->lanes ? 1 : many ? 2 : 3;
     plan->queries = plan->lanes * plan->vectors;
-    plan->key_block = 64 / plan->rows * plan->rows;
+    plan->query_rows = plan->queries % plan->rows ? (int)plan->queries : plan->rows;
+    plan->key_block = 64;
     plan->padded_past = round_up(plan->past, plan->rows);
-    plan->padded_features = round_up(plan->features, plan->rows);
-    plan->padded_keys = round_up(plan->keys, plan->rows);
+    plan->key_columns = round_up(plan->keys, plan->lanes);
+    plan->feature_columns = round_up(plan->features, plan->lanes);
 }
 
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {
     const Option *over = find_option(named, "over"), *along = find_option(named, "along");
     const Option *past = find_option(named, "past");
-    if (named->operand_count > ATTENTION_OPERANDS || named->output_start < regular || !over || !along || !past ||
-        !over->text || !along->text || !past->text)
+    if (named->operand_count > ATTENTION_OPERANDS || named->output_start < regular || !over || !along ||
+        !past || !over->text || !along->text || !past->text)
         return cpu_fail(unit, named->place, "kernel %s lacks operands or options", named->name);
     const Type *q = named->types[0], *k = named->types[1];
     int key_at = find_dimension(q, over->text), time_at = find_dimension(q, along->text);
     int past_at = find_dimension(k, past->text);
     if (key_at < 0 || time_at < 0 || past_at < 0)
         return cpu_fail(unit, named->place, "kernel %s lacks a dimension", named->name);
-    *plan = (CpuAttention){.named = named, .causal = option_number(named, "causal") != 0,
-                           .window = (int64_t)option_number(named, "window"), .units = 1, .group_total = 1};
+    *plan = (CpuAttention){.named = named,
+                           .causal = option_number(named, "causal") != 0,
+                           .window = (int64_t)option_number(named, "window"),
+                           .units = 1,
+                           .group_total = 1};
     plan->keys = q->dimensions[key_at].extent;
     plan->time = q->dimensions[time_at].extent;
     plan->past = k->dimensions[past_at].extent;
@@ -112,7 +117,8 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
     plan->scale = 1 / sqrt((double)plan->keys);
     // Causal queries see no key beyond their position; others need to know where the keys end.
     if (k->dimensions[past_at].bound && plan->past_bound == UINT32_MAX && !plan->causal)
-        return cpu_fail(unit, named->place, "attention that is not causal over %s, whose extent varies", past->text);
+        return cpu_fail(unit, named->place, "attention that is not causal over %s, whose extent varies",
+                        past->text);
     if (!join_features(unit, plan, over->text, past->text)) return false;
     for (int i = 0; i < named->operand_count; i++) {
         AttentionSide *side = &plan->side[i];
@@ -127,9 +133,11 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
         bool shared = find_dimension(k, dimension->name) >= 0;
         int at = shared ? plan->shared_count : plan->group_count;
         for (int i = 0; i < named->operand_count; i++)
-            (shared ? plan->side[i].shared : plan->side[i].group)[at] = stride_by_name(named, i, dimension->name);
+            (shared ? plan->side[i].shared : plan->side[i].group)[at] =
+                stride_by_name(named, i, dimension->name);
         if (shared)
-            add_dimension(plan, regular, dimension, plan->shared, plan->shared_bound, &plan->shared_count, &plan->units);
+            add_dimension(plan, regular, dimension, plan->shared, plan->shared_bound, &plan->shared_count,
+                          &plan->units);
         else
             add_dimension(plan, regular, dimension, plan->group, plan->group_bound, &plan->group_count,
                           &plan->group_total);

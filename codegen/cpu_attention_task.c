@@ -1,7 +1,9 @@
 // Emission that the forward and the gradient generator of attention share.
 #include "codegen/cpu_attention.h"
 
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
+static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAdd(unit->builder, a, b, "");
+}
 static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, int64_t by) {
     return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
 }
@@ -50,13 +52,14 @@ enum { POSITIONS = 3 };  // the operand
 LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef index) {
     CpuUnit *unit = task->unit;
     const AttentionSide *side = &task->plan->side[POSITIONS];
-    LLVMValueRef at = cpu_at(unit, task->body->operand[POSITIONS], side->element, multiply(unit, index, side->time));
+    LLVMValueRef at =
+        cpu_at(unit, task->body->operand[POSITIONS], side->element, multiply(unit, index, side->time));
     LLVMValueRef value = cpu_load(unit, side->element, at, 1, NULL);
     return side->element == ELEMENT_I64 ? value : LLVMBuildSExt(unit->builder, value, unit->i64, "");
 }
 
-void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last, LLVMValueRef *begin,
-                         LLVMValueRef *end) {
+void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
+                         LLVMValueRef *begin, LLVMValueRef *end) {
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
     LLVMValueRef zero = cpu_i64(unit, 0);
@@ -70,12 +73,24 @@ void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValu
     }
 }
 
-void cpu_attention_positions(const AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid) {
+LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef row, int64_t count) {
     CpuUnit *unit = task->unit;
+    LLVMValueRef last = cpu_minimum(unit, add(unit, row, cpu_i64(unit, count - 1)),
+                                    add(unit, task->valid, cpu_i64(unit, -1)));
+    LLVMValueRef position =
+        cpu_load(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, last), 1, NULL);
+    return LLVMBuildSExt(unit->builder, position, unit->i64, "");
+}
+
+void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid) {
+    task->valid = valid;
     CpuLoop loop;
+    CpuUnit *unit = task->unit;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, task->plan->queries), 1, NULL, 0);
     LLVMValueRef exists = compare(unit, LLVMIntSLT, loop.index, valid);
-    LLVMValueRef index = add(unit, query0, cpu_minimum(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));
+    LLVMValueRef index =
+        add(unit, query0,
+            cpu_minimum(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));
     LLVMValueRef position = LLVMBuildTrunc(unit->builder, cpu_attention_position(task, index), unit->i32, "");
     position = cpu_select(unit, exists, position, cpu_i32(unit, -1));
     cpu_store(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, loop.index), position, NULL);
@@ -102,11 +117,13 @@ static LLVMValueRef visible_lanes(const AttentionTask *task, int v, LLVMValueRef
     int lanes = (int)plan->lanes;
     LLVMValueRef at = cpu_at(unit, task->positions, ELEMENT_I32, cpu_i64(unit, v * plan->lanes));
     LLVMValueRef positions = cpu_load(unit, ELEMENT_I32, at, lanes, NULL);
-    LLVMValueRef number = cpu_splat(unit, LLVMBuildTrunc(unit->builder, key, unit->i32, ""), lanes), visible = NULL;
+    LLVMValueRef number = cpu_splat(unit, LLVMBuildTrunc(unit->builder, key, unit->i32, ""), lanes),
+                 visible = NULL;
     if (plan->causal) visible = compare(unit, LLVMIntSLE, number, positions);
     if (plan->window > 0) {
         LLVMValueRef distance = LLVMBuildSub(unit->builder, positions, number, "");
-        LLVMValueRef near = compare(unit, LLVMIntSLT, distance, cpu_number_like(distance, (double)plan->window));
+        LLVMValueRef near =
+            compare(unit, LLVMIntSLT, distance, cpu_number_like(distance, (double)plan->window));
         visible = visible ? LLVMBuildAnd(unit->builder, visible, near, "") : near;
     }
     return visible;
@@ -122,7 +139,8 @@ void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValu
     cpu_if_begin(unit, &some, partly);
     cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
     for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef at = add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+        LLVMValueRef at =
+            add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
         at = cpu_at(unit, scores, ELEMENT_F32, at);
         LLVMValueRef score = cpu_load(unit, ELEMENT_F32, at, (int)plan->lanes, NULL);
         LLVMValueRef visible = visible_lanes(task, v, add(unit, key0, keys.index));
@@ -135,77 +153,164 @@ void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValu
 
 // ---- Moving data ----
 
-void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride, int64_t width,
-                        LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
+void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride,
+                        int64_t width, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
                         LLVMValueRef panel_size) {
     CpuPack kind = cpu_pack_kind(column_stride, k_stride);
     LLVMValueRef w = cpu_i64(unit, width);
-    LLVMValueRef arguments[] = {to, from, valid, k, cpu_i64(unit, column_stride), cpu_i64(unit, k_stride), w,
-                                cpu_blocks(unit, valid, w), panel_size};
+    LLVMValueRef arguments[] = {to,
+                                from,
+                                valid,
+                                k,
+                                cpu_i64(unit, column_stride),
+                                cpu_i64(unit, k_stride),
+                                w,
+                                cpu_blocks(unit, valid, w),
+                                panel_size};
     cpu_helper_call(unit, cpu_pack_function(unit, kind, element, PANEL_F32, (int)width), arguments, 9);
 }
 
-void cpu_attention_scale(CpuUnit *unit, LLVMValueRef at, int64_t count, double factor) {
-    int lanes = unit->target->lanes;
-    CpuLoop loop;
-    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
-    LLVMValueRef place = cpu_at(unit, at, ELEMENT_F32, loop.index);
-    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, place, lanes, NULL);
-    value = LLVMBuildFMul(unit->builder, value, cpu_number_like(value, factor), "");
-    cpu_store(unit, ELEMENT_F32, place, value, NULL);
-    cpu_loop_end(unit, &loop, NULL);
+static void copy_rows(const AttentionTask *task, int operand, int64_t column_stride, int64_t count,
+                      int64_t columns, LLVMValueRef first, LLVMValueRef end, LLVMValueRef to) {
+    CpuUnit *unit = task->unit;
+    const AttentionSide *side = &task->plan->side[operand];
+    LLVMValueRef from = cpu_attention_base(task, operand);
+    from = cpu_at(unit, from, side->element, multiply(unit, first, side->past));
+    to = cpu_at(unit, to, ELEMENT_F32, multiply(unit, first, columns));
+    cpu_attention_pack(unit, side->element, column_stride, side->past, columns, to, from,
+                       cpu_i64(unit, count), LLVMBuildSub(unit->builder, end, first, ""), cpu_i64(unit, 0));
 }
 
-// void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride): copies rows of
-// floats to any element; with `unit_columns` as vectors.
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values) {
+    enum { K = 1, V };
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef first = LLVMBuildLoad2(unit->builder, unit->i64, task->copied, "");
+    CpuIf some;
+    cpu_if_begin(unit, &some, compare(unit, LLVMIntSLT, first, end));
+    copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
+    copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
+    LLVMBuildStore(unit->builder, end, task->copied);
+    cpu_if_end(unit, &some);
+}
+
+// ---- Bringing nearer ----
+
+enum { LINE = 64 };
+
+// Reads go to the second cache: they are wanted a while later.
+static void ask_for(CpuUnit *unit, LLVMValueRef pointer, bool write) {
+    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, write), cpu_i32(unit, write ? 3 : 2),
+                                cpu_i32(unit, 1)};
+    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
+}
+
+void cpu_attention_next(AttentionTask *task) {
+    task->stream_count = 0;
+    LLVMBuildStore(task->unit->builder, cpu_i64(task->unit, 0), task->brought);
+}
+
+void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, int64_t row_stride,
+                          int64_t column_stride, int64_t count, LLVMValueRef row, bool write) {
+    CpuUnit *unit = task->unit;
+    Element element = task->plan->side[operand].element;
+    if (column_stride != 1) return;
+    CHECK(task->stream_count < ATTENTION_STREAMS);
+    LLVMValueRef here =
+        cpu_at(unit, cpu_attention_base(task, operand), element, multiply(unit, row, row_stride));
+    LLVMValueRef there = cpu_attention_base(next.task, operand);
+    task->streams[task->stream_count++] = (AttentionStream){.at = cpu_select(unit, next.over, there, here),
+                                                            .row_bytes = row_stride * element_bytes(element),
+                                                            .bytes = count * element_bytes(element),
+                                                            .write = write};
+}
+
+void cpu_attention_bring(const AttentionTask *task) {
+    CpuUnit *unit = task->unit;
+    CpuIf left;
+    LLVMValueRef row = LLVMBuildLoad2(unit->builder, unit->i64, task->brought, "");
+    cpu_if_begin(unit, &left, compare(unit, LLVMIntSLT, row, cpu_i64(unit, task->plan->queries)));
+    for (int s = 0; s < task->stream_count; s++) {
+        const AttentionStream *stream = &task->streams[s];
+        LLVMValueRef at = cpu_at_bytes(unit, stream->at, multiply(unit, row, stream->row_bytes));
+        for (int64_t i = 0; i < task->bring_rows; i++)
+            for (int64_t byte = 0; byte < stream->bytes; byte += LINE)
+                ask_for(unit, cpu_at_bytes(unit, at, cpu_i64(unit, i * stream->row_bytes + byte)),
+                        stream->write);
+    }
+    LLVMBuildStore(unit->builder, add(unit, row, cpu_i64(unit, task->bring_rows)), task->brought);
+    cpu_if_end(unit, &left);
+}
+
+// void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride, factors,
+// i64 factor_stride); with `unit_columns` as vectors.
 static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_columns) {
-    LLVMTypeRef i64 = unit->i64, parameters[] = {unit->pointer, unit->pointer, i64, i64, i64, i64, i64};
+    LLVMTypeRef i64 = unit->i64, pointer = unit->pointer,
+                parameters[] = {pointer, pointer, i64, i64, i64, i64, i64, pointer, i64};
     const char *name = arena_format(unit->arena, "cherry_write_%s_%d", element_name(element), unit_columns);
-    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 7, false));
+    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 9, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, columns = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
-    LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1)};
+    LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1), LLVMGetParam(f, 7)};
     int lanes = unit_columns ? unit->target->lanes : 1;
     CpuLoop row, column;
-    cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 2);
+    cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 3);
+    LLVMValueRef factor = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, row.carried[2], 1, NULL), lanes);
     cpu_loop_begin(unit, &column, zero, columns, lanes, NULL, 0);
-    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, cpu_at(unit, row.carried[1], ELEMENT_F32, column.index), lanes, NULL);
+    LLVMValueRef value =
+        cpu_load(unit, ELEMENT_F32, cpu_at(unit, row.carried[1], ELEMENT_F32, column.index), lanes, NULL);
+    value = LLVMBuildFMul(unit->builder, value, factor, "");
     if (element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
-    LLVMValueRef at = unit_columns ? column.index : LLVMBuildMul(unit->builder, column.index, LLVMGetParam(f, 5), "");
+    LLVMValueRef at =
+        unit_columns ? column.index : LLVMBuildMul(unit->builder, column.index, LLVMGetParam(f, 5), "");
     LLVMValueRef left = LLVMBuildSub(unit->builder, columns, column.index, "");
     cpu_store(unit, element, cpu_at(unit, row.carried[0], element, at), value,
               unit_columns ? cpu_mask(unit, lanes, left) : NULL);
     cpu_loop_end(unit, &column, NULL);
     LLVMValueRef next[] = {cpu_at(unit, row.carried[0], element, LLVMGetParam(f, 4)),
-                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6))};
+                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6)),
+                           cpu_at(unit, row.carried[2], ELEMENT_F32, LLVMGetParam(f, 8))};
     cpu_loop_end(unit, &row, next);
     cpu_helper_end(unit, &helper);
     return f;
 }
 
-void cpu_attention_write(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride, int64_t column_stride,
-                         LLVMValueRef from, int64_t from_stride, LLVMValueRef rows, int64_t columns,
-                         LLVMValueRef turned) {
-    int64_t width = (columns + 7) & ~(int64_t)7;
-    cpu_attention_pack(unit, ELEMENT_F32, from_stride, 1, width, turned, from, cpu_i64(unit, width), rows,
-                       cpu_i64(unit, 0));
-    cpu_attention_write_rows(unit, element, to, row_stride, column_stride, turned, width, rows, columns);
-}
-
-void cpu_attention_write_rows(CpuUnit *unit, Element element, LLVMValueRef to, int64_t row_stride,
-                              int64_t column_stride, LLVMValueRef from, int64_t from_stride, LLVMValueRef rows,
-                              int64_t columns) {
-    LLVMValueRef arguments[] = {to, from, rows, cpu_i64(unit, columns), cpu_i64(unit, row_stride),
-                                cpu_i64(unit, column_stride), cpu_i64(unit, from_stride)};
-    cpu_helper_call(unit, write_function(unit, element, column_stride == 1), arguments, 7);
+void cpu_attention_write(CpuUnit *unit, AttentionWrite write, LLVMValueRef to, LLVMValueRef from,
+                         LLVMValueRef rows, LLVMValueRef factors) {
+    LLVMValueRef arguments[] = {to,
+                                from,
+                                rows,
+                                cpu_i64(unit, write.columns),
+                                cpu_i64(unit, write.row_stride),
+                                cpu_i64(unit, write.column_stride),
+                                cpu_i64(unit, write.from_stride),
+                                factors,
+                                cpu_i64(unit, write.factor_stride)};
+    cpu_helper_call(unit, write_function(unit, write.element, write.column_stride == 1), arguments, 9);
 }
 
 void cpu_attention_clear(CpuUnit *unit, LLVMValueRef at, int64_t count) {
     int lanes = unit->target->lanes;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), cpu_i64(unit, count), lanes, NULL, 0);
-    cpu_store(unit, ELEMENT_F32, cpu_at(unit, at, ELEMENT_F32, loop.index), cpu_number(unit, ELEMENT_F32, 0, lanes), NULL);
+    cpu_store(unit, ELEMENT_F32, cpu_at(unit, at, ELEMENT_F32, loop.index),
+              cpu_number(unit, ELEMENT_F32, 0, lanes), NULL);
     cpu_loop_end(unit, &loop, NULL);
+}
+
+void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows, double value) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    CpuLoop keys;
+    LLVMValueRef up = multiply(unit, cpu_blocks(unit, rows, cpu_i64(unit, plan->rows)), plan->rows);
+    cpu_loop_begin(unit, &keys, rows, up, 1, NULL, 0);
+    for (int v = 0; v < plan->vectors; v++) {
+        LLVMValueRef at =
+            add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+        cpu_store(unit, ELEMENT_F32, cpu_at(unit, scores, ELEMENT_F32, at),
+                  cpu_number(unit, ELEMENT_F32, value, (int)plan->lanes), NULL);
+    }
+    cpu_loop_end(unit, &keys, NULL);
 }
 
 LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats) {

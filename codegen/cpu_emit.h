@@ -90,6 +90,7 @@ LLVMValueRef cpu_convert(CpuUnit *unit, LLVMValueRef value, Element from, Elemen
 
 // cpu_math.c: inline polynomials on scalars and vectors of f32 and f64 of any width.
 LLVMValueRef cpu_exp(CpuUnit *unit, LLVMValueRef x);
+LLVMValueRef cpu_exp2(CpuUnit *unit, LLVMValueRef x);  // f32 alone
 LLVMValueRef cpu_log(CpuUnit *unit, LLVMValueRef x);
 LLVMValueRef cpu_sin(CpuUnit *unit, LLVMValueRef x);
 LLVMValueRef cpu_cos(CpuUnit *unit, LLVMValueRef x);

@@ -74,10 +74,12 @@ static LLVMValueRef with_sign(const Kit *k, LLVMValueRef x, LLVMValueRef sign) {
 // Adding this number leaves the nearest whole number in the low bits of the sum.
 static LLVMValueRef rounder(const Kit *k) { return real(k, k->wide ? 0x1.8p52 : 0x1.8p23); }
 
+static bool hardware_scales(const Kit *k) { return k->unit->target->avx512 && !k->wide && k->lanes == 16; }
+
 // p * 2^n for whole n; n may leave the range of one factor, so the hardware does it or two factors do.
 static LLVMValueRef scale(const Kit *k, LLVMValueRef p, LLVMValueRef n, LLVMValueRef rounded) {
     CpuUnit *unit = k->unit;
-    if (unit->target->avx512 && !k->wide && k->lanes == 16) {
+    if (hardware_scales(k)) {
         LLVMValueRef arguments[] = {p, n, p, LLVMConstInt(unit->i16, 0xffff, false), cpu_i32(unit, 4)};
         return cpu_intrinsic(unit, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, arguments, 5);
     }
@@ -106,6 +108,18 @@ LLVMValueRef cpu_exp(CpuUnit *unit, LLVMValueRef x) {
     r = multiply_add(k, n, real(k, k->wide ? -2.31904681384629956e-17 : 1.904654212e-09), r);
     LLVMValueRef p = k->wide ? HORNER(k, r, wide) : HORNER(k, r, narrow);
     return scale(k, p, n, rounded);
+}
+
+// 2^x, exact at whole x: for weights of attention. Where the hardware scales, what lies too low needs no care.
+LLVMValueRef cpu_exp2(CpuUnit *unit, LLVMValueRef x) {
+    static const double table[] = {1.32647270653948662e-03, 9.67151264892540316e-03, 5.55073374369070005e-02,
+                                   2.40222420851728596e-01, 6.93146977598857794e-01, 1};
+    Kit kit = kit_of(unit, x), *k = &kit;
+    CHECK(!k->wide);
+    if (!hardware_scales(k)) x = clamp(k, x, -150, 128);
+    LLVMValueRef rounded = LLVMBuildFAdd(k->builder, x, rounder(k), "");
+    LLVMValueRef n = subtract(k, rounded, rounder(k));
+    return scale(k, HORNER(k, subtract(k, x, n), table), n, rounded);
 }
 
 // log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)], plus n ln 2.

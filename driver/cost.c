@@ -31,11 +31,24 @@ double cost_flops(const Kernel *kernel) {
     return strncmp(kernel->named->name, "attention", 9) == 0 ? attention_flops(kernel->named) : 0;
 }
 
+static void operand_bytes(const Kernel *kernel, double *read, double *written) {
+    if (kernel->nest) {
+        nest_operand_bytes(kernel->nest, read, written);
+        return;
+    }
+    for (int i = 0; i < kernel->named->operand_count; i++) {
+        double bytes = (double)type_bytes(kernel->named->types[i]);
+        bool writes = i >= kernel->named->output_start;
+        read[i] = writes ? 0 : bytes;
+        written[i] = writes ? bytes : 0;
+    }
+}
+
 double cost_bytes(const Kernel *kernel) {
-    if (kernel->nest) return (double)nest_bytes(kernel->nest);
-    double bytes = 0;
-    for (int i = 0; i < kernel->named->operand_count; i++)
-        bytes += (double)type_bytes(kernel->named->types[i]);
+    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = 0;
+    int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
+    operand_bytes(kernel, read, written);
+    for (int i = 0; i < count; i++) bytes += read[i] + written[i];
     return bytes;
 }
 
@@ -51,6 +64,27 @@ double cost_program_bytes(const Program *program) {
     for (size_t i = 0; i < program->launches.count; i++)
         bytes += cost_bytes(&program->kernels.items[program->launches.items[i].kernel]);
     return bytes;
+}
+
+double cost_program_least_bytes(const Program *program) {
+    double *reads = calloc(2 * program->buffers.count + 1, sizeof *reads), least = 0;
+    CHECK(reads);
+    double *writes = reads + program->buffers.count;
+    for (size_t i = 0; i < program->launches.count; i++) {
+        const Launch *launch = &program->launches.items[i];
+        double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX];
+        operand_bytes(&program->kernels.items[launch->kernel], read, written);
+        for (int operand = 0; operand < launch->operand_count; operand++) {
+            reads[launch->buffers[operand]] += read[operand];
+            writes[launch->buffers[operand]] += written[operand];
+        }
+    }
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        double bytes = (double)program->buffers.items[i].bytes;
+        least += (reads[i] < bytes ? reads[i] : bytes) + (writes[i] < bytes ? writes[i] : bytes);
+    }
+    free(reads);
+    return least;
 }
 
 static bool state_seen(const Program *const *programs, size_t count, const Buffer *buffer) {

@@ -15,7 +15,10 @@ double cost_bytes(const Kernel *kernel);  // least bytes moved
 double cost_model_flops(const Graph *graph);
 
 double cost_program_flops(const Program *program);
-double cost_program_bytes(const Program *program);
+double cost_program_bytes(const Program *program);  // of all launches together
+// What the same kernels must move where every other access finds its bytes in a cache: each buffer, or what
+// is used of it, written once and read once.
+double cost_program_least_bytes(const Program *program);
 int64_t cost_state_bytes(const Program *const *programs, size_t count);  // distinct state buffers of all
 
 // The machine, measured on the spot by all `threads` together (about 50 ms).

@@ -136,6 +136,7 @@ typedef struct Contraction {
 bool nest_contraction(const Nest *nest, Contraction *contraction);
 
 double nest_flops(const Nest *nest);   // multiply-adds of contractions count two, all else nothing
+void nest_operand_bytes(const Nest *nest, double *read, double *written);  // by operand
 int64_t nest_bytes(const Nest *nest);  // least bytes moved: every operand element touched once
 
 // Runs a nest on doubles: buffers[i] holds operand i from its base offset.

@@ -88,8 +88,8 @@ static double touched(const Nest *nest, const NestOperand *operand, const Index 
     return all < visits ? all : visits;
 }
 
-int64_t nest_bytes(const Nest *nest) {
-    double read[NEST_OPERAND_MAX] = {0}, written[NEST_OPERAND_MAX] = {0}, bytes = 0;
+void nest_operand_bytes(const Nest *nest, double *read, double *written) {
+    for (int i = 0; i < nest->operand_count; i++) read[i] = written[i] = 0;
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *formula = &nest->formulas.items[i];
         if (formula->kind != FORMULA_LOAD) continue;
@@ -103,7 +103,15 @@ int64_t nest_bytes(const Nest *nest) {
         if (count > written[stage->operand]) written[stage->operand] = count;
         if (stage->kind == STAGE_ADD && count > read[stage->operand]) read[stage->operand] = count;
     }
-    for (int i = 0; i < nest->operand_count; i++)
-        bytes += (read[i] + written[i]) * element_bytes(nest->operands[i].element);
+    for (int i = 0; i < nest->operand_count; i++) {
+        read[i] *= element_bytes(nest->operands[i].element);
+        written[i] *= element_bytes(nest->operands[i].element);
+    }
+}
+
+int64_t nest_bytes(const Nest *nest) {
+    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = 0;
+    nest_operand_bytes(nest, read, written);
+    for (int i = 0; i < nest->operand_count; i++) bytes += read[i] + written[i];
     return (int64_t)bytes;
 }

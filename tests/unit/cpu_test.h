@@ -97,6 +97,8 @@ static inline Storage storage_create(const NestOperand *operand, const Case *tes
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
     char *workspace = aligned_alloc(64, (size_t)(kernel->workspace_bytes + 127) & ~(size_t)63);
     char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
+    memset(workspace, 0xff, (size_t)kernel->workspace_bytes);  // NaN: nothing may be read before it is written
+    memset(scratch, 0xff, (size_t)kernel->scratch_bytes);
     for (int phase = 0; phase < kernel->phase_count; phase++) {
         kernel->functions[phase](operands, workspace, scratch, 0, 0);  // an empty share
         for (int64_t begin = 0; begin < kernel->tasks[phase]; begin += step) {

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Cherry against its peers, in turn: one training step of bench/step34m.cherry at several sizes. Prints a table
+of ratios (seconds of the peer over seconds of Cherry; above 1, Cherry is faster) and the worst five.
+
+    python3 bench/peers/run.py [--cherry build/cherry] [--python PYTHON ...] [--rounds 3] [--steps 3]
+                               [--precision f32] [--points 34m,small] [--random 24] [--seed 4]
+
+Peers are what the interpreters can import: PyTorch, as it is and compiled, and JAX. `--python` (or the variable
+CHERRY_PEERS, separated by colons) names interpreters besides this one. Each round runs every program once, as a
+process of its own, and takes the median of its steps; a figure is the median of the rounds. `--random N` draws N
+points of widths 128 to 1536, 2 to 48 layers, time 64 to 2048, vocabulary 256 to 74,000 and batch 1 to 64 that fit
+half of the memory and 20 s a step, as `cherry check` predicts them. `--list` prints the points alone.
+"""
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+MODEL = os.path.join(ROOT, "bench", "step34m.cherry")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+NAMED = {
+    "34m": dict(embed=512, heads=8, key=64, ffn=1408, layers=8, vocab=8192, batch=8, time=256),
+    "small": dict(embed=128, heads=4, key=32, ffn=384, layers=4, vocab=256, batch=12, time=64),
+    "long": dict(embed=256, heads=4, key=64, ffn=704, layers=4, vocab=1024, batch=1, time=2048),
+}
+PEERS = (("torch", "pytorch_step34m.py", ()), ("torch", "pytorch_step34m.py", ("--compile",)), ("jax", "jax_step34m.py", ()))
+
+
+def run_json(command):
+    """The last line of what a command prints, as JSON; None where it fails."""
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    if result.returncode:
+        print(f"  {' '.join(command[:3])} ...: {(result.stderr.strip() or 'failed').splitlines()[0]}", file=sys.stderr)
+        return None
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def settings(point):
+    return [word for name, value in point.items() for word in ("--set", f"{name}={value}")]
+
+
+def fits(arguments, point):
+    check = run_json([arguments.cherry, "check", MODEL, "--json", *settings(point)])
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return check and check["training_bytes"] <= memory / 2 and check["predicted_step_seconds"] <= 20
+
+
+def draw(source):
+    def between(low, high, multiple=1):  # evenly over the magnitudes
+        value = math.exp(source.uniform(math.log(low), math.log(high)))
+        return min(high, max(low, round(value / multiple) * multiple))
+
+    embed, key = between(128, 1536, 64), source.choice((32, 64))
+    return dict(embed=embed, heads=embed // key, key=key, ffn=math.ceil(embed * 8 / 3 / 64) * 64,
+                layers=between(2, 48), vocab=between(256, 74000), batch=between(1, 64), time=between(64, 2048, 16))
+
+
+def choose_points(arguments):
+    points = {name: NAMED[name] for name in arguments.points.split(",") if name}
+    source, drawn = random.Random(arguments.seed), 0
+    while drawn < arguments.random:
+        point = draw(source)
+        if fits(arguments, point):
+            drawn += 1
+            points[f"random {drawn}"] = point
+    return points
+
+
+def find_peers(arguments):
+    found = []
+    interpreters = [sys.executable, *arguments.python, *filter(None, os.environ.get("CHERRY_PEERS", "").split(":"))]
+    for module, program, options in PEERS:
+        for python in dict.fromkeys(interpreters):
+            if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+                found.append([python, os.path.join(HERE, program), "--json", *options])
+                break
+    return found
+
+
+def cherry_point(arguments, point):
+    model = [*settings(point), "--set", f"precision={arguments.precision}"]
+    result = run_json([arguments.cherry, "bench", MODEL, "--json", "--steps", str(arguments.steps),
+                       "--threads", str(arguments.threads), *model])
+    return result and dict(result, name="cherry")
+
+
+def peer_point(arguments, peer, point):
+    sizes = [word for name, value in point.items() for word in (f"--{name}", str(value))]
+    return run_json([*peer, "--steps", str(arguments.steps), "--threads", str(arguments.threads), "--precision",
+                     arguments.precision, *sizes])
+
+
+def measure(arguments, peers, point):
+    """By name: median seconds, peak bytes, share of peak where it is known."""
+    runs = {}
+    for _ in range(arguments.rounds):
+        for result in [cherry_point(arguments, point), *(peer_point(arguments, peer, point) for peer in peers)]:
+            if result:
+                runs.setdefault(result["name"], []).append(result)
+    middle = lambda results, key: statistics.median(r.get(key, 0) for r in results)
+    return {name: {key: middle(results, key) for key in ("step_seconds", "peak_bytes", "share_of_peak")}
+            for name, results in runs.items()}
+
+
+def report(name, point, figures):
+    print(f"{name}: " + " ".join(f"{key}={value}" for key, value in point.items()))
+    cherry = figures.get("cherry")
+    for who, figure in figures.items():
+        ratio = f"{figure['step_seconds'] / cherry['step_seconds']:6.2f}" if cherry else "     -"
+        share = f", {100 * figure['share_of_peak']:.1f} % of peak" if figure["share_of_peak"] else ""
+        print(f"  {who:32} {figure['step_seconds']:9.4f} s {figure['peak_bytes'] / 2**30:7.2f} GiB {ratio}{share}", flush=True)
+    peers = [figure["step_seconds"] for who, figure in figures.items() if who != "cherry"]
+    return cherry and peers and (min(peers) / cherry["step_seconds"], cherry["share_of_peak"], name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cherry", default=os.path.join(ROOT, "build", "cherry"))
+    parser.add_argument("--python", action="append", default=[])
+    parser.add_argument("--points", default="34m,small,long")
+    for name, value in dict(random=0, seed=4, rounds=3, steps=3, threads=len(os.sched_getaffinity(0))).items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--list", action="store_true")
+    arguments = parser.parse_args()
+    points = choose_points(arguments)
+    if arguments.list:
+        for name, point in points.items():
+            print(name, *(f"{key}={value}" for key, value in point.items()))
+        return
+    peers = find_peers(arguments)
+    if not peers:
+        print("no peer: no interpreter has PyTorch or JAX (see --help, --python)", file=sys.stderr)
+    results = [report(name, point, measure(arguments, peers, point)) for name, point in points.items()]
+    results = sorted(result for result in results if result)
+    print("\nworst, of", len(results), "(best peer over Cherry; wanted: 1.2, or 80 % of peak)")
+    for ratio, share, name in results[:5]:
+        print(f"  {name:12} {ratio:5.2f}, {100 * share:.1f} % of peak{'' if ratio >= 1.2 or share >= 0.8 else '  short'}")
+
+
+main()

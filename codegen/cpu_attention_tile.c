@@ -1,0 +1,173 @@
+// Products of attention: register tiles whose sizes and strides are constants, so that every address is a
+// pointer and a displacement. `a` is broadcast element by element, from wherever it lies; `b` and `c` have
+// their columns side by side. One element of c is one chain of multiply-adds in ascending steps.
+#include <string.h>
+
+#include "codegen/cpu_attention.h"
+
+enum { UNROLL = 4, ROWS_MAX = 8, POINTERS = 2 };
+
+static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, int64_t index) {
+    return index ? cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, index)) : at;
+}
+
+static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef a, LLVMValueRef b,
+                      LLVMValueRef *sums) {
+    int lanes = unit->target->lanes;
+    LLVMValueRef columns[ATTENTION_VECTORS];
+    for (int v = 0; v < vectors; v++)
+        columns[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, b, v * lanes), lanes, NULL);
+    for (int row = 0; row < p->rows; row++) {
+        LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, floats_at(unit, a, row * p->a_row), 1, NULL);
+        factor = cpu_splat(unit, factor, lanes);
+        for (int v = 0; v < vectors; v++)
+            sums[row * vectors + v] = cpu_fma(unit, factor, columns[v], sums[row * vectors + v]);
+    }
+}
+
+// Steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into a and b.
+static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef begin,
+                       LLVMValueRef end, int unroll, LLVMValueRef *state) {
+    int sums = p->rows * vectors;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + POINTERS);
+    memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
+    for (int step = 0; step < unroll; step++)
+        emit_step(unit, p, vectors, floats_at(unit, state[sums], step * p->a_step),
+                  floats_at(unit, state[sums + 1], step * p->b_step), state);
+    state[sums] = floats_at(unit, state[sums], unroll * p->a_step);
+    state[sums + 1] = floats_at(unit, state[sums + 1], unroll * p->b_step);
+    cpu_loop_end(unit, &loop, state);
+    memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
+}
+
+static void emit_start(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef c,
+                       LLVMValueRef factors, LLVMValueRef *sums) {
+    int lanes = unit->target->lanes;
+    for (int row = 0; row < p->rows; row++) {
+        LLVMValueRef factor = NULL;
+        if (p->start == ATTENTION_FADE)
+            factor =
+                cpu_splat(unit, cpu_load(unit, ELEMENT_F32, floats_at(unit, factors, row), 1, NULL), lanes);
+        for (int v = 0; v < vectors; v++) {
+            LLVMValueRef *sum = &sums[row * vectors + v];
+            *sum = cpu_number(unit, ELEMENT_F32, 0, lanes);
+            if (p->start == ATTENTION_ZERO) continue;
+            *sum = cpu_load(unit, ELEMENT_F32, floats_at(unit, c, row * p->c_row + v * lanes), lanes, NULL);
+            if (factor) *sum = LLVMBuildFMul(unit->builder, *sum, factor, "");
+        }
+    }
+}
+
+// void (a, b, i64 steps, c, factors): one tile.
+static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int vectors) {
+    typedef long long L;
+    LLVMTypeRef pointer = unit->pointer, parameters[] = {pointer, pointer, unit->i64, pointer, pointer};
+    const char *name =
+        arena_format(unit->arena, "cherry_attention_%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
+                     (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
+    CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 5, false));
+    if (!helper.fresh) return helper.function;
+    LLVMValueRef f = helper.function, c = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
+    LLVMValueRef state[ROWS_MAX * ATTENTION_VECTORS + POINTERS];
+    int lanes = unit->target->lanes, sums = p->rows * vectors;
+    emit_start(unit, p, vectors, c, LLVMGetParam(f, 4), state);
+    state[sums] = LLVMGetParam(f, 0);
+    state[sums + 1] = LLVMGetParam(f, 1);
+    LLVMValueRef steps = p->steps ? cpu_i64(unit, p->steps) : LLVMGetParam(f, 2);
+    LLVMValueRef whole = LLVMBuildAnd(unit->builder, steps, cpu_i64(unit, -UNROLL), "");
+    if (!p->steps || p->steps >= UNROLL) emit_steps(unit, p, vectors, zero, whole, UNROLL, state);
+    if (!p->steps || p->steps % UNROLL) emit_steps(unit, p, vectors, whole, steps, 1, state);
+    for (int i = 0; i < sums; i++)
+        cpu_store(unit, ELEMENT_F32, floats_at(unit, c, i / vectors * p->c_row + i % vectors * lanes),
+                  state[i], NULL);
+    cpu_helper_end(unit, &helper);
+    return f;
+}
+
+// A row of tiles, of vectors [first, count) of columns: as even as they come, with at most ATTENTION_VECTORS
+// vectors. `skipped`: steps at the start that are left out, or NULL.
+static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m,
+                         LLVMValueRef row, LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
+    int64_t left = m->columns / unit->target->lanes - first, tiles = (left + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")),
+                 b = m->b;
+    LLVMValueRef c = cpu_at(unit, m->c, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->c_row), ""));
+    LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c;
+    if (skipped) {
+        a = cpu_at(unit, a, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->a_step), ""));
+        b = cpu_at(unit, b, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->b_step), ""));
+        steps = LLVMBuildSub(builder, steps, skipped, "");
+    }
+    for (; tiles; tiles--) {
+        int64_t count = (left + tiles - 1) / tiles, column = first * unit->target->lanes;
+        LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column),
+                                    factors};
+        cpu_helper_call(unit, tile_function(unit, p, (int)count), arguments, 5);
+        first += count;
+        left -= count;
+    }
+}
+
+// Vectors of queries that see nothing of a row of tiles, from the first on, are left out of it.
+static void emit_seen_columns(const AttentionTask *task, const AttentionProduct *p,
+                              const AttentionMatrices *m, LLVMValueRef row, LLVMValueRef steps) {
+    CpuUnit *unit = task->unit;
+    const CpuAttention *plan = task->plan;
+    LLVMValueRef key = LLVMBuildAdd(unit->builder, m->key0, row, "");
+    CpuIf seen[ATTENTION_VECTORS];
+    for (int v = 0; v < plan->vectors; v++) {
+        if (v + 1 < plan->vectors) {
+            LLVMValueRef last =
+                cpu_attention_last_position(task, cpu_i64(unit, v * plan->lanes), plan->lanes);
+            cpu_if_begin(unit, &seen[v], LLVMBuildICmp(unit->builder, LLVMIntSLE, key, last, ""));
+        }
+        emit_columns(unit, p, m, row, NULL, steps, v);
+        if (v + 1 < plan->vectors) cpu_if_else(unit, &seen[v]);
+    }
+    for (int v = plan->vectors - 2; v >= 0; v--) cpu_if_end(unit, &seen[v]);
+}
+
+// Queries of the block that see none of the keys from `key` on: whole rows of tiles, from the first on.
+static LLVMValueRef unseeing_queries(const AttentionTask *task, LLVMValueRef key) {
+    CpuUnit *unit = task->unit;
+    LLVMValueRef sum = cpu_i64(unit, 0);
+    for (int64_t query = 0; query < task->plan->queries; query += task->plan->query_rows) {
+        LLVMValueRef last = cpu_attention_last_position(task, cpu_i64(unit, query), task->plan->query_rows);
+        LLVMValueRef before = LLVMBuildICmp(unit->builder, LLVMIntSLT, last, key, "");
+        LLVMValueRef rows = cpu_select(unit, before, cpu_i64(unit, task->plan->query_rows), cpu_i64(unit, 0));
+        sum = LLVMBuildAdd(unit->builder, sum, rows, "");
+    }
+    return sum;
+}
+
+static void emit_row(const AttentionTask *task, const AttentionProduct *p, const AttentionMatrices *m,
+                     LLVMValueRef row) {
+    CpuUnit *unit = task->unit;
+    LLVMBuilderRef b = unit->builder;
+    LLVMValueRef steps = m->steps ? m->steps : cpu_i64(unit, p->steps), skipped = NULL;
+    AttentionSkip skip = task->plan->causal ? m->skip : ATTENTION_SKIP_NONE;
+    if (skip == ATTENTION_SKIP_COLUMNS) {
+        emit_seen_columns(task, p, m, row, steps);
+        return;
+    }
+    if (skip == ATTENTION_SKIP_LAST) {
+        LLVMValueRef last = cpu_attention_last_position(task, row, p->rows);
+        LLVMValueRef seen = LLVMBuildAdd(b, LLVMBuildSub(b, last, m->key0, ""), cpu_i64(unit, 1), "");
+        seen = cpu_select(unit, LLVMBuildICmp(b, LLVMIntSLT, seen, cpu_i64(unit, 0), ""), cpu_i64(unit, 0),
+                          seen);
+        steps = cpu_minimum(unit, steps, seen);
+    }
+    if (skip == ATTENTION_SKIP_FIRST) skipped = unseeing_queries(task, LLVMBuildAdd(b, m->key0, row, ""));
+    emit_columns(unit, p, m, row, skipped, steps, 0);
+}
+
+void cpu_attention_multiply(const AttentionTask *task, const AttentionProduct *product,
+                            const AttentionMatrices *matrices) {
+    CpuLoop rows;
+    cpu_loop_begin(task->unit, &rows, cpu_i64(task->unit, 0), matrices->rows, product->rows, NULL, 0);
+    cpu_attention_bring(task);
+    emit_row(task, product, matrices, rows.index);
+    cpu_loop_end(task->unit, &rows, NULL);
+}
