@@ -1,8 +1,9 @@
 // Generated contraction and attention kernels as a share of the machine's peak, which is measured between
 // the repetitions: medians of the ratio, and the best tenth, which a busy machine disturbs less.
 //
-//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--only TEXT]
+//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16] [--only TEXT]
 //
+// --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention as ever.
 // --cpu-time counts the processor time of one thread instead of the clock on the wall.
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@ static const double TARGET_SECONDS = 1e-3;  // of one repetition
 typedef struct Bench {
     ThreadPool *pool;
     CpuOptions options;
-    bool cpu_time;
+    bool cpu_time, bf16;
     const char *only;
     CpuKernel peak;
     double flops_per_step;
@@ -69,7 +70,7 @@ static CpuCode *compile(const Bench *bench, Ir *ir, Program *program, CpuKernel 
 static void start_peak(Bench *bench, Ir *ir) {
     Program *program = program_create(ir, "peak");
     NamedKernel *named = ARENA_NEW(ir->arena, NamedKernel);
-    const Type *type = type_scalar(ir, ELEMENT_F32);
+    const Type *type = type_scalar(ir, bench->bf16 ? ELEMENT_BF16 : ELEMENT_F32);
     *named = (NamedKernel){.name = "_peak", .operand_count = 2, .types = {type, type}, .output_start = 1};
     program_add_named(program, named);
     compile(bench, ir, program, &bench->peak);
@@ -129,6 +130,13 @@ static float *numbers(int64_t count) {
     return values;
 }
 
+// The upper halves of f32 numbers.
+static float *halves(int64_t count) {
+    float *values = numbers(count);
+    for (int64_t i = 0; i < count; i++) memcpy((char *)values + 2 * i, (char *)values + 4 * i + 2, 2);
+    return values;
+}
+
 // ---- Contractions ----
 
 typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT } Form;
@@ -146,14 +154,20 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
     bool add = form == WEIGHT_GRADIENT;
     const char *a = form == WEIGHT_GRADIENT ? "k, r" : "r, k", *b = form == INPUT_GRADIENT ? "c, k" : "k, c";
     int64_t a1 = form == WEIGHT_GRADIENT ? k : m, a2 = m * k / a1, b1 = form == INPUT_GRADIENT ? n : k, b2 = n * k / b1;
+    bool half_b = bench->bf16 && form == WEIGHT_GRADIENT;  // else B is weights
+    const char *get_a = bench->bf16 ? "cast f32(@0[b, %s])" : "@0[b, %s]";
+    const char *get_b = half_b ? "cast f32(@1[b, %s])" : bench->bf16 ? "cast f32(cast bf16(@1[b, %s]))" : "@1[b, %s]";
+    a = arena_format(arena, get_a, a);
+    b = arena_format(arena, get_b, b);
     char *text = arena_format(
         arena,
         "nest t {\n  outer b=%lld, r=%lld, c=%lld\n  inner k=%lld\n  parallel b, r, c\n"
-        "  operand 0: read f32 [%lld:%lld, %lld:%lld, %lld:1]\n  operand 1: read f32 [%lld:%lld, %lld:%lld, %lld:1]\n"
+        "  operand 0: read %s [%lld:%lld, %lld:%lld, %lld:1]\n  operand 1: read %s [%lld:%lld, %lld:%lld, %lld:1]\n"
         "  operand 2: %s f32 [%lld:%lld, %lld:%lld, %lld:1]\n"
-        "  stage 0: sum over k { mul(@0[b, %s], @1[b, %s]) }\n  stage 1: %s @2[b, r, c] { stage 0 }\n}\n",
-        (L)batch, (L)m, (L)n, (L)k, (L)batch, (L)(m * k), (L)a1, (L)a2, (L)a2, (L)batch, (L)(n * k), (L)b1, (L)b2,
-        (L)b2, add ? "update" : "write", (L)batch, (L)(m * n), (L)m, (L)n, (L)n, a, b, add ? "add" : "store");
+        "  stage 0: sum over k { mul(%s, %s) }\n  stage 1: %s @2[b, r, c] { stage 0 }\n}\n",
+        (L)batch, (L)m, (L)n, (L)k, bench->bf16 ? "bf16" : "f32", (L)batch, (L)(m * k), (L)a1, (L)a2, (L)a2,
+        half_b ? "bf16" : "f32", (L)batch, (L)(n * k), (L)b1, (L)b2, (L)b2,
+        add ? "update" : "write", (L)batch, (L)(m * n), (L)m, (L)n, (L)n, a, b, add ? "add" : "store");
     Nest *nest = nest_read(ir, "bench", text);
     Program *program = program_create(ir, "bench");
     if (nest) program_add_nest(program, nest);
@@ -161,7 +175,8 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
     double start = clock_seconds();
     CpuCode *code = compile(bench, ir, program, &kernel);
     double compile_seconds = clock_seconds() - start;
-    float *x = numbers(batch * m * k), *y = numbers(batch * n * k), *z = numbers(batch * m * n);
+    float *x = bench->bf16 ? halves(batch * m * k) : numbers(batch * m * k);
+    float *y = half_b ? halves(batch * n * k) : numbers(batch * n * k), *z = numbers(batch * m * n);
     measure(bench, name, &kernel, (char *[]){(char *)x, (char *)y, (char *)z},
             2.0 * (double)batch * (double)m * (double)n * (double)k, compile_seconds);
     free(x);
@@ -240,20 +255,22 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--cpu") == 0 && i + 1 < argc) bench.options.cpu = argv[++i];
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) bench.only = argv[++i];
         else if (strcmp(argv[i], "--cpu-time") == 0) bench.cpu_time = true;
+        else if (strcmp(argv[i], "--bf16") == 0) bench.bf16 = true;
         else return 2;
     }
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     bench.pool = thread_pool_create(1);
     start_peak(&bench, ir);
-    // The kernel does 24 multiply-adds on vectors of 16 floats a step, or 96 floats on lesser machines.
+    // The kernel does 24 multiply-adds on vectors of 16 floats or pairs a step, or 96 floats on lesser machines.
     double peak = 0, fastest = 1;
-    for (int i = 0; i < 5; i++) peak = fmax(peak, cpu_measure_peak(ir, 1, &bench.options));
+    Element precision = bench.bf16 ? ELEMENT_BF16 : ELEMENT_F32;
+    for (int i = 0; i < 5; i++) peak = fmax(peak, cpu_measure_peak(ir, 1, precision, &bench.options));
     for (int i = 0; i < 50; i++) {
         double seconds = peak_seconds_per_step(&bench);
         if (seconds < fastest) fastest = seconds;
     }
-    bench.flops_per_step = peak * fastest > 400 ? 768 : 192;
+    bench.flops_per_step = peak * fastest > 1100 ? 1536 : peak * fastest > 400 ? 768 : 192;
     peak = bench.flops_per_step / fastest;
     thread_pool_destroy(bench.pool);
     bench.pool = thread_pool_create(threads);

@@ -38,7 +38,8 @@ bool cpu_has_kernel(const char *name);
 // The generated code of a program, each kernel headed by the source lines that it came from.
 bool cpu_print(Ir *ir, const Program *program, const CpuOptions *options, bool assembly, FILE *stream);
 
-// Peak of multiply-adds in registers, all threads together, in FLOP/s; 0 after an error.
-double cpu_measure_peak(Ir *ir, int threads, const CpuOptions *options);
+// Peak of multiply-adds in registers, all threads together, in FLOP/s; 0 after an error. Of bf16 operands where
+// `precision` is bf16: pairs at once where the machine does that as fast, else widened to f32.
+double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options);
 
 #endif

@@ -64,10 +64,33 @@ LLVMValueRef cpu_horizontal_sum(CpuUnit *unit, LLVMValueRef vector) { return fol
 
 LLVMValueRef cpu_horizontal_max(CpuUnit *unit, LLVMValueRef vector) { return fold(unit, vector, cpu_max); }
 
+static LLVMTypeRef bfloat_vector(CpuUnit *unit, int lanes) {
+    return cpu_vector_of(LLVMBFloatTypeInContext(unit->context), lanes);
+}
+
+LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum) {
+    LLVMTypeRef pairs = bfloat_vector(unit, 2 * cpu_lanes(sum));
+    LLVMValueRef x = LLVMBuildBitCast(unit->builder, a, pairs, ""), y = LLVMBuildBitCast(unit->builder, b, pairs, "");
+    return cpu_intrinsic(unit, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, (LLVMValueRef[]){sum, x, y}, 3);
+}
+
+LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {
+    LLVMTypeRef type = LLVMTypeOf(low), integer = cpu_vector_of(unit->i32, cpu_lanes(low));
+    LLVMValueRef bits = LLVMBuildBitCast(unit->builder, low, integer, "");
+    bits = LLVMBuildLShr(unit->builder, bits, cpu_number_like(bits, 16), "");
+    if (high) bits = LLVMBuildOr(unit->builder, bits, LLVMBuildBitCast(unit->builder, high, integer, ""), "");
+    return LLVMBuildBitCast(unit->builder, bits, type, "");
+}
+
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value) {
     LLVMBuilderRef b = unit->builder;
     int lanes = cpu_lanes(value);
     LLVMTypeRef integer = cpu_vector_of(unit->i32, lanes);
+    if (unit->target->avx512_bf16) {
+        LLVMValueRef half = LLVMBuildFPTrunc(b, value, bfloat_vector(unit, lanes), "");
+        half = LLVMBuildZExt(b, LLVMBuildBitCast(b, half, cpu_vector_of(unit->i16, lanes), ""), integer, "");
+        return LLVMBuildBitCast(b, LLVMBuildShl(b, half, cpu_number_like(half, 16), ""), LLVMTypeOf(value), "");
+    }
     LLVMValueRef bits = LLVMBuildBitCast(b, value, integer, "");
     LLVMValueRef odd = LLVMBuildAnd(b, LLVMBuildLShr(b, bits, cpu_number_like(bits, 16), ""),
                                     cpu_number_like(bits, 1), "");

@@ -167,7 +167,7 @@ void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, i
                                 w,
                                 cpu_blocks(unit, valid, w),
                                 panel_size};
-    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, (int)width), arguments, 9);
+    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, PANEL_F32, (int)width), arguments, 9);
 }
 
 static void copy_rows(const AttentionTask *task, int operand, int64_t column_stride, int64_t count,

@@ -57,8 +57,11 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         int64_t stride = stride_of(plan, load, side ? plan->column : plan->row);
         LLVMValueRef *at = &slots[side ? PLAN_B : PLAN_A];
         at[SIDE_PANEL_STRIDE] = cpu_i64(unit, stride);
-        at[SIDE_K_STRIDE] = cpu_i64(unit, stride_of(plan, load, plan->k));
-        at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * element_bytes(side ? plan->element_b : plan->element_a));
+        int64_t k_stride = stride_of(plan, load, plan->k);
+        int64_t bytes = element_bytes(side ? plan->element_b : plan->element_a);
+        at[SIDE_K_STRIDE] = cpu_i64(unit, k_stride);
+        at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * bytes);
+        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * (plan->panel_b == PANEL_PAIRS ? 2 : 1));
     }
     int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
@@ -72,9 +75,9 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
-    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->tile.rows);
-    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, wide * lanes);
-    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, narrow * lanes);
+    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
+    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, wide * lanes);
+    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, narrow * lanes);
     slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, tile_of(plan, wide));
     slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, tile_of(plan, narrow));
     slots[PLAN_EPILOGUE] = epilogue;
@@ -119,6 +122,8 @@ static void start_task_record(Emission *e, CpuKernel *out) {
     e->task = cpu_stack_slot(e->body, LLVMArrayType2(unit->i64, TASK_SLOTS));
     e->rows = plan->row < 0 ? one : cpu_extent(e->body, plan->nest, plan->row);
     LLVMValueRef depth = plan->k < 0 ? one : cpu_extent(e->body, plan->nest, plan->k);
+    set(e, TASK_SEGMENT_K, depth);
+    if (plan->panel_b == PANEL_PAIRS) depth = cpu_blocks(unit, depth, cpu_i64(unit, 2));
     int64_t segment_capacity = plan->depth / plan->segment_depth;
     for (int i = 0; i < plan->segment_count; i++)
         segments = LLVMBuildMul(unit->builder, segments, cpu_extent(e->body, plan->nest, plan->segments[i]), "");
@@ -403,7 +408,7 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
 // depends on run-time extents; without rows nothing is packed.
 static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
     const Index *index = cpu_contraction_index(plan, plan->load_b);
-    int64_t form[] = {plan->element_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
+    int64_t form[] = {plan->element_b, plan->panel_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
                       plan->tile.vectors, plan->narrow, plan->wide_panels};
     uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
     int loops[LOOP_MAX], count = 0;

@@ -1,9 +1,12 @@
 // Contractions on the CPU, inside the back end: register tiles, packed panels, and the plan that says how
 // the loops of a contraction are cut into them. cpu_attention.c is built from the same tiles and panels.
 //
-//   panel of A: [k][rows]            `rows` = CpuTile.rows consecutive rows, zero beyond the last one
-//   panel of B: [k][vectors * lanes] columns, zero beyond the last one
+//   panel of A: [step][rows]            `rows` = CpuTile.rows consecutive rows, zero beyond the last one
+//   panel of B: [step][vectors * lanes] columns, zero beyond the last one
 //   tile:       [rows][vectors * lanes] of f32, the sum over k of A column times B row
+//
+// A step is one of k, as f32, or two of k, as a pair of bf16 in the room of an f32 (PANEL_PAIRS): then the sum
+// takes the odd one of a pair first, and a segment of k with an odd end has a zero behind it.
 //
 // One output element is one chain of multiply-adds in ascending k, whatever the blocks: its bits depend
 // on its own row and column alone, not on the number of rows, columns, tasks or threads.
@@ -18,16 +21,25 @@
 // columns side by side, and a stride in the other direction.
 typedef enum CpuTileSide { TILE_PANEL, TILE_ALONG_K, TILE_ACROSS_K } CpuTileSide;
 
+// What a panel holds of what is in memory.
+typedef enum CpuPanel {
+    PANEL_F32,
+    PANEL_ROUNDED,  // f32, rounded to bf16 numbers
+    PANEL_PAIRS     // two steps of k in bf16
+} CpuPanel;
+
 typedef struct CpuTile {
     int rows, vectors;  // of accumulators: rows x vectors
     CpuTileSide a, b;
+    CpuPanel panel;     // of both sides
+    Element element_b;  // of B where it lies in memory, across k
 } CpuTile;
 
 // The largest tile that the registers hold with room for one row of B and a broadcast.
 CpuTile cpu_tile_shape(const CpuTarget *target);
 
-// void (a, b, i64 k, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last):
-// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings k / 4 lines from `ahead` on into
+// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last):
+// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings steps / 4 lines from `ahead` on into
 // the second cache; any address will do. The strides are those of operands that are no panels. Where A lies
 // along k, rows behind row `last` are not there and give anything.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
@@ -44,11 +56,15 @@ typedef enum CpuPack {
 CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 
 // void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride, i64 width, i64 panels, i64 panel_size):
-// fills k rows of `width` floats of each panel from `valid` columns of all panels together, zero behind.
+// fills the steps of k, each `width` floats, of each panel from `valid` columns of all panels together, zero behind.
 // Panels stand panel_size floats apart. Source strides are in elements of `element` (f32 or bf16).
-// `width` here only chooses the vectors that suit such panels.
-LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width);
+// PANEL_F32 and PANEL_ROUNDED differ in whether f32 numbers are rounded. `width` here only chooses the vectors
+// that suit such panels.
+LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width);
 LLVMTypeRef cpu_pack_type(CpuUnit *unit);
+// Numbers in memory as a panel holds them; half a step where those are pairs.
+LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
+                            LLVMValueRef mask);
 
 // 256 bytes of zeros.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
@@ -76,9 +92,11 @@ typedef struct CpuContraction {
     uint8_t outer[LOOP_MAX];
     int segment_count;
     uint8_t segments[LOOP_MAX];             // all other reduced loops, outermost first
-    int64_t rows, columns, depth;           // at capacity; depth: of all reduced loops together
-    int64_t segment_depth;                  // of loop k alone
+    int64_t rows, columns, depth;           // at capacity; depth: steps of all reduced loops together
+    int64_t segment_depth;                  // steps of loop k alone
     Element element_a, element_b;           // in memory
+    bool narrow_a, narrow_b;                // bf16 numbers: as they lie, or rounded as they are read
+    CpuPanel panel_a, panel_b;              // PANEL_PAIRS: both
     CpuPack pack_a, pack_b;
     CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors. It may read A and B as they lie
     int narrow;
@@ -89,7 +107,7 @@ typedef struct CpuContraction {
     bool direct;              // whole tiles go straight to the result: a plain store with unit columns
 } CpuContraction;
 
-enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps of k for which a panel of A stays in the first cache
+enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps for which a panel of A stays in the first cache
 
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
                                     uint32_t load_b);
@@ -100,7 +118,7 @@ static inline const Index *cpu_contraction_index(const CpuContraction *plan, uin
 
 // ---- The loops around tiles: cpu_contract_driver.c. Records of 8-byte slots. ----
 
-enum { SIDE_PANEL_STRIDE, SIDE_K_STRIDE, SIDE_PANEL_BYTES, SIDE_SLOTS };  // strides in elements
+enum { SIDE_PANEL_STRIDE, SIDE_K_STRIDE, SIDE_PANEL_BYTES, SIDE_STEP_BYTES, SIDE_SLOTS };  // strides in elements
 
 // Constant, one for each kernel.
 enum {
@@ -125,7 +143,8 @@ enum {
     TASK_PANEL,          // packed panel if private, else the packed matrix
     TASK_TILES,
     TASK_ROW0, TASK_ROWS, TASK_COLUMNS, TASK_DEPTH,  // of the block; existing columns and steps
-    TASK_SEGMENTS, TASK_SEGMENT_DEPTH, TASK_OFFSETS_A, TASK_OFFSETS_B,  // bytes, an i64 for each segment
+    TASK_SEGMENTS, TASK_SEGMENT_DEPTH, TASK_SEGMENT_K,  // steps of a segment, and its extent
+    TASK_OFFSETS_A, TASK_OFFSETS_B,  // bytes, an i64 for each segment
     TASK_PANEL_BEGIN, TASK_PANEL_END,
     TASK_PACK_A,
     TASK_COLUMN0, TASK_COLUMN_COUNT, TASK_WIDTH,  // of the panel: for the epilogue

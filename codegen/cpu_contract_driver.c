@@ -60,8 +60,8 @@ static void pack_panels(const Driver *d, int side, LLVMValueRef function, LLVMVa
     cpu_loop_begin(unit, &segments, cpu_i64(unit, 0), task_number(d, TASK_SEGMENTS), 1, NULL, 0);
     LLVMValueRef offset = LLVMBuildLoad2(unit->builder, unit->i64, cpu_at(unit, offsets, ELEMENT_I64, segments.index), "");
     LLVMValueRef at = cpu_at(unit, to, ELEMENT_F32, multiply(unit, segments.index, segment_size));
-    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, depth, panel_stride, k_stride,
-                                width, panels, panel_size};
+    LLVMValueRef arguments[] = {at, cpu_at_bytes(unit, from, offset), valid, task_number(d, TASK_SEGMENT_K),
+                                panel_stride, k_stride, width, panels, panel_size};
     call_pointer(unit, cpu_pack_type(unit), function, arguments, 9);
     cpu_loop_end(unit, &segments, NULL);
 }
@@ -138,14 +138,15 @@ typedef struct Tiles {
     LLVMValueRef b, packed_b, function, depth, rows, tile_rows;
 } Tiles;
 
-// Row or column `at`, step k0, of an operand that is read as it lies. One of its strides is 1.
+// Row or column `at`, step k0, of an operand that is read as it lies.
 static LLVMValueRef in_place(const Driver *d, int side, LLVMValueRef at, LLVMValueRef k0) {
     CpuUnit *unit = d->unit;
     LLVMValueRef from = task_pointer(d, side == PLAN_A ? TASK_A : TASK_B);
-    LLVMValueRef across = multiply(unit, at, plan_number(d, side + SIDE_PANEL_STRIDE));
-    return cpu_at(unit, from, ELEMENT_F32, add(unit, across, multiply(unit, k0, plan_number(d, side + SIDE_K_STRIDE))));
+    LLVMValueRef across = multiply(unit, at, plan_number(d, side + SIDE_PANEL_BYTES));
+    return cpu_at_bytes(unit, from, add(unit, across, multiply(unit, k0, plan_number(d, side + SIDE_STEP_BYTES))));
 }
 
+// One of the two strides is 1.
 static LLVMValueRef stride_of(const Driver *d, int side) {
     return multiply(d->unit, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE));
 }

@@ -1,5 +1,5 @@
 // Packing into panels: copies where neighbours of a panel are neighbours in memory, transposes in registers
-// where neighbours in k are, else element by element.
+// where neighbours in k are, else element by element. Where a panel holds pairs, the unit of all this is a step.
 #include "codegen/cpu_contract.h"
 
 enum {
@@ -8,8 +8,10 @@ enum {
 };
 
 typedef struct Packing {
-    LLVMValueRef to, from, valid, k, panel_stride, k_stride, width, panels, panel_size;
+    LLVMValueRef to, from, valid, panel_stride, k_stride, width, panels, panel_size;
+    LLVMValueRef steps, whole;  // of k: all, and those that are no half pair
     Element element;
+    CpuPanel panel;
     int lanes;               // of the vectors
     LLVMValueRef in_panel;   // mask of the lanes that a panel narrower than a vector has, or NULL
 } Packing;
@@ -23,17 +25,49 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride) {
     return k_stride == 1 ? PACK_TRANSPOSE : PACK_STRIDED;
 }
 
-// Element by element, steps [begin, k) of one panel with `valid` columns at `from`, zeros behind them.
-static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid,
-                         LLVMValueRef begin) {
+LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
+                            LLVMValueRef mask) {
+    LLVMValueRef value = cpu_load(unit, element, at, lanes, mask);
+    return panel != PANEL_F32 && element == ELEMENT_F32 ? cpu_round_bf16(unit, value) : value;
+}
+
+static int64_t step_size(const Packing *p) { return p->panel == PANEL_PAIRS ? 2 : 1; }  // of k
+
+// One step of `lanes` neighbours in the panel; where it is a pair and not `whole`, the second is zero.
+static LLVMValueRef load_step(CpuUnit *unit, const Packing *p, LLVMValueRef at, int lanes, LLVMValueRef mask,
+                              bool whole) {
+    LLVMValueRef low = cpu_panel_load(unit, p->element, p->panel, at, lanes, mask), high = NULL;
+    if (p->panel != PANEL_PAIRS) return low;
+    if (whole) high = cpu_panel_load(unit, p->element, p->panel, cpu_at(unit, at, p->element, p->k_stride), lanes, mask);
+    return cpu_pair(unit, low, high);
+}
+
+// `count` steps of one row whose neighbours in k are neighbours in memory.
+static LLVMValueRef load_steps(CpuUnit *unit, const Packing *p, LLVMValueRef at, int count) {
+    if (p->panel != PANEL_PAIRS) return cpu_panel_load(unit, p->element, p->panel, at, count, NULL);
+    if (p->element == ELEMENT_BF16) return cpu_load(unit, ELEMENT_F32, at, count, NULL);  // as it lies
+    static const int even[] = {0, 2, 4, 6}, odd[] = {1, 3, 5, 7};
+    LLVMValueRef row = cpu_panel_load(unit, p->element, p->panel, at, 2 * count, NULL);
+    return cpu_pair(unit, cpu_shuffle(unit, row, NULL, even, count), cpu_shuffle(unit, row, NULL, odd, count));
+}
+
+// Where step `index` of a panel is in memory.
+static LLVMValueRef step_at(CpuUnit *unit, const Packing *p, LLVMValueRef from, LLVMValueRef index) {
+    LLVMValueRef k = multiply(unit, index, cpu_i64(unit, step_size(p)));
+    return cpu_at(unit, from, p->element, multiply(unit, k, p->k_stride));
+}
+
+// Element by element, steps [begin, end) of one panel with `valid` columns at `from`, zeros behind them.
+static void pack_strided_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid,
+                               LLVMValueRef begin, LLVMValueRef end, bool whole) {
     CpuLoop steps, elements;
-    cpu_loop_begin(unit, &steps, begin, p->k, 1, NULL, 0);
+    cpu_loop_begin(unit, &steps, begin, end, 1, NULL, 0);
     LLVMValueRef to_row = cpu_at(unit, to, ELEMENT_F32, multiply(unit, steps.index, p->width));
-    LLVMValueRef from_row = cpu_at(unit, from, p->element, multiply(unit, steps.index, p->k_stride));
+    LLVMValueRef from_row = step_at(unit, p, from, steps.index);
     cpu_loop_begin(unit, &elements, cpu_i64(unit, 0), valid, 1, NULL, 0);
     LLVMValueRef at = cpu_at(unit, from_row, p->element, multiply(unit, elements.index, p->panel_stride));
-    cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index),
-              cpu_load(unit, p->element, at, 1, NULL), NULL);
+    LLVMValueRef step = load_step(unit, p, at, 1, NULL, whole);
+    cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index), step, NULL);
     cpu_loop_end(unit, &elements, NULL);
     cpu_loop_begin(unit, &elements, valid, p->width, 1, NULL, 0);
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to_row, ELEMENT_F32, elements.index),
@@ -42,12 +76,22 @@ static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMV
     cpu_loop_end(unit, &steps, NULL);
 }
 
-// Copies all panels together, one row of k after the other: neighbouring panels share lines of memory.
-// Rows lie far apart, where the machine does not look ahead by itself.
-static void pack_unit(CpuUnit *unit, const Packing *p, bool masked) {
+static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid,
+                         LLVMValueRef begin) {
+    pack_strided_steps(unit, p, to, from, valid, begin, p->whole, true);
+    if (p->panel == PANEL_PAIRS) pack_strided_steps(unit, p, to, from, valid, p->whole, p->steps, false);
+}
+
+// Copies steps [begin, end) of all panels together, one after the other: neighbouring panels share lines of
+// memory. Rows lie far apart, where the machine does not look ahead by itself.
+static void pack_unit_steps(CpuUnit *unit, const Packing *p, bool masked, LLVMValueRef begin, LLVMValueRef end,
+                            bool whole) {
     CpuLoop steps, panels, groups;
-    LLVMValueRef ahead = multiply(unit, p->k_stride, cpu_i64(unit, PREFETCH_STEPS)), state[] = {p->to, p->from};
-    cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), p->k, 1, state, 2);
+    LLVMValueRef stride = multiply(unit, p->k_stride, cpu_i64(unit, step_size(p)));
+    LLVMValueRef ahead = multiply(unit, p->k_stride, cpu_i64(unit, PREFETCH_STEPS));
+    LLVMValueRef first = cpu_at(unit, p->to, ELEMENT_F32, multiply(unit, begin, p->width));
+    LLVMValueRef state[] = {first, step_at(unit, p, p->from, begin)};
+    cpu_loop_begin(unit, &steps, begin, end, 1, state, 2);
     LLVMValueRef to_row = steps.carried[0], from_row = steps.carried[1];
     LLVMValueRef inner[] = {to_row, from_row, p->valid};
     cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), p->panels, 1, inner, 3);
@@ -55,15 +99,23 @@ static void pack_unit(CpuUnit *unit, const Packing *p, bool masked) {
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), p->width, p->lanes, NULL, 0);
     LLVMValueRef mask = masked ? cpu_mask(unit, p->lanes, subtract(unit, valid, groups.index)) : NULL;
     LLVMValueRef at = cpu_at(unit, from, p->element, groups.index);
-    LLVMValueRef row = cpu_load(unit, p->element, at, p->lanes, mask);
-    cpu_prefetch(unit, cpu_at(unit, at, p->element, ahead), false);
+    LLVMValueRef row = load_step(unit, p, at, p->lanes, mask, whole);
+    for (int i = 0; i < step_size(p); i++) {
+        LLVMValueRef next = i ? add(unit, ahead, p->k_stride) : ahead;
+        cpu_prefetch(unit, cpu_at(unit, at, p->element, next), false);
+    }
     cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, groups.index), row, p->in_panel);
     cpu_loop_end(unit, &groups, NULL);
     LLVMValueRef next[] = {cpu_at(unit, to, ELEMENT_F32, p->panel_size), cpu_at(unit, from, p->element, p->width),
                            subtract(unit, valid, p->width)};
     cpu_loop_end(unit, &panels, next);
-    LLVMValueRef below[] = {cpu_at(unit, to_row, ELEMENT_F32, p->width), cpu_at(unit, from_row, p->element, p->k_stride)};
+    LLVMValueRef below[] = {cpu_at(unit, to_row, ELEMENT_F32, p->width), cpu_at(unit, from_row, p->element, stride)};
     cpu_loop_end(unit, &steps, below);
+}
+
+static void pack_unit(CpuUnit *unit, const Packing *p, bool masked) {
+    pack_unit_steps(unit, p, masked, cpu_i64(unit, 0), p->whole, true);
+    if (p->panel == PANEL_PAIRS) pack_unit_steps(unit, p, masked, p->whole, p->steps, false);
 }
 
 // Result block i of four lanes: lanes pattern[0..3] of block i of a (0..3) and of b (4..7).
@@ -85,11 +137,11 @@ static void transpose_blocks(CpuUnit *unit, LLVMValueRef rows[4]) {
         rows[i] = shuffle_blocks(unit, half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? rest : pair);
 }
 
-// Whole blocks of k of one full panel, transposed in registers, `lanes` columns at a time.
+// Whole blocks of steps of one full panel, transposed in registers, `lanes` columns at a time.
 static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, LLVMValueRef from, LLVMValueRef whole) {
     static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
     CpuLoop groups, steps;
-    LLVMValueRef last = subtract(unit, p->width, cpu_i64(unit, 1)), at[16], rows[16];
+    LLVMValueRef last = subtract(unit, p->width, cpu_i64(unit, 1)), size = cpu_i64(unit, step_size(p)), at[16], rows[16];
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), p->width, p->lanes, NULL, 0);
     LLVMValueRef to = cpu_at(unit, panel, ELEMENT_F32, groups.index);
     for (int i = 0; i < p->lanes; i++) {
@@ -98,7 +150,7 @@ static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, 
     }
     cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), whole, TRANSPOSE_STEPS, &to, 1);
     for (int i = 0; i < p->lanes; i++)
-        rows[i] = cpu_load(unit, p->element, cpu_at(unit, at[i], p->element, steps.index), TRANSPOSE_STEPS, NULL);
+        rows[i] = load_steps(unit, p, cpu_at(unit, at[i], p->element, multiply(unit, steps.index, size)), TRANSPOSE_STEPS);
     if (p->lanes == 8)
         for (int i = 0; i < 4; i++) rows[i] = cpu_shuffle(unit, rows[i], rows[4 + i], join, 8);
     transpose_blocks(unit, rows);
@@ -120,7 +172,7 @@ static void pack_panels(CpuUnit *unit, const Packing *p, bool transpose) {
     LLVMValueRef valid = cpu_minimum(unit, left, p->width);
     if (transpose) {
         LLVMValueRef full = LLVMBuildICmp(unit->builder, LLVMIntEQ, valid, p->width, "");
-        begin = LLVMBuildAnd(unit->builder, p->k, cpu_i64(unit, -TRANSPOSE_STEPS), "");
+        begin = LLVMBuildAnd(unit->builder, p->whole, cpu_i64(unit, -TRANSPOSE_STEPS), "");
         begin = LLVMBuildSelect(unit->builder, full, begin, cpu_i64(unit, 0), "");
         pack_transpose(unit, p, to, from, begin);
     }
@@ -145,20 +197,27 @@ static int pack_lanes(const CpuTarget *target, CpuPack kind, int width) {
     return width > lanes && width % lanes ? 4 : lanes;
 }
 
-LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, int width) {
+LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width) {
     static const char *const names[] = {"unit", "transpose", "strided"};
+    static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
     const CpuTarget *target = unit->target;
     int lanes = pack_lanes(target, kind, width);
     if (!lanes) kind = PACK_STRIDED;
     int some = lanes > width ? width : lanes;
-    const char *name = arena_format(unit->arena, "cherry_pack_%s_%s_%d_%d", names[kind], element_name(element), lanes, some);
+    const char *name = arena_format(unit->arena, "cherry_pack_%s_%s%s_%d_%d", names[kind], element_name(element),
+                                    panels[panel], lanes, some);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_pack_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function;
     Packing p = {.to = LLVMGetParam(f, 0), .from = LLVMGetParam(f, 1), .valid = LLVMGetParam(f, 2),
-                 .k = LLVMGetParam(f, 3), .panel_stride = LLVMGetParam(f, 4), .k_stride = LLVMGetParam(f, 5),
+                 .steps = LLVMGetParam(f, 3), .panel_stride = LLVMGetParam(f, 4), .k_stride = LLVMGetParam(f, 5),
                  .width = LLVMGetParam(f, 6), .panels = LLVMGetParam(f, 7), .panel_size = LLVMGetParam(f, 8),
-                 .element = element, .lanes = lanes};
+                 .element = element, .panel = panel, .lanes = lanes};
+    p.whole = p.steps;
+    if (panel == PANEL_PAIRS) {
+        p.whole = LLVMBuildLShr(unit->builder, p.steps, cpu_i64(unit, 1), "");
+        p.steps = cpu_blocks(unit, p.steps, cpu_i64(unit, 2));
+    }
     if (lanes) p.in_panel = cpu_mask(unit, lanes, cpu_i64(unit, some));
     // Masked loads are single instructions with AVX-512, and with AVX2 for f32 alone.
     bool masked = target->masks || (target->avx2 && element == ELEMENT_F32);

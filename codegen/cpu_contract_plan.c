@@ -57,6 +57,9 @@ static void choose_loops(CpuContraction *plan) {
     bool swap = !columns || (rows && has_unit_result(nest, rows) && !has_unit_result(nest, columns));
     if (swap) {
         uint32_t load = plan->load_a, mask = rows;
+        bool narrow = plan->narrow_a;
+        plan->narrow_a = plan->narrow_b;
+        plan->narrow_b = narrow;
         plan->load_a = plan->load_b;
         plan->load_b = load;
         rows = columns;
@@ -103,12 +106,15 @@ static void choose_sides(CpuContraction *plan, const CpuTarget *target) {
     bool near_b = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool whole_columns = plan->columns % target->lanes == 0 && is_static(plan, plan->column);
-    if (plan->segment_count) return;
-    if (plan->element_a == ELEMENT_F32 && few_columns) {
-        if (plan->pack_a == PACK_TRANSPOSE) plan->tile.a = TILE_ALONG_K;
-        if (plan->pack_a == PACK_UNIT && near_a && whole_rows) plan->tile.a = TILE_ACROSS_K;
-    }
-    if (plan->element_b == ELEMENT_F32 && plan->pack_b == PACK_UNIT && whole_columns && (few_rows || near_b))
+    bool pairs = plan->panel_a == PANEL_PAIRS;
+    bool whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
+    if (plan->segment_count || (pairs && !whole_pairs)) return;
+    bool plain_a = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
+    bool plain_b = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32;
+    if (few_columns && plan->pack_a == PACK_TRANSPOSE && (plain_a || (pairs && plan->element_a == ELEMENT_BF16)))
+        plan->tile.a = TILE_ALONG_K;
+    if (few_columns && plan->pack_a == PACK_UNIT && near_a && whole_rows && plain_a) plan->tile.a = TILE_ACROSS_K;
+    if (plan->pack_b == PACK_UNIT && whole_columns && (few_rows || (near_b && plain_b)))
         plan->tile.b = TILE_ACROSS_K;
 }
 
@@ -128,7 +134,8 @@ static void choose_blocks(CpuContraction *plan) {
     plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
     plan->row_blocks = divide_up(plan->rows, plan->row_block);
     int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
-    double panel_flops = 2.0 * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
+    double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
+    double panel_flops = step_flops * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
                          (double)plan->panels;
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)
@@ -150,20 +157,42 @@ static bool stores_plainly(const CpuContraction *plan) {
     return plan->column >= 0 && result_stride(nest, plan->column) == 1;
 }
 
+// Whether a factor of the sum is a bf16 number, in memory or by a cast.
+static bool is_narrow(const Nest *nest, uint32_t argument) {
+    const Formula *product = &nest->formulas.items[nest->stages[0].formula];
+    const Formula *factor = &nest->formulas.items[product->arguments[argument]];
+    while (factor->kind == FORMULA_PRIMITIVE && factor->element != ELEMENT_BF16)
+        factor = &nest->formulas.items[factor->arguments[0]];
+    return factor->element == ELEMENT_BF16;
+}
+
+// Pairs where both sides are bf16 numbers, whatever the extents: a sum keeps its bits when they change.
+static void choose_numbers(CpuContraction *plan, const CpuTarget *target) {
+    bool pairs = target->bf16_dot && plan->narrow_a && plan->narrow_b;
+    plan->panel_a = pairs ? PANEL_PAIRS : plan->narrow_a && plan->element_a == ELEMENT_F32 ? PANEL_ROUNDED : PANEL_F32;
+    plan->panel_b = pairs ? PANEL_PAIRS : plan->narrow_b && plan->element_b == ELEMENT_F32 ? PANEL_ROUNDED : PANEL_F32;
+    plan->tile.panel = plan->panel_b;
+    plan->tile.element_b = plan->element_b;
+    int64_t k = extent_of(plan->nest, plan->k);
+    plan->segment_depth = plan->depth = pairs ? divide_up(k, 2) : k;
+    for (int i = 0; i < plan->segment_count; i++) plan->depth *= extent_of(plan->nest, plan->segments[i]);
+}
+
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
                                     uint32_t load_b) {
     CpuContraction plan = {.nest = normalised, .load_a = load_a, .load_b = load_b,
                            .tile = cpu_tile_shape(target)};
+    plan.narrow_a = is_narrow(normalised, 0);
+    plan.narrow_b = is_narrow(normalised, 1);
     choose_loops(&plan);
     plan.rows = extent_of(normalised, plan.row);
     plan.columns = extent_of(normalised, plan.column);
-    plan.segment_depth = plan.depth = extent_of(normalised, plan.k);
-    for (int i = 0; i < plan.segment_count; i++) plan.depth *= extent_of(normalised, plan.segments[i]);
     const Formula *a = &normalised->formulas.items[plan.load_a], *b = &normalised->formulas.items[plan.load_b];
     plan.element_a = normalised->operands[a->operand].element;
     plan.element_b = normalised->operands[b->operand].element;
     plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
+    choose_numbers(&plan, target);
     choose_panels(&plan, target);
     choose_sides(&plan, target);
     choose_blocks(&plan);

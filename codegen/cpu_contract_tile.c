@@ -50,36 +50,60 @@ typedef struct TileReads {
     LLVMValueRef a_stride, b_stride;
 } TileReads;
 
-// `at` with `steps` steps of k behind it, each `packed` elements in a panel or `stride` in memory.
-static LLVMValueRef step_on(CpuUnit *unit, LLVMValueRef at, CpuTileSide side, int64_t packed, LLVMValueRef stride,
-                            int64_t steps) {
+static int64_t step_size(CpuTile tile) { return tile.panel == PANEL_PAIRS ? 2 : 1; }  // of k
+
+// `at` with `steps` steps behind it, each `packed` floats in a panel or, of `element`, `stride` in memory.
+static LLVMValueRef step_on(CpuUnit *unit, CpuTile tile, LLVMValueRef at, CpuTileSide side, int64_t packed, Element element,
+                            LLVMValueRef stride, int64_t steps) {
     if (side == TILE_PANEL) return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, steps * packed));
-    return cpu_at(unit, at, ELEMENT_F32, LLVMBuildMul(unit->builder, stride, cpu_i64(unit, steps), ""));
+    return cpu_at(unit, at, element, LLVMBuildMul(unit->builder, stride, cpu_i64(unit, steps * step_size(tile)), ""));
 }
 
-// The element of A in `row`, `step` steps behind the first of the round.
+static LLVMValueRef step_on_a(CpuUnit *unit, CpuTile tile, LLVMValueRef at, const TileReads *reads, int64_t steps) {
+    return step_on(unit, tile, at, tile.a, tile.rows, ELEMENT_F32, reads->a_stride, steps);
+}
+
+static LLVMValueRef step_on_b(CpuUnit *unit, CpuTile tile, LLVMValueRef at, const TileReads *reads, int64_t steps) {
+    int64_t packed = (int64_t)tile.vectors * unit->target->lanes;
+    return step_on(unit, tile, at, tile.b, packed, tile.element_b, reads->b_stride, steps);
+}
+
+// The element of A in `row`, `step` steps behind the first of the round. Along k pairs lie as in a panel.
 static LLVMValueRef element_of_a(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, int row) {
     LLVMValueRef at;
     if (tile.a == TILE_ALONG_K) {
         at = cpu_at(unit, cpu_at(unit, reads->row[row], ELEMENT_F32, reads->k), ELEMENT_F32, cpu_i64(unit, step));
     } else {
-        at = step_on(unit, reads->a, tile.a, tile.rows, reads->a_stride, step);
+        at = step_on_a(unit, tile, reads->a, reads, step);
         at = cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, row));
     }
     return cpu_load(unit, ELEMENT_F32, at, 1, NULL);
 }
 
-// One step of k: sums[row][v] += a[row] * b[v].
+// Vector v of row `at` of B, which lies in memory; of it and the row behind it where steps are pairs.
+static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef at, int v) {
+    int lanes = unit->target->lanes;
+    at = cpu_at(unit, at, tile.element_b, cpu_i64(unit, v * lanes));
+    LLVMValueRef low = cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL);
+    if (tile.panel != PANEL_PAIRS) return low;
+    at = cpu_at(unit, at, tile.element_b, reads->b_stride);
+    return cpu_pair(unit, low, cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL));
+}
+
+// One step: sums[row][v] += a[row] * b[v].
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
-    LLVMValueRef columns[8], b = step_on(unit, reads->b, tile.b, (int64_t)tile.vectors * lanes, reads->b_stride, step);
+    LLVMValueRef columns[8], b = step_on_b(unit, tile, reads->b, reads, step);
     for (int v = 0; v < tile.vectors; v++)
-        columns[v] = cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL);
+        columns[v] = tile.b == TILE_PANEL
+                         ? cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL)
+                         : vector_across(unit, tile, reads, b, v);
     for (int row = 0; row < tile.rows; row++) {
         LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), lanes);
         for (int v = 0; v < tile.vectors; v++) {
             LLVMValueRef *sum = &sums[row * tile.vectors + v];
-            *sum = cpu_fma(unit, factor, columns[v], *sum);
+            *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, factor, columns[v], *sum)
+                                             : cpu_fma(unit, factor, columns[v], *sum);
         }
     }
 }
@@ -90,11 +114,11 @@ static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
     cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
 }
 
-// Runs steps [begin, end) of k, `unroll` at a time; `state` is the sums, then the pointers into A and B, and
+// Runs steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into A and B, and
 // what to bring nearer meanwhile: one line of the cache with each round.
 static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
-    int sums = tile.rows * tile.vectors, lanes = unit->target->lanes;
+    int sums = tile.rows * tile.vectors;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
@@ -103,8 +127,8 @@ static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRe
     reads->b = state[sums + 1];
     reads->k = loop.index;
     for (int step = 0; step < unroll; step++) tile_step(unit, tile, reads, step, state);
-    state[sums] = step_on(unit, state[sums], tile.a, tile.rows, reads->a_stride, unroll);
-    state[sums + 1] = step_on(unit, state[sums + 1], tile.b, (int64_t)tile.vectors * lanes, reads->b_stride, unroll);
+    state[sums] = step_on_a(unit, tile, state[sums], reads, unroll);
+    state[sums + 1] = step_on_b(unit, tile, state[sums + 1], reads, unroll);
     state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, CACHE_LINE));
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
@@ -132,8 +156,11 @@ LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
 
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     static const char *const sides[] = {[TILE_PANEL] = "panel", [TILE_ALONG_K] = "along", [TILE_ACROSS_K] = "across"};
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s", tile.rows, tile.vectors, sides[tile.a],
-                                    sides[tile.b]);
+    static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
+    bool lies = tile.b == TILE_ACROSS_K;
+    if (tile.panel == PANEL_ROUNDED && !lies) tile.panel = PANEL_F32;  // packing has rounded it
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s", tile.rows, tile.vectors, sides[tile.a],
+                                    sides[tile.b], lies ? element_name(tile.element_b) : "", panels[tile.panel]);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMBuilderRef builder = unit->builder;
@@ -157,7 +184,7 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
         LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(helper.function, 9));
         LLVMValueRef at = LLVMBuildMul(builder, existing, reads.a_stride, "");
-        reads.row[row] = cpu_at(unit, state[sums], ELEMENT_F32, at);
+        reads.row[row] = cpu_at(unit, state[sums], tile.panel == PANEL_PAIRS ? ELEMENT_BF16 : ELEMENT_F32, at);
     }
     LLVMValueRef whole = LLVMBuildAnd(builder, k, cpu_i64(unit, -TILE_UNROLL), "");
     tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, TILE_UNROLL, state);

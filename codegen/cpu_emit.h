@@ -23,6 +23,7 @@ typedef struct CpuTarget {
     int lanes;                             // f32 lanes of the widest vector
     int registers;                         // vector registers: 32 or 16
     bool avx2, avx512, avx512_bf16, neon;
+    bool bf16_dot;    // pairs of bf16 are multiplied and summed as fast as f32 numbers are
     bool masks;       // masked loads and stores with a run-time mask are single instructions
     bool native;      // the code can run here
 } CpuTarget;
@@ -81,6 +82,11 @@ LLVMValueRef cpu_horizontal_sum(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_horizontal_max(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_max(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // floats or signed integers
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to the nearest bf16, as f32
+// sum + a1 * b1 + a0 * b0 in each lane, one after the other; a and b are f32 lanes that hold bf16 pairs, 0 the lower
+// half. Needs bf16_dot.
+LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum);
+// Lanes of pairs out of two f32 values that hold bf16 numbers; NULL: zeros.
+LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high);
 LLVMValueRef cpu_convert(CpuUnit *unit, LLVMValueRef value, Element from, Element to);  // primitive `cast`
 
 // cpu_math.c: inline polynomials on scalars and vectors of f32 and f64 of any width.

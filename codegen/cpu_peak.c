@@ -11,7 +11,13 @@ enum {
 
 static int accumulators(const CpuTarget *target) { return target->registers == 32 ? 24 : 12; }
 
-// Task = one iteration: every accumulator a = a * m + c. The sum is stored so that nothing is idle.
+// Products of bf16 as contractions make them: see PANEL_PAIRS in cpu_contract.h.
+static bool takes_pairs(const CpuTarget *target, Element precision) {
+    return precision == ELEMENT_BF16 && target->bf16_dot;
+}
+
+// Task = one iteration: every accumulator a = a * m + c, or a = a + m1 * m1 + m0 * m0. The sum is stored so that
+// nothing is idle.
 bool cpu_peak_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
     int count = accumulators(unit->target), lanes = unit->target->lanes;
@@ -22,7 +28,9 @@ bool cpu_peak_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     for (int i = 0; i < count; i++) sums[i] = cpu_number(unit, ELEMENT_F32, i, lanes);
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, body->begin, body->end, 1, sums, count);
-    for (int i = 0; i < count; i++) next[i] = cpu_fma(unit, loop.carried[i], m, c);
+    bool pairs = takes_pairs(unit->target, kernel->named->types[0]->element);
+    for (int i = 0; i < count; i++)
+        next[i] = pairs ? cpu_dot_pairs(unit, m, c, loop.carried[i]) : cpu_fma(unit, loop.carried[i], m, c);
     cpu_loop_end(unit, &loop, next);
     LLVMValueRef sum = loop.carried[0];
     for (int i = 1; i < count; i++) sum = LLVMBuildFAdd(unit->builder, sum, loop.carried[i], "");
@@ -46,9 +54,9 @@ static void run_peak(void *context, int thread) {
     run->function(operands, NULL, NULL, 0, PEAK_STEPS);
 }
 
-static CpuCode *compile_peak(Ir *ir, const CpuOptions *options, CpuFunction *function) {
+static CpuCode *compile_peak(Ir *ir, Element precision, const CpuOptions *options, CpuFunction *function) {
     Program *program = program_create(ir, "peak");
-    const Type *type = type_scalar(ir, ELEMENT_F32);
+    const Type *type = type_scalar(ir, precision);
     NamedKernel *named = ARENA_NEW(ir->arena, NamedKernel);
     *named = (NamedKernel){.name = "_peak", .operand_count = 2, .types = {type, type}, .output_start = 1};
     program_add_named(program, named);
@@ -57,9 +65,9 @@ static CpuCode *compile_peak(Ir *ir, const CpuOptions *options, CpuFunction *fun
     return code;
 }
 
-double cpu_measure_peak(Ir *ir, int threads, const CpuOptions *options) {
+double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options) {
     PeakRun run = {.input = {0.5f, 1}};
-    CpuCode *code = compile_peak(ir, options, &run.function);
+    CpuCode *code = compile_peak(ir, precision, options, &run.function);
     if (!code) return 0;
     const CpuTarget *target = cpu_target_create(ir, options);
     ThreadPool *pool = thread_pool_create(threads);
@@ -68,7 +76,8 @@ double cpu_measure_peak(Ir *ir, int threads, const CpuOptions *options) {
         double start = clock_seconds();
         thread_pool_run(pool, run_peak, &run);
         double seconds = clock_seconds() - start;
-        double flops = 2.0 * PEAK_STEPS * accumulators(target) * target->lanes * thread_pool_count(pool);
+        double step_flops = (takes_pairs(target, precision) ? 4.0 : 2.0) * accumulators(target) * target->lanes;
+        double flops = step_flops * PEAK_STEPS * thread_pool_count(pool);
         if (flops / seconds > best) best = flops / seconds;
     }
     thread_pool_destroy(pool);

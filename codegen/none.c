@@ -30,8 +30,8 @@ bool cpu_print(Ir *ir, const Program *program, const CpuOptions *options, bool a
     return missing(ir);
 }
 
-double cpu_measure_peak(Ir *ir, int threads, const CpuOptions *options) {
-    (void)ir, (void)threads, (void)options;
+double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options) {
+    (void)ir, (void)threads, (void)precision, (void)options;
     return 0;  // not known
 }
 #endif

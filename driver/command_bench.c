@@ -39,7 +39,7 @@ static void one_step(Runner *runner, const Training *training, int64_t step) {
 static Runner *prepare(const Arguments *arguments, Ir *ir, const Module *module, int threads,
                        const Trace *trace) {
     CompileOptions options;
-    if (!threads || !setup_options(arguments, ir, module, &options)) return NULL;
+    if (!threads || !setup_options(arguments, ir, &options)) return NULL;
     if (!module->has_training) {
         report_error(ir->diagnostics, NO_PLACE, "E0907", "bench needs a train block");
         return NULL;
@@ -67,7 +67,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
         double start = clock_seconds();
         one_step(runner, training, step + 2);
         seconds[step] = clock_seconds() - start;
-        peaks[step] = cpu_measure_peak(ir, threads, &cpu);
+        peaks[step] = cpu_measure_peak(ir, threads, training->precision, &cpu);
     }
     int64_t peak_bytes = process_peak_bytes();  // before what measuring takes
     int repeats = steps < PROFILE_REPEATS ? (int)steps : PROFILE_REPEATS;

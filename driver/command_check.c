@@ -69,7 +69,7 @@ static double training_bytes(Compilation *compilation) {
 
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
-    if (!setup_options(arguments, ir, module, &options)) return false;
+    if (!setup_options(arguments, ir, &options)) return false;
     summary->parameters = module_parameter_count(module, false);
     summary->frozen_parameters = module_parameter_count(module, true);
     summary->active_parameters = module_active_count(module);
@@ -90,7 +90,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
         cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
     int threads = setup_threads(arguments, ir);
     if (!threads) return false;
-    Machine machine = machine_measure(ir, threads, options.cpu.cpu);
+    Machine machine = machine_measure(ir, threads, module_precision(module), options.cpu.cpu);
     if (machine.flops_per_second > 0)
         summary->predicted_step_seconds =
             cost_predict_seconds(compilation->programs[ENTRY_ACCUMULATE], &machine) *
@@ -125,6 +125,7 @@ static void print_text(const Module *module, const Summary *summary) {
     printf("layers             %lld stored, %lld effective\n", (long long)summary->stored_layers,
            (long long)summary->effective_layers);
     if (!module->has_training) return;
+    printf("precision          %s\n", element_name(module_precision(module)));
     printf("FLOPs per token    %.4g (forward and backward)\n", summary->flops_per_token);
     printf("memory to train    %.1f MiB\n", summary->training_bytes / (1 << 20));
     printf("  recomputed       %.1f MiB (--recompute layer)\n", summary->recomputed_bytes / (1 << 20));

@@ -70,7 +70,7 @@ static bool convert(const Arguments *arguments, Ir *ir, const Module *module, co
     int64_t seed = 1;
     int threads = setup_threads(arguments, ir);
     if (!threads || !arguments_integer(arguments, ir, "--seed", 0, &seed) ||
-        !setup_options(arguments, ir, module, &options))
+        !setup_options(arguments, ir, &options))
         return false;
     options.transfer = transfer_graph(module, sources, count);
     Runner *runner = runner_create(ir, module, 1u << ENTRY_TRANSFER, &options, threads);

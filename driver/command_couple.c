@@ -114,7 +114,7 @@ static bool couple_feed(const Arguments *arguments, Ir *ir, const Module *module
                         const Couple *couple) {
     CompileOptions compile;
     int threads = setup_threads(arguments, ir);
-    if (!threads || !setup_options(arguments, ir, module, &compile)) return false;
+    if (!threads || !setup_options(arguments, ir, &compile)) return false;
     Coupling *coupling =
         coupling_create(ir, module, arguments_text(arguments, "--weights", NULL), &compile, threads);
     bool good = coupling && measure(couple, feed, coupling);

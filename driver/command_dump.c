@@ -140,7 +140,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     const char *format = arguments_text(arguments, "--format", "text");
     if (!choose(arguments, ir, &dump, &entry)) return EXIT_USER_ERROR;
     Module *module = setup_load(arguments, ir, false);
-    if (!module || !setup_options(arguments, ir, module, &options)) return EXIT_USER_ERROR;
+    if (!module || !setup_options(arguments, ir, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;
     options.cuda = strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0;

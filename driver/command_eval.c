@@ -38,7 +38,7 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
                      const char *weights) {
     CompileOptions options;
     int threads = setup_threads(arguments, ir);
-    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
+    if (!threads || !setup_options(arguments, ir, &options)) return false;
     Runner *runner = runner_create(ir, module, 1u << ENTRY_EVALUATE, &options, threads);
     if (!runner) return false;
     Evaluated evaluated;

@@ -8,7 +8,7 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     enum { REPEATS = 5 };
     CompileOptions options;
     int threads = setup_threads(arguments, ir);
-    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
+    if (!threads || !setup_options(arguments, ir, &options)) return false;
     if (!module->has_training)
         return report_error(ir->diagnostics, NO_PLACE, "E0907", "explain needs a train block");
     uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;

@@ -71,7 +71,7 @@ static bool generate(const Arguments *arguments, Ir *ir, const Module *module, c
     Sampling sampling;
     int64_t count;
     int threads = setup_threads(arguments, ir);
-    if (!threads || !setup_options(arguments, ir, module, &options) ||
+    if (!threads || !setup_options(arguments, ir, &options) ||
         !read_sampling(arguments, ir, &sampling, &count))
         return false;
     Graph *logits = module_find_graph(module, "logits");

@@ -46,7 +46,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     const Training *training = &module->training;
     CompileOptions options;
     int threads = setup_threads(arguments, ir);
-    if (!threads || !setup_options(arguments, ir, module, &options)) return false;
+    if (!threads || !setup_options(arguments, ir, &options)) return false;
     bool first = arguments_flag(arguments, "--evaluate-first");
     bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
     options.context = training->time;
@@ -67,7 +67,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .evaluate_first = first,
                               .resume = arguments_flag(arguments, "--resume"),
                               .evaluate_batches = EVALUATE_BATCHES,
-                              .peak_flops = cpu_measure_peak(ir, threads, &options.cpu),
+                              .peak_flops = cpu_measure_peak(ir, threads, training->precision, &options.cpu),
                               .sampling = &sampling,
                               .prompt = arguments_text(arguments, "--prompt", "\n"),
                               .progress = stdout,

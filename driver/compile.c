@@ -18,6 +18,7 @@ static const struct Step {
     uint32_t entries;
 } pipeline[] = {
     {"expand-stacks", EVERY},
+    {"precision", GENERATION},  // caches hold what is rounded
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
     {"simplify", EVERY},
     {"select-supervision", FOR(ACCUMULATE)},
@@ -26,6 +27,7 @@ static const struct Step {
     {"expand-calls", EVERY},
     {"simplify", EVERY},
     {"recompute", FOR(ACCUMULATE)},
+    {"precision", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"share", EVERY},
     {"dead", EVERY},
 };
@@ -115,16 +117,22 @@ static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, 
     return graph;
 }
 
+Element module_precision(const Module *module) {
+    return module->has_training && module->training.precision == ELEMENT_BF16 ? ELEMENT_BF16 : ELEMENT_F32;
+}
+
 // How many positions an entry point of generation runs at once: `draft` the last token and one a head.
 static int64_t entry_chunk(Entry entry, const Graph *graph, const CompileOptions *options) {
     if (entry == ENTRY_DRAFT) return (int64_t)graph->outputs.count;
     return entry == ENTRY_DECODE ? 1 : options->chunk;
 }
 
-// Fills the $words of a step and adds the options that the caller chose.
-static const char *step_text(const Graph *graph, const char *passes, Entry entry,
+// Fills the $words of a step and adds the options that the caller or the model chose; NULL: it has nothing to do.
+static const char *step_text(const Graph *graph, const char *passes, Entry entry, const Module *module,
                              const CompileOptions *options) {
     Ir *ir = graph->ir;
+    if (strcmp(passes, "precision") == 0)
+        return module_precision(module) == ELEMENT_BF16 ? "precision{compute=bf16}" : NULL;
     if (strncmp(passes, "incremental", 11) == 0)
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
                             (long long)entry_chunk(entry, graph, options), (long long)options->context,
@@ -148,7 +156,9 @@ static Program *compile_entry(PassContext *context, Entry entry, uint32_t entrie
     observe(options, entry, "module", graph, NULL);
     for (size_t i = 0; i < sizeof pipeline / sizeof *pipeline; i++) {
         if (!(pipeline[i].entries & (1u << entry))) continue;
-        graph = pass_run(context, step_text(graph, pipeline[i].passes, entry, options), graph);
+        const char *text = step_text(graph, pipeline[i].passes, entry, module, options);
+        if (!text) continue;
+        graph = pass_run(context, text, graph);
         if (!graph) return NULL;
         observe(options, entry, pipeline[i].passes, graph, NULL);
     }

@@ -48,6 +48,9 @@ typedef struct Compilation {
     double pass_seconds, code_seconds;
 } Compilation;
 
+// What its products are made in: bf16 where its train block asks for it (passes/precision.c).
+Element module_precision(const Module *module);
+
 // Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
 // decode come from the graph `draft` too, so that they fill the caches of the heads. NULL after errors.
 Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);

@@ -136,11 +136,11 @@ static double measure_bandwidth(int threads) {
     return best;
 }
 
-Machine machine_measure(Ir *ir, int threads, const char *cpu) {
+Machine machine_measure(Ir *ir, int threads, Element precision, const char *cpu) {
     if (threads <= 0) threads = thread_available_processors();
     CpuOptions options = {.cpu = cpu, .threads = 1};
     return (Machine){.threads = threads,
-                     .flops_per_second = cpu_measure_peak(ir, threads, &options),
+                     .flops_per_second = cpu_measure_peak(ir, threads, precision, &options),
                      .bytes_per_second = measure_bandwidth(threads)};
 }
 

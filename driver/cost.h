@@ -24,10 +24,10 @@ int64_t cost_state_bytes(const Program *const *programs, size_t count);  // dist
 // The machine, measured on the spot by all `threads` together (about 50 ms).
 typedef struct Machine {
     int threads;
-    double flops_per_second;  // f32 multiply-adds in registers
+    double flops_per_second;  // multiply-adds in registers, of f32 or of bf16 operands
     double bytes_per_second;  // copying 64 MiB, bytes read and written
 } Machine;
-Machine machine_measure(Ir *ir, int threads, const char *cpu);
+Machine machine_measure(Ir *ir, int threads, Element precision, const char *cpu);
 
 // The roofline: every launch at the slower of its two floors, plus what a launch costs by itself.
 double cost_predict_launch(const Kernel *kernel, const Machine *machine);

@@ -29,7 +29,7 @@ int setup_threads(const Arguments *arguments, Ir *ir) {
     return (int)threads;
 }
 
-bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options) {
+bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) {
     const char *device = arguments_text(arguments, "--device", "cpu");
     if (strcmp(device, "cpu") != 0) {
         if (strcmp(device, "cuda") == 0)
@@ -38,10 +38,6 @@ bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, Com
         return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda",
                             device);
     }
-    if (module->has_training && module->training.precision != ELEMENT_F32)
-        return report_error(ir->diagnostics, module->training.place, "E0904",
-                            "precision %s cannot be trained on the CPU yet; use precision = f32",
-                            element_name(module->training.precision));
     *options = (CompileOptions){
         .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
                 .cache = !arguments_flag(arguments, "--no-cache")},

@@ -37,7 +37,7 @@ Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
 // errors.
 Module *derive_module(Ir *ir, Module *module);
 // Compile options from the command line; false after errors (an unknown device, for one).
-bool setup_options(const Arguments *arguments, Ir *ir, const Module *module, CompileOptions *options);
+bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options);
 // --threads, or all processors.
 int setup_threads(const Arguments *arguments, Ir *ir);
 

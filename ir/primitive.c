@@ -2,6 +2,7 @@
 #include "ir/primitive.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef enum ResultKind { RESULT_SAME, RESULT_BOOL, RESULT_CAST } ResultKind;
 
@@ -129,9 +130,20 @@ static double evaluate_float(Primitive primitive, const double *arguments) {
     }
 }
 
-// From any element to `element`. A double does not tell what it was: floats are never rounded here,
+static double round_bf16(double value) {
+    float single = (float)value;
+    uint32_t bits;
+    if (isnan(value)) return value;
+    memcpy(&bits, &single, sizeof bits);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+    memcpy(&single, &bits, sizeof bits);
+    return single;
+}
+
+// From any element to `element`. A double does not tell what it was: floats are rounded to bf16 and else never,
 // an integer that is too large for its new type wraps, a float that is too large saturates at 64 bits.
 static double evaluate_cast(Element element, double value) {
+    if (element == ELEMENT_BF16) return round_bf16(value);
     if (element_is_float(element)) return value;
     if (element == ELEMENT_BOOL) return value != 0;
     return (double)wrap(element, (uint64_t)to_integer(value));

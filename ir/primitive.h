@@ -18,7 +18,8 @@ bool primitive_accepts(Primitive primitive, Element element);
 // Transcendental or worse: fusing must not compute it more often than once per element.
 bool primitive_is_expensive(Primitive primitive);
 
-// The value in double precision. Integers are exact (wrapping to their width), bools are 0 and 1.
+// The value in double precision. Integers are exact (wrapping to their width), bools are 0 and 1; a cast to bf16 rounds
+// to nearest even, by way of f32.
 // `element` is the type of the result for cast, of the arguments otherwise (of b and c for select).
 double primitive_evaluate(Primitive primitive, Element element, const double *arguments);
 

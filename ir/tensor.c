@@ -2,13 +2,14 @@
 #include <string.h>
 
 #include "ir/evaluate.h"
+#include "ir/primitive.h"
 
+// Elements of bf16 hold numbers that it has: the upper half is all there is.
 static uint16_t bf16_bits(double value) {
-    float single = (float)value;
+    float single = (float)primitive_evaluate(PRIMITIVE_cast, ELEMENT_BF16, &value);
     uint32_t bits;
     memcpy(&bits, &single, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;  // not a number
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    return (uint16_t)(bits >> 16);
 }
 
 static float bf16_value(uint16_t half) {

@@ -14,6 +14,7 @@
 //  - more often: never where the formula is expensive or gathers; else where the readers together then
 //    move no more bytes than before, and the formula is small: 12 operations up to 4 repeats, 2 above;
 //  - constants, indices and scalars: always, up to 8 operations.
+// Rounding to fewer bytes is there for what is stored: a float that is made narrower out of a temporary is kept so.
 // The two factors of a contraction take only casts of state and inputs: its fast path wants plain loads.
 #include <string.h>
 
@@ -202,6 +203,19 @@ static bool is_stored_cast(const Inline *inl, const Producer *producer) {
     return inl->fuse->program->buffers.items[producer->leaves.items[0].buffer].kind < BUFFER_OUTPUT;
 }
 
+// A float that is stored in fewer bytes than what it is made of.
+static bool narrows(const Inline *inl, const Item *item, const Producer *about) {
+    const Nest *nest = item->nest;
+    const Formula *value = &nest->formulas.items[nest->stages[0].formula];
+    if (value->kind != FORMULA_PRIMITIVE || value->primitive != PRIMITIVE_cast) return false;
+    Element from = nest->formulas.items[value->arguments[0]].element;
+    if (!element_is_float(from) || !element_is_float(value->element)) return false;
+    bool temporary = false;
+    for (size_t i = 0; i < about->leaves.count; i++)
+        temporary |= inl->fuse->program->buffers.items[about->leaves.items[i].buffer].kind == BUFFER_TEMPORARY;
+    return temporary && element_bytes(value->element) < element_bytes(from);
+}
+
 // A launch that only writes where it reads may take loads of what it writes, in the same place; whether
 // the places are the same shows when it is built.
 static bool may_read_own_target(const Item *item) { return is_elementwise(item); }
@@ -230,9 +244,11 @@ static bool reader_accepts(const Inline *inl, uint32_t id, uint32_t reader, doub
         if (load->kind != FORMULA_LOAD || item->launch.buffers[load->operand] != buffer) continue;
         const NestOperand *seen = &item->nest->operands[load->operand];
         Inverse inverse;
-        if (is_factor(item->nest, (uint32_t)f) && !is_stored_cast(inl, about)) return false;
+        bool packed = is_factor(item->nest, (uint32_t)f);  // read once, and converted on the way
+        if (packed && !is_stored_cast(inl, about)) return false;
         if (!invert(producer, item->nest, seen, item->launch.offsets[load->operand], load->index, &inverse))
             return false;
+        if (packed) continue;
         uint32_t loops = nest_index_loops(item->nest, seen, load->index);
         uint32_t users = nest_formula_users(item->nest, (uint32_t)f);
         for (int s = 0; s < item->nest->stage_count; s++)
@@ -330,6 +346,7 @@ static void decide(Inline *inl, uint32_t id) {
     uint32_t buffer = item->launch.buffers[item->nest->stages[0].operand];
     const ItemList *readers = &fuse->readers[buffer], *writers = &fuse->writers[buffer];
     if (about->refused || fuse->program->buffers.items[buffer].kind != BUFFER_TEMPORARY) return;
+    if (narrows(inl, item, about)) return;
     if (writers->count != 1 || (readers->count && readers->items[0] <= id)) return;
     double before = 0, after = 0, repeats = 0;
     uint32_t named = 0;  // kernels that need the buffer whatever others do

@@ -102,8 +102,8 @@ def fusion(study):
 
     def fused(name, block, model, count, teacher=None):
         start, _ = study.convert(model, experts[:count], name, sets=sets)
-        return {"before": study.evaluate(start, block, valid, sets=sets)["loss"],
-                "after": continued(name, name, extra, start, teacher, block),
+        before = found[block]["before"] if teacher else study.evaluate(start, block, valid, sets=sets)["loss"]
+        return {"before": before, "after": continued(name, name, extra, start, teacher, block),
                 "flops": flops_per_token(study, block, sets)}
 
     seeds = range(1, 5)

@@ -201,7 +201,7 @@ static void test_missing_named_kernel(void **state) {
 
 static void test_peak(void **state) {
     Fixture *fixture = *state;
-    double peak = cpu_measure_peak(fixture->ir, 1, NULL);
+    double peak = cpu_measure_peak(fixture->ir, 1, ELEMENT_F32, NULL);
     assert_true(peak > 1e8 && peak < 1e13);
 }
 

@@ -2,17 +2,38 @@
 // blocks of k, epilogues, batches, bounded loops; and the law that a row's bits depend on the row alone.
 #include "tests/unit/cpu_test.h"
 
-static const char *const machines[] = {NULL, "x86-64-v3"};
+// The last one multiplies bf16 in pairs: only for products of bf16, and where this machine can run it.
+static const char *const machines[] = {NULL, "x86-64-v3", "cooperlake"};
+enum { MACHINES = sizeof machines / sizeof *machines };
+
+static bool runs(const char *machine, bool products_of_bf16) {
+    if (!machine || strcmp(machine, "cooperlake") != 0) return true;
+#ifdef __x86_64__
+    return products_of_bf16 && __builtin_cpu_supports("avx512bf16");
+#else
+    return false && products_of_bf16;
+#endif
+}
 
 static void run_on_all(const Case *test) {
-    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) run_case(test, machines[i]);
+    for (int i = 0; i < MACHINES; i++)
+        if (runs(machines[i], strstr(test->text, "bf16") != NULL)) run_case(test, machines[i]);
+}
+
+// What the operands hold: f32; bf16; f32 that is rounded as it is read; one of each of these two.
+typedef enum Numbers { PLAIN, HALVES, ROUNDED, MIXED, NUMBERS } Numbers;
+static const char *const number_names[] = {"f32", "bf16", "rounded", "bf16 and rounded"};
+
+static const char *factor(Arena *arena, bool in_memory, bool narrow, int operand, const char *index) {
+    return arena_format(arena, !narrow ? "@%d[%s]" : in_memory ? "cast f32(@%d[%s])" : "cast f32(cast bf16(@%d[%s]))", operand,
+                        index);
 }
 
 // How the operands of r x c over k stand in memory; A is operand 0, B operand 1, the result operand 2.
 typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, STRIDED, FORMS } Form;
 static const char *const form_names[] = {"forward", "input gradient", "weight gradient", "strided"};
 
-static const char *form_text(Arena *arena, Form form, int64_t m, int64_t n, int64_t k) {
+static const char *form_text(Arena *arena, Form form, Numbers numbers, int64_t m, int64_t n, int64_t k) {
     typedef long long L;
     char *a, *b;
     const char *a_index = "r, k", *b_index = "k, c", *kind = "store", *use = "write";
@@ -32,12 +53,15 @@ static const char *form_text(Arena *arena, Form form, int64_t m, int64_t n, int6
         b = arena_format(arena, "[%lld:3, %lld:%lld]", (L)k, (L)n, (L)(3 * k));
         result_stride = n + 5;
     }
+    bool half_a = numbers == HALVES || numbers == MIXED, half_b = numbers == HALVES;
     return arena_format(arena,
                         "nest t {\n  outer r=%lld, c=%lld\n  inner k=%lld\n  parallel r, c\n"
-                        "  operand 0: read f32 %s\n  operand 1: read f32 %s\n"
+                        "  operand 0: read %s %s\n  operand 1: read %s %s\n"
                         "  operand 2: %s f32 [%lld:%lld, %lld:1]\n"
-                        "  stage 0: sum over k { mul(@0[%s], @1[%s]) }\n  stage 1: %s @2[r, c] { stage 0 }\n}\n",
-                        (L)m, (L)n, (L)k, a, b, use, (L)m, (L)result_stride, (L)n, a_index, b_index, kind);
+                        "  stage 0: sum over k { mul(%s, %s) }\n  stage 1: %s @2[r, c] { stage 0 }\n}\n",
+                        (L)m, (L)n, (L)k, half_a ? "bf16" : "f32", a, half_b ? "bf16" : "f32", b, use, (L)m,
+                        (L)result_stride, (L)n, factor(arena, half_a, numbers != PLAIN, 0, a_index),
+                        factor(arena, half_b, numbers != PLAIN, 1, b_index), kind);
 }
 
 static void forms_and_extents(void **state) {
@@ -49,11 +73,14 @@ static void forms_and_extents(void **state) {
                                        {24, 96, 600}, {48, 64, 33}, {3, 64, 70},  {9, 144, 600}, {96, 160, 40}};
     Arena *arena = arena_create();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (Form form = 0; form < FORMS; form++) {
+        for (int choice = 0; choice < FORMS * NUMBERS; choice++) {
+            Form form = (Form)(choice % FORMS);
+            Numbers numbers = (Numbers)(choice / FORMS);
+            if (numbers != PLAIN && (i + numbers) % 4) continue;  // each compiles for three machines
             const int64_t *s = sizes[i];
-            Case test = {.name = arena_format(arena, "%s %lldx%lldx%lld", form_names[form], (long long)s[0],
-                                              (long long)s[1], (long long)s[2]),
-                         .text = form_text(arena, form, s[0], s[1], s[2]), .tolerance = 3e-4};
+            Case test = {.name = arena_format(arena, "%s %lldx%lldx%lld, %s", form_names[form], (long long)s[0],
+                                              (long long)s[1], (long long)s[2], number_names[numbers]),
+                         .text = form_text(arena, form, numbers, s[0], s[1], s[2]), .tolerance = 3e-4};
             run_on_all(&test);
         }
     arena_destroy(arena);
@@ -114,6 +141,12 @@ static void groups_of_loops(void **state) {
         "  operand 2: write f32 [10:20, 20:1]\n"
         "  stage 0: sum over h, i, d { mul(@0[r, h, i, d], @1[c, h, i, d]) }\n"
         "  stage 1: store @2[r, c] { stage 0 }\n}\n"});
+    run_on_all(&(Case){.name = "two reduced loops of bf16, odd", .tolerance = 1e-4, .text =
+        "nest t {\n  outer r=10, c=36\n  inner h=3, d=201\n  parallel r, c\n"
+        "  operand 0: read bf16 [10:201, 3:2010, 201:1]\n  operand 1: read bf16 [3:7236, 201:36, 36:1]\n"
+        "  operand 2: write f32 [10:36, 36:1]\n"
+        "  stage 0: sum over h, d { mul(cast f32(@0[r, h, d]), cast f32(@1[h, d, c])) }\n"
+        "  stage 1: store @2[r, c] { stage 0 }\n}\n"});
     run_on_all(&(Case){.name = "result turned", .tolerance = 1e-4, .text =
         "nest t {\n  outer r=40, c=20\n  inner k=30\n  parallel r, c\n"
         "  operand 0: read f32 [40:30, 30:1]\n  operand 1: read f32 [30:20, 20:1]\n"
@@ -123,23 +156,29 @@ static void groups_of_loops(void **state) {
 
 static void bounded_loops(void **state) {
     (void)state;
-    static const char *const text =
+    static const char *const texts[] = {
         "nest t {\n  outer b<=4:batch@3, r<=30:rows@4, c<=60:columns@5\n  inner k<=50:depth@6\n  parallel b, r, c\n"
         "  operand 0: read f32 [4:1500, 30:50, 50:1]\n  operand 1: read f32 [60:50, 50:1]\n"
         "  operand 2: update f32 [4:1800, 30:60, 60:1]\n  operand 3: read i64 []\n  operand 4: read i64 []\n"
         "  operand 5: read i64 []\n  operand 6: read i64 []\n"
-        "  stage 0: sum over k { mul(@0[b, r, k], @1[c, k]) }\n  stage 1: store @2[b, r, c] { stage 0 }\n}\n";
+        "  stage 0: sum over k { mul(@0[b, r, k], @1[c, k]) }\n  stage 1: store @2[b, r, c] { stage 0 }\n}\n",
+        "nest t {\n  outer b<=4:batch@3, r<=30:rows@4, c<=60:columns@5\n  inner k<=50:depth@6\n  parallel b, r, c\n"
+        "  operand 0: read bf16 [4:1500, 30:50, 50:1]\n  operand 1: read f32 [60:50, 50:1]\n"
+        "  operand 2: update f32 [4:1800, 30:60, 60:1]\n  operand 3: read i64 []\n  operand 4: read i64 []\n"
+        "  operand 5: read i64 []\n  operand 6: read i64 []\n"
+        "  stage 0: sum over k { mul(cast f32(@0[b, r, k]), cast f32(cast bf16(@1[c, k]))) }\n"
+        "  stage 1: store @2[b, r, c] { stage 0 }\n}\n"};
     static const int64_t bounds[][4] = {{4, 30, 60, 50}, {2, 17, 33, 21}, {1, 1, 1, 1}, {3, 0, 60, 50}, {4, 9, 7, 0}};
-    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
-        Case test = {.name = "bounded", .text = text, .tolerance = 1e-4};
-        memcpy(test.bounds, bounds[i], sizeof test.bounds);
+    for (size_t i = 0; i < 2 * (sizeof bounds / sizeof *bounds); i++) {
+        Case test = {.name = "bounded", .text = texts[i % 2], .tolerance = 1e-4};
+        memcpy(test.bounds, bounds[i / 2], sizeof test.bounds);
         run_on_all(&test);
     }
 }
 
-static CpuKernel compile_form(Ir *ir, Form form, int64_t m, int64_t n, int64_t k, const char *cpu, CpuCode **code) {
+static CpuKernel compile_form(Ir *ir, Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *cpu, CpuCode **code) {
     CpuKernel kernel;
-    Case test = {.name = "rows", .text = form_text(ir->arena, form, m, n, k)};
+    Case test = {.name = "rows", .text = form_text(ir->arena, form, numbers, m, n, k)};
     CpuOptions options = {.cpu = cpu, .threads = 1};
     *code = compile_nest(ir, case_nest(ir, &test), &options, &kernel);
     return kernel;
@@ -148,14 +187,14 @@ static CpuKernel compile_form(Ir *ir, Form form, int64_t m, int64_t n, int64_t k
 // Every row of a large product, computed alone and in threes, has the bits that it has in the product.
 enum { M = 64, N_MAX = 150, K = 1100 };
 
-static void check_rows(Form form, int n, const char *machine, const float *a, const float *b, float *all, float *some) {
+static void check_rows(Form form, Numbers numbers, int n, const char *machine, const float *a, const float *b, float *all, float *some) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     CpuCode *code, *code_some;
-    CpuKernel kernel = compile_form(ir, form, M, n, K, machine, &code);
+    CpuKernel kernel = compile_form(ir, form, numbers, M, n, K, machine, &code);
     run_split(&kernel, (char *[]){(char *)a, (char *)b, (char *)all}, INT64_MAX / 2);
     for (int rows = 1; rows <= 13; rows += 3) {
-        kernel = compile_form(ir, form, rows, n, K, machine, &code_some);
+        kernel = compile_form(ir, form, numbers, rows, n, K, machine, &code_some);
         for (int row = 0; row + rows <= M; row += rows)
             run_split(&kernel, (char *[]){(char *)(a + row * K), (char *)b, (char *)(some + row * n)}, 1);
         assert_memory_equal(all, some, sizeof(float) * n * (M / rows * rows));
@@ -173,8 +212,12 @@ static void rows_stand_alone(void **state) {
     for (int i = 0; i < M * K; i++) a[i] = (float)test_random() - 0.5f;
     for (int i = 0; i < K * N_MAX; i++) b[i] = (float)test_random() - 0.5f;
     for (Form form = FORWARD; form <= INPUT_GRADIENT; form++)
-        for (size_t machine = 0; machine < 2; machine++)
-            for (int n = 0; n < 3; n++) check_rows(form, columns[n], machines[machine], a, b, all, some);
+        for (int machine = 0; machine < MACHINES; machine++)
+            for (int n = 0; n < 6; n++) {
+                Numbers numbers = n < 3 ? PLAIN : ROUNDED;
+                if (runs(machines[machine], numbers == ROUNDED))
+                    check_rows(form, numbers, columns[n % 3], machines[machine], a, b, all, some);
+            }
     free(a);
     free(b);
     free(all);

@@ -1,6 +1,6 @@
 // The law that results are ordered by their own extent alone, on whole models: the loss of a row has the same
 // bits alone and beside other rows, with one thread and with two; the logits that training computes are those
-// of cached decoding, however the sequence is cut into chunks.
+// of cached decoding, however the sequence is cut into chunks. In f32 and in bf16.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,13 +18,29 @@ enum { VOCABULARY = 48, TIME = 70, CHUNK = 9, ROWS = 4 };
 static const struct Subject {
     const char *model;
     const char *settings[12];
+    const char *cpu;  // one that multiplies bf16 in pairs: where this machine can run it
 } subjects[] = {
-    {"nano", {"vocab=48", "embed=24", "heads=2", "key=12", "ffn=40", "layers=2", "time=70"}},
-    {"gpt2", {"vocab=48", "embed=24", "heads=3", "layers=2", "context=70", "accumulate=1"}},
+    {"nano", {"vocab=48", "embed=24", "heads=2", "key=12", "ffn=40", "layers=2", "time=70"}, NULL},
+    {"gpt2", {"vocab=48", "embed=24", "heads=3", "layers=2", "context=70", "accumulate=1"}, NULL},
     {"llama",
-     {"vocab=48", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=2", "time=70", "accumulate=1"}},
-    {"shakespeare_char", {"vocab=48", "embed=24", "heads=3", "layers=2", "context=70"}},
+     {"vocab=48", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=2", "time=70", "accumulate=1"}, NULL},
+    {"shakespeare_char", {"vocab=48", "embed=24", "heads=3", "layers=2", "context=70"}, NULL},
+    {"gpt2", {"vocab=48", "embed=24", "heads=3", "layers=2", "context=70", "accumulate=1", "precision=bf16"}, NULL},
+    {"llama",
+     {"vocab=48", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=2", "time=70", "accumulate=1",
+      "precision=bf16"}, NULL},
+    {"nano",
+     {"vocab=48", "embed=24", "heads=2", "key=12", "ffn=41", "layers=2", "time=70", "precision=bf16"},
+     "cooperlake"},
 };
+
+static bool can_run(const struct Subject *subject) {
+#ifdef __x86_64__
+    return !subject->cpu || __builtin_cpu_supports("avx512bf16");
+#else
+    return !subject->cpu;
+#endif
+}
 
 static Runner *make_runner(Ir *ir, const char *path, const struct Subject *subject, int batch, uint32_t entries, int threads) {
     const char *texts[16];
@@ -35,7 +51,7 @@ static Runner *make_runner(Ir *ir, const char *path, const struct Subject *subje
     }
     texts[options.setting_count++] = arena_format(ir->arena, "batch=%d", batch);
     Module *module = frontend_load(ir, path, &options);
-    CompileOptions compile = {.chunk = CHUNK, .context = TIME, .sequences = 1, .verify = true};
+    CompileOptions compile = {.cpu = {.cpu = subject->cpu}, .chunk = CHUNK, .context = TIME, .sequences = 1, .verify = true};
     Runner *runner = module ? runner_create(ir, module, entries | 1u << ENTRY_INITIALIZE, &compile, threads) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(runner);
@@ -73,6 +89,7 @@ static const float *losses_of(Runner *runner, int first, int batch) {
 static void test_rows(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) {
+        if (!can_run(&subjects[i])) continue;
         Arena *arena = arena_create();
         Ir *ir = ir_create(arena);
         const char *path = model_path(ir, &subjects[i]);
@@ -164,6 +181,7 @@ static void compare_with_training(Runner *runner, const char *model, const float
 static void test_decoding(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) {
+        if (!can_run(&subjects[i])) continue;
         Arena *arena = arena_create();
         Ir *ir = ir_create(arena);
         const char *path = write_probe(ir, &subjects[i]);
