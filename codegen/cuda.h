@@ -1,5 +1,6 @@
 // The CUDA back end: kernels of programs become CUDA C, products for cuBLASLt, and machine code for NVIDIA
-// GPUs through NVRTC. Generating and printing need neither a GPU nor the toolkit; NVRTC is opened at run time.
+// GPUs through NVRTC. Generating and printing need neither a GPU nor the toolkit; NVRTC is opened at run
+// time.
 //
 //   cuda_generate   every kernel's CudaKernel: phases, text, workspace
 //   cuda_compile    the same, and the machine code
@@ -48,7 +49,8 @@ const char *cuda_prelude(void);
 // with `ptx`, what NVRTC makes of them.
 bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool ptx, FILE *stream);
 
-// "13.0" of the NVRTC that would be used; NULL, and in *why the reason and what to install, where there is none.
+// "13.0" of the NVRTC that would be used; NULL, and in *why the reason and what to install, where there is
+// none.
 const char *cuda_compiler_version(Ir *ir, const char **why);
 
 #endif

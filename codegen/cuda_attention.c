@@ -1,4 +1,5 @@
-// Attention and its gradient: the shape of one kernel as a struct of constants, for codegen/cuda/attention.cuh.
+// Attention and its gradient: the shape of one kernel as a struct of constants, for
+// codegen/cuda/attention.cuh.
 //
 //   q[shared.., time, group.., key]   k[shared.., past, key]   v[shared.., past, feature..]
 //   o[shared.., time, group.., feature..]   lse[shared.., time, group..]   positions[time]
@@ -31,42 +32,12 @@ typedef struct Attention {
     Element element;
 } Attention;
 
-static const Option *find_option(const NamedKernel *named, const char *name) {
-    for (uint32_t i = 0; i < named->option_count; i++)
-        if (strcmp(named->options[i].name, name) == 0) return &named->options[i];
-    return NULL;
-}
-
-static double option_number(const NamedKernel *named, const char *name) {
-    const Option *option = find_option(named, name);
-    return option && !option->text ? option->number : 0;
-}
-
-static int find_dimension(const Type *type, const char *name) {
-    for (int d = 0; d < type->rank; d++)
-        if (strcmp(type->dimensions[d].name, name) == 0) return d;
-    return -1;
-}
-
 static int64_t stride_of(const Attention *a, int operand, const char *name) {
-    int d = find_dimension(a->named->types[operand], name);
-    return d < 0 ? 0 : a->named->strides[operand][d];
+    return named_kernel_stride(a->named, operand, name);
 }
 
-// Extents of bounded dimensions follow the regular inputs, in the order of first appearance.
-static uint32_t bound_operand(const Attention *a, const char *wanted) {
-    const char *seen[NEST_OPERAND_MAX * RANK_MAX];
-    int count = 0;
-    for (int i = 0; wanted && i < a->regular; i++)
-        for (int d = 0; d < a->named->types[i]->rank; d++) {
-            const char *bound = a->named->types[i]->dimensions[d].bound;
-            bool known = !bound;
-            for (int s = 0; s < count && !known; s++) known = strcmp(seen[s], bound) == 0;
-            if (!known) seen[count++] = bound;
-        }
-    for (int s = 0; s < count; s++)
-        if (strcmp(seen[s], wanted) == 0 && a->regular + s < a->named->output_start) return (uint32_t)(a->regular + s);
-    return UINT32_MAX;
+static uint32_t bound_operand(const Attention *a, const char *bound) {
+    return named_kernel_extent(a->named, a->regular, bound);
 }
 
 static void walk_dimension(const Attention *a, Walked *walked, const Dimension *dimension) {
@@ -81,20 +52,28 @@ static bool features_are_contiguous(const Attention *a) {
     const Walked *f = &a->feature;
     for (int i = 0; i < a->named->operand_count && f->count > 1; i++)
         for (int d = f->count - 2; d >= 0; d--) {
-            if (find_dimension(a->named->types[i], f->name[d]) < 0) continue;
-            if (stride_of(a, i, f->name[d]) != stride_of(a, i, f->name[d + 1]) * f->extent[d + 1]) return false;
+            if (named_kernel_dimension(a->named->types[i], f->name[d]) < 0) continue;
+            if (stride_of(a, i, f->name[d]) != stride_of(a, i, f->name[d + 1]) * f->extent[d + 1])
+                return false;
         }
     return true;
 }
 
 static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     const NamedKernel *named = unit->kernel->named;
-    const Option *over = find_option(named, "over"), *along = find_option(named, "along"), *past = find_option(named, "past");
-    *a = (Attention){.unit = unit, .named = named, .regular = regular, .shared.total = 1, .group.total = 1, .feature.total = 1};
-    if (!over || !along || !past || named->output_start < regular) return cuda_fail(unit, "%s lacks operands or options", named->name);
+    const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along"),
+                 *past = named_kernel_option(named, "past");
+    *a = (Attention){.unit = unit,
+                     .named = named,
+                     .regular = regular,
+                     .shared.total = 1,
+                     .group.total = 1,
+                     .feature.total = 1};
+    if (!over || !along || !past || named->output_start < regular)
+        return cuda_fail(unit, "%s lacks operands or options", named->name);
     a->over = over->text, a->along = along->text, a->past = past->text;
     const Type *q = named->types[Q], *k = named->types[K], *v = named->types[V];
-    int key = find_dimension(q, a->over), time = find_dimension(q, a->along), at = find_dimension(k, a->past);
+    int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along), at = named_kernel_dimension(k, a->past);
     if (key < 0 || time < 0 || at < 0) return cuda_fail(unit, "%s lacks a dimension", named->name);
     a->element = q->element;
     a->keys = q->dimensions[key].extent;
@@ -104,26 +83,33 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     a->past_bound = bound_operand(a, k->dimensions[at].bound);
     for (int d = 0; d < q->rank; d++)
         if (d != key && d != time)
-            walk_dimension(a, find_dimension(k, q->dimensions[d].name) >= 0 ? &a->shared : &a->group, &q->dimensions[d]);
+            walk_dimension(a, named_kernel_dimension(k, q->dimensions[d].name) >= 0 ? &a->shared : &a->group,
+                           &q->dimensions[d]);
     for (int d = 0; d < v->rank; d++) {
         const char *name = v->dimensions[d].name;
-        if (strcmp(name, a->past) != 0 && (find_dimension(q, name) < 0 || strcmp(name, a->over) == 0))
+        if (strcmp(name, a->past) != 0 && (named_kernel_dimension(q, name) < 0 || strcmp(name, a->over) == 0))
             walk_dimension(a, &a->feature, &v->dimensions[d]);
     }
     a->features = a->feature.total;
     for (int i = 0; i < a->group.count; i++)
-        if (a->group.bound[i] != UINT32_MAX) return cuda_fail(unit, "%s over groups whose number varies", named->name);
-    if (a->keys > KEYS_MOST || a->features > KEYS_MOST) return cuda_fail(unit, "%s over more than %d keys or features", named->name, KEYS_MOST);
-    if (a->element != ELEMENT_F32 && a->element != ELEMENT_BF16) return cuda_fail(unit, "%s of %s", named->name, element_name(a->element));
+        if (a->group.bound[i] != UINT32_MAX)
+            return cuda_fail(unit, "%s over groups whose number varies", named->name);
+    if (a->keys > KEYS_MOST || a->features > KEYS_MOST)
+        return cuda_fail(unit, "%s over more than %d keys or features", named->name, KEYS_MOST);
+    if (a->element != ELEMENT_F32 && a->element != ELEMENT_BF16)
+        return cuda_fail(unit, "%s of %s", named->name, element_name(a->element));
     for (int i = 0; i < named->operand_count; i++) {
         Element element = named->types[i]->element;
-        bool is_data = element_is_float(element) && i != LSE && i != D_LSE && !(regular == 4 && i == named->output_start + 1);
-        if (is_data && element != a->element) return cuda_fail(unit, "%s of several element types", named->name);
+        bool is_data = element_is_float(element) && i != LSE && i != D_LSE &&
+                       !(regular == 4 && i == named->output_start + 1);
+        if (is_data && element != a->element)
+            return cuda_fail(unit, "%s of several element types", named->name);
     }
     int64_t wide = a->keys > a->features ? a->keys : a->features;
     a->tile_n = wide > 64 ? 32 : 64;
     a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
-    return features_are_contiguous(a) || cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
+    return features_are_contiguous(a) ||
+           cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
 
 // ---- The struct ----
@@ -134,8 +120,8 @@ static const char *offset(const Attention *a, int operand, const Walked *walked,
     for (int i = walked->count - 1; i >= 0; i--) {
         int64_t stride = stride_of(a, operand, walked->name[i]);
         if (stride)
-            text = cuda_text(a->unit, "%s + %s / %lld %% %lld * %lldll", text, number, (long long)below, (long long)walked->extent[i],
-                             (long long)stride);
+            text = cuda_text(a->unit, "%s + %s / %lld %% %lld * %lldll", text, number, (long long)below,
+                             (long long)walked->extent[i], (long long)stride);
         below *= walked->extent[i];
     }
     return text;
@@ -144,11 +130,12 @@ static const char *offset(const Attention *a, int operand, const Walked *walked,
 static void emit_side(const Attention *a, int operand, const char *name) {
     CudaUnit *unit = a->unit;
     int64_t feature = a->feature.count ? stride_of(a, operand, a->feature.name[a->feature.count - 1]) : 0;
-    cuda_line(unit, "static constexpr i64 %s_time = %lld, %s_past = %lld, %s_key = %lld, %s_feature = %lld;", name,
-              (long long)stride_of(a, operand, a->along), name, (long long)stride_of(a, operand, a->past), name,
-              (long long)stride_of(a, operand, a->over), name, (long long)feature);
-    cuda_line(unit, "static __device__ i64 %s(int unit, int group) { return %s + %s; }", name, offset(a, operand, &a->shared, "unit"),
-              offset(a, operand, &a->group, "group"));
+    cuda_line(unit, "static constexpr i64 %s_time = %lld, %s_past = %lld, %s_key = %lld, %s_feature = %lld;",
+              name, (long long)stride_of(a, operand, a->along), name,
+              (long long)stride_of(a, operand, a->past), name, (long long)stride_of(a, operand, a->over),
+              name, (long long)feature);
+    cuda_line(unit, "static __device__ i64 %s(int unit, int group) { return %s + %s; }", name,
+              offset(a, operand, &a->shared, "unit"), offset(a, operand, &a->group, "group"));
 }
 
 static void emit_struct(const Attention *a, bool gradient) {
@@ -157,10 +144,11 @@ static void emit_struct(const Attention *a, bool gradient) {
     cuda_note_place(unit, a->named->place);
     cuda_open(unit, "struct S" CUDA_KEY_MARK);
     cuda_line(unit, "typedef %s T;", cuda_memory_type(a->element));
-    cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;", a->tile_m, a->tile_n,
-              (long long)a->keys, (long long)a->features, (long long)a->time);
-    cuda_line(unit, "static constexpr bool causal = %s;", option_number(a->named, "causal") != 0 ? "true" : "false");
-    cuda_line(unit, "static constexpr int window = %lld;", (long long)option_number(a->named, "window"));
+    cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;",
+              a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time);
+    cuda_line(unit, "static constexpr bool causal = %s;",
+              named_kernel_number(a->named, "causal") != 0 ? "true" : "false");
+    cuda_line(unit, "static constexpr int window = %lld;", (long long)named_kernel_number(a->named, "window"));
     cuda_line(unit, "static constexpr float scale = (float)%.17g;", 1 / sqrt((double)a->keys));
     emit_side(a, Q, "q");
     emit_side(a, K, "k");
@@ -188,7 +176,8 @@ static int64_t lead(const Attention *a, int64_t columns) {
 // Bytes of the tiles in shared memory, as attention.cuh lays them out.
 static int64_t shared_bytes(const Attention *a, bool gradient) {
     int64_t width = element_bytes(a->element), m = a->tile_m, n = a->tile_n;
-    int64_t k = lead(a, cuda_divide_up(a->keys, 16) * 16), f = lead(a, cuda_divide_up(a->features, 16) * 16), p = lead(a, n);
+    int64_t k = lead(a, cuda_divide_up(a->keys, 16) * 16), f = lead(a, cuda_divide_up(a->features, 16) * 16),
+            p = lead(a, n);
     if (gradient) return m * 12 + width * (m * k + n * k + n * f + m * f + 2 * m * p);
     return m * (n + 1) * 4 + m * 16 + width * (m * k + n * k + n * f + m * p);
 }
@@ -197,12 +186,13 @@ static bool fits(CudaUnit *unit, int64_t bytes) {
     const char *name = unit->architecture;
     bool small = strncmp(name, "sm_12", 5) == 0 || strcmp(name, "sm_86") == 0 || strcmp(name, "sm_89") == 0;
     int64_t limit = small ? 99 << 10 : strncmp(name, "sm_80", 5) == 0 ? 163 << 10 : 227 << 10;
-    return bytes <= limit || cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld", unit->kernel->named->name,
-                                       (long long)bytes, name, (long long)limit);
+    return bytes <= limit || cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld",
+                                       unit->kernel->named->name, (long long)bytes, name, (long long)limit);
 }
 
 static const char *extent_text(const Attention *a, uint32_t bound, int64_t extent) {
-    return bound == UINT32_MAX ? cuda_text(a->unit, "%lld", (long long)extent) : cuda_text(a->unit, "(int)p%u[0]", bound);
+    return bound == UINT32_MAX ? cuda_text(a->unit, "%lld", (long long)extent)
+                               : cuda_text(a->unit, "(int)p%u[0]", bound);
 }
 
 static CudaPhase *begin(const Attention *a, const char *suffix, bool tiles, bool gradient) {
@@ -220,7 +210,8 @@ static void emit_unit(const Attention *a, const char *number) {
     int64_t below = 1;
     for (int i = a->shared.count - 1; i >= 0; i--) {
         if (a->shared.bound[i] != UINT32_MAX)
-            cuda_line(a->unit, "if (unit / %lld %% %lld >= p%u[0]) return;", (long long)below, (long long)a->shared.extent[i], a->shared.bound[i]);
+            cuda_line(a->unit, "if (unit / %lld %% %lld >= p%u[0]) return;", (long long)below,
+                      (long long)a->shared.extent[i], a->shared.bound[i]);
         below *= a->shared.extent[i];
     }
 }
@@ -230,19 +221,23 @@ static void emit_query_block(const Attention *a, CudaPhase *phase) {
     phase->grid[0] = cuda_divide_up(a->time, a->tile_m);
     phase->grid[1] = a->shared.total * a->group.total;
     emit_unit(a, cuda_text(a->unit, "(int)blockIdx.y / %lld", (long long)a->group.total));
-    cuda_line(a->unit, "const int group = (int)blockIdx.y %% %lld, first = (int)(gridDim.x - 1 - blockIdx.x) * S::M;", (long long)a->group.total);
+    cuda_line(a->unit,
+              "const int group = (int)blockIdx.y %% %lld, first = (int)(gridDim.x - 1 - blockIdx.x) * S::M;",
+              (long long)a->group.total);
     cuda_line(a->unit, "if (first >= time) return;");
 }
 
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
     if (!read_shape(unit, 4, &a) || !fits(unit, shared_bytes(&a, false))) return false;
-    if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32) return cuda_fail(unit, "attention: lse is not f32");
+    if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
+        return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a, false);
     CudaPhase *phase = begin(&a, "", true, false);
     emit_query_block(&a, phase);
     int out = a.named->output_start;
-    cuda_line(unit, "attention_forward<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past);", out, out + 1);
+    cuda_line(unit, "attention_forward<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past);", out,
+              out + 1);
     cuda_close(unit);
     return true;
 }
@@ -251,18 +246,21 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     Attention a;
     if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, true))) return false;
     const Type *const *types = unit->kernel->named->types;
-    if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32) return cuda_fail(unit, "attention: lse is not f32");
+    if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
+        return cuda_fail(unit, "attention: lse is not f32");
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a, true);
     CudaPhase *phase = begin(&a, "_delta", false, true);
     phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
     cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
-    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);", (long long)a.time, (long long)a.time, (long long)groups);
+    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);",
+              (long long)a.time, (long long)a.time, (long long)groups);
     cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
     emit_unit(&a, cuda_text(unit, "(int)(row / %lld)", (long long)(a.time * groups)));
     cuda_line(unit, "(void)past;");
-    cuda_line(unit, "attention_delta<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);", O, D_O, D_LSE);
+    cuda_line(unit, "attention_delta<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);", O, D_O,
+              D_LSE);
     cuda_close(unit);
     phase = begin(&a, "_keys", true, true);
     phase->grid[0] = cuda_divide_up(a.past_extent, a.tile_n);
@@ -270,12 +268,16 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     emit_unit(&a, "(int)blockIdx.y");
     cuda_line(unit, "const int key = (int)blockIdx.x * S::N;");
     cuda_line(unit, "if (key >= past) return;");
-    cuda_line(unit, "attention_gradient_keys<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, %lld, key, time, past);",
+    cuda_line(unit,
+              "attention_gradient_keys<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
+              "%lld, key, time, past);",
               out + 1, out + 2, (long long)groups);
     cuda_close(unit);
     phase = begin(&a, "_queries", true, true);
     emit_query_block(&a, phase);
-    cuda_line(unit, "attention_gradient_queries<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, group, %lld, first, time, past);",
+    cuda_line(unit,
+              "attention_gradient_queries<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
+              "group, %lld, first, time, past);",
               out, (long long)groups);
     cuda_close(unit);
     unit->out->workspace_bytes = rows * 4;

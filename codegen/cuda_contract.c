@@ -16,7 +16,9 @@ static CudaLoops take_loops(const Nest *nest, uint32_t mask, const Index *unit_a
     CudaLoops loops = {.extent = 1};
     int last = -1;  // contiguous in the result or, for k, in a: the fastest
     for (int loop = 0; loop < nest->loop_count; loop++)
-        if ((mask >> loop & 1) && nest->loops[loop].bound_operand == UINT32_MAX && access_stride(unit_along, loop) == 1) last = loop;
+        if ((mask >> loop & 1) && nest->loops[loop].bound_operand == UINT32_MAX &&
+            access_stride(unit_along, loop) == 1)
+            last = loop;
     for (int round = 0; round < 2; round++)
         for (int loop = 0; loop < nest->loop_count; loop++) {
             bool bounded = nest->loops[loop].bound_operand != UINT32_MAX;
@@ -38,14 +40,16 @@ static bool any_unit(const Nest *nest, uint32_t mask, const Index *index) {
 static bool holds_bf16(const Nest *nest, uint32_t id) {
     const Formula *formula = &nest->formulas.items[id];
     if (formula->element == ELEMENT_BF16) return true;
-    return formula->kind == FORMULA_PRIMITIVE && element_is_float(formula->element) && holds_bf16(nest, formula->arguments[0]);
+    return formula->kind == FORMULA_PRIMITIVE && element_is_float(formula->element) &&
+           holds_bf16(nest, formula->arguments[0]);
 }
 
 static bool recognise(CudaUnit *unit, const Nest *nest, CudaContraction *contraction) {
     Contraction found;
     if (!nest_contraction(nest, &found)) return false;
     const Formula *items = nest->formulas.items;
-    for (int loop = 0; loop < nest->loop_count; loop++) contraction->bounded |= nest->loops[loop].bound_operand != UINT32_MAX;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        contraction->bounded |= nest->loops[loop].bound_operand != UINT32_MAX;
     const Index *result = nest->stages[1].index;
     // Columns are what the result walks memory along.
     bool swap = any_unit(nest, found.row, result) && !any_unit(nest, found.column, result);
@@ -62,9 +66,9 @@ static bool recognise(CudaUnit *unit, const Nest *nest, CudaContraction *contrac
     contraction->row = take_loops(nest, swap ? found.column : found.row, result);
     contraction->column = take_loops(nest, swap ? found.row : found.column, result);
     contraction->k = take_loops(nest, found.reduced, contraction->a->index);
-    return !access_may_miss(contraction->a) && !access_may_miss(contraction->b) && product->element != ELEMENT_F64 &&
-           contraction->a->element != ELEMENT_F64 && contraction->b->element != ELEMENT_F64 &&
-           contraction->batch.extent <= GRID_LIMIT;
+    return !access_may_miss(contraction->a) && !access_may_miss(contraction->b) &&
+           product->element != ELEMENT_F64 && contraction->a->element != ELEMENT_F64 &&
+           contraction->b->element != ELEMENT_F64 && contraction->batch.extent <= GRID_LIMIT;
 }
 
 // Loads [64][step] of a or b into shared memory: `x` names its 64 loops.
@@ -76,8 +80,10 @@ static void emit_piece(CudaScope *scope, const CudaContraction *c, bool is_a, bo
     // Neighbouring threads take what lies side by side: steps of k, or the 64.
     bool along_k = access_stride(load->index, c->k.loop[c->k.count - 1]) == 1;
     cuda_open(unit, "for (int i = threadIdx.x; i < %d; i += %d)", TILE * step, THREADS);
-    if (along_k) cuda_line(unit, "const int x = i / %d, y = i %% %d;", step, step);
-    else cuda_line(unit, "const int x = i %% %d, y = i / %d;", TILE, TILE);
+    if (along_k)
+        cuda_line(unit, "const int x = i / %d, y = i %% %d;", step, step);
+    else
+        cuda_line(unit, "const int x = i %% %d, y = i / %d;", TILE, TILE);
     cuda_line(unit, "%s element = {};", half ? "bf16" : "float");
     CudaScope *inner = cuda_inner_scope(scope);
     cuda_open(unit, "if (%s + x < %s_end && k + y < k_end)", first, is_a ? "row" : "column");
@@ -88,7 +94,9 @@ static void emit_piece(CudaScope *scope, const CudaContraction *c, bool is_a, bo
         const CudaLoops *loops = part ? &c->k : x;
         for (int i = 1; i < loops->count; i++)
             if (c->nest->loops[loops->loop[i]].bound_operand != UINT32_MAX)
-                test = cuda_text(unit, "%s%s < %s)", *test ? cuda_text(unit, "%.*s && ", (int)strlen(test) - 1, test) : "if (", inner->loop[loops->loop[i]], cuda_extent(inner, loops->loop[i]));
+                test = cuda_text(unit, "%s%s < %s)",
+                                 *test ? cuda_text(unit, "%.*s && ", (int)strlen(test) - 1, test) : "if (",
+                                 inner->loop[loops->loop[i]], cuda_extent(inner, loops->loop[i]));
     }
     if (*test) cuda_open(unit, "%s", test);
     const char *value = cuda_formula(inner, is_a ? c->value_a : c->value_b);
@@ -103,7 +111,8 @@ static void emit_piece(CudaScope *scope, const CudaContraction *c, bool is_a, bo
 static void emit_end(CudaScope *scope, const CudaContraction *c, const CudaLoops *loops, const char *name) {
     int64_t below = loops->count ? loops->extent / c->nest->loops[loops->loop[0]].dimension.extent : 1;
     const char *first = loops->count ? cuda_extent(scope, loops->loop[0]) : "1";
-    cuda_line(scope->unit, below > 1 ? "const int %s_end = %s * %lld;" : "const int %s_end = %s;", name, first, (long long)below);
+    cuda_line(scope->unit, below > 1 ? "const int %s_end = %s * %lld;" : "const int %s_end = %s;", name,
+              first, (long long)below);
 }
 
 static void emit_results(CudaScope *scope, const CudaContraction *c) {
@@ -120,7 +129,8 @@ static void emit_results(CudaScope *scope, const CudaContraction *c) {
         const CudaLoops *loops = part ? &c->column : &c->row;
         for (int i = 1; i < loops->count; i++)
             if (nest->loops[loops->loop[i]].bound_operand != UINT32_MAX)
-                cuda_line(unit, "if (%s >= %s) continue;", inner->loop[loops->loop[i]], cuda_extent(inner, loops->loop[i]));
+                cuda_line(unit, "if (%s >= %s) continue;", inner->loop[loops->loop[i]],
+                          cuda_extent(inner, loops->loop[i]));
     }
     inner->stage[0] = nest->stages[0].element == ELEMENT_BF16 ? "round_bf16(sums.at[i])" : "sums.at[i]";
     for (int s = 1; s < nest->stage_count; s++) {
@@ -145,16 +155,19 @@ static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
     cuda_note_place(unit, nest->stages[0].place);
     cuda_line(unit, "typedef Tile<%s, %d, %d> Sums;", half ? "bf16" : "float", TILE, TILE);
     cuda_line(unit, "constexpr int LEAD = Lead<%s>::of(%d);", half ? "bf16" : "float", step);
-    cuda_line(unit, "__shared__ %s a[%d * LEAD], b[%d * LEAD];", half ? "__align__(16) bf16" : "float", TILE, TILE);
+    cuda_line(unit, "__shared__ %s a[%d * LEAD], b[%d * LEAD];", half ? "__align__(16) bf16" : "float", TILE,
+              TILE);
     cuda_declare_bounds(scope);
     cuda_split_index(scope, "(int)blockIdx.z", c->batch.loop, c->batch.count);
     for (int i = 0; i < c->batch.count; i++)
         if (nest->loops[c->batch.loop[i]].bound_operand != UINT32_MAX)
-            cuda_line(unit, "if (%s >= %s) return;", scope->loop[c->batch.loop[i]], cuda_extent(scope, c->batch.loop[i]));
+            cuda_line(unit, "if (%s >= %s) return;", scope->loop[c->batch.loop[i]],
+                      cuda_extent(scope, c->batch.loop[i]));
     emit_end(scope, c, &c->row, "row");
     emit_end(scope, c, &c->column, "column");
     emit_end(scope, c, &c->k, "k");
-    cuda_line(unit, "const int first_row = (int)blockIdx.y * %d, first_column = (int)blockIdx.x * %d;", TILE, TILE);
+    cuda_line(unit, "const int first_row = (int)blockIdx.y * %d, first_column = (int)blockIdx.x * %d;", TILE,
+              TILE);
     cuda_line(unit, "if (first_row >= row_end || first_column >= column_end) return;");
     cuda_line(unit, "Sums sums;");
     cuda_open(unit, "for (int k = 0; k < k_end; k += %d)", step);

@@ -11,11 +11,11 @@ typedef struct CudaLoops {  // some loops walked as one, slowest first; bounded 
 
 typedef struct CudaContraction {
     const Nest *original, *nest;  // nest: normalised
-    uint32_t value_a, value_b;    // formulas: what is multiplied, casts applied; a has the rows, b the columns
-    const Formula *a, *b;         // the loads under those casts
-    bool half_a, half_b;          // every value is a bf16 number
+    uint32_t value_a, value_b;  // formulas: what is multiplied, casts applied; a has the rows, b the columns
+    const Formula *a, *b;       // the loads under those casts
+    bool half_a, half_b;        // every value is a bf16 number
     CudaLoops batch, row, column, k;
-    bool bounded;                 // some loop is
+    bool bounded;  // some loop is
 } CudaContraction;
 
 // Describes the contraction for cuBLASLt: one product straight into the result, or into the workspace with a

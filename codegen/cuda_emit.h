@@ -17,10 +17,10 @@ typedef struct CudaUnit {
     bool no_library;
     int64_t alignment[NEST_OPERAND_MAX];  // bytes that every launch aligns the operand to
     CudaKernel *out;
-    FILE *stream;      // of the text
+    FILE *stream;  // of the text
     int indent;
-    int variables;     // that have a number
-    Place place;       // of the last source line that was noted
+    int variables;        // that have a number
+    Place place;          // of the last source line that was noted
     const char *failure;  // what went wrong, for E0620; the first one stays
 } CudaUnit;
 
@@ -30,15 +30,16 @@ __attribute__((format(printf, 2, 3))) void cuda_line(CudaUnit *unit, const char 
 __attribute__((format(printf, 2, 3))) void cuda_open(CudaUnit *unit, const char *format, ...);  // "... {"
 void cuda_close(CudaUnit *unit);
 __attribute__((format(printf, 2, 3))) const char *cuda_text(CudaUnit *unit, const char *format, ...);
-void cuda_note_place(CudaUnit *unit, Place place);  // "// model.cherry:12", where it is another line than before
+void cuda_note_place(CudaUnit *unit,
+                     Place place);  // "// model.cherry:12", where it is another line than before
 
 const char *cuda_memory_type(Element element);    // "bf16"
 const char *cuda_register_type(Element element);  // "float"
 // "norm" of "trunk.norm.2" for a variable or a function: letters, digits, underscores.
 const char *cuda_name(Arena *arena, const char *name);
 
-// Adds a phase that calls `function`, named after the kernel (unique among all kernels, the text's key in it),
-// and opens it: its parameters are the kernel's operands and the workspace. cuda_close ends it.
+// Adds a phase that calls `function`, named after the kernel (unique among all kernels, the text's key in
+// it), and opens it: its parameters are the kernel's operands and the workspace. cuda_close ends it.
 CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads);
 
 // What launches give every kernel: where a function's name stands in a text before its key is known.
@@ -51,12 +52,12 @@ typedef struct CudaScope {
     CudaUnit *unit;
     const Nest *nest;  // normalised
     const NestAnalysis *analysis;
-    const int64_t *low;         // per operand: the least offset within it
-    const int *uses;            // per formula
-    const char **value;         // per formula: an expression; NULL: not known here
-    const char *loop[LOOP_MAX];     // index of a loop that runs; NULL: it does not
+    const int64_t *low;              // per operand: the least offset within it
+    const int *uses;                 // per formula
+    const char **value;              // per formula: an expression; NULL: not known here
+    const char *loop[LOOP_MAX];      // index of a loop that runs; NULL: it does not
     const char *stage[STAGE_LIMIT];  // results of reductions
-    uint32_t varying;  // stages whose results differ from element to element of a pack
+    uint32_t varying;                // stages whose results differ from element to element of a pack
     struct CudaScope *parent;
 } CudaScope;
 

@@ -88,8 +88,8 @@ const char *cuda_offset(CudaScope *scope, uint32_t operand, const Index *index) 
         const char *at = cuda_formula(scope, index[d].gathered);
         bool whole = strcmp(text, "0") == 0 || strcmp(text, "0ll") == 0;
         const char *part = to->stride[d] == 1 ? at
-                                              : cuda_text(scope->unit, "%lld%s * %s", (long long)to->stride[d],
-                                                          wide ? "ll" : "", at);
+                                              : cuda_text(scope->unit, "%lld%s * %s",
+                                                          (long long)to->stride[d], wide ? "ll" : "", at);
         text = whole ? part : cuda_text(scope->unit, "%s + %s", part, text);
     }
     return text;
@@ -101,8 +101,10 @@ const char *cuda_element(CudaScope *scope, uint32_t operand, const Index *index)
 
 void cuda_write(CudaScope *scope, const Stage *stage, const char *value) {
     const char *element = cuda_element(scope, stage->operand, stage->index);
-    if (stage->kind == STAGE_STORE) cuda_line(scope->unit, "put(%s, %s);", element, value);
-    else cuda_line(scope->unit, "put(%s, value_of(%s) + %s);", element, element, value);
+    if (stage->kind == STAGE_STORE)
+        cuda_line(scope->unit, "put(%s, %s);", element, value);
+    else
+        cuda_line(scope->unit, "put(%s, value_of(%s) + %s);", element, element, value);
     cuda_forget(scope, stage->operand);
 }
 
@@ -123,7 +125,8 @@ const char *cuda_guard(CudaScope *scope, const Formula *load) {
     int64_t low = scope->low[load->operand];
     if (!access_may_miss(load)) return NULL;
     if (!cuda_stays_inside(scope, load))
-        text = cuda_text(unit, "%s >= %lld && %s < %lld", at, (long long)low, at, (long long)(low + operand->extent[0]));
+        text = cuda_text(unit, "%s >= %lld && %s < %lld", at, (long long)low, at,
+                         (long long)(low + operand->extent[0]));
     for (int d = 1; d < operand->rank; d++) {
         if (load->index[d].gathered == FORMULA_NONE) continue;
         const char *index = cuda_formula(scope, load->index[d].gathered);
@@ -137,15 +140,20 @@ const char *cuda_guard(CudaScope *scope, const Formula *load) {
 
 static const char *constant(CudaUnit *unit, Element element, double number) {
     if (element == ELEMENT_BOOL) return number != 0 ? "true" : "false";
-    if (element == ELEMENT_I32) return number == INT32_MIN ? "(-2147483647 - 1)" : cuda_text(unit, number < 0 ? "(%d)" : "%d", (int)number);
+    if (element == ELEMENT_I32)
+        return number == INT32_MIN ? "(-2147483647 - 1)"
+                                   : cuda_text(unit, number < 0 ? "(%d)" : "%d", (int)number);
     if (element == ELEMENT_I64) {
         bool least = number <= -0x1p63;
-        return least ? "(-9223372036854775807ll - 1)" : cuda_text(unit, number < 0 ? "(%lldll)" : "%lldll", (long long)number);
+        return least ? "(-9223372036854775807ll - 1)"
+                     : cuda_text(unit, number < 0 ? "(%lldll)" : "%lldll", (long long)number);
     }
     bool is_double = element == ELEMENT_F64;
     if (isnan(number)) return is_double ? "(double)not_a_number()" : "not_a_number()";
-    if (isinf(number)) return cuda_text(unit, "(%s%sinfinity())", number < 0 ? "-" : "", is_double ? "(double)" : "");
-    const char *digits = is_double ? cuda_text(unit, "%.17g", number) : cuda_text(unit, "%.9g", (double)(float)number);
+    if (isinf(number))
+        return cuda_text(unit, "(%s%sinfinity())", number < 0 ? "-" : "", is_double ? "(double)" : "");
+    const char *digits =
+        is_double ? cuda_text(unit, "%.17g", number) : cuda_text(unit, "%.9g", (double)(float)number);
     const char *point = strpbrk(digits, ".e") ? "" : ".0";
     const char *suffix = is_double ? "" : "f";
     return cuda_text(unit, signbit(number) ? "(%s%s%s)" : "%s%s%s", digits, point, suffix);
@@ -155,47 +163,79 @@ static const char *cast(CudaUnit *unit, Element from, Element to, const char *a)
     if (from == to) return a;
     bool is_float = element_is_float(from);
     switch (to) {
-        case ELEMENT_BOOL: return cuda_text(unit, "(%s != 0)", a);
-        case ELEMENT_I32: return cuda_text(unit, is_float ? "to_i32(%s)" : "(i32)(%s)", a);
-        case ELEMENT_I64: return cuda_text(unit, is_float ? "to_i64(%s)" : "(i64)(%s)", a);
-        case ELEMENT_BF16: return cuda_text(unit, "round_bf16((float)(%s))", a);
-        case ELEMENT_F32: return from == ELEMENT_BF16 ? a : cuda_text(unit, "(float)(%s)", a);
-        default: return cuda_text(unit, "(double)(%s)", a);
+        case ELEMENT_BOOL:
+            return cuda_text(unit, "(%s != 0)", a);
+        case ELEMENT_I32:
+            return cuda_text(unit, is_float ? "to_i32(%s)" : "(i32)(%s)", a);
+        case ELEMENT_I64:
+            return cuda_text(unit, is_float ? "to_i64(%s)" : "(i64)(%s)", a);
+        case ELEMENT_BF16:
+            return cuda_text(unit, "round_bf16((float)(%s))", a);
+        case ELEMENT_F32:
+            return from == ELEMENT_BF16 ? a : cuda_text(unit, "(float)(%s)", a);
+        default:
+            return cuda_text(unit, "(double)(%s)", a);
     }
 }
 
 static const char *of_integers(CudaUnit *unit, Primitive primitive, const char *a, const char *b) {
     switch (primitive) {
-        case PRIMITIVE_add: return cuda_text(unit, "add(%s, %s)", a, b);
-        case PRIMITIVE_sub: return cuda_text(unit, "sub(%s, %s)", a, b);
-        case PRIMITIVE_mul: return cuda_text(unit, "mul(%s, %s)", a, b);
-        case PRIMITIVE_div: return cuda_text(unit, "quotient(%s, %s)", a, b);
-        case PRIMITIVE_rem: return cuda_text(unit, "remainder_of(%s, %s)", a, b);
-        case PRIMITIVE_max: return cuda_text(unit, "larger(%s, %s)", a, b);
-        case PRIMITIVE_min: return cuda_text(unit, "smaller(%s, %s)", a, b);
-        case PRIMITIVE_neg: return cuda_text(unit, "sub(0 * %s, %s)", a, a);
-        case PRIMITIVE_abs: return cuda_text(unit, "(%s < 0 ? sub(0 * %s, %s) : %s)", a, a, a, a);
-        case PRIMITIVE_and: return cuda_text(unit, "(%s & %s)", a, b);
-        case PRIMITIVE_or: return cuda_text(unit, "(%s | %s)", a, b);
-        case PRIMITIVE_xor: return cuda_text(unit, "(%s ^ %s)", a, b);
-        case PRIMITIVE_not: return cuda_text(unit, "!%s", a);
-        case PRIMITIVE_shl: return cuda_text(unit, "shift_left(%s, %s)", a, b);
-        case PRIMITIVE_shr: return cuda_text(unit, "shift_right(%s, %s)", a, b);
-        default: INTERNAL_ERROR("%s of integers", primitive_name(primitive));
+        case PRIMITIVE_add:
+            return cuda_text(unit, "add(%s, %s)", a, b);
+        case PRIMITIVE_sub:
+            return cuda_text(unit, "sub(%s, %s)", a, b);
+        case PRIMITIVE_mul:
+            return cuda_text(unit, "mul(%s, %s)", a, b);
+        case PRIMITIVE_div:
+            return cuda_text(unit, "quotient(%s, %s)", a, b);
+        case PRIMITIVE_rem:
+            return cuda_text(unit, "remainder_of(%s, %s)", a, b);
+        case PRIMITIVE_max:
+            return cuda_text(unit, "larger(%s, %s)", a, b);
+        case PRIMITIVE_min:
+            return cuda_text(unit, "smaller(%s, %s)", a, b);
+        case PRIMITIVE_neg:
+            return cuda_text(unit, "sub(0 * %s, %s)", a, a);
+        case PRIMITIVE_abs:
+            return cuda_text(unit, "(%s < 0 ? sub(0 * %s, %s) : %s)", a, a, a, a);
+        case PRIMITIVE_and:
+            return cuda_text(unit, "(%s & %s)", a, b);
+        case PRIMITIVE_or:
+            return cuda_text(unit, "(%s | %s)", a, b);
+        case PRIMITIVE_xor:
+            return cuda_text(unit, "(%s ^ %s)", a, b);
+        case PRIMITIVE_not:
+            return cuda_text(unit, "!%s", a);
+        case PRIMITIVE_shl:
+            return cuda_text(unit, "shift_left(%s, %s)", a, b);
+        case PRIMITIVE_shr:
+            return cuda_text(unit, "shift_right(%s, %s)", a, b);
+        default:
+            INTERNAL_ERROR("%s of integers", primitive_name(primitive));
     }
 }
 
-static const char *of_floats(CudaUnit *unit, Primitive primitive, bool is_double, const char *a, const char *b) {
+static const char *of_floats(CudaUnit *unit, Primitive primitive, bool is_double, const char *a,
+                             const char *b) {
     switch (primitive) {
-        case PRIMITIVE_add: return cuda_text(unit, "(%s + %s)", a, b);
-        case PRIMITIVE_sub: return cuda_text(unit, "(%s - %s)", a, b);
-        case PRIMITIVE_mul: return cuda_text(unit, "%s * %s", a, b);
-        case PRIMITIVE_div: return cuda_text(unit, "(%s / %s)", a, b);
-        case PRIMITIVE_max: return cuda_text(unit, "larger(%s, %s)", a, b);
-        case PRIMITIVE_min: return cuda_text(unit, "smaller(%s, %s)", a, b);
-        case PRIMITIVE_neg: return cuda_text(unit, "(-%s)", a);
-        case PRIMITIVE_abs: return cuda_text(unit, is_double ? "fabs(%s)" : "fabsf(%s)", a);
-        default: return cuda_text(unit, is_double ? "%s(%s)" : "%sf(%s)", primitive_name(primitive), a);
+        case PRIMITIVE_add:
+            return cuda_text(unit, "(%s + %s)", a, b);
+        case PRIMITIVE_sub:
+            return cuda_text(unit, "(%s - %s)", a, b);
+        case PRIMITIVE_mul:
+            return cuda_text(unit, "%s * %s", a, b);
+        case PRIMITIVE_div:
+            return cuda_text(unit, "(%s / %s)", a, b);
+        case PRIMITIVE_max:
+            return cuda_text(unit, "larger(%s, %s)", a, b);
+        case PRIMITIVE_min:
+            return cuda_text(unit, "smaller(%s, %s)", a, b);
+        case PRIMITIVE_neg:
+            return cuda_text(unit, "(-%s)", a);
+        case PRIMITIVE_abs:
+            return cuda_text(unit, is_double ? "fabs(%s)" : "fabsf(%s)", a);
+        default:
+            return cuda_text(unit, is_double ? "%s(%s)" : "%sf(%s)", primitive_name(primitive), a);
     }
 }
 
@@ -207,13 +247,20 @@ static const char *primitive_text(CudaScope *scope, const Formula *formula) {
     if (primitive_arguments(formula->primitive) > 1) b = cuda_formula(scope, formula->arguments[1]);
     if (primitive_arguments(formula->primitive) > 2) c = cuda_formula(scope, formula->arguments[2]);
     switch (formula->primitive) {
-        case PRIMITIVE_cast: return cast(unit, from, formula->element, a);
-        case PRIMITIVE_select: return cuda_text(unit, "(%s ? %s : %s)", a, b, c);
-        case PRIMITIVE_lt: return cuda_text(unit, "(%s < %s)", a, b);
-        case PRIMITIVE_le: return cuda_text(unit, "(%s <= %s)", a, b);
-        case PRIMITIVE_eq: return cuda_text(unit, "(%s == %s)", a, b);
-        case PRIMITIVE_ne: return cuda_text(unit, "(%s != %s)", a, b);
-        default: break;
+        case PRIMITIVE_cast:
+            return cast(unit, from, formula->element, a);
+        case PRIMITIVE_select:
+            return cuda_text(unit, "(%s ? %s : %s)", a, b, c);
+        case PRIMITIVE_lt:
+            return cuda_text(unit, "(%s < %s)", a, b);
+        case PRIMITIVE_le:
+            return cuda_text(unit, "(%s <= %s)", a, b);
+        case PRIMITIVE_eq:
+            return cuda_text(unit, "(%s == %s)", a, b);
+        case PRIMITIVE_ne:
+            return cuda_text(unit, "(%s != %s)", a, b);
+        default:
+            break;
     }
     if (!element_is_float(formula->element)) return of_integers(unit, formula->primitive, a, b);
     const char *text = of_floats(unit, formula->primitive, formula->element == ELEMENT_F64, a, b);
@@ -223,7 +270,8 @@ static const char *primitive_text(CudaScope *scope, const Formula *formula) {
 
 static const char *load_text(CudaScope *scope, const Formula *formula) {
     const char *test = cuda_guard(scope, formula);
-    const char *read = cuda_text(scope->unit, "value_of(%s)", cuda_element(scope, formula->operand, formula->index));
+    const char *read =
+        cuda_text(scope->unit, "value_of(%s)", cuda_element(scope, formula->operand, formula->index));
     if (!test) return read;
     return cuda_text(scope->unit, "%s ? %s : (%s)0", test, read, cuda_register_type(formula->element));
 }
@@ -241,7 +289,9 @@ const char *cuda_formula(CudaScope *scope, uint32_t id) {
     const Formula *formula = &scope->nest->formulas.items[id];
     const char *text = NULL;
     switch (formula->kind) {
-        case FORMULA_CONSTANT: text = constant(scope->unit, formula->element, formula->number); break;
+        case FORMULA_CONSTANT:
+            text = constant(scope->unit, formula->element, formula->number);
+            break;
         case FORMULA_LOOP:
             text = cuda_text(scope->unit, "(%s)(%s)", cuda_memory_type(formula->element),
                              cuda_affine(scope, &formula->affine, formula->element == ELEMENT_I64));
@@ -250,7 +300,9 @@ const char *cuda_formula(CudaScope *scope, uint32_t id) {
             text = scope->stage[formula->stage];
             CHECK(text);
             return text;  // changes from iteration to iteration of what runs outside
-        case FORMULA_LOAD: text = in_variable(scope, id, 'x', load_text(scope, formula)); break;
+        case FORMULA_LOAD:
+            text = in_variable(scope, id, 'x', load_text(scope, formula));
+            break;
         case FORMULA_PRIMITIVE:
             text = primitive_text(scope, formula);
             if (scope->uses[id] > 1 || strlen(text) > INLINE_LENGTH) text = in_variable(scope, id, 'v', text);
@@ -272,7 +324,8 @@ void cuda_hoist(CudaScope *scope, uint32_t id, uint32_t loops) {
             cuda_hoist(scope, formula->arguments[a], loops);
     if (formula->kind == FORMULA_LOAD)
         for (int d = 1; d < scope->nest->operands[formula->operand].rank; d++)
-            if (formula->index[d].gathered != FORMULA_NONE) cuda_hoist(scope, formula->index[d].gathered, loops);
+            if (formula->index[d].gathered != FORMULA_NONE)
+                cuda_hoist(scope, formula->index[d].gathered, loops);
 }
 
 // ---- Loops ----

@@ -47,7 +47,8 @@ static void find_alignment(const Program *program, uint32_t kernel, int64_t *ali
         if (launch->kernel != kernel) continue;
         for (int o = 0; o < launch->operand_count; o++) {
             const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
-            alignment[o] = common_alignment(alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
+            alignment[o] =
+                common_alignment(alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
         }
     }
 }
@@ -112,7 +113,8 @@ static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *p
     }
     for (int p = 0; ok && p < kernel->cuda.phase_count; p++)
         if (kernel->cuda.phases[p].function)
-            kernel->cuda.phases[p].function = put_key(ir->arena, kernel->cuda.phases[p].function, kernel->cuda.key);
+            kernel->cuda.phases[p].function =
+                put_key(ir->arena, kernel->cuda.phases[p].function, kernel->cuda.key);
     free(text);
     if (!ok)
         report_error(ir->diagnostics, kernel->nest ? kernel->nest->place : kernel->named->place, "E0620",

@@ -16,8 +16,8 @@ typedef struct Emit {
     CudaUnit *unit;
     const CudaPlan *plan;
     CudaPart part;
-    CudaScope *scope;     // of the point
-    const char *live;     // CUDA_COLUMNS: whether this thread's point exists; NULL: it does
+    CudaScope *scope;          // of the point
+    const char *live;          // CUDA_COLUMNS: whether this thread's point exists; NULL: it does
     const char *first, *step;  // an inner loop runs i = first * vector; i += step * vector
 } Emit;
 
@@ -47,9 +47,12 @@ static void emit_stage(CudaScope *scope, int number) {
     const Stage *stage = &scope->nest->stages[number];
     const char *value = cuda_formula(scope, stage->formula);
     cuda_note_place(unit, stage->place);
-    if (!cuda_is_reduction(stage)) cuda_write(scope, stage, value);
-    else if (stage->kind == STAGE_SUM) cuda_line(unit, "s%d += %s;", number, value);
-    else cuda_line(unit, "s%d = %s::of(s%d, %s);", number, fold_name(stage), number, value);
+    if (!cuda_is_reduction(stage))
+        cuda_write(scope, stage, value);
+    else if (stage->kind == STAGE_SUM)
+        cuda_line(unit, "s%d += %s;", number, value);
+    else
+        cuda_line(unit, "s%d = %s::of(s%d, %s);", number, fold_name(stage), number, value);
 }
 
 // Packs of the loads that lie side by side along `loop`, before the loop over their elements.
@@ -67,8 +70,8 @@ static void load_packs(CudaScope *scope, CudaScope *element, int first, int coun
         const char *test = cuda_guard(scope, load), *at = cuda_element(scope, load->operand, load->index);
         int number = unit->variables++;
         if (test)
-            cuda_line(unit, "const auto x%d = %s ? load_pack<%d>(&%s) : pack<%s, %d>{};", number, test, vector, at,
-                      cuda_memory_type(load->element), vector);
+            cuda_line(unit, "const auto x%d = %s ? load_pack<%d>(&%s) : pack<%s, %d>{};", number, test,
+                      vector, at, cuda_memory_type(load->element), vector);
         else
             cuda_line(unit, "const auto x%d = load_pack<%d>(&%s);", number, vector, at);
         element->value[i] = cuda_text(unit, "value_of(x%d.at[e])", number);
@@ -87,9 +90,11 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
         if (cuda_is_reduction(stage)) continue;
         pack[s] = unit->variables++;
         if (stage->kind == STAGE_ADD)
-            cuda_line(unit, "auto y%d = load_pack<%d>(&%s);", pack[s], vector, cuda_element(scope, stage->operand, stage->index));
+            cuda_line(unit, "auto y%d = load_pack<%d>(&%s);", pack[s], vector,
+                      cuda_element(scope, stage->operand, stage->index));
         else
-            cuda_line(unit, "pack<%s, %d> y%d;", cuda_memory_type(nest->operands[stage->operand].element), vector, pack[s]);
+            cuda_line(unit, "pack<%s, %d> y%d;", cuda_memory_type(nest->operands[stage->operand].element),
+                      vector, pack[s]);
     }
     fprintf(unit->stream, "#pragma unroll\n");
     cuda_open(unit, "for (int e = 0; e < %d; e++)", vector);
@@ -128,7 +133,8 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
     const Nest *nest = emit->plan->nest;
     CudaScope *inner = cuda_inner_scope(emit->scope);
     int64_t below = cuda_points(nest, group->inner) / nest->loops[group->order[0]].dimension.extent;
-    const char *count = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(inner, group->order[0]), (long long)below);
+    const char *count = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(inner, group->order[0]),
+                                  (long long)below);
     const char *type = cuda_points(nest, group->inner) > INT32_MAX / 2 ? "i64" : "int";
     const char *live = emit->live ? cuda_text(unit, "%s && ", emit->live) : "";
     bool alone = group->serial || emit->plan->team == 1;
@@ -136,11 +142,13 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
     if (alone)
         cuda_open(unit, "for (%s i = 0; %si < %s; i += %d)", type, live, count, group->vector);
     else
-        cuda_open(unit, "for (%s i = %s%s; %si < %s; i += %s%s)", type, emit->first, times, live, count, emit->step, times);
+        cuda_open(unit, "for (%s i = %s%s; %si < %s; i += %s%s)", type, emit->first, times, live, count,
+                  emit->step, times);
     cuda_split_index(inner, "i", group->order, group->order_count);
     for (int i = 1; i < group->order_count; i++)
         if (nest->loops[group->order[i]].bound_operand != UINT32_MAX)
-            cuda_line(unit, "if (%s >= %s) continue;", inner->loop[group->order[i]], cuda_extent(inner, group->order[i]));
+            cuda_line(unit, "if (%s >= %s) continue;", inner->loop[group->order[i]],
+                      cuda_extent(inner, group->order[i]));
     if (group->vector > 1) {
         emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], group->vector);
     } else {
@@ -163,13 +171,15 @@ static void emit_fold(const Emit *emit, int number) {
 // Where part `part` of stage `number` lies in the workspace: slots of 8 bytes, part-major.
 static const char *partial(const Emit *emit, int number, const char *part) {
     const CudaPlan *plan = emit->plan;
-    return cuda_text(emit->unit, "((%s *)(workspace + %lldll))[%s * (i64)%lld + point]", sum_type(&plan->nest->stages[number]),
+    return cuda_text(emit->unit, "((%s *)(workspace + %lldll))[%s * (i64)%lld + point]",
+                     sum_type(&plan->nest->stages[number]),
                      (long long)(number * plan->splits * plan->points * 8), part, (long long)plan->points);
 }
 
 static void take_result(const Emit *emit, int number) {
     const Stage *stage = &emit->plan->nest->stages[number];
-    const char *text = cuda_text(emit->unit, stage->element == ELEMENT_BF16 ? "round_bf16(s%d)" : "s%d", number);
+    const char *text =
+        cuda_text(emit->unit, stage->element == ELEMENT_BF16 ? "round_bf16(s%d)" : "s%d", number);
     emit->scope->stage[number] = text;
     for (size_t i = 0; i < emit->plan->nest->formulas.count; i++)  // what was made of an older value
         if (emit->plan->analysis->stages[i] >> number & 1) emit->scope->value[i] = NULL;
@@ -183,15 +193,18 @@ static void emit_reductions(const Emit *emit, const CudaGroup *group) {
     for (int s = group->first; s < group->first + group->count; s++) {
         const Stage *stage = &plan->nest->stages[s];
         if (!group->inner) {  // one iteration
-            cuda_line(unit, "const %s s%d = %s;", sum_type(stage), s, cuda_formula(emit->scope, stage->formula));
+            cuda_line(unit, "const %s s%d = %s;", sum_type(stage), s,
+                      cuda_formula(emit->scope, stage->formula));
             continue;
         }
         cuda_line(unit, "%s s%d = %s::start<%s>();", sum_type(stage), s, fold_name(stage), sum_type(stage));
     }
     if (folds_parts) {
-        cuda_open(unit, "for (int part = %s; part < %lld; part += %s)", emit->first, (long long)plan->splits, emit->step);
+        cuda_open(unit, "for (int part = %s; part < %lld; part += %s)", emit->first, (long long)plan->splits,
+                  emit->step);
         for (int s = group->first; s < group->first + group->count; s++)
-            cuda_line(unit, "s%d = %s::of(s%d, %s);", s, fold_name(&plan->nest->stages[s]), s, partial(emit, s, "part"));
+            cuda_line(unit, "s%d = %s::of(s%d, %s);", s, fold_name(&plan->nest->stages[s]), s,
+                      partial(emit, s, "part"));
         cuda_close(unit);
     } else if (group->inner) {
         emit_group_loop(emit, group);
@@ -232,7 +245,8 @@ static void emit_point(Emit *emit) {
     long long points = (long long)plan->points;
     if (plan->shape == CUDA_POINTS) {
         const char *times = plan->vector > 1 ? cuda_text(unit, " * %d", plan->vector) : "";
-        cuda_line(unit, "const %s point = ((%s)blockIdx.x * %d + threadIdx.x)%s;", type, type, plan->width, times);
+        cuda_line(unit, "const %s point = ((%s)blockIdx.x * %d + threadIdx.x)%s;", type, type, plan->width,
+                  times);
     } else if (plan->shape == CUDA_COLUMNS) {
         cuda_line(unit, "const int lane = threadIdx.x / 32;");
         cuda_line(unit, "const %s column = (%s)blockIdx.x * 32 + threadIdx.x %% 32;", type, type);
@@ -241,14 +255,16 @@ static void emit_point(Emit *emit) {
         emit->live = "live";
     } else {
         cuda_line(unit, "const int lane = threadIdx.x %% %d;", plan->team);
-        cuda_line(unit, "const %s point = (%s)blockIdx.x * %d + threadIdx.x / %d;", type, type, plan->width, plan->team);
+        cuda_line(unit, "const %s point = (%s)blockIdx.x * %d + threadIdx.x / %d;", type, type, plan->width,
+                  plan->team);
     }
     if (plan->shape != CUDA_COLUMNS) cuda_line(unit, "if (point >= %lld) return;", points);
     cuda_split_index(emit->scope, "point", plan->spread, plan->spread_count);
     for (int i = 0; i < plan->spread_count; i++) {
         int loop = plan->spread[i];
         if (plan->nest->loops[loop].bound_operand == UINT32_MAX) continue;
-        const char *test = cuda_text(unit, "%s >= %s", emit->scope->loop[loop], cuda_extent(emit->scope, loop));
+        const char *test =
+            cuda_text(unit, "%s >= %s", emit->scope->loop[loop], cuda_extent(emit->scope, loop));
         cuda_line(unit, plan->shape == CUDA_COLUMNS ? "live = live && !(%s);" : "if (%s) return;", test);
     }
 }
@@ -257,8 +273,10 @@ static void emit_groups(const Emit *emit) {
     const CudaPlan *plan = emit->plan;
     for (int g = 0; g < plan->group_count; g++) {
         if (emit->part == CUDA_PARTIAL_SUMS && g > 0) break;
-        if (plan->groups[g].reduces) emit_reductions(emit, &plan->groups[g]);
-        else emit_writes(emit, &plan->groups[g]);
+        if (plan->groups[g].reduces)
+            emit_reductions(emit, &plan->groups[g]);
+        else
+            emit_writes(emit, &plan->groups[g]);
     }
 }
 
@@ -271,7 +289,8 @@ static void emit_epilogue(const Emit *emit) {
         cuda_line(unit, "const auto s0 = load_pack<%d>((const float *)workspace + point);", plan->vector);
         emit->scope->stage[0] = cuda_text(unit, "%s(s0.at[e])", round);
         emit->scope->varying = 1;
-        emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1], plan->vector);
+        emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1],
+                    plan->vector);
         return;
     }
     cuda_line(unit, "const float s0 = %s(((const float *)workspace)[point]);", round);
@@ -290,7 +309,8 @@ static void emit_body(Emit *emit) {
         return;
     }
     if (plan->vector > 1) {
-        emit_packed(emit->scope, 0, plan->nest->stage_count, plan->spread[plan->spread_count - 1], plan->vector);
+        emit_packed(emit->scope, 0, plan->nest->stage_count, plan->spread[plan->spread_count - 1],
+                    plan->vector);
         return;
     }
     for (int i = 0; i < plan->sequential_count; i++) {

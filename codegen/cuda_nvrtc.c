@@ -34,10 +34,15 @@ typedef struct Nvrtc {  // the calls that are used; a result of 0 is success
 // ---- The library ----
 
 static const char *const libraries[] = {
-    "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so",
-    "/usr/local/cuda/lib64/libnvrtc.so.13", "/usr/local/cuda/lib64/libnvrtc.so.12",
-    "/usr/local/cuda-13.0/lib64/libnvrtc.so.13", "/usr/local/cuda-12.8/lib64/libnvrtc.so.12",
-    "/usr/lib/x86_64-linux-gnu/libnvrtc.so.12", "/usr/lib/aarch64-linux-gnu/libnvrtc.so.12",
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so",
+    "/usr/local/cuda/lib64/libnvrtc.so.13",
+    "/usr/local/cuda/lib64/libnvrtc.so.12",
+    "/usr/local/cuda-13.0/lib64/libnvrtc.so.13",
+    "/usr/local/cuda-12.8/lib64/libnvrtc.so.12",
+    "/usr/lib/x86_64-linux-gnu/libnvrtc.so.12",
+    "/usr/lib/aarch64-linux-gnu/libnvrtc.so.12",
 };
 
 static bool open_nvrtc(Nvrtc *nvrtc) {
@@ -48,11 +53,16 @@ static bool open_nvrtc(Nvrtc *nvrtc) {
     const struct {
         void *at;
         const char *name;
-    } calls[] = {{&nvrtc->version, "nvrtcVersion"},           {&nvrtc->create, "nvrtcCreateProgram"},
-                 {&nvrtc->destroy, "nvrtcDestroyProgram"},    {&nvrtc->compile, "nvrtcCompileProgram"},
-                 {&nvrtc->cubin_size, "nvrtcGetCUBINSize"},   {&nvrtc->cubin, "nvrtcGetCUBIN"},
-                 {&nvrtc->ptx_size, "nvrtcGetPTXSize"},       {&nvrtc->ptx, "nvrtcGetPTX"},
-                 {&nvrtc->log_size, "nvrtcGetProgramLogSize"}, {&nvrtc->log, "nvrtcGetProgramLog"}};
+    } calls[] = {{&nvrtc->version, "nvrtcVersion"},
+                 {&nvrtc->create, "nvrtcCreateProgram"},
+                 {&nvrtc->destroy, "nvrtcDestroyProgram"},
+                 {&nvrtc->compile, "nvrtcCompileProgram"},
+                 {&nvrtc->cubin_size, "nvrtcGetCUBINSize"},
+                 {&nvrtc->cubin, "nvrtcGetCUBIN"},
+                 {&nvrtc->ptx_size, "nvrtcGetPTXSize"},
+                 {&nvrtc->ptx, "nvrtcGetPTX"},
+                 {&nvrtc->log_size, "nvrtcGetProgramLogSize"},
+                 {&nvrtc->log, "nvrtcGetProgramLog"}};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         void *call = dlsym(nvrtc->library, calls[i].name);
         if (!call) return false;
@@ -63,9 +73,11 @@ static bool open_nvrtc(Nvrtc *nvrtc) {
 
 static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc) {
     if (open_nvrtc(nvrtc)) return true;
-    report_error(ir->diagnostics, NO_PLACE, "E0621", "no NVRTC here: libnvrtc.so.13 or .12 of the CUDA toolkit");
-    report_hint(ir->diagnostics, "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install cuda-nvrtc-13-0) or set "
-                                 "LD_LIBRARY_PATH to its folder");
+    report_error(ir->diagnostics, NO_PLACE, "E0621",
+                 "no NVRTC here: libnvrtc.so.13 or .12 of the CUDA toolkit");
+    report_hint(ir->diagnostics,
+                "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install cuda-nvrtc-13-0) or set "
+                "LD_LIBRARY_PATH to its folder");
     return false;
 }
 
@@ -132,20 +144,30 @@ static char *with_prelude(const char *text) {
 static char *compile_text(const Nvrtc *nvrtc, const char *architecture, bool ptx, Item *item, size_t *bytes) {
     char option[64];
     void *program = NULL;
-    snprintf(option, sizeof option, "--gpu-architecture=%s%s", ptx ? "compute" : "sm", strchr(architecture, '_'));
+    snprintf(option, sizeof option, "--gpu-architecture=%s%s", ptx ? "compute" : "sm",
+             strchr(architecture, '_'));
     // Quotients and roots to 2 units in the last place, over the full range: the exact ones call subroutines,
     // round which registers spill.
-    const char *options[] = {option, "--std=c++17", "--ptxas-options=-v", "-lineinfo", "--diag-suppress=177",
-                             "--prec-div=false", "--prec-sqrt=false"};
+    const char *options[] = {option,
+                             "--std=c++17",
+                             "--ptxas-options=-v",
+                             "-lineinfo",
+                             "--diag-suppress=177",
+                             "--prec-div=false",
+                             "--prec-sqrt=false"};
     char *source = with_prelude(item->text), *result = NULL;
     if (nvrtc->create(&program, source, "kernel.cu", 0, NULL, NULL) == 0) {
         bool ok = nvrtc->compile(program, sizeof options / sizeof *options, options) == 0;
         size_t log_bytes;
         char *log = take(program, nvrtc->log_size, nvrtc->log, &log_bytes);
         if (ok && log) read_report(log, item);
-        if (ok) result = ptx ? take(program, nvrtc->ptx_size, nvrtc->ptx, bytes) : take(program, nvrtc->cubin_size, nvrtc->cubin, bytes);
-        if (result) free(log);
-        else item->failure = log;
+        if (ok)
+            result = ptx ? take(program, nvrtc->ptx_size, nvrtc->ptx, bytes)
+                         : take(program, nvrtc->cubin_size, nvrtc->cubin, bytes);
+        if (result)
+            free(log);
+        else
+            item->failure = log;
         nvrtc->destroy(&program);
     }
     free(source);
@@ -157,9 +179,11 @@ const char *cuda_nvrtc_ptx(Ir *ir, const CudaKernel *kernel, const CudaOptions *
     if (!require_nvrtc(ir, &nvrtc)) return NULL;
     Item item = {.text = kernel->text};
     size_t bytes = 0;
-    char *text = compile_text(&nvrtc, options && options->architecture ? options->architecture : "sm_90", true, &item, &bytes);
+    char *text = compile_text(&nvrtc, options && options->architecture ? options->architecture : "sm_90",
+                              true, &item, &bytes);
     if (!text) {
-        report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s", item.failure ? item.failure : "");
+        report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s",
+                     item.failure ? item.failure : "");
         free((char *)item.failure);
         return NULL;
     }
@@ -179,7 +203,8 @@ typedef struct Header {
 static const char magic[8] = "CHERRYG";
 
 static void cache_path(const Compile *compile, const Item *item, char *path, size_t limit) {
-    uint64_t key = hash_word(item->key, hash_text(hash_text(HASH_START, compile->architecture), cuda_prelude()));
+    uint64_t key =
+        hash_word(item->key, hash_text(hash_text(HASH_START, compile->architecture), cuda_prelude()));
     key = hash_word(key, (uint64_t)compile->nvrtc->major * 1000 + (uint64_t)compile->nvrtc->minor);
     snprintf(path, limit, "%s/%016" PRIx64 ".cubin", compile->folder, key);
 }
@@ -192,7 +217,8 @@ static void cache_load(const Compile *compile, Item *item) {
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (file < 0) return;
     bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
-              read(file, &header, sizeof header) == (ssize_t)sizeof header && memcmp(header.magic, magic, sizeof magic) == 0 &&
+              read(file, &header, sizeof header) == (ssize_t)sizeof header &&
+              memcmp(header.magic, magic, sizeof magic) == 0 &&
               header.bytes == (uint64_t)status.st_size - sizeof header;
     char *image = ok ? malloc(header.bytes + 1) : NULL;
     ok = image && read(file, image, header.bytes) == (ssize_t)header.bytes &&
@@ -212,7 +238,9 @@ static void cache_load(const Compile *compile, Item *item) {
 
 static void cache_store(const Compile *compile, const Item *item) {
     char path[4096], temporary[4200];
-    Header header = {.bytes = item->image_bytes, .registers = item->registers, .spill_bytes = item->spill_bytes,
+    Header header = {.bytes = item->image_bytes,
+                     .registers = item->registers,
+                     .spill_bytes = item->spill_bytes,
                      .checksum = hash_bytes(HASH_START, item->image, item->image_bytes)};
     memcpy(header.magic, magic, sizeof magic);
     cache_path(compile, item, path, sizeof path);
@@ -225,14 +253,18 @@ static void cache_store(const Compile *compile, const Item *item) {
 }
 
 static const char *cache_folder(Ir *ir, const CudaOptions *options) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *folder = options ? options->cache_folder : NULL;
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"),
+               *folder = options ? options->cache_folder : NULL;
     struct stat status;
     if (!options || !options->cache) return NULL;
-    if (!folder && cache && *cache) folder = arena_format(ir->arena, "%s/cherry", cache);
-    else if (!folder && home && *home) folder = arena_format(ir->arena, "%s/.cache/cherry", home);
+    if (!folder && cache && *cache)
+        folder = arena_format(ir->arena, "%s/cherry", cache);
+    else if (!folder && home && *home)
+        folder = arena_format(ir->arena, "%s/.cache/cherry", home);
     if (!folder || (stat(folder, &status) != 0 && !file_make_folder(ir->diagnostics, folder))) return NULL;
     // What lies there will be run: only the user's own.
-    bool own = stat(folder, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & (S_IWGRP | S_IWOTH));
+    bool own =
+        stat(folder, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & (S_IWGRP | S_IWOTH));
     return own ? folder : NULL;
 }
 
@@ -266,7 +298,8 @@ static void collect(Compile *compile, Program *const *programs, size_t count, Cu
         }
 }
 
-static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t count, CudaStatistics *statistics) {
+static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t count,
+                    CudaStatistics *statistics) {
     bool ok = true;
     for (size_t i = 0; i < compile->count; i++) {
         Item *item = &compile->items[i];
@@ -275,7 +308,8 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
             free(item->image);
             item->image = copy;
         } else {
-            ok = report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s", item->failure ? item->failure : "");
+            ok = report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s",
+                              item->failure ? item->failure : "");
         }
         free((char *)item->failure);
         statistics->cached += item->cached;
@@ -295,7 +329,8 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
     return ok;
 }
 
-bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOptions *options, CudaStatistics *statistics) {
+bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOptions *options,
+                  CudaStatistics *statistics) {
     double start = clock_seconds();
     CudaStatistics unused;
     if (!statistics) statistics = &unused;
@@ -304,8 +339,10 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
     if (!require_nvrtc(ir, &nvrtc) || !cuda_generate(ir, programs, count, options)) return false;
     size_t limit = 1;
     for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count;
-    Compile compile = {.nvrtc = &nvrtc, .architecture = options && options->architecture ? options->architecture : "sm_90",
-                       .folder = cache_folder(ir, options), .items = ARENA_ARRAY(ir->arena, Item, limit)};
+    Compile compile = {.nvrtc = &nvrtc,
+                       .architecture = options && options->architecture ? options->architecture : "sm_90",
+                       .folder = cache_folder(ir, options),
+                       .items = ARENA_ARRAY(ir->arena, Item, limit)};
     collect(&compile, programs, count, statistics);
     statistics->distinct = compile.count;
     ThreadPool *pool = thread_pool_create(options ? options->threads : 0);

@@ -6,13 +6,13 @@
 #include <string.h>
 
 enum {
-    BLOCK = 256,               // threads of a block
-    COLUMN_TEAM = 8,           // threads that share a column
-    SHORT_REDUCTION = 16,      // iterations that one thread runs alone
-    WARP_REDUCTION = 2048,     // iterations up to which a warp serves a point, unless points are few
-    FILL_POINTS = 2048,        // warps that fill a large GPU
+    BLOCK = 256,            // threads of a block
+    COLUMN_TEAM = 8,        // threads that share a column
+    SHORT_REDUCTION = 16,   // iterations that one thread runs alone
+    WARP_REDUCTION = 2048,  // iterations up to which a warp serves a point, unless points are few
+    FILL_POINTS = 2048,     // warps that fill a large GPU
     FILL_THREADS = 1 << 17,
-    SPLIT_LEAST = 16,          // iterations of one thread below which a sum is not split over blocks
+    SPLIT_LEAST = 16,  // iterations of one thread below which a sum is not split over blocks
     SPLIT_MOST = 256
 };
 
@@ -26,7 +26,8 @@ static void mark(const Nest *nest, uint32_t id, bool *used) {
     used[id] = true;
     const Formula *formula = &nest->formulas.items[id];
     if (formula->kind == FORMULA_PRIMITIVE)
-        for (int a = 0; a < primitive_arguments(formula->primitive); a++) mark(nest, formula->arguments[a], used);
+        for (int a = 0; a < primitive_arguments(formula->primitive); a++)
+            mark(nest, formula->arguments[a], used);
     if (formula->kind == FORMULA_LOAD)
         for (int d = 1; d < nest->operands[formula->operand].rank; d++)
             if (formula->index[d].gathered != FORMULA_NONE) mark(nest, formula->index[d].gathered, used);
@@ -45,7 +46,8 @@ static uint32_t loaded(const CudaPlan *plan, const Stage *stage) {
     uint32_t mask = plan->analysis->operands[stage->formula];
     if (cuda_is_reduction(stage)) return mask;
     for (int d = 1; d < plan->nest->operands[stage->operand].rank; d++)
-        if (stage->index[d].gathered != FORMULA_NONE) mask |= plan->analysis->operands[stage->index[d].gathered];
+        if (stage->index[d].gathered != FORMULA_NONE)
+            mask |= plan->analysis->operands[stage->index[d].gathered];
     return stage->kind == STAGE_ADD ? mask | 1u << stage->operand : mask;
 }
 
@@ -87,7 +89,8 @@ static int contiguous(Arena *arena, const Nest *nest, int first, int count, int 
 
 // ---- Wide access ----
 
-bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop, int vector) {
+bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop,
+                    int vector) {
     const NestOperand *to = &nest->operands[operand];
     if (access_stride(index, loop) != 1 || index[0].affine.offset % vector) return false;
     if (unit->alignment[operand] % ((int64_t)vector * element_bytes(to->element))) return false;
@@ -111,7 +114,9 @@ static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int co
         int bytes = element_bytes(load->element);
         if (bytes > widest) widest = bytes;
         for (int d = 1; d < nest->operands[load->operand].rank; d++)  // gathered along the loop
-            if (load->index[d].gathered != FORMULA_NONE && plan->analysis->loops[load->index[d].gathered] >> loop & 1) return 1;
+            if (load->index[d].gathered != FORMULA_NONE &&
+                plan->analysis->loops[load->index[d].gathered] >> loop & 1)
+                return 1;
     }
     uint32_t written = 0;
     for (int s = first; s < first + count; s++) {
@@ -123,7 +128,9 @@ static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int co
         if (bytes > widest) widest = bytes;
         if (!loads_only_its_place(unit->arena, nest, stage, first, count)) return 1;
         for (int d = 1; d < nest->operands[stage->operand].rank; d++)
-            if (stage->index[d].gathered != FORMULA_NONE && plan->analysis->loops[stage->index[d].gathered] >> loop & 1) return 1;
+            if (stage->index[d].gathered != FORMULA_NONE &&
+                plan->analysis->loops[stage->index[d].gathered] >> loop & 1)
+                return 1;
     }
     int vector = widest > 1 ? 16 / widest : 1;
     if (vector < 2 || is_bounded(nest, loop) || extent(nest, loop) % vector) return 1;
@@ -146,7 +153,8 @@ static bool is_serial(CudaUnit *unit, const CudaPlan *plan, int number) {
         if (!(stage->inner >> loop & 1)) continue;
         bool moves = access_stride(stage->index, loop) != 0, chosen = false;
         for (int d = 1; d < nest->operands[stage->operand].rank; d++)
-            chosen |= stage->index[d].gathered != FORMULA_NONE && plan->analysis->loops[stage->index[d].gathered] >> loop & 1;
+            chosen |= stage->index[d].gathered != FORMULA_NONE &&
+                      plan->analysis->loops[stage->index[d].gathered] >> loop & 1;
         if (stage->kind == STAGE_ADD ? !moves || chosen : !moves && !chosen) return true;
     }
     return false;
@@ -156,11 +164,14 @@ static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *grou
     const Nest *nest = plan->nest;
     const Stage *stage = &nest->stages[number];
     bool reduces = cuda_is_reduction(stage);
-    if (stage->inner != group->inner || group->serial || is_serial(unit, plan, number) || reduces != group->reduces) return false;
+    if (stage->inner != group->inner || group->serial || is_serial(unit, plan, number) ||
+        reduces != group->reduces)
+        return false;
     for (int s = group->first; s < group->first + group->count; s++) {
         const Stage *earlier = &nest->stages[s];
         if (plan->analysis->stages[stage->formula] >> s & 1) return false;
-        if (!cuda_is_reduction(earlier) && (loaded(plan, stage) | (reduces ? 0 : 1u << stage->operand)) >> earlier->operand & 1)
+        if (!cuda_is_reduction(earlier) &&
+            (loaded(plan, stage) | (reduces ? 0 : 1u << stage->operand)) >> earlier->operand & 1)
             return false;
         if (!reduces && loaded(plan, earlier) >> stage->operand & 1 &&
             !loads_only_its_place(unit->arena, nest, stage, s, 1))
@@ -181,7 +192,8 @@ static void order_loops(CudaUnit *unit, const CudaPlan *plan, CudaGroup *group) 
     }
     for (int round = 0; round < 2; round++)
         for (int loop = nest->outer_count; loop < nest->loop_count; loop++)
-            if ((group->inner >> loop & 1) && loop != fastest && (group->serial ? round == 0 : is_bounded(nest, loop) == !round))
+            if ((group->inner >> loop & 1) && loop != fastest &&
+                (group->serial ? round == 0 : is_bounded(nest, loop) == !round))
                 group->order[group->order_count++] = loop;
     if (fastest >= 0) group->order[group->order_count++] = fastest;
 }
@@ -194,17 +206,22 @@ static void make_groups(CudaUnit *unit, CudaPlan *plan) {
             last->count++;
             continue;
         }
-        plan->groups[plan->group_count++] =
-            (CudaGroup){.first = s, .count = 1, .inner = nest->stages[s].inner, .serial = is_serial(unit, plan, s),
-                        .reduces = cuda_is_reduction(&nest->stages[s]), .vector = 1};
+        plan->groups[plan->group_count++] = (CudaGroup){.first = s,
+                                                        .count = 1,
+                                                        .inner = nest->stages[s].inner,
+                                                        .serial = is_serial(unit, plan, s),
+                                                        .reduces = cuda_is_reduction(&nest->stages[s]),
+                                                        .vector = 1};
     }
     for (int g = 0; g < plan->group_count; g++) {
         CudaGroup *group = &plan->groups[g];
         order_loops(unit, plan, group);
         if (group->order_count && !group->serial)
-            group->vector = choose_vector(unit, plan, group->first, group->count, group->order[group->order_count - 1]);
+            group->vector =
+                choose_vector(unit, plan, group->first, group->count, group->order[group->order_count - 1]);
         uint32_t written = 0;
-        for (int s = group->first; s < group->first + group->count && !group->reduces; s++) written |= 1u << nest->stages[s].operand;
+        for (int s = group->first; s < group->first + group->count && !group->reduces; s++)
+            written |= 1u << nest->stages[s].operand;
         for (int s = 0; s < nest->stage_count; s++) {
             const Stage *other = &nest->stages[s];
             if (s >= group->first && s < group->first + group->count) continue;
@@ -227,8 +244,10 @@ static void split_loops(CudaUnit *unit, CudaPlan *plan) {
         if (score >= best) best = score, fastest = loop;
     }
     for (int loop = 0; loop < nest->outer_count; loop++) {
-        if (!(nest->parallel >> loop & 1)) plan->sequential[plan->sequential_count++] = loop;
-        else if (loop != fastest) plan->spread[plan->spread_count++] = loop;
+        if (!(nest->parallel >> loop & 1))
+            plan->sequential[plan->sequential_count++] = loop;
+        else if (loop != fastest)
+            plan->spread[plan->spread_count++] = loop;
     }
     if (fastest >= 0) plan->spread[plan->spread_count++] = fastest;
     for (int i = 0; i < plan->spread_count; i++) plan->points *= extent(nest, plan->spread[i]);
@@ -258,7 +277,8 @@ static void choose_shape(CudaUnit *unit, CudaPlan *plan) {
     plan->team = 1;
     plan->width = BLOCK;
     if (!main_group || (longest <= SHORT_REDUCTION && plan->points >= BLOCK)) return;
-    int inner = contiguous(unit->arena, nest, main_group->first, main_group->count, main_group->order[main_group->order_count - 1]);
+    int inner = contiguous(unit->arena, nest, main_group->first, main_group->count,
+                           main_group->order[main_group->order_count - 1]);
     int last = plan->spread_count ? plan->spread[plan->spread_count - 1] : -1;
     int outer = last < 0 ? 0 : contiguous(unit->arena, nest, main_group->first, main_group->count, last);
     if (outer > inner && extent(nest, last) >= 8 && may_run_beyond(plan)) {
@@ -285,20 +305,34 @@ static void choose_splits(CudaPlan *plan) {
 }
 
 CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
-    CudaPlan plan = {.original = original, .nest = nest, .analysis = analyse_nest(unit->arena, nest), .vector = 1, .splits = 1};
+    CudaPlan plan = {.original = original,
+                     .nest = nest,
+                     .analysis = analyse_nest(unit->arena, nest),
+                     .vector = 1,
+                     .splits = 1};
     split_loops(unit, &plan);
     make_groups(unit, &plan);
     choose_shape(unit, &plan);
     choose_splits(&plan);
     bool flat = plan.shape == CUDA_POINTS && plan.spread_count && !plan.sequential_count;
     for (int g = 0; g < plan.group_count; g++) flat &= !plan.groups[g].inner;
-    if (flat) plan.vector = choose_vector(unit, &plan, 0, nest->stage_count, plan.spread[plan.spread_count - 1]);
+    if (flat)
+        plan.vector = choose_vector(unit, &plan, 0, nest->stage_count, plan.spread[plan.spread_count - 1]);
     return plan;
 }
 
-CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *nest, const int *spread, int count) {
-    CudaPlan plan = {.original = original, .nest = nest, .analysis = analyse_nest(unit->arena, nest), .vector = 1, .splits = 1,
-                     .shape = CUDA_POINTS, .team = 1, .width = BLOCK, .points = 1, .spread_count = count};
+CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *nest, const int *spread,
+                            int count) {
+    CudaPlan plan = {.original = original,
+                     .nest = nest,
+                     .analysis = analyse_nest(unit->arena, nest),
+                     .vector = 1,
+                     .splits = 1,
+                     .shape = CUDA_POINTS,
+                     .team = 1,
+                     .width = BLOCK,
+                     .points = 1,
+                     .spread_count = count};
     memcpy(plan.spread, spread, sizeof *spread * (size_t)count);
     for (int i = 0; i < count; i++) plan.points *= extent(nest, spread[i]);
     make_groups(unit, &plan);

@@ -5,20 +5,20 @@
 #include "codegen/cuda_emit.h"
 
 typedef enum CudaShape {
-    CUDA_POINTS,   // a thread runs a point of the parallel outer loops (or `vector` neighbours)
-    CUDA_ROWS,     // `team` neighbouring threads share a point: inner loops walk memory
-    CUDA_COLUMNS   // 32 neighbouring threads are neighbouring points, `team` rows of them share each
+    CUDA_POINTS,  // a thread runs a point of the parallel outer loops (or `vector` neighbours)
+    CUDA_ROWS,    // `team` neighbouring threads share a point: inner loops walk memory
+    CUDA_COLUMNS  // 32 neighbouring threads are neighbouring points, `team` rows of them share each
 } CudaShape;
 
 // Consecutive stages that run the same inner loops together.
 typedef struct CudaGroup {
     int first, count;
     uint32_t inner;
-    bool reduces;               // every stage is a reduction; else every stage writes
-    bool serial;                // iterations meet in one place: one thread runs them in order
-    bool sync;                  // other groups touch what it writes: the team meets before and after
+    bool reduces;                      // every stage is a reduction; else every stage writes
+    bool serial;                       // iterations meet in one place: one thread runs them in order
+    bool sync;                         // other groups touch what it writes: the team meets before and after
     int order[LOOP_MAX], order_count;  // the inner loops, slowest first
-    int vector;                 // iterations of the last of them at once; 1: one
+    int vector;                        // iterations of the last of them at once; 1: one
 } CudaGroup;
 
 typedef struct CudaPlan {
@@ -38,12 +38,14 @@ typedef struct CudaPlan {
 
 CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *normalised);
 // The plan of what follows stage 0, whose values lie in the workspace, f32, points in the order of `spread`.
-CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *normalised, const int *spread, int count);
+CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *normalised, const int *spread,
+                            int count);
 
 // Marks the formulas that stages [first, first + count) use.
 void cuda_mark_used(const Nest *nest, int first, int count, bool *used);
 // Whether an access takes `vector` elements along `loop` that lie side by side, aligned.
-bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop, int vector);
+bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop,
+                    int vector);
 
 typedef enum CudaPart { CUDA_WHOLE, CUDA_PARTIAL_SUMS, CUDA_REST } CudaPart;
 // Emits one function: everything; the first group's partial sums into the workspace; or what follows, which

@@ -6,8 +6,10 @@
 
 static void print_place(const Kernel *kernel, CudaPlace place, FILE *stream) {
     (void)kernel;
-    if (place.operand == CUDA_WORKSPACE) fprintf(stream, "workspace");
-    else fprintf(stream, "p%d", place.operand);
+    if (place.operand == CUDA_WORKSPACE)
+        fprintf(stream, "workspace");
+    else
+        fprintf(stream, "p%d", place.operand);
     if (place.offset) fprintf(stream, "+%" PRId64, place.offset);
 }
 
@@ -28,8 +30,8 @@ static void print_product(const Kernel *kernel, const CudaProduct *p, FILE *stre
         fprintf(stream, " + bias ");
         print_place(kernel, p->bias, stream);
     }
-    fprintf(stream, " over %" PRId64 ", batch %" PRId64 ", %s -> %s\n", p->k, p->batch, element_name(p->element_ab),
-            element_name(p->element_d));
+    fprintf(stream, " over %" PRId64 ", batch %" PRId64 ", %s -> %s\n", p->k, p->batch,
+            element_name(p->element_ab), element_name(p->element_d));
 }
 
 static void print_header(const Kernel *kernel, FILE *stream) {
@@ -45,8 +47,8 @@ static void print_header(const Kernel *kernel, FILE *stream) {
             print_product(kernel, &phase->product, stream);
             continue;
         }
-        fprintf(stream, "//   %s<<<(%" PRId64 ", %" PRId64 ", %" PRId64 "), %d", phase->function, phase->grid[0], phase->grid[1],
-                phase->grid[2], phase->block);
+        fprintf(stream, "//   %s<<<(%" PRId64 ", %" PRId64 ", %" PRId64 "), %d", phase->function,
+                phase->grid[0], phase->grid[1], phase->grid[2], phase->block);
         fprintf(stream, phase->shared_bytes ? ", %" PRId64 ">>>\n" : ">>>\n", phase->shared_bytes);
     }
 }

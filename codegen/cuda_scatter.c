@@ -3,7 +3,8 @@
 //   for token (in order): p0[p1[token], embed] += ...      ->   a block for each token
 //
 // A block whose row was met by an earlier token has nothing to do; any other owns its row and adds all tokens
-// that meet it, in ascending order, so that the bits are those of one thread. 256 indices are compared at once.
+// that meet it, in ascending order, so that the bits are those of one thread. 256 indices are compared at
+// once.
 #include "codegen/cuda_plan.h"
 
 enum { BLOCK = 256 };
@@ -42,11 +43,13 @@ static bool recognise(CudaUnit *unit, Scatter *scatter) {
     bool apart = !(affine_loops(&stage->index[0].affine) & sequential);
     bool reads_itself = analysis->operands[stage->formula] >> stage->operand & 1;
     scatter->stage = stage;
-    return count == 1 && apart && !reads_itself && scatter->sequential_count && cuda_points(nest, sequential) < INT32_MAX;
+    return count == 1 && apart && !reads_itself && scatter->sequential_count &&
+           cuda_points(nest, sequential) < INT32_MAX;
 }
 
 // Declares bool `name`: whether token `number` exists and meets the row.
-static void emit_meets(const Scatter *scatter, const CudaScope *scope, const char *number, const char *limit, const char *name) {
+static void emit_meets(const Scatter *scatter, const CudaScope *scope, const char *number, const char *limit,
+                       const char *name) {
     CudaUnit *unit = scatter->unit;
     cuda_line(unit, "bool %s = false;", name);
     cuda_open(unit, "if (%s < %s)", number, limit);
@@ -55,14 +58,17 @@ static void emit_meets(const Scatter *scatter, const CudaScope *scope, const cha
     const char *test = "";
     for (int i = 1; i < scatter->sequential_count; i++)
         if (scatter->nest->loops[scatter->sequential[i]].bound_operand != UINT32_MAX)
-            test = cuda_text(unit, "%s%s < %s && ", test, inner->loop[scatter->sequential[i]], cuda_extent(inner, scatter->sequential[i]));
-    cuda_line(unit, "%s = %s%s == row;", name, test, cuda_formula(inner, scatter->stage->index[scatter->gathered].gathered));
+            test = cuda_text(unit, "%s%s < %s && ", test, inner->loop[scatter->sequential[i]],
+                             cuda_extent(inner, scatter->sequential[i]));
+    cuda_line(unit, "%s = %s%s == row;", name, test,
+              cuda_formula(inner, scatter->stage->index[scatter->gathered].gathered));
     cuda_close(unit);
 }
 
 static const char *token_count(CudaScope *scope, const Scatter *scatter) {
     int64_t below = 1;
-    for (int i = 1; i < scatter->sequential_count; i++) below *= scatter->nest->loops[scatter->sequential[i]].dimension.extent;
+    for (int i = 1; i < scatter->sequential_count; i++)
+        below *= scatter->nest->loops[scatter->sequential[i]].dimension.extent;
     const char *first = cuda_extent(scope, scatter->sequential[0]);
     return below == 1 ? first : cuda_text(scatter->unit, "%s * %lld", first, (long long)below);
 }
@@ -81,13 +87,15 @@ static void emit_sums(const Scatter *scatter, CudaScope *scope, int64_t points) 
     CudaUnit *unit = scatter->unit;
     const char *type = cuda_register_type(scatter->stage->element);
     cuda_line(unit, "const int column = (int)blockIdx.y * %d + (int)threadIdx.x;", BLOCK);
-    cuda_line(unit, "const int point = column < %lld ? column : %lld;", (long long)points, (long long)points - 1);
+    cuda_line(unit, "const int point = column < %lld ? column : %lld;", (long long)points,
+              (long long)points - 1);
     CudaScope *row = cuda_inner_scope(scope);
     cuda_split_index(row, "point", scatter->spread, scatter->spread_count);
     const char *live = "";
     for (int i = 0; i < scatter->spread_count; i++)
         if (scatter->nest->loops[scatter->spread[i]].bound_operand != UINT32_MAX)
-            live = cuda_text(unit, "%s && %s < %s", live, row->loop[scatter->spread[i]], cuda_extent(row, scatter->spread[i]));
+            live = cuda_text(unit, "%s && %s < %s", live, row->loop[scatter->spread[i]],
+                             cuda_extent(row, scatter->spread[i]));
     cuda_line(unit, "const bool live = column < %lld%s;", (long long)points, live);
     row->value[scatter->stage->index[scatter->gathered].gathered] = "row";
     const char *element = cuda_element(row, scatter->stage->operand, scatter->stage->index);
@@ -121,7 +129,8 @@ bool cuda_scatter_emit(CudaUnit *unit, const Nest *nest, bool *taken) {
     if (!*taken) return true;
     int64_t points = 1, tokens = 1;
     for (int i = 0; i < scatter.spread_count; i++) points *= nest->loops[scatter.spread[i]].dimension.extent;
-    for (int i = 0; i < scatter.sequential_count; i++) tokens *= nest->loops[scatter.sequential[i]].dimension.extent;
+    for (int i = 0; i < scatter.sequential_count; i++)
+        tokens *= nest->loops[scatter.sequential[i]].dimension.extent;
     CudaPhase *phase = cuda_begin_function(unit, "", BLOCK);
     phase->grid[0] = tokens;
     phase->grid[1] = cuda_divide_up(points, BLOCK);
@@ -134,8 +143,10 @@ bool cuda_scatter_emit(CudaUnit *unit, const Nest *nest, bool *taken) {
     cuda_split_index(own, "token", scatter.sequential, scatter.sequential_count);
     for (int i = 1; i < scatter.sequential_count; i++)
         if (nest->loops[scatter.sequential[i]].bound_operand != UINT32_MAX)
-            cuda_line(unit, "if (%s >= %s) return;", own->loop[scatter.sequential[i]], cuda_extent(own, scatter.sequential[i]));
-    cuda_line(unit, "const auto row = %s;", cuda_formula(own, scatter.stage->index[scatter.gathered].gathered));
+            cuda_line(unit, "if (%s >= %s) return;", own->loop[scatter.sequential[i]],
+                      cuda_extent(own, scatter.sequential[i]));
+    cuda_line(unit, "const auto row = %s;",
+              cuda_formula(own, scatter.stage->index[scatter.gathered].gathered));
     emit_owner_test(&scatter, scope);
     emit_sums(&scatter, scope, points);
     cuda_close(unit);

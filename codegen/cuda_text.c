@@ -56,9 +56,9 @@ void cuda_note_place(CudaUnit *unit, Place place) {
 }
 
 const char *cuda_memory_type(Element element) {
-    static const char *const names[ELEMENT_COUNT] = {[ELEMENT_BOOL] = "bool", [ELEMENT_I32] = "i32",
-                                                     [ELEMENT_I64] = "i64",   [ELEMENT_BF16] = "bf16",
-                                                     [ELEMENT_F32] = "float", [ELEMENT_F64] = "double"};
+    static const char *const names[ELEMENT_COUNT] = {
+        [ELEMENT_BOOL] = "bool", [ELEMENT_I32] = "i32",   [ELEMENT_I64] = "i64",
+        [ELEMENT_BF16] = "bf16", [ELEMENT_F32] = "float", [ELEMENT_F64] = "double"};
     return names[element];
 }
 
@@ -86,7 +86,8 @@ CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads) 
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     CHECK(unit->out->phase_count < CUDA_PHASE_MAX);
     CudaPhase *phase = &unit->out->phases[unit->out->phase_count++];
-    char *name = arena_format(unit->arena, "k_%.40s%s%s", cuda_name(unit->arena, kernel->name), CUDA_KEY_MARK, suffix);
+    char *name =
+        arena_format(unit->arena, "k_%.40s%s%s", cuda_name(unit->arena, kernel->name), CUDA_KEY_MARK, suffix);
     *phase = (CudaPhase){.function = name, .grid = {1, 1, 1}, .block = threads};
     fprintf(unit->stream, "\nextern \"C\" __global__ void __launch_bounds__(%d)\n%s(", threads, name);
     for (int i = 0; i < count; i++)

@@ -10,7 +10,7 @@ typedef struct Normaliser {
     Nest *to;
     Arena *arena;
     uint32_t gathered_dimensions[NEST_OPERAND_MAX];  // mask over the dimensions of each operand of `from`
-    Affine **affine;  // every affine of `to`, to be rewritten when loops go
+    Affine **affine;                                 // every affine of `to`, to be rewritten when loops go
     size_t affine_count;
 } Normaliser;
 
@@ -49,8 +49,10 @@ static bool as_affine(const Nest *nest, uint32_t id, Affine *result) {
             if (nest->formulas.items[formula->arguments[1]].kind != FORMULA_CONSTANT) return false;
             add_scaled(result, &a, (int64_t)nest->formulas.items[formula->arguments[1]].number);
             return true;
-        case PRIMITIVE_cast: return as_affine(nest, formula->arguments[0], result);
-        default: return false;
+        case PRIMITIVE_cast:
+            return as_affine(nest, formula->arguments[0], result);
+        default:
+            return false;
     }
 }
 
@@ -61,7 +63,8 @@ static bool is_gathered(const Nest *nest, const Index *index) {
 
 static Affine affine_part(const Nest *nest, const Index *index) {
     Affine sum = index->affine, part;
-    if (index->gathered != FORMULA_NONE && as_affine(nest, index->gathered, &part)) add_scaled(&sum, &part, 1);
+    if (index->gathered != FORMULA_NONE && as_affine(nest, index->gathered, &part))
+        add_scaled(&sum, &part, 1);
     return sum;
 }
 
@@ -126,7 +129,8 @@ static void rewrite_accesses(Normaliser *n) {
         if (from->formulas.items[i].kind == FORMULA_LOAD)
             note_gathered(n, from->formulas.items[i].operand, from->formulas.items[i].index);
     for (int s = 0; s < from->stage_count; s++)
-        if (from->stages[s].kind >= STAGE_STORE) note_gathered(n, from->stages[s].operand, from->stages[s].index);
+        if (from->stages[s].kind >= STAGE_STORE)
+            note_gathered(n, from->stages[s].operand, from->stages[s].index);
     for (int i = 0; i < from->operand_count; i++) to->operands[i] = rewrite_operand(n, i);
     to->formulas.items = ARENA_ARRAY(n->arena, Formula, count + 1);
     for (size_t i = 0; i < count; i++) {
@@ -158,7 +162,8 @@ static void remove_loop(Normaliser *n, int loop) {
     }
     memmove(&nest->loops[loop], &nest->loops[loop + 1], sizeof *nest->loops * (size_t)(LOOP_MAX - 1 - loop));
     nest->parallel = without_bit(nest->parallel, loop);
-    for (int s = 0; s < nest->stage_count; s++) nest->stages[s].inner = without_bit(nest->stages[s].inner, loop);
+    for (int s = 0; s < nest->stage_count; s++)
+        nest->stages[s].inner = without_bit(nest->stages[s].inner, loop);
     nest->loop_count--;
     if (loop < nest->outer_count) nest->outer_count--;
 }
@@ -215,7 +220,8 @@ const Nest *normalise_nest(Arena *arena, const Nest *nest) {
     for (int loop = to->loop_count - 1; loop >= 0; loop--)
         if (to->loops[loop].dimension.extent == 1 && to->loops[loop].bound_operand == UINT32_MAX)
             remove_loop(&n, loop);
-    while (merge_one_pair(&n)) {}
+    while (merge_one_pair(&n)) {
+    }
     return to;
 }
 
@@ -232,7 +238,7 @@ const NestAnalysis *analyse_nest(Arena *arena, const Nest *nest) {
     size_t count = nest->formulas.count + 1;
     NestAnalysis *analysis = ARENA_NEW(arena, NestAnalysis);
     *analysis = (NestAnalysis){ARENA_ARRAY(arena, uint32_t, count), ARENA_ARRAY(arena, uint32_t, count),
-                              ARENA_ARRAY(arena, bool, count), ARENA_ARRAY(arena, uint32_t, count)};
+                               ARENA_ARRAY(arena, bool, count), ARENA_ARRAY(arena, uint32_t, count)};
     for (size_t id = 0; id < nest->formulas.count; id++) {
         const Formula *formula = &nest->formulas.items[id];
         if (formula->kind == FORMULA_LOOP) analysis->loops[id] = affine_loops(&formula->affine);

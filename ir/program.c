@@ -264,3 +264,42 @@ bool program_verify(const Program *program) {
                                 program->buffers.items[i].name);
     return program->buffers.count > 4000 || verify_storage(program);
 }
+
+// ---- Named kernels ----
+
+const Option *named_kernel_option(const NamedKernel *named, const char *name) {
+    for (uint32_t i = 0; i < named->option_count; i++)
+        if (strcmp(named->options[i].name, name) == 0) return &named->options[i];
+    return NULL;
+}
+
+double named_kernel_number(const NamedKernel *named, const char *name) {
+    const Option *option = named_kernel_option(named, name);
+    return option && !option->text ? option->number : 0;
+}
+
+int named_kernel_dimension(const Type *type, const char *name) {
+    for (int d = 0; d < type->rank; d++)
+        if (name && strcmp(type->dimensions[d].name, name) == 0) return d;
+    return -1;
+}
+
+int64_t named_kernel_stride(const NamedKernel *named, int operand, const char *name) {
+    int d = named_kernel_dimension(named->types[operand], name);
+    return d < 0 ? 0 : named->strides[operand][d];
+}
+
+uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *bound) {
+    const char *seen[NEST_OPERAND_MAX * RANK_MAX];
+    int count = 0;
+    for (int i = 0; bound && i < regular; i++)
+        for (int d = 0; d < named->types[i]->rank; d++) {
+            const char *other = named->types[i]->dimensions[d].bound;
+            bool known = !other;
+            for (int s = 0; s < count && !known; s++) known = strcmp(seen[s], other) == 0;
+            if (!known) seen[count++] = other;
+        }
+    for (int s = 0; s < count; s++)
+        if (strcmp(seen[s], bound) == 0 && regular + s < named->output_start) return (uint32_t)(regular + s);
+    return UINT32_MAX;
+}

@@ -37,6 +37,15 @@ typedef struct NamedKernel {
     Place place;
 } NamedKernel;
 
+// What generators ask of a named kernel. Names are compared as text.
+const Option *named_kernel_option(const NamedKernel *named, const char *name);  // or NULL
+double named_kernel_number(const NamedKernel *named, const char *name);         // 0 where it has none
+int named_kernel_dimension(const Type *type, const char *name);                 // or -1
+int64_t named_kernel_stride(const NamedKernel *named, int operand, const char *name);  // 0: not there
+// The operand that holds the extent `bound` of bounded dimensions, or UINT32_MAX: extents follow the `regular`
+// inputs, in the order of their first appearance.
+uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *bound);
+
 // Compiled code of one kernel for the CPU: filled by codegen, called by the runtime.
 // A phase has `tasks` independent tasks; every thread runs a static share [begin, end) of them, all
 // threads meet between phases. `scratch` is private to the thread; `workspace` is shared, planned.

@@ -45,12 +45,12 @@ def depth(study):
     return {**found, **controls(study)}
 
 
-def embedding_only(study, deep, sets):
-    """A fresh six-layer model whose table and last norm are the deep model's: a checkpoint to start from."""
+def embedding_only(study, layers, sets):
+    """A fresh six-layer model whose table and last norm are a deep model's: a checkpoint to start from."""
     fresh = study.train("dense_fresh", "base", study.data("ko_reviews_train.txt"), 1,
                         sets={**sets, "rate": 0, "final_rate": 0, "decay": 0})
-    tensors, start = safetensors.read(deep), safetensors.read(fresh)
-    path = os.path.join(study.work, "runs", "embedding_only.safetensors")
+    tensors, start = safetensors.read(study.weights(f"deep{layers}")), safetensors.read(fresh)
+    path = os.path.join(study.work, "runs", f"embedding_of_{layers}.safetensors")
     safetensors.write(path, start, {name: tensors[name] for name in ("table", "g")})
     return path
 
@@ -62,13 +62,13 @@ def controls(study):
     size = study.size
     dense = {"layers": size["keep"], "keep": size["keep"], "rounds": size["rounds"]}
     loop = flops_per_token(study, "loop_both", dense) / flops_per_token(study, "base", dense)
-    deepest = max(size["deep"])
-    deep_steps = size["deep"][deepest] // study.tokens_per_step
+    deep_steps = size["deep"][max(size["deep"])] // study.tokens_per_step
     found = {}
-    for name, steps in (("recovery_tokens", size["recover"]), ("loop_flops", int(size["recover"] * loop)),
-                        ("all_tokens", size["recover"] + deep_steps), ("embedding_only", size["recover"])):
+    for name, steps, source in (("recovery_tokens", size["recover"], 0), ("loop_flops", int(size["recover"] * loop), 0),
+                                ("all_tokens", size["recover"] + deep_steps, 0),
+                                *((f"embedding_of_{layers}", size["recover"], layers) for layers in size["deep"])):
         def make():
-            init = embedding_only(study, study.weights(f"deep{deepest}"), dense) if name == "embedding_only" else None
+            init = embedding_only(study, source, dense) if source else None
             study.train("dense_" + name, "base", reviews, steps, init=init,
                         sets={**dense, "steps": steps, "warmup": 20})
             return {"after": evaluated(study, "dense_" + name, "base", valid, dense), "steps": steps,

@@ -37,7 +37,8 @@ static void write_source(FILE *stream, Program *const *programs, size_t count) {
             if (!kernel->text || !is_new(&keys, kernel->key)) continue;
             fputs(kernel->text, stream);
             for (int i = 0; i < kernel->phase_count; i++)
-                if (kernel->phases[i].function) fprintf(stream, "EMULATE_KERNEL(%s)\n", kernel->phases[i].function);
+                if (kernel->phases[i].function)
+                    fprintf(stream, "EMULATE_KERNEL(%s)\n", kernel->phases[i].function);
         }
     free(keys.items);
 }
@@ -59,7 +60,9 @@ Emulation *emulation_create(Program *const *programs, size_t count) {
 #else
     const char *sanitize = "";
 #endif
-    snprintf(command, sizeof command, "%s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o %s/kernels.so %s",
+    snprintf(command, sizeof command,
+             "%s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o "
+             "%s/kernels.so %s",
              CHERRY_CXX, sanitize, emulation->folder, path);
     if (system(command) == 0) {
         snprintf(path, sizeof path, "%s/kernels.so", emulation->folder);
@@ -107,12 +110,15 @@ static void write_element(Element element, char *base, int64_t at, double number
 
 static char *place(CudaPlace at, Element element, char *const *operands, char *workspace) {
     if (at.operand == CUDA_NONE) return NULL;
-    return (at.operand == CUDA_WORKSPACE ? workspace : operands[at.operand]) + at.offset * element_bytes(element);
+    return (at.operand == CUDA_WORKSPACE ? workspace : operands[at.operand]) +
+           at.offset * element_bytes(element);
 }
 
 static void run_product(const CudaProduct *p, char *const *operands, char *workspace) {
-    const char *a = place(p->a, p->element_ab, operands, workspace), *b = place(p->b, p->element_ab, operands, workspace);
-    const char *c = place(p->c, p->element_d, operands, workspace), *bias = place(p->bias, p->element_d, operands, workspace);
+    const char *a = place(p->a, p->element_ab, operands, workspace),
+               *b = place(p->b, p->element_ab, operands, workspace);
+    const char *c = place(p->c, p->element_d, operands, workspace),
+               *bias = place(p->bias, p->element_d, operands, workspace);
     char *d = place(p->d, p->element_d, operands, workspace);
     for (int64_t batch = 0; batch < p->batch; batch++)
         for (int64_t i = 0; i < p->m; i++)
@@ -125,7 +131,8 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
                            read_element(p->element_ab, b, batch * p->step_b + at_b);
                 }
                 sum *= p->alpha;
-                if (c && p->beta != 0) sum += p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
+                if (c && p->beta != 0)
+                    sum += p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
                 if (bias) sum += read_element(p->element_d, bias, j);
                 write_element(p->element_d, d, batch * p->step_d + i * p->lead_d + j, sum);
             }
@@ -137,7 +144,8 @@ void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char
     const CudaKernel *cuda = &kernel->cuda;
     char *pointers[NEST_OPERAND_MAX + 1], name[160];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
-    char *workspace = cuda->workspace_bytes ? aligned_alloc(64, (size_t)(cuda->workspace_bytes + 63) & ~(size_t)63) : NULL;
+    char *workspace =
+        cuda->workspace_bytes ? aligned_alloc(64, (size_t)(cuda->workspace_bytes + 63) & ~(size_t)63) : NULL;
     if (workspace) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
     memcpy(pointers, operands, sizeof *pointers * (size_t)count);
     pointers[count] = workspace;
@@ -153,7 +161,8 @@ void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char
         LaunchFunction launch;
         if (!symbol) INTERNAL_ERROR("no %s", name);
         memcpy(&launch, &symbol, sizeof launch);
-        CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 && phase->block <= 1024);
+        CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 &&
+              phase->block <= 1024);
         launch(pointers, phase->grid, phase->block);
     }
     free(workspace);
@@ -165,7 +174,8 @@ void emulation_run_program(const Emulation *emulation, const Program *program, c
         char *operands[NEST_OPERAND_MAX];
         for (int o = 0; o < launch->operand_count; o++) {
             const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
-            operands[o] = buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
+            operands[o] =
+                buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
         }
         emulation_run_kernel(emulation, &program->kernels.items[launch->kernel], operands);
     }

@@ -1,5 +1,5 @@
-// The attention kernels of models on the emulated GPU, in f32 and in bf16 on tensor cores, against their meaning:
-// causal, grouped queries, a window; the gradient starts from the reference's o and lse.
+// The attention kernels of models on the emulated GPU, in f32 and in bf16 on tensor cores, against their
+// meaning: causal, grouped queries, a window; the gradient starts from the reference's o and lse.
 #include "cpu_test.h"
 #include "driver/compile.h"
 #include "driver/setup.h"
@@ -10,9 +10,13 @@ typedef struct Subject {
 } Subject;
 
 static const Subject subjects[] = {
-    {"models/nano.cherry", {"vocab=11", "embed=24", "heads=2", "key=12", "ffn=8", "layers=1", "time=70", "batch=1"}},
-    {"models/llama.cherry", {"vocab=11", "embed=24", "groups=2", "queries=3", "key=6", "ffn=8", "layers=1", "time=37", "accumulate=1", "batch=2"}},
-    {"models/nano.cherry", {"vocab=11", "embed=24", "heads=1", "key=80", "ffn=8", "layers=1", "time=33", "batch=1"}},
+    {"models/nano.cherry",
+     {"vocab=11", "embed=24", "heads=2", "key=12", "ffn=8", "layers=1", "time=70", "batch=1"}},
+    {"models/llama.cherry",
+     {"vocab=11", "embed=24", "groups=2", "queries=3", "key=6", "ffn=8", "layers=1", "time=37",
+      "accumulate=1", "batch=2"}},
+    {"models/nano.cherry",
+     {"vocab=11", "embed=24", "heads=1", "key=80", "ffn=8", "layers=1", "time=33", "batch=1"}},
     {"tests/pass/experts.cherry", {"time=70", "layers=1"}},
 };
 
@@ -44,8 +48,12 @@ static Program *program_of(Ir *ir, const NamedKernel *named, Element element) {
             copy->strides[i][d] = stride;
             stride *= copy->types[i]->dimensions[d].extent;
         }
-        launch.buffers[i] = program_add_buffer(program, (Buffer){.kind = i < named->output_start ? BUFFER_INPUT : BUFFER_OUTPUT,
-            .name = names_format(ir->names, "x%d", i), .type = copy->types[i], .bytes = type_bytes(copy->types[i]), .offset = -1});
+        launch.buffers[i] = program_add_buffer(
+            program, (Buffer){.kind = i < named->output_start ? BUFFER_INPUT : BUFFER_OUTPUT,
+                              .name = names_format(ir->names, "x%d", i),
+                              .type = copy->types[i],
+                              .bytes = type_bytes(copy->types[i]),
+                              .offset = -1});
     }
     launch.kernel = program_add_named(program, copy);
     vector_push(ir->arena, &program->launches, launch);
@@ -75,10 +83,12 @@ static void compare(const char *what, const Type *type, const double *expected, 
 }
 
 // Runs `device` beside `reference` on the same numbers, `values` by operand; outputs are the reference's.
-static void run_beside(const Emulation *emulation, const Program *reference, const Program *device, double **values, const char *what) {
+static void run_beside(const Emulation *emulation, const Program *reference, const Program *device,
+                       double **values, const char *what) {
     const NamedKernel *named = device->kernels.items[0].named;
     char *operands[NEST_OPERAND_MAX];
-    for (int i = 0; i < named->operand_count; i++) operands[i] = device_copy(named->types[i], values[i], i < named->output_start);
+    for (int i = 0; i < named->operand_count; i++)
+        operands[i] = device_copy(named->types[i], values[i], i < named->output_start);
     program_evaluate(reference, values);
     emulation_run_kernel(emulation, &device->kernels.items[0], operands);
     for (int i = 0; i < named->operand_count; i++) {
@@ -89,7 +99,8 @@ static void run_beside(const Emulation *emulation, const Program *reference, con
 
 static double *numbers(Arena *arena, const Type *type, int operand) {
     double *values = ARENA_ARRAY(arena, double, type_count(type));
-    for (int64_t i = 0; i < type_count(type); i++) values[i] = operand == 3 ? (double)i : 2 * test_random() - 1;
+    for (int64_t i = 0; i < type_count(type); i++)
+        values[i] = operand == 3 ? (double)i : 2 * test_random() - 1;
     return values;
 }
 
@@ -98,13 +109,15 @@ static void check_subject(const Subject *subject, Element element) {
     Ir *ir = ir_create(arena);
     FrontendOptions options = {.settings = subject->settings};
     while (options.setting_count < 10 && subject->settings[options.setting_count]) options.setting_count++;
-    Module *module = derive_module(ir, frontend_load(ir, arena_format(arena, CHERRY_SOURCE "/%s", subject->file), &options));
+    Module *module = derive_module(
+        ir, frontend_load(ir, arena_format(arena, CHERRY_SOURCE "/%s", subject->file), &options));
     CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = true};
     Compilation *compilation = module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(compilation);
     const Program *whole = compilation->programs[ENTRY_ACCUMULATE];
-    const NamedKernel *forward = find_kernel(whole, "attention"), *gradient = find_kernel(whole, "attention_gradient");
+    const NamedKernel *forward = find_kernel(whole, "attention"),
+                      *gradient = find_kernel(whole, "attention_gradient");
     Program *device[] = {program_of(ir, forward, element), program_of(ir, gradient, element)};
     Program *reference[] = {program_of(ir, forward, ELEMENT_F32), program_of(ir, gradient, ELEMENT_F32)};
     if (!cuda_generate(ir, device, 2, NULL)) {
@@ -115,12 +128,14 @@ static void check_subject(const Subject *subject, Element element) {
     assert_non_null(emulation);
     double *values[NEST_OPERAND_MAX], *of_gradient[NEST_OPERAND_MAX];
     for (int i = 0; i < forward->operand_count; i++) values[i] = numbers(arena, forward->types[i], i);
-    run_beside(emulation, reference[0], device[0], values, arena_format(arena, "%s forward %s", subject->file, element_name(element)));
+    run_beside(emulation, reference[0], device[0], values,
+               arena_format(arena, "%s forward %s", subject->file, element_name(element)));
     for (int i = 0; i < gradient->operand_count; i++) of_gradient[i] = numbers(arena, gradient->types[i], i);
     for (int i = 0; i < 4; i++) of_gradient[i] = values[i];
     of_gradient[4] = values[forward->output_start];
     of_gradient[5] = values[forward->output_start + 1];
-    run_beside(emulation, reference[1], device[1], of_gradient, arena_format(arena, "%s gradient %s", subject->file, element_name(element)));
+    run_beside(emulation, reference[1], device[1], of_gradient,
+               arena_format(arena, "%s gradient %s", subject->file, element_name(element)));
     emulation_destroy(emulation);
     arena_destroy(arena);
 }
@@ -142,7 +157,8 @@ static void fits_registers(void **state) {
         FrontendOptions options = {.settings = settings, .setting_count = 3};
         Module *module = derive_module(ir, frontend_load(ir, CHERRY_SOURCE "/models/nano.cherry", &options));
         CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = true};
-        Compilation *compilation = module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
+        Compilation *compilation =
+            module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
         assert_non_null(compilation);
         const Program *whole = compilation->programs[ENTRY_ACCUMULATE];
         Program *device[] = {program_of(ir, find_kernel(whole, "attention"), ELEMENT_BF16),
@@ -150,7 +166,8 @@ static void fits_registers(void **state) {
         assert_true(cuda_compile(ir, device, 2, &(CudaOptions){.architecture = "sm_90"}, NULL));
         for (int d = 0; d < 2; d++) {
             const CudaKernel *kernel = &device[d]->kernels.items[0].cuda;
-            print_message("%s of bf16, %s: %d registers, %d bytes spilled\n", device[d]->name, keys[i], kernel->registers, kernel->spill_bytes);
+            print_message("%s of bf16, %s: %d registers, %d bytes spilled\n", device[d]->name, keys[i],
+                          kernel->registers, kernel->spill_bytes);
             assert_int_equal(kernel->spill_bytes, 0);
         }
         arena_destroy(arena);
@@ -168,6 +185,7 @@ static void in_bf16(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16), cmocka_unit_test(fits_registers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16),
+                                       cmocka_unit_test(fits_registers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

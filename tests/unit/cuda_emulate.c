@@ -2,13 +2,14 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static const char source[] =
     "#include \"tests/cuda/emulate.h\"\n"
@@ -55,7 +56,8 @@ static void threads_meet(void **state) {
     assert_non_null(stream);
     fputs(source, stream);
     fclose(stream);
-    snprintf(text, sizeof text, "%s -std=c++17 -O1 -w -I%s -o %s/a %s/a.cc", CHERRY_CXX, CHERRY_SOURCE, folder, folder);
+    snprintf(text, sizeof text, "%s -std=c++17 -O1 -w -I%s -o %s/a %s/a.cc", CHERRY_CXX, CHERRY_SOURCE,
+             folder, folder);
     assert_int_equal(system(text), 0);
     assert_int_equal(run(folder, "meet", NULL), 0);
     assert_int_not_equal(run(folder, "part", "part of the block waits at a barrier, part has left"), 0);

@@ -1,5 +1,6 @@
-// The programs of every model file on the emulated GPU, at small shapes with odd extents, against the reference:
-// first values, a training step, an evaluation, a prompt and a token. Each program starts from the reference's state.
+// The programs of every model file on the emulated GPU, at small shapes with odd extents, against the
+// reference: first values, a training step, an evaluation, a prompt and a token. Each program starts from the
+// reference's state.
 //   unit_cuda_models [NAME]
 #include <glob.h>
 
@@ -36,7 +37,9 @@ static const struct {
 } larger[] = {
     {"nano", {"vocab=37", "embed=24", "heads=2", "key=12", "ffn=40", "layers=2", "time=70", "batch=2"}},
     {"gpt2", {"vocab=37", "embed=24", "heads=3", "layers=1", "context=67", "batch=2", "accumulate=1"}},
-    {"llama", {"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=1", "time=37", "accumulate=1", "batch=1"}},
+    {"llama",
+     {"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=1", "time=37",
+      "accumulate=1", "batch=1"}},
 };
 
 static Subject *load(Arena *arena, const char *path, const char *const *settings) {
@@ -53,7 +56,8 @@ static Subject *load(Arena *arena, const char *path, const char *const *settings
     subject->module = derive_module(subject->ir, frontend_load(subject->ir, path, &options));
     if (!subject->module) goto failed;
     CompileOptions compile = {.chunk = CHUNK, .context = CONTEXT, .sequences = 1, .cuda = true};
-    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE | 1u << ENTRY_EVALUATE;
+    uint32_t entries =
+        1u << ENTRY_INITIALIZE | 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE | 1u << ENTRY_EVALUATE;
     if (module_find_graph(subject->module, "logits")) entries |= 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE;
     subject->compilation = compile_programs(subject->ir, subject->module, entries, &compile);
     if (!subject->compilation) {  // not every model generates
@@ -69,12 +73,15 @@ failed:
 
 static double *state_values(Subject *subject, const Buffer *buffer) {
     for (int i = 0; i < subject->state_count; i++)
-        if (subject->states[i].name == buffer->name && subject->states[i].role == buffer->role) return subject->states[i].values;
+        if (subject->states[i].name == buffer->name && subject->states[i].role == buffer->role)
+            return subject->states[i].values;
     assert_true(subject->state_count < STATES);
     State *state = &subject->states[subject->state_count++];
-    *state = (State){buffer->name, buffer->role, ARENA_ARRAY(subject->ir->arena, double, type_count(buffer->type))};
+    *state = (State){buffer->name, buffer->role,
+                     ARENA_ARRAY(subject->ir->arena, double, type_count(buffer->type))};
     uint64_t count = (uint64_t)type_count(buffer->type);
-    for (uint64_t i = 0; buffer->role == ROLE_FROZEN && i < count; i++) state->values[i] = 0.2 * test_random() - 0.1;
+    for (uint64_t i = 0; buffer->role == ROLE_FROZEN && i < count; i++)
+        state->values[i] = 0.2 * test_random() - 0.1;
     return state->values;
 }
 
@@ -88,7 +95,8 @@ static int64_t data_limit(const Subject *subject, const char *name) {
 }
 
 static double scalar_value(const Buffer *buffer, Entry entry) {
-    if (strcmp(buffer->name, "length") == 0) return entry == ENTRY_PREFILL ? CHUNK : CHUNK + 1;  // of the cache
+    if (strcmp(buffer->name, "length") == 0)
+        return entry == ENTRY_PREFILL ? CHUNK : CHUNK + 1;  // of the cache
     if (strcmp(buffer->name, "position") == 0) return entry == ENTRY_PREFILL ? 0 : CHUNK;
     if (strcmp(buffer->name, "seed") == 0) return 5;
     if (strcmp(buffer->name, "rate") == 0) return 0.01;
@@ -98,19 +106,25 @@ static double scalar_value(const Buffer *buffer, Entry entry) {
 static void fill_input(const Subject *subject, const Buffer *buffer, Entry entry, double *values) {
     int64_t count = type_count(buffer->type), limit = data_limit(subject, buffer->name);
     for (int64_t i = 0; i < count; i++) {
-        if (buffer->role == ROLE_SCALAR) values[i] = scalar_value(buffer, entry);
-        else if (buffer->type->element == ELEMENT_BOOL) values[i] = test_random() < 0.6;
-        else if (element_is_integer(buffer->type->element)) values[i] = floor(test_random() * (double)limit);
-        else values[i] = 2 * test_random() - 1;
+        if (buffer->role == ROLE_SCALAR)
+            values[i] = scalar_value(buffer, entry);
+        else if (buffer->type->element == ELEMENT_BOOL)
+            values[i] = test_random() < 0.6;
+        else if (element_is_integer(buffer->type->element))
+            values[i] = floor(test_random() * (double)limit);
+        else
+            values[i] = 2 * test_random() - 1;
     }
 }
 
-static void compare(const Subject *subject, Entry entry, const Buffer *buffer, const double *expected, const char *got) {
+static void compare(const Subject *subject, Entry entry, const Buffer *buffer, const double *expected,
+                    const char *got) {
     Element element = buffer->type->element;
     for (int64_t i = 0; i < type_count(buffer->type); i++) {
         double a = expected[i], b = element_read(element, got + i * element_bytes(element));
         if (a == b || fabs(a - b) <= 2e-4 * (fabs(a) > 1 ? fabs(a) : 1)) continue;
-        fail_msg("%s %s: %s[%lld]: expected %.9g, found %.9g", subject->file, entry_name(entry), buffer->name, (long long)i, a, b);
+        fail_msg("%s %s: %s[%lld]: expected %.9g, found %.9g", subject->file, entry_name(entry), buffer->name,
+                 (long long)i, a, b);
     }
 }
 
@@ -131,7 +145,8 @@ static void run_entry(const Emulation *emulation, Subject *subject, Entry entry)
         device[i] = aligned_alloc(64, (size_t)(buffer->bytes + 63) & ~(size_t)63);
         memset(device[i], 0xff, (size_t)buffer->bytes);
         if (buffer->kind == BUFFER_TEMPORARY) continue;
-        reference[i] = buffer->kind == BUFFER_STATE ? state_values(subject, buffer) : ARENA_ARRAY(arena, double, count);
+        reference[i] =
+            buffer->kind == BUFFER_STATE ? state_values(subject, buffer) : ARENA_ARRAY(arena, double, count);
         if (buffer->kind == BUFFER_INPUT) fill_input(subject, buffer, entry, reference[i]);
         for (int64_t k = 0; k < count && buffer->kind != BUFFER_OUTPUT; k++) {
             element_write(buffer->type->element, device[i] + k * width, reference[i][k]);
@@ -158,13 +173,17 @@ static void every_model(void **state) {
     Subject *subjects[64];
     Program *programs[64 * ENTRY_COUNT];
     for (size_t i = 0; i < files.gl_pathc && i < 48; i++)
-        if (!filter || strstr(files.gl_pathv[i], filter)) subjects[count++] = load(arena, files.gl_pathv[i], NULL);
+        if (!filter || strstr(files.gl_pathv[i], filter))
+            subjects[count++] = load(arena, files.gl_pathv[i], NULL);
     for (size_t i = 0; i < sizeof larger / sizeof *larger; i++)
         if (!filter || strstr(larger[i].file, filter))
-            subjects[count++] = load(arena, arena_format(arena, CHERRY_SOURCE "/models/%s.cherry", larger[i].file), larger[i].settings);
+            subjects[count++] =
+                load(arena, arena_format(arena, CHERRY_SOURCE "/models/%s.cherry", larger[i].file),
+                     larger[i].settings);
     for (size_t i = 0; i < count; i++)
         for (int entry = 0; entry < ENTRY_COUNT; entry++)
-            if (is_emulated(subjects[i], (Entry)entry)) programs[program_count++] = subjects[i]->compilation->programs[entry];
+            if (is_emulated(subjects[i], (Entry)entry))
+                programs[program_count++] = subjects[i]->compilation->programs[entry];
     for (size_t i = 0; i < program_count; i++) {
         // Every second program's contractions as generated tiles.
         CudaOptions options = {.no_library = i % 2 == 1};
@@ -181,7 +200,8 @@ static void every_model(void **state) {
     assert_non_null(emulation);
     for (size_t i = 0; i < count; i++)
         for (int entry = 0; entry < ENTRY_COUNT; entry++) run_entry(emulation, subjects[i], (Entry)entry);
-    print_message("%zu models, %zu programs, %zu kernels, %zu products for the library\n", count, program_count, kernels, products);
+    print_message("%zu models, %zu programs, %zu kernels, %zu products for the library\n", count,
+                  program_count, kernels, products);
     emulation_destroy(emulation);
     globfree(&files);
     arena_destroy(arena);

@@ -1,13 +1,14 @@
-// What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more registers
-// than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
+// What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more
+// registers than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "codegen/cuda.h"
 #include "driver/compile.h"
@@ -17,15 +18,18 @@ enum { REGISTER_LIMIT = 168 };  // of one thread: three blocks of 128 on a multi
 
 static bool have_nvrtc(Ir *ir) {
     const char *why = NULL, *version = cuda_compiler_version(ir, &why);
-    if (version) print_message("NVRTC %s\n", version);
-    else print_message("skipped: %s\n", why);
+    if (version)
+        print_message("NVRTC %s\n", version);
+    else
+        print_message("skipped: %s\n", why);
     return version != NULL;
 }
 
 // `setting`: one --set of the model's own sizes, so that kernels are those of a real run.
 static Program *compile_model(Ir *ir, const char *file, const char *setting, Entry entry) {
     FrontendOptions options = {.settings = &setting, .setting_count = 1};
-    Module *module = derive_module(ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
+    Module *module = derive_module(
+        ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
     CompileOptions compile = {.chunk = 64, .context = 256, .sequences = 1, .cuda = true};
     Compilation *compilation = module ? compile_programs(ir, module, 1u << entry, &compile) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
@@ -42,14 +46,16 @@ static void check_architecture(const char *architecture, const char *file, const
     bool ok = cuda_compile(ir, &program, 1, &options, &statistics);
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_true(ok);
-    print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture, file, entry_name(entry),
-                  statistics.kernels, statistics.distinct, statistics.products, statistics.most_registers);
+    print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture,
+                  file, entry_name(entry), statistics.kernels, statistics.distinct, statistics.products,
+                  statistics.most_registers);
     for (size_t k = 0; k < program->kernels.count; k++) {
         const Kernel *kernel = &program->kernels.items[k];
         if (!kernel->cuda.text) continue;
         assert_true(kernel->cuda.image_bytes > 0 && kernel->cuda.registers > 0);
         if (kernel->cuda.spill_bytes > 0 || kernel->cuda.registers > REGISTER_LIMIT)
-            fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers, kernel->cuda.spill_bytes);
+            fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers,
+                     kernel->cuda.spill_bytes);
     }
     arena_destroy(arena);
 }

@@ -13,36 +13,50 @@ static const char *filter;
 #define HALF_OPERANDS "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
 #define HALF_SUM "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n"
 static const Case half_cases[] = {
-    {.name = "plain", .tolerance = 1e-5, .text =
-     "nest half_plain {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
-     "  operand 2: write f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
-    {.name = "turned", .tolerance = 1e-5, .text =
-     "nest half_turned {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
-     "  operand 0: read bf16 [70:1, 50:70]\n  operand 1: read bf16 [50:1, 37:50]\n"
-     "  operand 2: update f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: add @2[m, n] { mul(stage 0, 0.5:f32) }\n}\n"},
-    {.name = "bias and residual", .tolerance = 0x1p-7, .text =
-     "nest half_bias {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
-     "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 [70:37, 37:1]\n" HALF_SUM
-     "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
-    {.name = "epilogue", .tolerance = 0x1p-7, .text =
-     "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
-     "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:36, 36:1]\n"
-     "  operand 2: write bf16 [70:36, 36:1]\n  operand 3: write f32 [70:36, 36:1]\n" HALF_SUM
-     "  stage 1: store @3[m, n] { stage 0 }\n  stage 2: store @2[m, n] { cast bf16(tanh(stage 0)) }\n}\n"},
-    {.name = "batch", .tolerance = 1e-5, .text =
-     "nest half_batch {\n  outer b=3, m=9, n=37\n  inner k=50\n  parallel b, m, n\n"
-     "  operand 0: read bf16 [3:450, 9:50, 50:1]\n  operand 1: read bf16 [3:1850, 50:37, 37:1]\n"
-     "  operand 2: write f32 [3:333, 9:37, 37:1]\n"
-     "  stage 0: sum over k { mul(cast f32(@0[b, m, k]), cast f32(@1[b, k, n])) }\n  stage 1: store @2[b, m, n] { stage 0 }\n}\n"},
-    {.name = "bounded", .bounds = {67, 41}, .tolerance = 1e-5, .text =
-     "nest half_bounded {\n  outer m<=130:rows@3, n=37\n  inner k<=50:depth@4\n  parallel m, n\n"
-     "  operand 0: read bf16 [130:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
-     "  operand 2: write f32 [130:37, 37:1]\n  operand 3: read i64 []\n  operand 4: read i64 []\n" HALF_SUM
-     "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
-    {.name = "rounded weights", .tolerance = 1e-5, .text =
-     "nest half_mixed {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
-     "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read f32 [50:37, 37:1]\n  operand 2: write f32 [70:37, 37:1]\n"
-     "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "plain",
+     .tolerance = 1e-5,
+     .text = "nest half_plain {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "turned",
+     .tolerance = 1e-5,
+     .text = "nest half_turned {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:1, 50:70]\n  operand 1: read bf16 [50:1, 37:50]\n"
+             "  operand 2: update f32 [70:37, 37:1]\n" HALF_SUM
+             "  stage 1: add @2[m, n] { mul(stage 0, 0.5:f32) }\n}\n"},
+    {.name = "bias and residual",
+     .tolerance = 0x1p-7,
+     .text = "nest half_bias {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 "
+             "[70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast "
+                                        "f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    {.name = "epilogue",
+     .tolerance = 0x1p-7,
+     .text = "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:36, 36:1]\n"
+             "  operand 2: write bf16 [70:36, 36:1]\n  operand 3: write f32 [70:36, 36:1]\n" HALF_SUM
+             "  stage 1: store @3[m, n] { stage 0 }\n  stage 2: store @2[m, n] { cast bf16(tanh(stage 0)) "
+             "}\n}\n"},
+    {.name = "batch",
+     .tolerance = 1e-5,
+     .text = "nest half_batch {\n  outer b=3, m=9, n=37\n  inner k=50\n  parallel b, m, n\n"
+             "  operand 0: read bf16 [3:450, 9:50, 50:1]\n  operand 1: read bf16 [3:1850, 50:37, 37:1]\n"
+             "  operand 2: write f32 [3:333, 9:37, 37:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[b, m, k]), cast f32(@1[b, k, n])) }\n  stage 1: store "
+             "@2[b, m, n] { stage 0 }\n}\n"},
+    {.name = "bounded",
+     .bounds = {67, 41},
+     .tolerance = 1e-5,
+     .text = "nest half_bounded {\n  outer m<=130:rows@3, n=37\n  inner k<=50:depth@4\n  parallel m, n\n"
+             "  operand 0: read bf16 [130:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
+             "  operand 2: write f32 [130:37, 37:1]\n  operand 3: read i64 []\n  operand 4: read i64 "
+             "[]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "rounded weights",
+     .tolerance = 1e-5,
+     .text = "nest half_mixed {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read f32 [50:37, 37:1]\n  operand 2: write "
+             "f32 [70:37, 37:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n  stage 1: store @2[m, "
+             "n] { stage 0 }\n}\n"},
 };
 enum { HALF_CASES = sizeof half_cases / sizeof *half_cases };
 
@@ -69,8 +83,10 @@ static void copy_elements(const Tensor *tensor, const Type *type, char *bytes, b
         int64_t offset = 0;
         for (int d = 0; d < type->rank; d++) offset = offset * type->dimensions[d].extent + odometer.at[d];
         char *at = bytes + offset * element_bytes(type->element);
-        if (into) element_write(type->element, at, tensor->data[odometer.position]);
-        else tensor->data[odometer.position] = element_read(type->element, at);
+        if (into)
+            element_write(type->element, at, tensor->data[odometer.position]);
+        else
+            tensor->data[odometer.position] = element_read(type->element, at);
     } while (odometer_next(&odometer));
 }
 
@@ -78,11 +94,13 @@ static void compare_output(const OpCase *op_case, const Tensor *expected, const 
     Element element = expected->type->element;
     double tolerance = element == ELEMENT_BF16 ? 0x1p-6 : element == ELEMENT_F64 ? 1e-12 : 4e-6;
     for (int64_t i = 0; i < type_count(expected->type); i++) {
-        double a = rounded(element_is_float(element) ? ELEMENT_F32 : element, expected->data[i]), b = got->data[i];
+        double a = rounded(element_is_float(element) ? ELEMENT_F32 : element, expected->data[i]),
+               b = got->data[i];
         if (a == b || (isnan(a) && isnan(b))) continue;
         double size = fabs(a) > 1 ? fabs(a) : 1;
         if (!(fabs(expected->data[i] - b) <= tolerance * size))
-            fail_msg("%s/%s: element %lld: expected %.9g, found %.9g", op_name(op_case->op), op_case->name, (long long)i, a, b);
+            fail_msg("%s/%s: element %lld: expected %.9g, found %.9g", op_name(op_case->op), op_case->name,
+                     (long long)i, a, b);
     }
 }
 
@@ -90,7 +108,8 @@ static void run_op_case(const Emulation *emulation, const Sweep *sweep) {
     const Graph *graph = sweep->graph;
     const Program *program = sweep->program;
     Arena *arena = graph->ir->arena;
-    Tensor *inputs = op_case_inputs(arena, sweep->op_case, graph), *outputs = ARENA_ARRAY(arena, Tensor, graph->outputs.count);
+    Tensor *inputs = op_case_inputs(arena, sweep->op_case, graph),
+           *outputs = ARENA_ARRAY(arena, Tensor, graph->outputs.count);
     for (size_t i = 0; i < graph->inputs.count; i++)
         for (int64_t j = 0; j < type_count(inputs[i].type); j++)
             inputs[i].data[j] = rounded(inputs[i].type->element, inputs[i].data[j]);
@@ -190,13 +209,15 @@ static void run_sweep(bool no_library) {
         for (size_t k = 0; k < programs[i]->kernels.count; k++)
             for (int p = 0; p < programs[i]->kernels.items[k].cuda.phase_count; p++)
                 products += !programs[i]->kernels.items[k].cuda.phases[p].function;
-        if (sweeps[i].nest) run_nest_case(emulation, &sweeps[i]);
-        else run_op_case(emulation, &sweeps[i]);
+        if (sweeps[i].nest)
+            run_nest_case(emulation, &sweeps[i]);
+        else
+            run_op_case(emulation, &sweeps[i]);
     }
     emulation_destroy(emulation);
     for (int op = 0; op < OP_COUNT; op++) lowered += op_table[op]->lower != NULL || op == OP_input;
-    print_message("%zu cases, %zu products for the library; %d of %d ops that are lowered = %d %%\n", count, products, covered,
-                  lowered, covered * 100 / lowered);
+    print_message("%zu cases, %zu products for the library; %d of %d ops that are lowered = %d %%\n", count,
+                  products, covered, lowered, covered * 100 / lowered);
     if (!filter) assert_int_equal(covered, lowered);
     arena_destroy(arena);
 }

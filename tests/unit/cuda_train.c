@@ -1,5 +1,5 @@
-// Three training steps of a small gpt2 and llama on the emulated GPU, temporaries placed as planned, beside the
-// CPU back end: the same losses, the same gradients, the same parameters.
+// Three training steps of a small gpt2 and llama on the emulated GPU, temporaries placed as planned, beside
+// the CPU back end: the same losses, the same gradients, the same parameters.
 #include "cpu_test.h"
 #include "driver/runner.h"
 #include "driver/setup.h"
@@ -32,13 +32,15 @@ static char *memory(int64_t bytes) {
 
 static char *device_state(Device *device, const Buffer *buffer, const Runner *runner) {
     for (int i = 0; i < device->state_count; i++)
-        if (strcmp(device->states[i].name, buffer->name) == 0 && device->states[i].role == buffer->role) return device->states[i].data;
+        if (strcmp(device->states[i].name, buffer->name) == 0 && device->states[i].role == buffer->role)
+            return device->states[i].data;
     int at = device->state_count++;
     device->states[at].name = buffer->name;
     device->states[at].role = buffer->role;
     device->states[at].data = memory(buffer->bytes);
     device->states[at].bytes = buffer->bytes;
-    memcpy(device->states[at].data, state_data(runner->state, buffer->name, buffer->role), (size_t)buffer->bytes);
+    memcpy(device->states[at].data, state_data(runner->state, buffer->name, buffer->role),
+           (size_t)buffer->bytes);
     return device->states[at].data;
 }
 
@@ -81,10 +83,10 @@ static void fill_inputs(Runner *runner, Entry entry, int step) {
         char *to = executor_input(runner->executors[entry], buffer->name);
         int width = element_bytes(buffer->type->element);
         for (int64_t k = 0; k < type_count(buffer->type); k++) {
-            double value = buffer->role != ROLE_SCALAR                     ? floor(test_random() * VOCABULARY)
-                           : strcmp(buffer->name, "rate") == 0             ? 1e-3
-                           : strcmp(buffer->name, "step") == 0             ? step + 1
-                                                                           : 1;
+            double value = buffer->role != ROLE_SCALAR         ? floor(test_random() * VOCABULARY)
+                           : strcmp(buffer->name, "rate") == 0 ? 1e-3
+                           : strcmp(buffer->name, "step") == 0 ? step + 1
+                                                               : 1;
             if (buffer->type->element == ELEMENT_BOOL) value = test_random() < 0.7;
             element_write(buffer->type->element, to + k * width, value);
         }
@@ -97,7 +99,8 @@ static void run_both(Device *device, Runner *runner, Entry entry, int step) {
     for (size_t i = 0; i < program->buffers.count; i++) {
         const Buffer *buffer = &program->buffers.items[i];
         if (buffer->kind == BUFFER_INPUT)
-            memcpy(device->buffers[entry][i], executor_input(runner->executors[entry], buffer->name), (size_t)buffer->bytes);
+            memcpy(device->buffers[entry][i], executor_input(runner->executors[entry], buffer->name),
+                   (size_t)buffer->bytes);
     }
     runner_run(runner, entry);
     emulation_run_program(device->emulation, program, device->buffers[entry]);
@@ -105,20 +108,25 @@ static void run_both(Device *device, Runner *runner, Entry entry, int step) {
         const Buffer *buffer = &program->buffers.items[i];
         if (buffer->kind != BUFFER_OUTPUT || strcmp(buffer->name, "loss") != 0) continue;
         float a = runner_output(runner, entry, "loss"), b = *(float *)(void *)device->buffers[entry][i];
-        if (!(fabsf(a - b) <= 2e-5f * fabsf(a))) fail_msg("step %d: loss %.9g on the CPU, %.9g on the GPU", step, (double)a, (double)b);
+        if (!(fabsf(a - b) <= 2e-5f * fabsf(a)))
+            fail_msg("step %d: loss %.9g on the CPU, %.9g on the GPU", step, (double)a, (double)b);
     }
 }
 
-// Adam turns the noise of a gradient that should be zero (gpt2's bias of keys) into whole steps: a few elements.
+// Adam turns the noise of a gradient that should be zero (gpt2's bias of keys) into whole steps: a few
+// elements.
 static void compare(const Device *device, const Runner *runner, Role role, double tolerance) {
     int64_t count = 0, apart = 0;
     for (int i = 0; i < device->state_count; i++) {
         if (device->states[i].role != role) continue;
-        const float *a = state_data(runner->state, device->states[i].name, role), *b = (const float *)(const void *)device->states[i].data;
-        for (int64_t k = 0; k < device->states[i].bytes / 4; k++, count++) apart += !(fabsf(a[k] - b[k]) <= tolerance);
+        const float *a = state_data(runner->state, device->states[i].name, role),
+                    *b = (const float *)(const void *)device->states[i].data;
+        for (int64_t k = 0; k < device->states[i].bytes / 4; k++, count++)
+            apart += !(fabsf(a[k] - b[k]) <= tolerance);
     }
     assert_true(count > 0);
-    if (apart * 100 > count) fail_msg("%s: %lld of %lld elements differ", role_name(role), (long long)apart, (long long)count);
+    if (apart * 100 > count)
+        fail_msg("%s: %lld of %lld elements differ", role_name(role), (long long)apart, (long long)count);
 }
 
 static void train(const char *file, const char *const *settings) {
@@ -126,10 +134,12 @@ static void train(const char *file, const char *const *settings) {
     Ir *ir = ir_create(arena);
     FrontendOptions options = {.settings = (const char **)(uintptr_t)settings};
     while (settings[options.setting_count]) options.setting_count++;
-    Module *module = derive_module(ir, frontend_load(ir, arena_format(arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
+    Module *module = derive_module(
+        ir, frontend_load(ir, arena_format(arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
     uint32_t training = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
     CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1};
-    Runner *runner = module ? runner_create(ir, module, training | 1u << ENTRY_INITIALIZE, &compile, 1) : NULL;
+    Runner *runner =
+        module ? runner_create(ir, module, training | 1u << ENTRY_INITIALIZE, &compile, 1) : NULL;
     compile.cuda = true;
     Compilation *compilation = runner ? compile_programs(ir, module, training, &compile) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
@@ -154,13 +164,14 @@ static void train(const char *file, const char *const *settings) {
 
 static void gpt2_trains(void **state) {
     (void)state;
-    train("gpt2", (const char *const[]){"vocab=37", "embed=24", "heads=2", "layers=2", "context=19", "batch=2", "accumulate=1", NULL});
+    train("gpt2", (const char *const[]){"vocab=37", "embed=24", "heads=2", "layers=2", "context=19",
+                                        "batch=2", "accumulate=1", NULL});
 }
 
 static void llama_trains(void **state) {
     (void)state;
-    train("llama", (const char *const[]){"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40", "layers=2", "time=19",
-                                         "accumulate=1", "batch=2", NULL});
+    train("llama", (const char *const[]){"vocab=37", "embed=24", "groups=2", "queries=2", "key=6", "ffn=40",
+                                         "layers=2", "time=19", "accumulate=1", "batch=2", NULL});
 }
 
 int main(void) {
