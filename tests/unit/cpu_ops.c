@@ -4,31 +4,12 @@
 
 #include "ir/op.h"
 #include "passes/program_passes.h"
-#include "tests/op_cases.h"
+#include "tests/op_case_run.h"
 
 static char *const *sweep_arguments;  // FILTER and CPU of the command line
 
-static double rounded(Element element, double value) {
-    char bytes[8] = {0};
-    element_write(element, bytes, value);
-    return element_read(element, bytes);
-}
-
-// Between row-major doubles of the tensor's own extents and a buffer at capacity.
-static void copy_elements(const Tensor *tensor, const Type *type, char *bytes, bool into) {
-    if (type_count(tensor->type) == 0) return;
-    Odometer odometer;
-    odometer_start(&odometer, tensor->type);
-    do {
-        int64_t offset = 0;
-        for (int d = 0; d < type->rank; d++) offset = offset * type->dimensions[d].extent + odometer.at[d];
-        char *at = bytes + offset * element_bytes(type->element);
-        if (into) element_write(type->element, at, tensor->data[odometer.position]);
-        else tensor->data[odometer.position] = element_read(type->element, at);
-    } while (odometer_next(&odometer));
-}
-
-static void run_program(const Program *program, char **buffers) {
+static void run_program(void *context, const Program *program, char *const *buffers) {
+    (void)context;
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         char *operands[NEST_OPERAND_MAX];
@@ -37,19 +18,6 @@ static void run_program(const Program *program, char **buffers) {
             operands[o] = buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
         }
         run_split(&program->kernels.items[launch->kernel].cpu, operands, 2);
-    }
-}
-
-static void compare_output(const OpCase *op_case, const char *cpu, const Tensor *expected, const Tensor *got) {
-    Element element = expected->type->element;
-    double tolerance = element == ELEMENT_BF16 ? 0x1p-6 : element == ELEMENT_F64 ? 1e-12 : 4e-6;
-    for (int64_t i = 0; i < type_count(expected->type); i++) {
-        double a = rounded(element_is_float(element) ? ELEMENT_F32 : element, expected->data[i]), b = got->data[i];
-        if (a == b || (isnan(a) && isnan(b))) continue;
-        double size = fabs(a) > 1 ? fabs(a) : 1;
-        if (!(fabs(expected->data[i] - b) <= tolerance * size))
-            fail_msg("%s/%s on %s: element %lld: expected %.9g, found %.9g", op_name(op_case->op), op_case->name,
-                     cpu ? cpu : "native", (long long)i, a, b);
     }
 }
 
@@ -63,37 +31,13 @@ static void sweep_case(const OpCase *op_case, const char *cpu) {
     Ir *ir = ir_create(arena);
     Graph *graph = op_case_graph(ir, op_case);
     if (!graph) fail_with_diagnostics(op_case, ir);
-    Tensor *inputs = op_case_inputs(arena, op_case, graph);
-    for (size_t i = 0; i < graph->inputs.count; i++)
-        for (int64_t j = 0; j < type_count(inputs[i].type); j++)
-            inputs[i].data[j] = rounded(inputs[i].type->element, inputs[i].data[j]);
-    Tensor *outputs = ARENA_ARRAY(arena, Tensor, graph->outputs.count);
-    if (!evaluate_graph(arena, graph, inputs, outputs)) fail_with_diagnostics(op_case, ir);
     Program *program = lower_graph(graph, cpu_has_kernel);
     if (!program) fail_with_diagnostics(op_case, ir);
     CpuOptions options = {.cpu = cpu, .threads = 1, .sanitize = SANITIZE};
     CpuCode *code = cpu_compile(ir, &program, 1, &options);
     if (!code) fail_with_diagnostics(op_case, ir);
-    char **buffers = ARENA_ARRAY(arena, char *, program->buffers.count);
-    for (size_t b = 0; b < program->buffers.count; b++) {
-        const Buffer *buffer = &program->buffers.items[b];
-        buffers[b] = malloc((size_t)buffer->bytes + 1);
-        memset(buffers[b], 0x7f, (size_t)buffer->bytes);
-        for (size_t i = 0; buffer->kind == BUFFER_INPUT && i < graph->inputs.count; i++)
-            if (attribute_text(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_name) == buffer->name)
-                copy_elements(&inputs[i], buffer->type, buffers[b], true);
-    }
-    run_program(program, buffers);
-    for (size_t b = 0; b < program->buffers.count; b++) {
-        const Buffer *buffer = &program->buffers.items[b];
-        for (size_t i = 0; buffer->kind == BUFFER_OUTPUT && i < graph->outputs.count; i++) {
-            if (graph->outputs.items[i].name != buffer->name) continue;
-            Tensor got = tensor_create(arena, outputs[i].type);
-            copy_elements(&got, buffer->type, buffers[b], false);
-            compare_output(op_case, cpu, &outputs[i], &got);
-        }
-        free(buffers[b]);
-    }
+    if (op_case_run(op_case, graph, program, cpu ? cpu : "this machine", run_program, NULL) != 0)
+        fail_with_diagnostics(op_case, ir);
     cpu_code_destroy(code);
     arena_destroy(arena);
 }

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "codegen/cpu.h"
+#include "tests/elements.h"
 
 typedef struct Case {
     const char *name, *text;
@@ -40,32 +41,6 @@ static uint64_t test_random_state = 1;
 static inline double test_random(void) {  // [0, 1)
     test_random_state = test_random_state * 6364136223846793005u + 1442695040888963407u;
     return (double)(test_random_state >> 40) * 0x1p-24;
-}
-
-static inline void element_write(Element element, char *at, double value) {
-    if (element == ELEMENT_BOOL) *at = value != 0;
-    if (element == ELEMENT_I32) *(int32_t *)at = (int32_t)value;
-    if (element == ELEMENT_I64) *(int64_t *)at = (int64_t)value;
-    if (element == ELEMENT_F32) *(float *)at = (float)value;
-    if (element == ELEMENT_F64) *(double *)at = value;
-    if (element == ELEMENT_BF16) {
-        float number = (float)value;
-        uint32_t bits;
-        memcpy(&bits, &number, 4);
-        *(uint16_t *)at = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
-}
-
-static inline double element_read(Element element, const char *at) {
-    if (element == ELEMENT_BOOL) return *at;
-    if (element == ELEMENT_I32) return *(const int32_t *)at;
-    if (element == ELEMENT_I64) return (double)*(const int64_t *)at;
-    if (element == ELEMENT_F32) return *(const float *)at;
-    if (element == ELEMENT_F64) return *(const double *)at;
-    uint32_t bits = (uint32_t) * (const uint16_t *)at << 16;
-    float number;
-    memcpy(&number, &bits, 4);
-    return number;
 }
 
 static inline Storage storage_create(const NestOperand *operand, const Case *test, int *bounds_used) {

@@ -5,7 +5,7 @@
 #include "ir/op.h"
 #include "passes/program_passes.h"
 #include "tests/cuda/run.h"
-#include "tests/op_cases.h"
+#include "tests/op_case_run.h"
 
 static const char *filter;
 
@@ -68,72 +68,8 @@ typedef struct Sweep {
     Program *program;
 } Sweep;
 
-static double rounded(Element element, double value) {
-    char bytes[8] = {0};
-    element_write(element, bytes, value);
-    return element_read(element, bytes);
-}
-
-// Between row-major doubles of the tensor's own extents and a buffer at capacity.
-static void copy_elements(const Tensor *tensor, const Type *type, char *bytes, bool into) {
-    if (type_count(tensor->type) == 0) return;
-    Odometer odometer;
-    odometer_start(&odometer, tensor->type);
-    do {
-        int64_t offset = 0;
-        for (int d = 0; d < type->rank; d++) offset = offset * type->dimensions[d].extent + odometer.at[d];
-        char *at = bytes + offset * element_bytes(type->element);
-        if (into)
-            element_write(type->element, at, tensor->data[odometer.position]);
-        else
-            tensor->data[odometer.position] = element_read(type->element, at);
-    } while (odometer_next(&odometer));
-}
-
-static void compare_output(const OpCase *op_case, const Tensor *expected, const Tensor *got) {
-    Element element = expected->type->element;
-    double tolerance = element == ELEMENT_BF16 ? 0x1p-6 : element == ELEMENT_F64 ? 1e-12 : 4e-6;
-    for (int64_t i = 0; i < type_count(expected->type); i++) {
-        double a = rounded(element_is_float(element) ? ELEMENT_F32 : element, expected->data[i]),
-               b = got->data[i];
-        if (a == b || (isnan(a) && isnan(b))) continue;
-        double size = fabs(a) > 1 ? fabs(a) : 1;
-        if (!(fabs(expected->data[i] - b) <= tolerance * size))
-            fail_msg("%s/%s: element %lld: expected %.9g, found %.9g", op_name(op_case->op), op_case->name,
-                     (long long)i, a, b);
-    }
-}
-
-static void run_op_case(const Emulation *emulation, const Sweep *sweep) {
-    const Graph *graph = sweep->graph;
-    const Program *program = sweep->program;
-    Arena *arena = graph->ir->arena;
-    Tensor *inputs = op_case_inputs(arena, sweep->op_case, graph),
-           *outputs = ARENA_ARRAY(arena, Tensor, graph->outputs.count);
-    for (size_t i = 0; i < graph->inputs.count; i++)
-        for (int64_t j = 0; j < type_count(inputs[i].type); j++)
-            inputs[i].data[j] = rounded(inputs[i].type->element, inputs[i].data[j]);
-    assert_true(evaluate_graph(arena, graph, inputs, outputs));
-    char **buffers = ARENA_ARRAY(arena, char *, program->buffers.count);
-    for (size_t b = 0; b < program->buffers.count; b++) {
-        const Buffer *buffer = &program->buffers.items[b];
-        buffers[b] = aligned_alloc(64, (size_t)(buffer->bytes + 63) & ~(size_t)63);
-        memset(buffers[b], 0x7f, (size_t)buffer->bytes);
-        for (size_t i = 0; buffer->kind == BUFFER_INPUT && i < graph->inputs.count; i++)
-            if (attribute_text(graph_node(graph, graph->inputs.items[i]), ATTRIBUTE_name) == buffer->name)
-                copy_elements(&inputs[i], buffer->type, buffers[b], true);
-    }
-    emulation_run_program(emulation, program, buffers);
-    for (size_t b = 0; b < program->buffers.count; b++) {
-        const Buffer *buffer = &program->buffers.items[b];
-        for (size_t i = 0; buffer->kind == BUFFER_OUTPUT && i < graph->outputs.count; i++) {
-            if (graph->outputs.items[i].name != buffer->name) continue;
-            Tensor got = tensor_create(arena, outputs[i].type);
-            copy_elements(&got, buffer->type, buffers[b], false);
-            compare_output(sweep->op_case, &outputs[i], &got);
-        }
-        free(buffers[b]);
-    }
+static void run_program(void *context, const Program *program, char *const *buffers) {
+    emulation_run_program(context, program, buffers);
 }
 
 static void run_nest_case(const Emulation *emulation, const Sweep *sweep) {
@@ -212,7 +148,9 @@ static void run_sweep(bool no_library) {
         if (sweeps[i].nest)
             run_nest_case(emulation, &sweeps[i]);
         else
-            run_op_case(emulation, &sweeps[i]);
+            assert_int_equal(op_case_run(sweeps[i].op_case, sweeps[i].graph, programs[i], "the emulated GPU",
+                                         run_program, emulation),
+                             0);
     }
     emulation_destroy(emulation);
     for (int op = 0; op < OP_COUNT; op++) lowered += op_table[op]->lower != NULL || op == OP_input;
