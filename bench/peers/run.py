@@ -9,7 +9,9 @@ Peers are what the interpreters can import: PyTorch, as it is and compiled, and 
 CHERRY_PEERS, separated by colons) names interpreters besides this one. Each round runs every program once, as a
 process of its own, and takes the median of its steps; a figure is the median of the rounds. `--random N` draws N
 points of widths 128 to 1536, 2 to 48 layers, time 64 to 2048, vocabulary 256 to 74,000 and batch 1 to 64 that fit
-half of the memory and 20 s a step, as `cherry check` predicts them. `--list` prints the points alone.
+12 GiB and 20 s a step at 200 GFLOP/s, by `cherry check`. `--list` prints the points alone, `--only NAME` measures one
+of them, `--record FILE` appends each point's figures as a line of JSON, `--summary FILE` prints the worst of those.
+A process that takes more than `--limit` seconds is stopped and left out.
 """
 import argparse
 import json
@@ -32,13 +34,17 @@ NAMED = {
 PEERS = (("torch", "pytorch_step34m.py", ()), ("torch", "pytorch_step34m.py", ("--compile",)), ("jax", "jax_step34m.py", ()))
 
 
-def run_json(command):
-    """The last line of what a command prints, as JSON; None where it fails."""
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    if result.returncode:
-        print(f"  {' '.join(command[:3])} ...: {(result.stderr.strip() or 'failed').splitlines()[0]}", file=sys.stderr)
-        return None
-    return json.loads(result.stdout.strip().splitlines()[-1])
+def run_json(command, limit=None):
+    """The last line of what a command prints, as JSON; None where it fails or takes more than `limit` seconds."""
+    try:
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=limit)
+        if result.returncode == 0:
+            return json.loads(result.stdout.strip().splitlines()[-1])
+        why = (result.stderr.strip() or f"status {result.returncode}").splitlines()[-1]
+    except subprocess.TimeoutExpired:
+        why = f"more than {limit} s"
+    print(f"  {' '.join(os.path.basename(word) for word in command[:3])} ...: {why}", file=sys.stderr)
+    return None
 
 
 def settings(point):
@@ -47,8 +53,8 @@ def settings(point):
 
 def fits(arguments, point):
     check = run_json([arguments.cherry, "check", MODEL, "--json", *settings(point)])
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return check and check["training_bytes"] <= memory / 2 and check["predicted_step_seconds"] <= 20
+    flops = check["flops_per_token"] * point["batch"] * point["time"] if check else math.inf
+    return flops <= 20 * 200e9 and check["training_bytes"] <= 12 << 30
 
 
 def draw(source):
@@ -86,14 +92,14 @@ def find_peers(arguments):
 def cherry_point(arguments, point):
     model = [*settings(point), "--set", f"precision={arguments.precision}"]
     result = run_json([arguments.cherry, "bench", MODEL, "--json", "--steps", str(arguments.steps),
-                       "--threads", str(arguments.threads), *model])
+                       "--threads", str(arguments.threads), *model], arguments.limit)
     return result and dict(result, name="cherry")
 
 
 def peer_point(arguments, peer, point):
     sizes = [word for name, value in point.items() for word in (f"--{name}", str(value))]
     return run_json([*peer, "--steps", str(arguments.steps), "--threads", str(arguments.threads), "--precision",
-                     arguments.precision, *sizes])
+                     arguments.precision, *sizes], arguments.limit)
 
 
 def measure(arguments, peers, point):
@@ -115,8 +121,20 @@ def report(name, point, figures):
         ratio = f"{figure['step_seconds'] / cherry['step_seconds']:6.2f}" if cherry else "     -"
         share = f", {100 * figure['share_of_peak']:.1f} % of peak" if figure["share_of_peak"] else ""
         print(f"  {who:32} {figure['step_seconds']:9.4f} s {figure['peak_bytes'] / 2**30:7.2f} GiB {ratio}{share}", flush=True)
-    peers = [figure["step_seconds"] for who, figure in figures.items() if who != "cherry"]
-    return cherry and peers and (min(peers) / cherry["step_seconds"], cherry["share_of_peak"], name)
+
+
+def summarize(records):
+    """The five points where Cherry leads least, and how many of all reach what is wanted."""
+    rows = []
+    for name, figures in records:
+        cherry = figures.get("cherry")
+        peers = [figure["step_seconds"] for who, figure in figures.items() if who != "cherry"]
+        if cherry and peers:
+            ratio, share = min(peers) / cherry["step_seconds"], cherry["share_of_peak"]
+            rows.append((ratio, share, name, ratio >= 1.2 or share >= 0.8))
+    print(f"\n{sum(row[3] for row in rows)} of {len(rows)} points reach 1.2 times the best peer or 80 % of peak; the worst:")
+    for ratio, share, name, good in sorted(rows)[:5]:
+        print(f"  {name:12} {ratio:5.2f}, {100 * share:.1f} % of peak{'' if good else '  short'}")
 
 
 def main():
@@ -124,12 +142,18 @@ def main():
     parser.add_argument("--cherry", default=os.path.join(ROOT, "build", "cherry"))
     parser.add_argument("--python", action="append", default=[])
     parser.add_argument("--points", default="34m,small,long")
-    for name, value in dict(random=0, seed=4, rounds=3, steps=3, threads=len(os.sched_getaffinity(0))).items():
+    for name, value in dict(random=0, seed=4, rounds=3, steps=3, limit=600, threads=len(os.sched_getaffinity(0))).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--list", action="store_true")
+    for name in ("only", "record", "summary"):
+        parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
+    if arguments.summary:
+        return summarize(json.loads(line) for line in open(arguments.summary))
     points = choose_points(arguments)
+    if arguments.only:
+        points = {arguments.only: points[arguments.only]}
     if arguments.list:
         for name, point in points.items():
             print(name, *(f"{key}={value}" for key, value in point.items()))
@@ -137,11 +161,14 @@ def main():
     peers = find_peers(arguments)
     if not peers:
         print("no peer: no interpreter has PyTorch or JAX (see --help, --python)", file=sys.stderr)
-    results = [report(name, point, measure(arguments, peers, point)) for name, point in points.items()]
-    results = sorted(result for result in results if result)
-    print("\nworst, of", len(results), "(best peer over Cherry; wanted: 1.2, or 80 % of peak)")
-    for ratio, share, name in results[:5]:
-        print(f"  {name:12} {ratio:5.2f}, {100 * share:.1f} % of peak{'' if ratio >= 1.2 or share >= 0.8 else '  short'}")
+    records = []
+    for name, point in points.items():
+        records.append((name, measure(arguments, peers, point)))
+        report(name, point, records[-1][1])
+        if arguments.record:
+            with open(arguments.record, "a") as file:
+                print(json.dumps(records[-1]), file=file)
+    summarize(records)
 
 
 main()
