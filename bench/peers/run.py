@@ -7,7 +7,8 @@ of ratios (seconds of the peer over seconds of Cherry; above 1, Cherry is faster
 
 Peers are what the interpreters can import: PyTorch, as it is and compiled, and JAX. `--python` (or the variable
 CHERRY_PEERS, separated by colons) names interpreters besides this one. Each round runs every program once, as a
-process of its own, and takes the median of its steps; a figure is the median of the rounds. `--random N` draws N
+process of its own, and takes the median of its steps (at least `--steps`, more where they are short); a figure is
+the median of the rounds. `--random N` draws N
 points of widths 128 to 1536, 2 to 48 layers, time 64 to 2048, vocabulary 256 to 74,000 and batch 1 to 64 that fit
 12 GiB and 20 s a step at 200 GFLOP/s, by `cherry check`. `--list` prints the points alone, `--only NAME` measures one
 of them, `--record FILE` appends each point's figures as a line of JSON, `--summary FILE` prints the worst of those.
@@ -51,10 +52,21 @@ def settings(point):
     return [word for name, value in point.items() for word in ("--set", f"{name}={value}")]
 
 
+def check(arguments, point):
+    """What `cherry check` says, and the FLOPs of a step."""
+    found = run_json([arguments.cherry, "check", MODEL, "--json", *settings(point)])
+    return found and dict(found, flops=found["flops_per_token"] * point["batch"] * point["time"])
+
+
 def fits(arguments, point):
-    check = run_json([arguments.cherry, "check", MODEL, "--json", *settings(point)])
-    flops = check["flops_per_token"] * point["batch"] * point["time"] if check else math.inf
-    return flops <= 20 * 200e9 and check["training_bytes"] <= 12 << 30
+    found = check(arguments, point)
+    return found and found["flops"] <= 20 * 200e9 and found["training_bytes"] <= 12 << 30
+
+
+def step_count(arguments, point):
+    """So many that they take about two seconds."""
+    found = check(arguments, point)
+    return max(arguments.steps, min(50, int(2 * 150e9 / found["flops"]))) if found else arguments.steps
 
 
 def draw(source):
@@ -89,24 +101,24 @@ def find_peers(arguments):
     return found
 
 
-def cherry_point(arguments, point):
+def cherry_point(arguments, point, steps):
     model = [*settings(point), "--set", f"precision={arguments.precision}"]
-    result = run_json([arguments.cherry, "bench", MODEL, "--json", "--steps", str(arguments.steps),
+    result = run_json([arguments.cherry, "bench", MODEL, "--json", "--steps", str(steps),
                        "--threads", str(arguments.threads), *model], arguments.limit)
     return result and dict(result, name="cherry")
 
 
-def peer_point(arguments, peer, point):
+def peer_point(arguments, peer, point, steps):
     sizes = [word for name, value in point.items() for word in (f"--{name}", str(value))]
-    return run_json([*peer, "--steps", str(arguments.steps), "--threads", str(arguments.threads), "--precision",
+    return run_json([*peer, "--steps", str(steps), "--threads", str(arguments.threads), "--precision",
                      arguments.precision, *sizes], arguments.limit)
 
 
 def measure(arguments, peers, point):
     """By name: median seconds, peak bytes, share of peak where it is known."""
-    runs = {}
+    runs, steps = {}, step_count(arguments, point)
     for _ in range(arguments.rounds):
-        for result in [cherry_point(arguments, point), *(peer_point(arguments, peer, point) for peer in peers)]:
+        for result in [cherry_point(arguments, point, steps), *(peer_point(arguments, peer, point, steps) for peer in peers)]:
             if result:
                 runs.setdefault(result["name"], []).append(result)
     middle = lambda results, key: statistics.median(r.get(key, 0) for r in results)
