@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/thread.h"
@@ -37,7 +38,7 @@ static double now(const Bench *bench) {
 typedef struct Run {
     ThreadPool *pool;
     const CpuKernel *kernel;
-    char **operands, *workspace, **scratch;
+    char **operands, **workspaces, **scratch;
     int64_t limit;  // tasks at most
 } Run;
 
@@ -48,13 +49,16 @@ static void run_thread(void *context, int thread) {
         if (phase) thread_pool_barrier(run->pool, thread);
         if (run->limit) begin = 0, end = run->limit;  // the peak: the same on every thread
         else thread_share(tasks, thread, thread_pool_count(run->pool), &begin, &end);
-        if (begin < end) run->kernel->functions[phase](run->operands, run->workspace, run->scratch[thread], begin, end);
+        if (begin < end) run->kernel->functions[phase](run->operands, run->workspaces, run->scratch[thread], begin, end);
     }
 }
 
 static char *room(int64_t bytes) {
-    size_t size = ((size_t)bytes + 127) & ~(size_t)63;
-    return memset(aligned_alloc(64, size), 0, size);
+    enum { HUGE_PAGE = 2 << 20 };  // as the runtime has them
+    size_t size = ((size_t)bytes + HUGE_PAGE) & ~(size_t)(HUGE_PAGE - 1);
+    char *memory = aligned_alloc(HUGE_PAGE, size);
+    (void)madvise(memory, size, MADV_HUGEPAGE);
+    return memset(memory, 0, size);
 }
 
 static CpuCode *compile(const Bench *bench, Ir *ir, Program *program, CpuKernel *kernel) {
@@ -95,9 +99,10 @@ static int ascending(const void *a, const void *b) {
 static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char **operands, double flops,
                     double compile_seconds) {
     int threads = thread_pool_count(bench->pool);
-    char *scratch[256], *workspace = room(kernel->workspace_bytes);
+    char *scratch[256], *workspaces[WORKSPACE_MAX];
+    for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = room(kernel->workspace_bytes[i]);
     for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes);
-    Run run = {bench->pool, kernel, operands, workspace, scratch, 0};
+    Run run = {bench->pool, kernel, operands, workspaces, scratch, 0};
     double shares[REPETITIONS], seconds[REPETITIONS], once;
     double start = now(bench);
     for (int i = 0; i < 2; i++) thread_pool_run(bench->pool, run_thread, &run);
@@ -120,7 +125,7 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
            flops / time * 1e-9,
            compile_seconds * 1e3);
     fflush(stdout);
-    free(workspace);
+    for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
     for (int i = 0; i < threads; i++) free(scratch[i]);
 }
 

@@ -25,11 +25,12 @@ typedef struct Header {
 
 typedef struct Entry {
     uint64_t kernel;
-    int64_t phase_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes, packed_operand;
-    uint64_t packed_key;
+    int64_t phase_count, pack_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes[WORKSPACE_MAX];
+    uint64_t packed_key[WORKSPACE_MAX];
+    int32_t packed_operand[WORKSPACE_MAX];
 } Entry;
 
-static const char magic[8] = "CHERRY2";
+static const char magic[8] = "CHERRY3";
 
 // ---- Where ----
 
@@ -108,9 +109,10 @@ static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t batch) 
     item->code.phase_count = (int)entry->phase_count;
     memcpy(item->code.tasks, entry->tasks, sizeof entry->tasks);
     item->code.scratch_bytes = entry->scratch_bytes;
-    item->code.workspace_bytes = entry->workspace_bytes;
-    item->code.packed_operand = (int32_t)entry->packed_operand;
-    item->code.packed_key = entry->packed_key;
+    item->code.pack_count = (int)entry->pack_count;
+    memcpy(item->code.workspace_bytes, entry->workspace_bytes, sizeof entry->workspace_bytes);
+    memcpy(item->code.packed_operand, entry->packed_operand, sizeof entry->packed_operand);
+    memcpy(item->code.packed_key, entry->packed_key, sizeof entry->packed_key);
 }
 
 static void take_file(CpuCompile *compile, const char *data) {
@@ -153,9 +155,11 @@ static char *pack(Arena *arena, const CpuCompile *compile, const CpuBatch *batch
     for (size_t i = 0; i < batch->count; i++) {
         const CpuKernel *code = &batch->items[i]->code;
         Entry entry = {.kernel = batch->items[i]->kernel.hash, .phase_count = code->phase_count,
-                       .scratch_bytes = code->scratch_bytes, .workspace_bytes = code->workspace_bytes,
-                       .packed_operand = code->packed_operand, .packed_key = code->packed_key};
+                       .pack_count = code->pack_count, .scratch_bytes = code->scratch_bytes};
         memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
+        memcpy(entry.workspace_bytes, code->workspace_bytes, sizeof entry.workspace_bytes);
+        memcpy(entry.packed_operand, code->packed_operand, sizeof entry.packed_operand);
+        memcpy(entry.packed_key, code->packed_key, sizeof entry.packed_key);
         memcpy(data + sizeof header + i * sizeof entry, &entry, sizeof entry);
     }
     memcpy(data + *length - object_bytes, LLVMGetBufferStart(batch->object), object_bytes);

@@ -1,6 +1,7 @@
-// Generator of contractions. A kernel has one phase that packs B for all tasks (where more than one block
-// of rows uses it) and one of tasks: block of rows x group of panels of B. The loops around tiles are
-// shared by the module (cpu_contract_driver.c); here stand what a task's number means, and the epilogue.
+// Generator of contractions. A kernel has a phase that packs A for all tasks (where more than one group of panels
+// uses a block of rows), one that packs B (where more than one block of rows uses it), and one of tasks: block of
+// rows x group of panels of B. The loops around tiles are shared by the module (cpu_contract_driver.c); here stand
+// what a task's number means, and the epilogue.
 // Launches that pack one operand into one form share the packing phase: see passes/share_packed.c.
 #include "base/hash.h"
 #include "codegen/cpu_contract.h"
@@ -29,9 +30,17 @@ static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
 
 static int64_t extent_of(const CpuContraction *plan, int loop) { return plan->nest->loops[loop].dimension.extent; }
 
-static int64_t b_bytes(const CpuContraction *plan, const CpuTarget *target) {
-    return plan->vectors * target->lanes * plan->depth * 4;
+// Of one packed matrix.
+static int64_t packed_bytes(const CpuContraction *plan, const CpuTarget *target, int side) {
+    int64_t rows = (plan->rows + plan->tile.rows - 1) / plan->tile.rows * plan->tile.rows;
+    return (side == PLAN_B ? plan->vectors * target->lanes : rows) * plan->depth * 4;
 }
+
+static uint32_t load_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->load_b : plan->load_a; }
+static bool is_private(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->private_b : plan->private_a; }
+
+// The workspace that holds packed side A or B, and the phase that fills it.
+static int packed_place(const CpuContraction *plan, int side) { return side == PLAN_B && !plan->private_a; }
 
 static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
     return (int64_t)plan->tile.vectors * target->lanes;
@@ -71,7 +80,8 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_WIDE] = cpu_i64(unit, wide * lanes);
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
-    slots[PLAN_PACKS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_PANELS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
     slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
@@ -136,7 +146,7 @@ static void start_task_record(Emission *e, CpuKernel *out) {
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
+    int64_t sizes[] = {plan->private_a && plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
                        plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
@@ -212,27 +222,47 @@ static LLVMValueRef has_work(const Emission *e, LLVMValueRef rows) {
     return LLVMBuildAnd(e->unit->builder, some, compare(e->unit, LLVMIntSGT, e->depth, zero), "");
 }
 
-// Sets the place of packed matrix `number` in the workspace.
-static void set_shared_matrix(const Emission *e, LLVMValueRef number) {
-    LLVMValueRef at = scaled(e->unit, number, b_bytes(e->plan, e->unit->target));
-    set(e, TASK_PANEL, cpu_at_bytes(e->unit, e->body->workspace, at));
+// Packed matrix `number` of a side, in its workspace.
+static LLVMValueRef shared_matrix(const Emission *e, int side, LLVMValueRef number) {
+    LLVMValueRef place = cpu_i64(e->unit, packed_place(e->plan, side));
+    LLVMValueRef slot = LLVMBuildGEP2(e->unit->builder, e->unit->pointer, e->body->workspaces, &place, 1, "");
+    LLVMValueRef base = LLVMBuildLoad2(e->unit->builder, e->unit->pointer, slot, "");
+    return cpu_at_bytes(e->unit, base, scaled(e->unit, number, packed_bytes(e->plan, e->unit->target, side)));
 }
 
-// Packing: a task is the number of a matrix B, then of its panel.
-static void emit_pack_task(Emission *e, LLVMValueRef task) {
+// The number of the matrix of a side that the outer loops of the task are at.
+static LLVMValueRef matrix_number(const Emission *e, int side) {
+    LLVMValueRef number = cpu_i64(e->unit, 0);
+    for (int i = 0; i < e->plan->outer_count; i++) {
+        uint8_t loop = e->plan->outer[i];
+        if (!stride_of(e->plan, load_of(e->plan, side), loop)) continue;
+        number = add(e->unit, scaled(e->unit, number, extent_of(e->plan, loop)), e->loop[loop]);
+    }
+    return number;
+}
+
+// Parts that packing a matrix is split into: panels of B, some rows of A.
+static int64_t pack_parts(const CpuContraction *plan, int side) {
+    return side == PLAN_B ? plan->panels : (plan->rows + plan->pack_rows - 1) / plan->pack_rows;
+}
+
+// Packing: a task is the number of a matrix, then of its part.
+static void emit_pack_task(Emission *e, int side, LLVMValueRef task) {
     CpuUnit *unit = e->unit;
     const CpuContraction *plan = e->plan;
-    LLVMValueRef number, panel;
-    cpu_divide(unit, task, cpu_i64(unit, plan->panels), &number, &panel);
+    LLVMValueRef number, part;
+    cpu_divide(unit, task, cpu_i64(unit, pack_parts(plan, side)), &number, &part);
     LLVMValueRef rest = number;
     for (int i = plan->outer_count - 1; i >= 0; i--)
-        if (stride_of(plan, plan->load_b, plan->outer[i])) rest = split_number(e, rest, plan->outer[i]);
+        if (stride_of(plan, load_of(plan, side), plan->outer[i])) rest = split_number(e, rest, plan->outer[i]);
     CpuIf used;
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, e->rows)));
-    set_shared_matrix(e, number);
-    set(e, TASK_B, load_base(e, plan->load_b));
-    LLVMValueRef arguments[] = {e->plan_record, e->task, panel};
-    cpu_helper_call(unit, cpu_contract_pack_function(unit), arguments, 3);
+    set(e, side == PLAN_B ? TASK_PANEL : TASK_BLOCK_A, shared_matrix(e, side, number));
+    set(e, side == PLAN_B ? TASK_B : TASK_A, load_base(e, load_of(plan, side)));
+    set(e, TASK_ROW0, cpu_i64(unit, 0));
+    set(e, TASK_ROWS, e->rows);
+    LLVMValueRef arguments[] = {e->plan_record, e->task, part};
+    cpu_helper_call(unit, cpu_contract_pack_function(unit, side == PLAN_B), arguments, 3);
     cpu_if_end(unit, &used);
 }
 
@@ -260,7 +290,11 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
-    set(e, TASK_PACK_A, plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
+    set(e, TASK_PACK_A, plan->private_a && plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
+    if (!plan->private_a) {
+        LLVMValueRef before = scaled(unit, row0, plan->depth * 4);
+        set(e, TASK_BLOCK_A, cpu_at_bytes(unit, shared_matrix(e, PLAN_A, matrix_number(e, PLAN_A)), before));
+    }
     LLVMBuildStore(unit->builder, key, packed_rows);
     set(e, TASK_ROW0, row0);
     set(e, TASK_ROWS, rows);
@@ -269,14 +303,8 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     const Stage *store = &plan->nest->stages[1];
     set(e, TASK_RESULT, plan->direct ? base_of(e, store->operand, store->index) : LLVMConstNull(unit->pointer));
     set_panels(e, group);
-    LLVMValueRef number = cpu_i64(unit, 0);
-    for (int i = 0; i < plan->outer_count; i++) {
-        uint8_t loop = plan->outer[i];
-        set(e, TASK_OUTER + loop, e->loop[loop]);
-        if (!stride_of(plan, plan->load_b, loop)) continue;
-        number = add(unit, scaled(unit, number, extent_of(plan, loop)), e->loop[loop]);
-    }
-    if (!plan->private_b) set_shared_matrix(e, number);
+    for (int i = 0; i < plan->outer_count; i++) set(e, TASK_OUTER + plan->outer[i], e->loop[plan->outer[i]]);
+    if (!plan->private_b) set(e, TASK_PANEL, shared_matrix(e, PLAN_B, matrix_number(e, PLAN_B)));
     LLVMValueRef arguments[] = {e->plan_record, e->task};
     cpu_helper_call(unit, cpu_contract_task_function(unit), arguments, 2);
     cpu_if_end(unit, &used);
@@ -298,7 +326,7 @@ static void tile_walk_begin(CpuUnit *unit, const Kernel *kernel, const CpuContra
                             TileWalk *walk) {
     CpuBody *body = walk->body = cpu_body_begin(unit, kernel, number);
     LLVMSetLinkage(body->function, LLVMInternalLinkage);
-    LLVMValueRef task = body->workspace, row0 = body->begin, rows = body->end;
+    LLVMValueRef task = body->workspaces, row0 = body->begin, rows = body->end;
     LLVMValueRef column0 = cpu_slot_load(unit, task, TASK_COLUMN0, false);
     LLVMValueRef columns = cpu_slot_load(unit, task, TASK_COLUMN_COUNT, false);
     walk->width = cpu_slot_load(unit, task, TASK_WIDTH, false);
@@ -379,7 +407,9 @@ bool cpu_contract_supports(const CpuTarget *target, const Nest *nest) {
     return true;
 }
 
-static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, LLVMValueRef record, bool pack,
+enum { COMPUTE = -1 };  // else a phase packs: PLAN_A, PLAN_B
+
+static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, LLVMValueRef record, int side,
                        CpuKernel *out) {
     Emission e = {.unit = unit, .plan = plan, .plan_record = record};
     e.body = cpu_body_begin(unit, kernel, out->phase_count);
@@ -387,42 +417,46 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     int64_t matrices = 1, tasks = plan->row_blocks * plan->panel_groups;
     for (int i = 0; i < plan->outer_count; i++) {
         tasks *= extent_of(plan, plan->outer[i]);
-        if (stride_of(plan, plan->load_b, plan->outer[i])) matrices *= extent_of(plan, plan->outer[i]);
+        if (side != COMPUTE && stride_of(plan, load_of(plan, side), plan->outer[i])) matrices *= extent_of(plan, plan->outer[i]);
     }
-    if (pack) {
-        tasks = matrices * plan->panels;
-        out->workspace_bytes = matrices * b_bytes(plan, unit->target) + 64;
+    if (side != COMPUTE) {
+        tasks = matrices * pack_parts(plan, side);
+        out->workspace_bytes[packed_place(plan, side)] = matrices * packed_bytes(plan, unit->target, side) + 64;
     }
     out->tasks[out->phase_count++] = tasks;
     LLVMValueRef packed_rows = cpu_stack_slot(e.body, unit->i64);
     LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed_rows);
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, e.body->begin, e.body->end, 1, NULL, 0);
-    if (pack) emit_pack_task(&e, loop.index);
+    if (side != COMPUTE) emit_pack_task(&e, side, loop.index);
     else emit_compute_task(&e, loop.index, packed_rows);
     cpu_loop_end(unit, &loop, NULL);
     cpu_body_end(e.body);
 }
 
-// Names the form that phase 0 packs B into: all that it depends on but the operand itself. 0 where it
+// Names the form that a side is packed into: all that it depends on but the operand itself. 0 where it
 // depends on run-time extents; without rows nothing is packed.
-static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target) {
-    const Index *index = cpu_contraction_index(plan, plan->load_b);
-    int64_t form[] = {plan->element_b, plan->panel_b, index[0].affine.offset, target->lanes, plan->columns, plan->depth,
-                      plan->tile.vectors, plan->narrow, plan->wide_panels};
+static uint64_t packed_key(const CpuContraction *plan, const CpuTarget *target, int side) {
+    bool is_b = side == PLAN_B;
+    uint32_t load = load_of(plan, side);
+    const Index *index = cpu_contraction_index(plan, load);
+    int64_t form[] = {is_b ? plan->element_b : plan->element_a, is_b ? plan->panel_b : plan->panel_a,
+                      index[0].affine.offset, target->lanes, is_b ? plan->columns : plan->rows, plan->depth,
+                      is_b ? plan->tile.vectors : -plan->tile.rows, is_b ? plan->narrow : 0,
+                      is_b ? plan->wide_panels : 0};
     uint64_t hash = hash_bytes(HASH_START, form, sizeof form);
     int loops[LOOP_MAX], count = 0;
     if (plan->row >= 0 && plan->nest->loops[plan->row].bound_operand != UINT32_MAX) return 0;
-    loops[count++] = plan->column;
+    loops[count++] = is_b ? plan->column : plan->row;
     loops[count++] = plan->k;
     for (int i = 0; i < plan->segment_count; i++) loops[count++] = plan->segments[i];
     hash = hash_word(hash, (uint64_t)count);
     for (int i = 0; i < plan->outer_count; i++)
-        if (stride_of(plan, plan->load_b, plan->outer[i])) loops[count++] = plan->outer[i];
+        if (stride_of(plan, load, plan->outer[i])) loops[count++] = plan->outer[i];
     for (int i = 0; i < count; i++) {
         if (loops[i] >= 0 && plan->nest->loops[loops[i]].bound_operand != UINT32_MAX) return 0;
         hash = hash_word(hash, (uint64_t)(loops[i] < 0 ? 1 : extent_of(plan, loops[i])));
-        hash = hash_word(hash, (uint64_t)stride_of(plan, plan->load_b, loops[i]));
+        hash = hash_word(hash, (uint64_t)stride_of(plan, load, loops[i]));
     }
     return hash;
 }
@@ -434,11 +468,13 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
     LLVMValueRef epilogue = emit_epilogue(unit, kernel, &plan);
     LLVMValueRef record = plan_record(unit, &plan, epilogue, emit_prefetch(unit, kernel, &plan));
-    if (!plan.private_b) {
-        emit_phase(unit, kernel, &plan, record, true, out);
-        out->packed_key = packed_key(&plan, unit->target);
-        out->packed_operand = (int32_t)nest->formulas.items[plan.load_b].operand;
+    static const int sides[] = {PLAN_A, PLAN_B};
+    for (int i = 0; i < 2; i++) {
+        if (is_private(&plan, sides[i])) continue;
+        emit_phase(unit, kernel, &plan, record, sides[i], out);
+        out->packed_key[out->pack_count] = packed_key(&plan, unit->target, sides[i]);
+        out->packed_operand[out->pack_count++] = (int32_t)nest->formulas.items[load_of(&plan, sides[i])].operand;
     }
-    emit_phase(unit, kernel, &plan, record, false, out);
+    emit_phase(unit, kernel, &plan, record, COMPUTE, out);
     return !unit->failure;
 }

@@ -104,7 +104,8 @@ typedef struct CpuContraction {
     int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
     int64_t panel_group, panel_groups;      // panels of a task
-    bool private_b;           // tasks pack their own panels of B, if any; else phase 0 packs all into workspace
+    bool private_a, private_b;  // tasks pack their own panels, if any; else a phase of its own packs all of them
+    int64_t pack_rows;          // of A that are packed together: panels that share lines of memory
     bool direct;              // whole tiles go straight to the result: a plain store with unit columns
 } CpuContraction;
 
@@ -129,7 +130,8 @@ enum {
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
-    PLAN_PACKS_A, PLAN_PACKS_B, PLAN_SHARES_B,  // tasks pack; phase 0 packed
+    PLAN_PANELS_A, PLAN_PACKS_B, PLAN_SHARES_B,  // tiles read panels of A; tasks pack; a phase packed
+    PLAN_PACK_ROWS,
     PLAN_RESULT_STRIDE,  // of rows
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
     PLAN_PREFETCH,                 // or NULL
@@ -140,7 +142,7 @@ enum {
     TASK_OPERANDS,
     TASK_A, TASK_B,      // at row and column 0
     TASK_RESULT,         // where tiles may be written to directly, else NULL
-    TASK_BLOCK_A,        // packed rows
+    TASK_BLOCK_A,        // packed rows, from TASK_ROW0 on
     TASK_PANEL,          // packed panel if private, else the packed matrix
     TASK_TILES,
     TASK_ROW0, TASK_ROWS, TASK_COLUMNS, TASK_DEPTH,  // of the block; existing columns and steps
@@ -157,8 +159,8 @@ LLVMValueRef cpu_slot(CpuUnit *unit, LLVMValueRef record, int slot);
 LLVMValueRef cpu_slot_load(CpuUnit *unit, LLVMValueRef record, int slot, bool pointer);
 void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef value);
 
-// void (plan, task, i64 panel): packs one panel of B into its place in the shared matrix.
-LLVMValueRef cpu_contract_pack_function(CpuUnit *unit);
+// void (plan, task, i64 part): packs one panel of B, or PLAN_PACK_ROWS rows of A, into its place in the shared matrix.
+LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b);
 // void (plan, task): one block of rows times panels [begin, end). The epilogue is a CpuFunction called
 // with (operands, task, tile, row0, rows); so is what brings its operands nearer.
 LLVMValueRef cpu_contract_task_function(CpuUnit *unit);

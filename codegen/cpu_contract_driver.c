@@ -3,13 +3,11 @@
 // a module, and not once a kernel, is most of what keeps contractions cheap to compile.
 //
 //   cherry_contract(plan, task):
-//     pack the block's rows of A, all of k             (unless the previous task had the same rows)
-//     panel of B:  pack it                             (unless phase 0 did)
+//     pack the block's rows of A, all of k             (unless a phase did, or the previous task had the same rows)
+//     panel of B:  pack it                             (unless a phase did)
 //       block of k:                                    (its share of a panel of A stays in the first cache)
 //         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
 #include "codegen/cpu_contract.h"
-
-enum { PANELS_TOGETHER = 4 };  // of A that are packed together: whole lines of memory
 
 typedef struct Driver {
     CpuUnit *unit;
@@ -103,33 +101,47 @@ static bool start(CpuUnit *unit, const char *name, unsigned count, CpuHelper *he
     return helper->fresh;
 }
 
-LLVMValueRef cpu_contract_pack_function(CpuUnit *unit) {
+// Part `part` of the rows of the block.
+static void pack_part_a(const Driver *d, LLVMValueRef part) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef some = plan_number(d, PLAN_PACK_ROWS), local = multiply(unit, part, some);
+    LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local), rows = task_number(d, TASK_ROWS);
+    LLVMValueRef from = multiply(unit, row, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
+    LLVMValueRef to = multiply(unit, local, plan_number(d, PLAN_DEPTH));
+    CpuIf exists;
+    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSLT, local, rows));
+    pack_panels(d, PLAN_A, plan_pointer(d, PLAN_PACK_A), plan_number(d, PLAN_TILE_ROWS),
+                cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, to),
+                cpu_at_bytes(unit, task_pointer(d, TASK_A), from), cpu_minimum(unit, some, subtract(unit, rows, local)));
+    cpu_if_end(unit, &exists);
+}
+
+LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
     CpuHelper helper;
     Driver driver, *d = &driver;
-    if (!start(unit, "cherry_contract_pack", 3, &helper, d)) return helper.function;
-    Panel panel = locate_panel(d, LLVMGetParam(helper.function, 2));
-    CpuIf exists;
-    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
-    pack_panel_b(d, &panel, shared_panel(d, &panel));
-    cpu_if_end(unit, &exists);
+    const char *name = side_b ? "cherry_contract_pack_b" : "cherry_contract_pack_a";
+    if (!start(unit, name, 3, &helper, d)) return helper.function;
+    LLVMValueRef part = LLVMGetParam(helper.function, 2);
+    if (side_b) {
+        Panel panel = locate_panel(d, part);
+        CpuIf exists;
+        cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
+        pack_panel_b(d, &panel, shared_panel(d, &panel));
+        cpu_if_end(unit, &exists);
+    } else {
+        pack_part_a(d, part);
+    }
     cpu_helper_end(unit, &helper);
     return helper.function;
 }
 
 static void pack_block_a(const Driver *d) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef rows = task_number(d, TASK_ROWS), tile_rows = plan_number(d, PLAN_TILE_ROWS);
-    LLVMValueRef function = plan_pointer(d, PLAN_PACK_A), from = task_pointer(d, TASK_A);
-    LLVMValueRef row_bytes = plan_number(d, PLAN_A + SIDE_PANEL_BYTES), to = task_pointer(d, TASK_BLOCK_A);
-    LLVMValueRef depth = plan_number(d, PLAN_DEPTH), some = multiply(unit, tile_rows, cpu_i64(unit, PANELS_TOGETHER));
-    CpuLoop panels;
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), cpu_blocks(unit, rows, some), 1, NULL, 0);
-    LLVMValueRef local = multiply(unit, panels.index, some);
-    LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local);
-    pack_panels(d, PLAN_A, function, tile_rows, cpu_at(unit, to, ELEMENT_F32, multiply(unit, local, depth)),
-                cpu_at_bytes(unit, from, multiply(unit, row, row_bytes)),
-                cpu_minimum(unit, some, subtract(unit, rows, local)));
-    cpu_loop_end(unit, &panels, NULL);
+    LLVMValueRef parts = cpu_blocks(unit, task_number(d, TASK_ROWS), plan_number(d, PLAN_PACK_ROWS));
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), parts, 1, NULL, 0);
+    pack_part_a(d, loop.index);
+    cpu_loop_end(unit, &loop, NULL);
 }
 
 // What the loops over tiles keep from outside.
@@ -159,7 +171,7 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef valid = cpu_minimum(unit, t->tile_rows, subtract(unit, t->rows, local));
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
     LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
-    LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PACKS_A), packed, in_place(d, PLAN_A, row0, k0), "");
+    LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PANELS_A), packed, in_place(d, PLAN_A, row0, k0), "");
     packed = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
     LLVMValueRef b = LLVMBuildSelect(builder, t->packed_b, packed, in_place(d, PLAN_B, t->panel.column0, k0), "");
     LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,

@@ -8,6 +8,7 @@ enum {
     ROW_BLOCK_MAX = 512,
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
     TASKS_MAX = 64,
+    PANELS_TOGETHER = 4,          // of A that are packed at once: whole lines of memory
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
     ACROSS_ROWS = 128,            // of A, for which B is not worth packing
     ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
@@ -141,7 +142,9 @@ static void choose_blocks(CpuContraction *plan) {
         group = divide_up(group, 2);
     plan->panel_group = group;
     plan->panel_groups = divide_up(plan->panels, group);
+    plan->private_a = plan->panel_groups * outer_b == 1 || plan->tile.a != TILE_PANEL;
     plan->private_b = plan->row_blocks * shared == 1 || plan->tile.b != TILE_PANEL;
+    plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
 }
 
 // Whether the result is stage 0 as it is, in memory that a tile can be written to.

@@ -135,7 +135,7 @@ CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase) {
     body->entry = LLVMAppendBasicBlockInContext(unit->context, body->function, "");
     LLVMPositionBuilderAtEnd(unit->builder, body->entry);
     LLVMValueRef operands = LLVMGetParam(body->function, 0);
-    body->workspace = LLVMGetParam(body->function, 1);
+    body->workspaces = LLVMGetParam(body->function, 1);
     body->scratch = LLVMGetParam(body->function, 2);
     body->begin = LLVMGetParam(body->function, 3);
     body->end = LLVMGetParam(body->function, 4);

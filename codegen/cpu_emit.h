@@ -156,7 +156,7 @@ LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // i64
 typedef struct CpuBody {
     CpuUnit *unit;
     LLVMValueRef function;
-    LLVMValueRef workspace, scratch, begin, end;  // arguments: tasks [begin, end)
+    LLVMValueRef workspaces, scratch, begin, end;  // arguments: tasks [begin, end)
     LLVMValueRef operand[NEST_OPERAND_MAX];       // base pointers, loaded in the entry block
     LLVMBasicBlockRef entry;
     LLVMValueRef control_word;                    // of the caller's floating point, or NULL

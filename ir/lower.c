@@ -41,7 +41,7 @@ NestBuilder nest_builder(Lowering *lowering, const char *name) {
     NestBuilder builder = {.lowering = lowering};
     builder.nest = nest_create(lowering->scratch ? lowering->scratch : lowering->program->ir, name,
                                lowering->node ? lowering->node->place : NO_PLACE);
-    builder.launch.workspace = UINT32_MAX;
+    for (int i = 0; i < WORKSPACE_MAX; i++) builder.launch.workspaces[i] = UINT32_MAX;
     builder.launch.node = lowering->node_id;
     builder.launch.place = builder.nest->place;
     if (lowering->node) builder.launch.region = attribute_integer(lowering->node, ATTRIBUTE_region, 0);

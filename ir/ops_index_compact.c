@@ -94,7 +94,7 @@ static bool compact_lower(Lowering *lowering) {
                            .place = node->place,
                            .meaning = meaning_of(ir, node, views[0]->type)};
     Launch launch = {.operand_count = 3,
-                     .workspace = UINT32_MAX,
+                     .workspaces = NO_WORKSPACES,
                      .node = lowering->node_id,
                      .place = node->place,
                      .region = attribute_integer(node, ATTRIBUTE_region, 0)};

@@ -154,8 +154,9 @@ static void print_launch(const Program *program, size_t number, FILE *stream) {
         if (launch->offsets[i]) fprintf(stream, "+%lld", (long long)launch->offsets[i]);
     }
     fprintf(stream, ")");
-    if (launch->workspace != UINT32_MAX)
-        fprintf(stream, " workspace %u%s", launch->workspace, launch->packed ? " packed" : "");
+    for (int i = 0; i < WORKSPACE_MAX; i++)
+        if (launch->workspaces[i] != UINT32_MAX)
+            fprintf(stream, " workspace %u%s", launch->workspaces[i], launch->packed[i] ? " packed" : "");
     if (launch->place.file) fprintf(stream, "  # line %u", launch->place.line);
     fprintf(stream, "\n");
 }

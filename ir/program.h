@@ -48,19 +48,20 @@ uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *
 
 // Compiled code of one kernel for the CPU: filled by codegen, called by the runtime.
 // A phase has `tasks` independent tasks; every thread runs a static share [begin, end) of them, all
-// threads meet between phases. `scratch` is private to the thread; `workspace` is shared, planned.
-typedef void (*CpuFunction)(char *const *operands, char *workspace, char *scratch, int64_t begin,
+// threads meet between phases. `scratch` is private to the thread; `workspaces` are shared, planned.
+typedef void (*CpuFunction)(char *const *operands, char *const *workspaces, char *scratch, int64_t begin,
                             int64_t end);
-enum { PHASE_MAX = 4 };
+enum { PHASE_MAX = 4, WORKSPACE_MAX = 2 };
 typedef struct CpuKernel {
     int phase_count;
     CpuFunction functions[PHASE_MAX];
     int64_t tasks[PHASE_MAX];
-    int64_t scratch_bytes, workspace_bytes;
-    // Not 0: phase 0 does nothing but copy operand `packed_operand` into the workspace, which later phases
-    // only read. Equal keys: equal operands give equal copies.
-    uint64_t packed_key;
-    int32_t packed_operand;
+    int64_t scratch_bytes, workspace_bytes[WORKSPACE_MAX];
+    // Phase i of the first `pack_count` does nothing but copy operand packed_operand[i] into workspace i, which
+    // later phases only read. Equal keys that are not 0: equal operands give equal copies.
+    int pack_count;
+    int32_t packed_operand[WORKSPACE_MAX];
+    uint64_t packed_key[WORKSPACE_MAX];
 } CpuKernel;
 
 // The same for CUDA: phases that run one after the other on one stream. Pure data: runtime launches it, as it
@@ -115,13 +116,15 @@ typedef struct Kernel {
     CudaKernel cuda;
 } Kernel;
 
+#define NO_WORKSPACES {UINT32_MAX, UINT32_MAX}
+
 typedef struct Launch {
     uint32_t kernel;                       // index into program->kernels
     int operand_count;
     uint32_t buffers[NEST_OPERAND_MAX];    // index into program->buffers
     int64_t offsets[NEST_OPERAND_MAX];     // elements from the start of the buffer
-    uint32_t workspace;                    // buffer, or UINT32_MAX
-    bool packed;                           // an earlier launch left in it what phase 0 would: skip that phase
+    uint32_t workspaces[WORKSPACE_MAX];    // buffers, or UINT32_MAX
+    bool packed[WORKSPACE_MAX];            // an earlier launch left in it what phase i would: skip that phase
     uint32_t node;                         // the graph node it came from, for reports
     int64_t region;                        // recompute region of that node, 0: none. What is computed again
                                            // late must not move back to where it was computed first

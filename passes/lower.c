@@ -284,7 +284,7 @@ static bool lower_call(Lower *lower) {
                             "kernel %s has more than %d operands and results", kernel, NEST_OPERAND_MAX);
     NamedKernel *named = ARENA_NEW(lower->program->ir->arena, NamedKernel);
     Launch launch = {.operand_count = (int)count,
-                     .workspace = UINT32_MAX,
+                     .workspaces = NO_WORKSPACES,
                      .place = node->place,
                      .node = lower->lowering.node_id,
                      .region = attribute_integer(node, ATTRIBUTE_region, 0)};

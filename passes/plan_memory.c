@@ -42,11 +42,11 @@ typedef struct Plan {
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) & ~(int64_t)(ALIGNMENT - 1); }
 
-void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes) {
+void program_attach_workspace(Program *program, uint32_t launch, int number, int64_t bytes) {
     Dimension dimension = {.name = names_intern(program->ir->names, "bytes"),
                            .extent = bytes > 0 ? bytes : 1};
     const Type *type = type_make(program->ir, ELEMENT_BOOL, 1, &dimension);
-    program->launches.items[launch].workspace = program_add_buffer(
+    program->launches.items[launch].workspaces[number] = program_add_buffer(
         program,
         (Buffer){.kind = BUFFER_TEMPORARY, .name = "workspace", .type = type, .bytes = bytes, .offset = -1});
 }
@@ -54,8 +54,9 @@ void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes) 
 static void attach_workspaces(Program *program) {
     for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        int64_t bytes = program->kernels.items[launch->kernel].cpu.workspace_bytes;
-        if (bytes > 0 && launch->workspace == UINT32_MAX) program_attach_workspace(program, i, bytes);
+        const int64_t *bytes = program->kernels.items[launch->kernel].cpu.workspace_bytes;
+        for (int w = 0; w < WORKSPACE_MAX; w++)
+            if (bytes[w] > 0 && launch->workspaces[w] == UINT32_MAX) program_attach_workspace(program, i, w, bytes[w]);
     }
 }
 
@@ -74,7 +75,8 @@ static void find_lifetimes(Program *program) {
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         for (int o = 0; o < launch->operand_count; o++) touch(program, launch->buffers[o], (int32_t)i);
-        if (launch->workspace != UINT32_MAX) touch(program, launch->workspace, (int32_t)i);
+        for (int w = 0; w < WORKSPACE_MAX; w++)
+            if (launch->workspaces[w] != UINT32_MAX) touch(program, launch->workspaces[w], (int32_t)i);
     }
 }
 

@@ -21,8 +21,8 @@ bool share_packed(Program *program);
 // Gives every temporary its place in the arena: see passes/plan_memory.c. The order is final.
 bool plan_memory(Program *program);
 
-// Makes a buffer of `bytes` for the workspace of a launch; plan_memory does it by itself for kernels
+// Makes a buffer of `bytes` for workspace `number` of a launch; plan_memory does it by itself for kernels
 // whose cpu.workspace_bytes is set.
-void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes);
+void program_attach_workspace(Program *program, uint32_t launch, int number, int64_t bytes);
 
 #endif

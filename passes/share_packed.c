@@ -3,11 +3,11 @@
 //   launch 3: dot(x, w) workspace 8      launch 7: dot(y, w)
 //   -> launch 3: dot(x, w) workspace 8;  launch 7: dot(y, w) workspace 8, packed
 //
-// Requires: the final order of launches, and compiled kernels: cpu.packed_key names what phase 0 leaves in
-// the workspace. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
+// Requires: the final order of launches, and compiled kernels: cpu.packed_key[i] names what phase i leaves in
+// workspace i. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
 // launch filled; it lives until its last reader.
 // The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
-// pass, not once an iteration. Between two uses the packed form takes room; it is kept where the largest
+// pass, not once an iteration, and what queries, keys and values are made of once for the three. Between two uses the packed form takes room; it is kept where the largest
 // live set of the program grows by a sixteenth at most, else packed again.
 #include "passes/program_passes.h"
 
@@ -17,6 +17,7 @@ enum { GROWTH_PART = 16 };
 typedef struct Packed {
     uint64_t key;
     uint32_t launch;
+    int phase;  // of it
     int64_t offset;
 } Packed;
 typedef VECTOR(Packed) PackedList;
@@ -53,7 +54,8 @@ static void fill_live(Share *share) {
     int64_t most = 0;
     for (size_t i = 0; i < count; i++) {
         live += share->live[i];
-        share->live[i] = live + code_of(share, (uint32_t)i)->workspace_bytes;
+        share->live[i] = live;
+        for (int w = 0; w < WORKSPACE_MAX; w++) share->live[i] += code_of(share, (uint32_t)i)->workspace_bytes[w];
         if (share->live[i] > most) most = share->live[i];
     }
     share->limit = most + most / GROWTH_PART;
@@ -73,24 +75,31 @@ static Packed *find(PackedList *list, uint64_t key, int64_t offset) {
     return NULL;
 }
 
-static void visit(Share *share, uint32_t number) {
+static void visit_operand(Share *share, uint32_t number, int phase) {
     Program *program = share->program;
     Launch *launch = &program->launches.items[number];
     const CpuKernel *code = code_of(share, number);
-    if (code->packed_key) {
-        PackedList *list = &share->packed[launch->buffers[code->packed_operand]];
-        Packed now = {code->packed_key, number, launch->offsets[code->packed_operand]};
-        Packed *packed = find(list, now.key, now.offset);
-        if (packed && reserve(share, packed->launch, number, code->workspace_bytes)) {
-            Launch *earlier = &program->launches.items[packed->launch];
-            if (earlier->workspace == UINT32_MAX)
-                program_attach_workspace(program, packed->launch, code->workspace_bytes);
-            launch->workspace = earlier->workspace;
-            launch->packed = true;
-        }
-        if (packed) *packed = now;
-        else vector_push(share->arena, list, now);
+    int32_t operand = code->packed_operand[phase];
+    PackedList *list = &share->packed[launch->buffers[operand]];
+    Packed now = {code->packed_key[phase], number, phase, launch->offsets[operand]};
+    Packed *packed = find(list, now.key, now.offset);
+    if (packed && reserve(share, packed->launch, number, code->workspace_bytes[phase])) {
+        Launch *earlier = &program->launches.items[packed->launch];
+        if (earlier->workspaces[packed->phase] == UINT32_MAX)
+            program_attach_workspace(program, packed->launch, packed->phase, code->workspace_bytes[phase]);
+        launch->workspaces[phase] = earlier->workspaces[packed->phase];
+        launch->packed[phase] = true;
     }
+    if (packed) *packed = now;
+    else vector_push(share->arena, list, now);
+}
+
+static void visit(Share *share, uint32_t number) {
+    Program *program = share->program;
+    const Launch *launch = &program->launches.items[number];
+    const CpuKernel *code = code_of(share, number);
+    for (int phase = 0; phase < code->pack_count; phase++)
+        if (code->packed_key[phase]) visit_operand(share, number, phase);
     for (int o = 0; o < launch->operand_count; o++)
         if (launch_writes(program, launch, o)) share->packed[launch->buffers[o]].count = 0;
 }

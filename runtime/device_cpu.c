@@ -21,8 +21,7 @@ typedef struct Range {
 
 typedef struct Phase {
     CpuFunction function;
-    char **operands;
-    char *workspace;
+    char **operands, **workspaces;
     int64_t tasks;
     int64_t static_tasks;  // the first ones have a thread of their own; the rest go to who comes first, so
                            // that a processor that others slow down does not hold up the rest
@@ -198,36 +197,52 @@ static void schedule(Executor *executor, Epoch *epoch, Phase *phase, const Range
     }
 }
 
-static int first_phase(const Launch *launch) { return launch->packed ? 1 : 0; }
+// A launch whose operand an earlier one has packed does not do it again.
+static bool skips_phase(const Launch *launch, const CpuKernel *code, int phase) {
+    return phase < code->pack_count && launch->packed[phase];
+}
+
+static char **resolve_workspaces(Executor *executor, const Launch *launch, const CpuKernel *code, Range *ranges) {
+    char **workspaces = ARENA_ARRAY(executor->arena, char *, WORKSPACE_MAX);
+    for (int i = 0; i < WORKSPACE_MAX; i++) {
+        ranges[i] = (Range){0};
+        if (code->workspace_bytes[i] <= 0) continue;
+        CHECK(launch->workspaces[i] != UINT32_MAX);
+        CHECK(executor->program->buffers.items[launch->workspaces[i]].bytes >= code->workspace_bytes[i]);
+        workspaces[i] = executor->addresses[launch->workspaces[i]];
+        CHECK(workspaces[i]);
+        ranges[i] = (Range){.low = (uintptr_t)workspaces[i],
+                            .high = (uintptr_t)workspaces[i] + (uintptr_t)code->workspace_bytes[i],
+                            .writes = i >= code->pack_count};
+    }
+    return workspaces;
+}
 
 static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
     const Launch *launch = &executor->program->launches.items[index];
     const Kernel *kernel = &executor->program->kernels.items[launch->kernel];
     const CpuKernel *compiled = &kernel->cpu;
-    Range ranges[NEST_OPERAND_MAX + 1];
+    Range ranges[NEST_OPERAND_MAX + WORKSPACE_MAX];
     char **operands = resolve_operands(executor, launch, kernel, ranges);
-    int range_count = launch->operand_count;
-    char *workspace = NULL;
-    if (compiled->workspace_bytes > 0) {
-        CHECK(launch->workspace != UINT32_MAX);
-        CHECK(executor->program->buffers.items[launch->workspace].bytes >= compiled->workspace_bytes);
-        workspace = executor->addresses[launch->workspace];
-        CHECK(workspace);
-        ranges[range_count++] = (Range){.low = (uintptr_t)workspace,
-                                        .high = (uintptr_t)workspace + (uintptr_t)compiled->workspace_bytes};
-    }
+    char **workspaces = resolve_workspaces(executor, launch, compiled, ranges + launch->operand_count);
     if (compiled->phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
-    for (int i = first_phase(launch); i < compiled->phase_count; i++) {
-        // The phases of a launch hand over through workspace and operands: the conflict is here.
-        if (workspace) ranges[range_count - 1].writes = !compiled->packed_key || i == 0;
+    for (int i = 0; i < compiled->phase_count; i++) {
+        if (skips_phase(launch, compiled, i)) continue;
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
         Counter *counter = &executor->counters[executor->phase_count];
         Phase *phase = &executor->phases[executor->phase_count++];
         bool shared = executor->threads > 1 && compiled->tasks[i] >= SHARED_TASKS_MIN * executor->threads;
-        *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspace = workspace,
+        *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspaces = workspaces,
                          .tasks = compiled->tasks[i], .next = &counter->next, .launch = index,
                          .static_tasks = compiled->tasks[i] - (shared ? compiled->tasks[i] / SHARED_PART : 0)};
-        schedule(executor, epoch, phase, ranges, range_count);
+        if (i >= compiled->pack_count) {
+            schedule(executor, epoch, phase, ranges, launch->operand_count + WORKSPACE_MAX);
+        } else {
+            Range packing[] = {ranges[compiled->packed_operand[i]], ranges[launch->operand_count + i]};
+            packing[0].writes = false;
+            packing[1].writes = true;
+            schedule(executor, epoch, phase, packing, 2);
+        }
     }
 }
 
@@ -235,8 +250,9 @@ static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
     const Program *program = executor->program;
     int64_t phases = 0, scratch = 0;
     for (size_t i = 0; i < program->launches.count; i++) {
-        const CpuKernel *compiled = &program->kernels.items[program->launches.items[i].kernel].cpu;
-        phases += compiled->phase_count - first_phase(&program->launches.items[i]);
+        const Launch *launch = &program->launches.items[i];
+        const CpuKernel *compiled = &program->kernels.items[launch->kernel].cpu;
+        for (int phase = 0; phase < compiled->phase_count; phase++) phases += !skips_phase(launch, compiled, phase);
         if (compiled->scratch_bytes > scratch) scratch = compiled->scratch_bytes;
     }
     if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, scratch)) return false;
@@ -287,11 +303,11 @@ static inline void run_share(const Executor *executor, const Phase *phase, int t
     char *scratch = state_scratch(executor->state, thread);
     if (phase->tasks > executor->threads) thread_share(phase->static_tasks, rank, executor->threads, &begin, &end);
     else if (rank >= phase->tasks) return;
-    phase->function(phase->operands, phase->workspace, scratch, begin, end);
+    phase->function(phase->operands, phase->workspaces, scratch, begin, end);
     if (phase->static_tasks == phase->tasks) return;
     int64_t task;
     while ((task = phase->static_tasks + atomic_fetch_add_explicit(phase->next, 1, memory_order_relaxed)) < phase->tasks)
-        phase->function(phase->operands, phase->workspace, scratch, task, task + 1);
+        phase->function(phase->operands, phase->workspaces, scratch, task, task + 1);
 }
 
 static void reset_counters(Executor *executor) {

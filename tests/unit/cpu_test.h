@@ -70,19 +70,22 @@ static inline Storage storage_create(const NestOperand *operand, const Case *tes
 }
 
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
-    char *workspace = aligned_alloc(64, (size_t)(kernel->workspace_bytes + 127) & ~(size_t)63);
+    char *workspaces[WORKSPACE_MAX];
     char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
-    memset(workspace, 0xff, (size_t)kernel->workspace_bytes);  // NaN: nothing may be read before it is written
+    for (int i = 0; i < WORKSPACE_MAX; i++) {  // NaN: nothing may be read before it is written
+        workspaces[i] = aligned_alloc(64, (size_t)(kernel->workspace_bytes[i] + 127) & ~(size_t)63);
+        memset(workspaces[i], 0xff, (size_t)kernel->workspace_bytes[i]);
+    }
     memset(scratch, 0xff, (size_t)kernel->scratch_bytes);
     for (int phase = 0; phase < kernel->phase_count; phase++) {
-        kernel->functions[phase](operands, workspace, scratch, 0, 0);  // an empty share
+        kernel->functions[phase](operands, workspaces, scratch, 0, 0);  // an empty share
         for (int64_t begin = 0; begin < kernel->tasks[phase]; begin += step) {
             int64_t end = begin + step < kernel->tasks[phase] ? begin + step : kernel->tasks[phase];
-            kernel->functions[phase](operands, workspace, scratch, begin, end);
+            kernel->functions[phase](operands, workspaces, scratch, begin, end);
         }
-        kernel->functions[phase](operands, workspace, scratch, kernel->tasks[phase], kernel->tasks[phase]);
+        kernel->functions[phase](operands, workspaces, scratch, kernel->tasks[phase], kernel->tasks[phase]);
     }
-    free(workspace);
+    for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
     free(scratch);
 }
 

@@ -39,7 +39,7 @@ static Program *program_of(Ir *ir, const NamedKernel *named, Element element) {
     Program *program = program_create(ir, named->name);
     NamedKernel *copy = ARENA_NEW(ir->arena, NamedKernel);
     *copy = *named;
-    Launch launch = {.operand_count = named->operand_count, .workspace = UINT32_MAX};
+    Launch launch = {.operand_count = named->operand_count, .workspaces = NO_WORKSPACES};
     for (int i = 0; i < named->operand_count; i++) {
         int64_t stride = 1;
         if (element_is_float(named->types[i]->element) && !is_sum(named, i))

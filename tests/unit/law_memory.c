@@ -209,9 +209,11 @@ static int64_t packing_launches(const Plan *plan, bool shared) {
     for (size_t i = 0; i < plan->accumulate->launches.count; i++) {
         const Launch *launch = &plan->accumulate->launches.items[i];
         const CpuKernel *code = &plan->accumulate->kernels.items[launch->kernel].cpu;
-        const Buffer *packed = &plan->accumulate->buffers.items[launch->buffers[code->packed_operand]];
-        bool weight = packed->kind == BUFFER_STATE && packed->role == ROLE_PARAMETER;
-        count += code->packed_key && weight && launch->packed == shared;
+        for (int p = 0; p < code->pack_count; p++) {
+            const Buffer *packed = &plan->accumulate->buffers.items[launch->buffers[code->packed_operand[p]]];
+            bool weight = packed->kind == BUFFER_STATE && packed->role == ROLE_PARAMETER;
+            count += code->packed_key[p] && weight && launch->packed[p] == shared;
+        }
     }
     return count;
 }

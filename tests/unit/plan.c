@@ -69,12 +69,12 @@ static void workspaces_are_planned(void **state) {
     fuse_output(g, "out", fuse_sum(g, fuse_one(g, OP_tanh, fuse_one(g, OP_exp, x)), "i"));
     Program *program = fuse_test_lower(g, NULL);
     assert_int_equal(program->kernels.count, 3);
-    program->kernels.items[1].cpu.workspace_bytes = 1000;
-    program_attach_workspace(program, 2, 100);
+    program->kernels.items[1].cpu.workspace_bytes[0] = 1000;
+    program_attach_workspace(program, 2, 0, 100);
     assert_true(plan_memory(program));
     const Launch *launch = &program->launches.items[1];
-    assert_true(launch->workspace != UINT32_MAX);
-    const Buffer *workspace = &program->buffers.items[launch->workspace];
+    assert_true(launch->workspaces[0] != UINT32_MAX);
+    const Buffer *workspace = &program->buffers.items[launch->workspaces[0]];
     assert_int_equal(workspace->bytes, 1000);
     assert_int_equal(workspace->first, 1);
     assert_int_equal(workspace->last, 1);

@@ -24,8 +24,8 @@ static void dawdle(int64_t seed) {  // makes threads drift apart, so that a miss
 
 // c[i] = 3 a[i] + b[N - 1 - i] + 1, CHUNK elements a task
 #define MIX_KERNEL(CHUNK)                                                                                \
-    static void mix_##CHUNK(char *const *operands, char *workspace, char *scratch, int64_t begin, int64_t end) { \
-        (void)workspace;                                                                                 \
+    static void mix_##CHUNK(char *const *operands, char *const *workspaces, char *scratch, int64_t begin, int64_t end) { \
+        (void)workspaces;                                                                                \
         const uint64_t *a = (const uint64_t *)operands[0], *b = (const uint64_t *)operands[1];           \
         uint64_t *c = (uint64_t *)operands[2], *line = (uint64_t *)scratch;                              \
         for (int64_t i = begin * CHUNK; i < end * CHUNK; i++) {                                          \
@@ -40,28 +40,28 @@ MIX_KERNEL(32)
 MIX_KERNEL(64)
 
 // c[i] = a[i] + sum of a: partial sums of 16 tasks, then one task, then 8 tasks.
-static void sum_parts(char *const *operands, char *workspace, char *scratch, int64_t begin, int64_t end) {
+static void sum_parts(char *const *operands, char *const *workspaces, char *scratch, int64_t begin, int64_t end) {
     (void)scratch;
     const uint64_t *a = (const uint64_t *)operands[0];
     for (int64_t task = begin; task < end; task++) {
         dawdle(task);
         uint64_t sum = 0;
         for (int i = 0; i < N / 16; i++) sum += a[task * (N / 16) + i];
-        ((uint64_t *)workspace)[task] = sum;
+        ((uint64_t *)workspaces[0])[task] = sum;
     }
 }
 
-static void sum_join(char *const *operands, char *workspace, char *scratch, int64_t begin, int64_t end) {
+static void sum_join(char *const *operands, char *const *workspaces, char *scratch, int64_t begin, int64_t end) {
     (void)operands, (void)scratch, (void)begin, (void)end;
-    uint64_t *parts = (uint64_t *)workspace;
+    uint64_t *parts = (uint64_t *)workspaces[0];
     for (int i = 1; i < 16; i++) parts[0] += parts[i];
 }
 
-static void sum_spread(char *const *operands, char *workspace, char *scratch, int64_t begin, int64_t end) {
+static void sum_spread(char *const *operands, char *const *workspaces, char *scratch, int64_t begin, int64_t end) {
     (void)scratch;
     const uint64_t *a = (const uint64_t *)operands[0];
     for (int64_t i = begin * (N / 8); i < end * (N / 8); i++)
-        ((uint64_t *)operands[1])[i] = a[i] + *(const uint64_t *)workspace;
+        ((uint64_t *)operands[1])[i] = a[i] + *(const uint64_t *)workspaces[0];
 }
 
 // ---- Programs by hand ----
@@ -111,7 +111,7 @@ static Program *make_program(Fixture *fixture, const char *name) {
     }
     Kernel kernel = {.name = "sum", .nest = &fixture->sum,
                      .cpu = {.phase_count = 3, .functions = {sum_parts, sum_join, sum_spread},
-                             .tasks = {16, 1, 8}, .workspace_bytes = 128}};
+                             .tasks = {16, 1, 8}, .workspace_bytes = {128}}};
     vector_push(fixture->arena, &program->kernels, kernel);
     return program;
 }
@@ -127,12 +127,12 @@ static uint32_t add_buffer(Fixture *fixture, Program *program, BufferKind kind, 
 }
 
 static void add_mix(Fixture *fixture, Program *program, uint32_t kernel, uint32_t a, uint32_t b, uint32_t c) {
-    Launch launch = {.kernel = kernel, .operand_count = 3, .buffers = {a, b, c}, .workspace = UINT32_MAX};
+    Launch launch = {.kernel = kernel, .operand_count = 3, .buffers = {a, b, c}, .workspaces = NO_WORKSPACES};
     vector_push(fixture->arena, &program->launches, launch);
 }
 
 static void add_sum(Fixture *fixture, Program *program, uint32_t a, uint32_t b, uint32_t workspace) {
-    Launch launch = {.kernel = 4, .operand_count = 2, .buffers = {a, b}, .workspace = workspace};
+    Launch launch = {.kernel = 4, .operand_count = 2, .buffers = {a, b}, .workspaces = {workspace, UINT32_MAX}};
     vector_push(fixture->arena, &program->launches, launch);
 }
 

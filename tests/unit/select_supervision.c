@@ -170,7 +170,9 @@ static char *transfer(const Buffer *buffer, const Tensor *tensor, char *bytes, b
 static void run_launch(const Program *program, const Launch *launch, char **buffers) {
     const CpuKernel *kernel = &program->kernels.items[launch->kernel].cpu;
     char *operands[NEST_OPERAND_MAX];
-    char *workspace = aligned_alloc(64, (size_t)(kernel->workspace_bytes + 127) & ~(size_t)63);
+    char *workspaces[WORKSPACE_MAX];
+    for (int i = 0; i < WORKSPACE_MAX; i++)
+        workspaces[i] = aligned_alloc(64, (size_t)(kernel->workspace_bytes[i] + 127) & ~(size_t)63);
     char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
     for (int o = 0; o < launch->operand_count; o++) {
         int width = element_bytes(program->buffers.items[launch->buffers[o]].type->element);
@@ -178,9 +180,9 @@ static void run_launch(const Program *program, const Launch *launch, char **buff
     }
     for (int phase = 0; phase < kernel->phase_count; phase++)
         for (int64_t task = 0; task < kernel->tasks[phase]; task += 3)
-            kernel->functions[phase](operands, workspace, scratch, task,
+            kernel->functions[phase](operands, workspaces, scratch, task,
                                      task + 3 < kernel->tasks[phase] ? task + 3 : kernel->tasks[phase]);
-    free(workspace);
+    for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
     free(scratch);
 }
 

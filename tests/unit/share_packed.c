@@ -20,11 +20,12 @@ static int setup(void **state) {
     program = fuse_test_lower(g, NULL);
     assert_int_equal(program->launches.count, 6);
     Kernel *kernel = &program->kernels.items[program->launches.items[0].kernel];
-    kernel->cpu.workspace_bytes = BYTES;
-    kernel->cpu.packed_key = KEY;
+    kernel->cpu.workspace_bytes[0] = BYTES;
+    kernel->cpu.packed_key[0] = KEY;
+    kernel->cpu.pack_count = 1;
     w = program_find_buffer(program, test_name(ir, "w"), ROLE_PARAMETER);
     const Launch *launch = &program->launches.items[0];
-    while (launch->buffers[kernel->cpu.packed_operand] != w) kernel->cpu.packed_operand++;
+    while (launch->buffers[kernel->cpu.packed_operand[0]] != w) kernel->cpu.packed_operand[0]++;
     return 0;
 }
 
@@ -38,18 +39,18 @@ static const Launch *launch(int number) { return &program->launches.items[number
 
 static void expect_packed(bool second, bool third) {
     assert_true(share_packed(program) && plan_memory(program));
-    assert_false(launch(0)->packed);
-    assert_int_equal(launch(2)->packed, second);
-    assert_int_equal(launch(4)->packed, third);
-    assert_int_equal(launch(0)->workspace == launch(2)->workspace, second);
-    assert_int_equal(launch(2)->workspace == launch(4)->workspace, third);
+    assert_false(launch(0)->packed[0]);
+    assert_int_equal(launch(2)->packed[0], second);
+    assert_int_equal(launch(4)->packed[0], third);
+    assert_int_equal(launch(0)->workspaces[0] == launch(2)->workspaces[0], second);
+    assert_int_equal(launch(2)->workspaces[0] == launch(4)->workspaces[0], third);
     assert_true(program_verify(program));
 }
 
 static void packs_once(void **state) {
     (void)state;
     expect_packed(true, true);
-    const Buffer *workspace = &program->buffers.items[launch(0)->workspace];
+    const Buffer *workspace = &program->buffers.items[launch(0)->workspaces[0]];
     assert_int_equal(workspace->first, 0);
     assert_int_equal(workspace->last, 4);
     assert_int_equal(workspace->bytes, BYTES);
@@ -73,14 +74,14 @@ static void writing_makes_stale(void **state) {
 static void other_places_are_other_operands(void **state) {
     (void)state;
     Kernel *kernel = &program->kernels.items[launch(0)->kernel];
-    kernel->cpu.packed_operand = 1 - kernel->cpu.packed_operand;
+    kernel->cpu.packed_operand[0] = 1 - kernel->cpu.packed_operand[0];
     expect_packed(false, false);
 }
 
 // Between the launches as much is live as at them: both would be a third more than the limit.
 static void room_is_limited(void **state) {
     (void)state;
-    program->kernels.items[launch(1)->kernel].cpu.workspace_bytes = BYTES;
+    program->kernels.items[launch(1)->kernel].cpu.workspace_bytes[0] = BYTES;
     expect_packed(false, false);
 }
 
