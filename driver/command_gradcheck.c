@@ -207,6 +207,7 @@ static const double *gradient_in_runner(void *data, const char *path) {
     const StateBuffer *buffer = state_find(runner->state, path, ROLE_GRADIENT);
     if (!buffer) return NULL;
     Tensor tensor = tensor_create(runner->ir->arena, buffer->type);
+    state_download(runner->state, ROLE_GRADIENT);
     tensor_load(tensor, buffer->data);
     return tensor.data;
 }

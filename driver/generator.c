@@ -30,11 +30,7 @@ bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk,
 // Forgets everything: caches are written by adding nothing to nothing, so they start at zero.
 static void reset(Generator *generator) {
     generator->length = 0;
-    State *state = generator->runner->state;
-    for (size_t i = 0; i < state_count(state); i++) {
-        const StateBuffer *buffer = state_buffer(state, i);
-        if (buffer->role == ROLE_CACHE) memset(buffer->data, 0, (size_t)buffer->bytes);
-    }
+    state_clear(generator->runner->state, ROLE_CACHE);
 }
 
 // ---- Reading ----

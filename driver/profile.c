@@ -73,11 +73,10 @@ static double *measure_program(Runner *runner, Profile *profile, Entry entry, do
     return middle;
 }
 
-Profile profile_measure(Runner *runner, const char *cpu, int repeats, bool warm, int64_t accumulate,
+Profile profile_measure(Runner *runner, int repeats, bool warm, int64_t accumulate,
                         bool by_kernel) {
     Arena *arena = runner->ir->arena;
-    Profile profile = {.machine = machine_measure(runner->ir, thread_pool_count(runner->pool),
-                                                  module_precision(runner->compilation->module), cpu)};
+    Profile profile = {.machine = runner_machine(runner)};
     double **samples[STEP_ENTRIES];
     for (int i = 0; i < STEP_ENTRIES; i++) samples[i] = ARENA_ARRAY(arena, double *, repeats);
     for (int repeat = warm ? 0 : -1; repeat < repeats; repeat++)

@@ -152,6 +152,7 @@ static bool step(Trainer *trainer, double *rate, double *gradient_norm) {
     runner_set_float(runner, ENTRY_UPDATE, "rate", (float)*rate);
     runner_set_float(runner, ENTRY_UPDATE, "gradient_scale", 1);
     runner_set_integer(runner, ENTRY_UPDATE, "step", trainer->position.step + 1);
+    if (!runner_works(runner)) return false;
     if (!isfinite(trainer->last_loss))
         return report_error(runner->ir->diagnostics, NO_PLACE, "E0913",
                             "the loss of step %lld is not a finite number; the last checkpoint is untouched",

@@ -77,6 +77,7 @@ enum {
     CUBLAS_LAYOUT_BATCH = 5,
     CUBLAS_LAYOUT_BATCH_STEP = 6,
     CUBLAS_PREFERENCE_WORKSPACE = 1,
+    CUBLAS_PREFERENCE_ALIGNMENT = 5,  // of a, b, c, d: 5 to 8, bytes; else 256 is taken for granted
     CUBLAS_EPILOGUE_BIAS = 4
 };
 

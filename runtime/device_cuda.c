@@ -65,6 +65,7 @@ Device *device_open(Diagnostics *diagnostics) {
 void device_close(Device *device) {
     if (!device) return;
     for (size_t i = 0; i < device->modules.count; i++) device->driver.module_unload(device->modules.items[i].module);
+    device_products_release(device);
     device_release(device, &device->workspace);
     if (device->handle) device->cublas.destroy(device->handle);
     if (device->stream) device->driver.stream_destroy(device->stream);
@@ -177,6 +178,7 @@ static double least_seconds(Device *device, int (*run)(Device *device, void *wha
 
 typedef struct Measure {
     DeviceBlock block;
+    CudaProduct shape;
     DeviceProduct *product;
     CudaAddress operands[3];
 } Measure;
@@ -208,7 +210,7 @@ double device_measure_bandwidth(Device *device) {
 
 static int run_product(Device *device, void *what) {
     const Measure *measure = what;
-    return device_product_run(device, measure->product, measure->operands, 0);
+    return device_product_run(device, measure->product, &measure->shape, measure->operands, 0);
 }
 
 double device_measure_flops(Device *device) {
@@ -216,12 +218,11 @@ double device_measure_flops(Device *device) {
     int64_t peak = device->peak;
     for (int64_t n = 8192; n >= 2048; n /= 4) {
         if (!measure_allocate(device, 2 * n * n, 3, &measure)) continue;
-        CudaProduct product = {.a = {0, 0}, .b = {1, 0}, .c = {CUDA_NONE, 0}, .d = {2, 0}, .bias = {CUDA_NONE, 0},
-                               .element_ab = ELEMENT_BF16, .element_d = ELEMENT_BF16, .m = n, .n = n, .k = n, .batch = 1,
-                               .lead_a = n, .lead_b = n, .lead_c = n, .lead_d = n, .alpha = 1};
-        measure.product = device_product_create(device, device->arena, &product, NULL);
+        measure.shape = (CudaProduct){.a = {0, 0}, .b = {1, 0}, .c = {CUDA_NONE, 0}, .d = {2, 0}, .bias = {CUDA_NONE, 0},
+                                      .element_ab = ELEMENT_BF16, .element_d = ELEMENT_BF16, .m = n, .n = n, .k = n,
+                                      .batch = 1, .lead_a = n, .lead_b = n, .lead_c = n, .lead_d = n, .alpha = 1};
+        measure.product = device_product_create(device, &measure.shape, DEVICE_ALIGNMENT, NULL);
         double seconds = measure.product ? least_seconds(device, run_product, &measure) : 0;
-        if (measure.product) device_product_destroy(device, measure.product);
         device_release(device, &measure.block);
         device->peak = peak;
         return seconds > 0 ? 2.0 * (double)n * (double)n * (double)n / seconds : 0;

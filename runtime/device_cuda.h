@@ -30,6 +30,7 @@ struct Device {
     char name[128], architecture[16];
     DeviceBlock workspace;
     VECTOR(LoadedModule) modules;
+    struct DeviceProduct *products;  // a list
     int64_t used, peak;  // bytes
     bool failed;
 };
@@ -57,11 +58,15 @@ void *device_function(Device *device, const Kernel *kernel, const CudaPhase *pha
 // ---- Products: device_cuda_product.c ----
 
 typedef struct DeviceProduct DeviceProduct;
-// Descriptions and the choice of an algorithm, in `arena`: asked for once for each kernel's shape. NULL after an
-// error: E0644 where cuBLASLt has none.
-DeviceProduct *device_product_create(Device *device, Arena *arena, const CudaProduct *product, const Kernel *kernel);
-void device_product_destroy(Device *device, DeviceProduct *product);
-// Places are the operands' base addresses; `workspace` is the kernel's.
-int device_product_run(Device *device, const DeviceProduct *product, const CudaAddress *operands, CudaAddress workspace);
+// The bytes, at most 256, that divide all addresses of a product.
+int64_t device_product_alignment(const CudaProduct *product, const CudaAddress *operands, CudaAddress workspace);
+// Descriptions and the choice of an algorithm for such addresses; it lives as long as the device. NULL after an error:
+// E0644 where cuBLASLt has none. `kernel` (or NULL) is named in it.
+DeviceProduct *device_product_create(Device *device, const CudaProduct *product, int64_t alignment, const Kernel *kernel);
+// `operands` are base addresses, `workspace` is the kernel's. Places are those of `product`: of the shape that was
+// created, whatever their offsets.
+int device_product_run(Device *device, const DeviceProduct *made, const CudaProduct *product, const CudaAddress *operands,
+                       CudaAddress workspace);
+void device_products_release(Device *device);
 
 #endif

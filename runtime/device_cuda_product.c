@@ -5,7 +5,9 @@
 #include "runtime/device_cuda.h"
 
 struct DeviceProduct {
+    DeviceProduct *next;  // of the device's
     CudaProduct product;
+    int64_t alignment;
     void *description, *layout_a, *layout_b, *layout_c, *layout_d;
     CublasChoice choice;
     float alpha, beta;
@@ -55,14 +57,29 @@ static int make_description(const CublasLibrary *cublas, DeviceProduct *made) {
     return status;
 }
 
+static CudaAddress place(CudaPlace at, Element element, const CudaAddress *operands, CudaAddress workspace) {
+    return (at.operand == CUDA_WORKSPACE ? workspace : operands[at.operand]) +
+           (uint64_t)(at.offset * element_bytes(element));
+}
+
+int64_t device_product_alignment(const CudaProduct *p, const CudaAddress *operands, CudaAddress workspace) {
+    CudaAddress bits = DEVICE_ALIGNMENT | place(p->a, p->element_ab, operands, workspace) |
+                       place(p->b, p->element_ab, operands, workspace) | place(p->d, p->element_d, operands, workspace);
+    if (p->c.operand != CUDA_NONE) bits |= place(p->c, p->element_d, operands, workspace);
+    return (int64_t)(bits & -bits);
+}
+
 // cuBLASLt's best guess for this shape.
 static int choose(Device *device, DeviceProduct *made) {
     const CublasLibrary *cublas = &device->cublas;
     void *preference = NULL;
     uint64_t workspace = DEVICE_WORKSPACE;
+    uint32_t alignment = (uint32_t)made->alignment;
     int found = 0, status = cublas->preference_create(&preference);
     if (status == 0)
         status = cublas->preference_set(preference, CUBLAS_PREFERENCE_WORKSPACE, &workspace, sizeof workspace);
+    for (int side = 0; side < 4 && status == 0; side++)
+        status = cublas->preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment);
     if (status == 0)
         status = cublas->choose(device->handle, made->description, made->layout_b, made->layout_a, made->layout_c,
                                 made->layout_d, preference, 1, &made->choice, &found);
@@ -70,9 +87,23 @@ static int choose(Device *device, DeviceProduct *made) {
     return status == 0 && found == 0 ? -1 : status;
 }
 
-DeviceProduct *device_product_create(Device *device, Arena *arena, const CudaProduct *product, const Kernel *kernel) {
-    DeviceProduct *made = ARENA_NEW(arena, DeviceProduct);
-    *made = (DeviceProduct){.product = *product, .alpha = (float)product->alpha, .beta = (float)product->beta};
+static bool same_shape(const CudaProduct *a, const CudaProduct *b) {
+    return a->element_ab == b->element_ab && a->element_d == b->element_d && a->turned_a == b->turned_a &&
+           a->turned_b == b->turned_b && a->m == b->m && a->n == b->n && a->k == b->k && a->batch == b->batch &&
+           a->lead_a == b->lead_a && a->lead_b == b->lead_b && a->lead_c == b->lead_c && a->lead_d == b->lead_d &&
+           a->step_a == b->step_a && a->step_b == b->step_b && a->step_c == b->step_c && a->step_d == b->step_d &&
+           a->alpha == b->alpha && a->beta == b->beta &&  // NOLINT: the same text made both
+           (a->c.operand == CUDA_NONE) == (b->c.operand == CUDA_NONE) &&
+           (a->bias.operand == CUDA_NONE) == (b->bias.operand == CUDA_NONE);
+}
+
+DeviceProduct *device_product_create(Device *device, const CudaProduct *product, int64_t alignment, const Kernel *kernel) {
+    for (DeviceProduct *known = device->products; known; known = known->next)
+        if (known->alignment == alignment && same_shape(&known->product, product)) return known;
+    DeviceProduct *made = ARENA_NEW(device->arena, DeviceProduct);
+    *made = (DeviceProduct){.next = device->products, .product = *product, .alignment = alignment,
+                            .alpha = (float)product->alpha, .beta = (float)product->beta};
+    device->products = made;
     int status = make_description(&device->cublas, made);
     if (status == 0) status = make_layouts(&device->cublas, made);
     if (status == 0) status = choose(device, made);
@@ -82,24 +113,21 @@ DeviceProduct *device_product_create(Device *device, Arena *arena, const CudaPro
                  (long long)product->m, (long long)product->k, (long long)product->k, (long long)product->n,
                  element_name(product->element_ab), kernel ? " of kernel " : "", kernel ? kernel->name : "", status);
     device->failed = true;
-    device_product_destroy(device, made);
     return NULL;
 }
 
-void device_product_destroy(Device *device, DeviceProduct *product) {
-    void *layouts[] = {product->layout_a, product->layout_b, product->layout_c, product->layout_d};
-    for (int i = 0; i < 4; i++)
-        if (layouts[i]) device->cublas.layout_destroy(layouts[i]);
-    if (product->description) device->cublas.description_destroy(product->description);
+void device_products_release(Device *device) {
+    for (; device->products; device->products = device->products->next) {
+        const DeviceProduct *product = device->products;
+        void *layouts[] = {product->layout_a, product->layout_b, product->layout_c, product->layout_d};
+        for (int i = 0; i < 4; i++)
+            if (layouts[i]) device->cublas.layout_destroy(layouts[i]);
+        if (product->description) device->cublas.description_destroy(product->description);
+    }
 }
 
-static CudaAddress place(CudaPlace at, Element element, const CudaAddress *operands, CudaAddress workspace) {
-    return (at.operand == CUDA_WORKSPACE ? workspace : operands[at.operand]) +
-           (uint64_t)(at.offset * element_bytes(element));
-}
-
-int device_product_run(Device *device, const DeviceProduct *made, const CudaAddress *operands, CudaAddress workspace) {
-    const CudaProduct *p = &made->product;
+int device_product_run(Device *device, const DeviceProduct *made, const CudaProduct *p, const CudaAddress *operands,
+                       CudaAddress workspace) {
     const CublasLibrary *cublas = &device->cublas;
     CudaAddress d = place(p->d, p->element_d, operands, workspace);
     bool adds = p->c.operand != CUDA_NONE;

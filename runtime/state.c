@@ -143,6 +143,8 @@ char *state_arena(const State *state) { return state->temporaries.data; }
 int64_t state_arena_bytes(const State *state) { return state->arena_bytes; }
 Device *state_device(const State *state) { return state->device; }
 
+bool state_works(const State *state) { return !state->device || device_works(state->device); }
+
 uint64_t state_arena_address(const State *state) {
     return state->block.address + (uint64_t)(state->block.bytes - state->arena_bytes);
 }

@@ -27,6 +27,7 @@ State *state_create(Diagnostics *diagnostics, Program *const *programs, size_t c
 State *state_create_on(Device *device, Diagnostics *diagnostics, Program *const *programs, size_t count);
 void state_destroy(State *state);
 Device *state_device(const State *state);
+bool state_works(const State *state);  // its device has not failed
 
 // Copies all buffers of a role from the device to the host's copies, or back. Nothing to do on the CPU.
 void state_download(const State *state, Role role);
