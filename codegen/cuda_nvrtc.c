@@ -134,9 +134,11 @@ static char *take(void *program, int (*size)(void *, size_t *), int (*get)(void 
 
 static char *with_prelude(const char *text) {
     const char *prelude = cuda_prelude();
-    char *source = malloc(strlen(prelude) + strlen(text) + 1);
+    static const char line[] = "#line 1 \"kernel.cu\"\n";  // messages count from here
+    char *source = malloc(strlen(prelude) + sizeof line + strlen(text));
     CHECK(source);
     strcpy(source, prelude);
+    strcat(source, line);
     return strcat(source, text);
 }
 
