@@ -207,10 +207,14 @@ static void run(Executor *base) {
     Device *device = executor->device;
     if (device->failed) return;
     copy_inputs(executor);
-    if (executor->runs == 0) run_steps(executor);
-    if (executor->runs > 0 && !executor->graph && !device->failed) capture(executor);
-    if (executor->runs > 0 && !device->failed)
-        check(executor, device->driver.graph_launch(executor->graph, device->stream), executor->program->name);
+    if (executor->runs == 0 || device->careful) {
+        run_steps(executor);
+    } else {
+        device->running = executor->program->name;
+        if (!executor->graph && !device->failed) capture(executor);
+        if (!device->failed)
+            check(executor, device->driver.graph_launch(executor->graph, device->stream), "starting a graph");
+    }
     executor->runs++;
     executor->stale = true;
 }
