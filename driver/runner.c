@@ -104,6 +104,13 @@ float runner_output(const Runner *runner, Entry entry, const char *name) {
     return value;
 }
 
+float runner_scalar(const Runner *runner, Entry entry, const char *name, int runs_ago) {
+    const void *output = executor_scalar(runner->executors[entry], name, runs_ago);
+    float value = NAN;
+    if (output) memcpy(&value, output, sizeof value);
+    return value;
+}
+
 void runner_run(Runner *runner, Entry entry) { executor_run(runner->executors[entry]); }
 
 bool runner_works(const Runner *runner) { return !runner->device || device_works(runner->device); }
