@@ -82,6 +82,8 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
     CudaUnit *unit = scope->unit;
     const Nest *nest = scope->nest;
     int pack[STAGE_LIMIT];
+    for (int s = first; s < first + count; s++)
+        if (cuda_is_reduction(&nest->stages[s]) && !nest->stages[s].inner) scope->varying |= 1u << s;
     hoist_stages(scope, first, count, 1u << loop);
     CudaScope *element = cuda_inner_scope(scope);
     load_packs(scope, element, first, count, loop, vector);
@@ -101,11 +103,17 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
     element->loop[loop] = cuda_text(unit, "(%s + e)", scope->loop[loop]);
     for (int s = first; s < first + count; s++) {
         const Stage *stage = &nest->stages[s];
-        if (cuda_is_reduction(stage)) {
+        if (cuda_is_reduction(stage) && stage->inner) {
             emit_stage(element, s);
             continue;
         }
         const char *value = cuda_formula(element, stage->formula), *sum = "";
+        if (cuda_is_reduction(stage)) {  // over loops of one iteration
+            bool narrow = stage->element == ELEMENT_BF16;
+            element->stage[s] = narrow ? cuda_text(unit, "round_bf16(%s)", value)
+                                       : cuda_text(unit, "(%s)(%s)", sum_type(stage), value);
+            continue;
+        }
         cuda_note_place(unit, stage->place);
         if (stage->kind == STAGE_ADD) sum = cuda_text(unit, "value_of(y%d.at[e]) + ", pack[s]);
         cuda_line(unit, "put(y%d.at[e], %s%s);", pack[s], sum, value);

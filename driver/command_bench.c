@@ -141,7 +141,8 @@ static void print_text(Arena *arena, const Bench *bench) {
            100 * bench->share_of_peak, bench->peak_flops_per_second / 1e9);
     printf("compile         %.3f s\n", bench->compile_seconds);
     printf("peak memory     %.2f GiB\n", (double)bench->peak_bytes / (1 << 30));
-    printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
+    if (bench->profile.machine.name) printf("device          %s, %s\n", bench->profile.machine.name, bench->precision);
+    else printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
     profile_print(arena, &bench->profile);
 }
 

@@ -1,5 +1,5 @@
 // cherry gradcheck: gradients of a model against finite differences in the reference evaluator (double
-// precision), and the CPU back end's loss and gradients against the reference. The model is built small (every
+// precision), and the back end's loss and gradients against the reference. The model is built small (every
 // dim at most 8), so that a whole check takes seconds.
 // Rounding has no derivative: with precision = bf16 it is the unrounded gradients that are held against differences,
 // the back end's against the reference's of the very graph that it runs, and that graph's against the unrounded.
@@ -238,6 +238,8 @@ static void run_backend(Runner *runner, const Problem *problem) {
                                          : executor_input(runner->executors[ENTRY_ACCUMULATE], name);
         if (data) tensor_store(problem->gradient_inputs[i], data);
     }
+    for (int role = 0; role < ROLE_COUNT; role++)
+        if (role_is_state((Role)role)) state_upload(runner->state, (Role)role);
     runner_run(runner, ENTRY_ACCUMULATE);
 }
 
@@ -271,10 +273,12 @@ static bool check_backend(const Arguments *arguments, const Problem *problem, co
         printf("bf16 against f32: loss %.2g, gradients %.2g\n", rounding.loss, rounding.gradients);
         good = judge(ir, "the worst of the rounded gradients", rounding.gradients, precision_limit);
     }
-    Distance cpu = distance_of(problem, reference.graph, reference.tensors, loss, gradient_in_runner, runner);
-    printf("cpu against the reference: loss %.2g, gradients %.2g\n", cpu.loss, cpu.gradients);
-    good &= judge(ir, "the CPU's loss", cpu.loss, limit);
-    good &= judge(ir, "the worst of the CPU's gradients", cpu.gradients, limit);
+    const char *name = runner->device ? "cuda" : "cpu";
+    Distance found = distance_of(problem, reference.graph, reference.tensors, loss, gradient_in_runner, runner);
+    printf("%s against the reference: loss %.2g, gradients %.2g\n", name, found.loss, found.gradients);
+    good &= runner_works(runner);
+    good &= judge(ir, arena_format(ir->arena, "the loss (%s)", name), found.loss, limit);
+    good &= judge(ir, arena_format(ir->arena, "the worst of the gradients (%s)", name), found.gradients, limit);
     runner_destroy(runner);
     return good;
 }

@@ -149,7 +149,7 @@ static bool accept(Generator *generator) {
 int32_t generator_next(Generator *generator, const Sampling *sampling) {
     if (generator->token >= 0 && !accept(generator)) step(generator, sampling);
     generator->token = sample(generator, sampling, "logits", generator->count.tokens++);
-    if (generator->token < 0)
+    if (generator->token < 0 && runner_works(generator->runner))
         report_error(generator->runner->ir->diagnostics, NO_PLACE, "E0911",
                      "the model gives no finite logit; its weights are broken");
     return generator->token;

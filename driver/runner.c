@@ -39,9 +39,11 @@ static bool open_device(Runner *runner, CompileOptions *options) {
     runner->device = device_open(runner->ir->diagnostics);
     if (!runner->device) return false;
     options->architecture = device_architecture(runner->device);
-    runner->machine = (Machine){.threads = 1,
+    runner->machine = (Machine){.name = device_name(runner->device),
+                                .threads = 1,
                                 .flops_per_second = device_measure_flops(runner->device),
                                 .bytes_per_second = device_measure_bandwidth(runner->device)};
+    device_set_careful(runner->device, options->verify);
     return device_works(runner->device);
 }
 
@@ -97,6 +99,13 @@ void runner_set_integer(Runner *runner, Entry entry, const char *name, int64_t v
 
 float runner_output(const Runner *runner, Entry entry, const char *name) {
     const void *output = executor_output(runner->executors[entry], name);
+    float value = NAN;
+    if (output) memcpy(&value, output, sizeof value);
+    return value;
+}
+
+float runner_scalar(const Runner *runner, Entry entry, const char *name, int runs_ago) {
+    const void *output = executor_scalar(runner->executors[entry], name, runs_ago);
     float value = NAN;
     if (output) memcpy(&value, output, sizeof value);
     return value;

@@ -34,6 +34,8 @@ void runner_set_float(Runner *runner, Entry entry, const char *name, float value
 void runner_set_integer(Runner *runner, Entry entry, const char *name, int64_t value);
 // Reads a rank-0 f32 output; NAN where there is none.
 float runner_output(const Runner *runner, Entry entry, const char *name);
+// The same of the last run (0) or of the one before (1), waiting for that run alone: see executor_scalar.
+float runner_scalar(const Runner *runner, Entry entry, const char *name, int runs_ago);
 void runner_run(Runner *runner, Entry entry);
 bool runner_works(const Runner *runner);  // false once its GPU has failed, which was reported
 

@@ -19,6 +19,9 @@ int64_t device_peak_bytes(const Device *device);        // the most that was all
 // and line where they are known; whatever runs afterwards does nothing.
 bool device_works(const Device *device);
 
+// Whether every launch is waited for, so that one that fails is named: of each program's first run it is anyway.
+void device_set_careful(Device *device, bool careful);
+
 // Multiply-adds of an 8192-cubed product of bf16 (2048 where memory is short), FLOP/s; copying on the device,
 // bytes read and written a second. 0 where it cannot be measured.
 double device_measure_flops(Device *device);

@@ -286,6 +286,11 @@ static const void *output(Executor *executor, const char *name) {
     return find_address((CpuExecutor *)executor, name, BUFFER_OUTPUT);
 }
 
+static const void *scalar(Executor *executor, const char *name, int runs_ago) {
+    CHECK(runs_ago == 0);
+    return output(executor, name);
+}
+
 // ---- Running ----
 
 static inline void run_share(const CpuExecutor *executor, const Phase *phase, int thread) {
@@ -344,7 +349,7 @@ static void run_timed(Executor *base, double *seconds_per_launch) {
 }
 
 Executor *executor_create_cpu(Diagnostics *diagnostics, const Program *program, State *state, ThreadPool *pool) {
-    static const ExecutorCalls calls = {destroy, input, output, run, run_timed};
+    static const ExecutorCalls calls = {destroy, input, output, scalar, run, run_timed};
     Arena *arena = arena_create();
     CpuExecutor *executor = ARENA_NEW(arena, CpuExecutor);
     *executor = (CpuExecutor){.base = {.calls = &calls}, .arena = arena, .program = program, .state = state, .pool = pool,

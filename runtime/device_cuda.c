@@ -10,8 +10,13 @@ bool device_check(Device *device, int status, const char *doing) {
     device->failed = true;
     const char *text = NULL;
     if (device->driver.error_text(status, &text) != 0 || !text) text = "unknown error";
-    return report_error(device->diagnostics, NO_PLACE, "E0645", "%s failed on %s: %s (%d)", doing,
-                        device->name[0] ? device->name : "the GPU", text, status);
+    report_error(device->diagnostics, NO_PLACE, "E0645", "%s failed on %s: %s (%d)", doing,
+                 device->name[0] ? device->name : "the GPU", text, status);
+    if (device->running && !device->careful)
+        report_hint(device->diagnostics,
+                    "what ran last was %s; with --verify its kernels run one by one, and the one that fails is named",
+                    device->running);
+    return false;
 }
 
 // ---- Opening ----
@@ -76,6 +81,7 @@ void device_close(Device *device) {
 const char *device_name(const Device *device) { return device->name; }
 const char *device_architecture(const Device *device) { return device->architecture; }
 int64_t device_peak_bytes(const Device *device) { return device->peak; }
+void device_set_careful(Device *device, bool careful) { device->careful = careful; }
 bool device_works(const Device *device) { return !device->failed; }
 
 // ---- Memory ----

@@ -32,7 +32,8 @@ struct Device {
     VECTOR(LoadedModule) modules;
     struct DeviceProduct *products;  // a list
     int64_t used, peak;  // bytes
-    bool failed;
+    bool failed, careful;
+    const char *running;  // the program that was last asked to run, or NULL
 };
 
 static inline int64_t device_align(int64_t bytes) {

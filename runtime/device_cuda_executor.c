@@ -18,7 +18,7 @@ typedef struct Step {
     void **parameters;       // of the function: addresses of `operands`
 } Step;
 
-enum { SLOTS = 2 };
+enum { SLOTS = 2, RESULT_BYTES = 8 };
 
 typedef struct CudaExecutor {
     Executor base;
@@ -31,6 +31,8 @@ typedef struct CudaExecutor {
     int64_t input_bytes, exchange_bytes;
     char *pinned[SLOTS];       // of the inputs
     void *copied[SLOTS];       // events: the copy from a pinned block is done
+    char *results[SLOTS];      // pinned: rank-0 outputs of the last two runs, RESULT_BYTES each, in the order of the buffers
+    void *finished[SLOTS];     // events: they have been copied there
     CudaAddress *addresses;    // of each of the program's buffers
     int64_t *places;           // of inputs and outputs in `host`, else -1
     Step *steps;
@@ -55,6 +57,24 @@ static void place_exchange(CudaExecutor *executor, BufferKind kind) {
     }
 }
 
+static bool is_result(const Buffer *buffer) { return buffer->kind == BUFFER_OUTPUT && buffer->type->rank == 0; }
+
+static int64_t count_results(const CudaExecutor *executor) {
+    int64_t count = 0;
+    for (size_t i = 0; i < executor->program->buffers.count; i++) count += is_result(&executor->program->buffers.items[i]);
+    return count;
+}
+
+// Memory of the host that the GPU copies to and from by itself, and an event that says when it has.
+static bool allocate_pinned(CudaExecutor *executor, int64_t bytes, char **block, void **event) {
+    const CudaDriver *driver = &executor->device->driver;
+    void *memory = NULL;
+    if (!check(executor, driver->event_create(event, CUDA_EVENT_DEFAULT), "making an event")) return false;
+    if (bytes && !check(executor, driver->allocate_host(&memory, (size_t)bytes), "allocating pinned memory")) return false;
+    *block = memory;
+    return true;
+}
+
 static bool allocate_exchange(CudaExecutor *executor) {
     Device *device = executor->device;
     for (size_t i = 0; i < executor->program->buffers.count; i++) executor->places[i] = -1;
@@ -65,10 +85,8 @@ static bool allocate_exchange(CudaExecutor *executor) {
         !device_allocate(device, executor->exchange_bytes, &executor->exchange))
         return false;
     for (int i = 0; i < SLOTS; i++)
-        if (!check(executor, device->driver.event_create(&executor->copied[i], CUDA_EVENT_DEFAULT), "making an event") ||
-            (executor->input_bytes &&
-             !check(executor, device->driver.allocate_host((void **)&executor->pinned[i], (size_t)executor->input_bytes),
-                    "allocating pinned memory")))
+        if (!allocate_pinned(executor, executor->input_bytes, &executor->pinned[i], &executor->copied[i]) ||
+            !allocate_pinned(executor, count_results(executor) * RESULT_BYTES, &executor->results[i], &executor->finished[i]))
             return false;
     return true;
 }
@@ -202,15 +220,33 @@ static void copy_inputs(CudaExecutor *executor) {
         check(executor, driver->event_record(executor->copied[slot], stream), "recording an event");
 }
 
+static void copy_results(CudaExecutor *executor) {
+    Device *device = executor->device;
+    size_t slot = executor->runs % SLOTS, number = 0;
+    for (size_t i = 0; i < executor->program->buffers.count && !device->failed; i++) {
+        const Buffer *buffer = &executor->program->buffers.items[i];
+        if (!is_result(buffer)) continue;
+        char *to = executor->results[slot] + RESULT_BYTES * number++;
+        check(executor, device->driver.to_host(to, executor->addresses[i], (size_t)buffer->bytes, device->stream),
+              "copying from the GPU");
+    }
+    if (!device->failed) check(executor, device->driver.event_record(executor->finished[slot], device->stream), "recording an event");
+}
+
 static void run(Executor *base) {
     CudaExecutor *executor = (CudaExecutor *)base;
     Device *device = executor->device;
     if (device->failed) return;
     copy_inputs(executor);
-    if (executor->runs == 0) run_steps(executor);
-    if (executor->runs > 0 && !executor->graph && !device->failed) capture(executor);
-    if (executor->runs > 0 && !device->failed)
-        check(executor, device->driver.graph_launch(executor->graph, device->stream), executor->program->name);
+    if (executor->runs == 0 || device->careful) {
+        run_steps(executor);
+    } else {
+        device->running = executor->program->name;
+        if (!executor->graph && !device->failed) capture(executor);
+        if (!device->failed)
+            check(executor, device->driver.graph_launch(executor->graph, device->stream), "starting a graph");
+    }
+    copy_results(executor);
     executor->runs++;
     executor->stale = true;
 }
@@ -270,6 +306,24 @@ static const void *output(Executor *base, const char *name) {
     return executor->host.data + place;
 }
 
+static const void *scalar(Executor *base, const char *name, int runs_ago) {
+    CudaExecutor *executor = (CudaExecutor *)base;
+    Device *device = executor->device;
+    size_t number = 0;
+    CHECK(runs_ago < SLOTS && executor->runs > (uint64_t)runs_ago);
+    size_t slot = (executor->runs - 1 - (uint64_t)runs_ago) % SLOTS;
+    for (size_t i = 0; i < executor->program->buffers.count; i++) {
+        const Buffer *buffer = &executor->program->buffers.items[i];
+        if (!is_result(buffer)) continue;
+        char *at = executor->results[slot] + RESULT_BYTES * number++;
+        if (strcmp(buffer->name, name) != 0) continue;
+        if (!device->failed) check(executor, device->driver.event_wait(executor->finished[slot]), "waiting for the GPU");
+        if (device->failed) memset(at, 0xff, RESULT_BYTES);  // no number
+        return at;
+    }
+    return NULL;
+}
+
 static void destroy(Executor *base) {
     CudaExecutor *executor = (CudaExecutor *)base;
     const CudaDriver *driver = &executor->device->driver;
@@ -278,6 +332,8 @@ static void destroy(Executor *base) {
     for (int i = 0; i < SLOTS; i++) {
         if (executor->pinned[i]) driver->release_host(executor->pinned[i]);
         if (executor->copied[i]) driver->event_destroy(executor->copied[i]);
+        if (executor->results[i]) driver->release_host(executor->results[i]);
+        if (executor->finished[i]) driver->event_destroy(executor->finished[i]);
     }
     device_release(executor->device, &executor->exchange);
     memory_release(&executor->host);
@@ -285,11 +341,11 @@ static void destroy(Executor *base) {
 }
 
 Executor *executor_create_cuda(Diagnostics *diagnostics, const Program *program, State *state) {
-    static const ExecutorCalls calls = {destroy, input, output, run, run_timed};
+    static const ExecutorCalls calls = {destroy, input, output, scalar, run, run_timed};
     (void)diagnostics;  // the device's own
     Arena *arena = arena_create();
     CudaExecutor *executor = ARENA_NEW(arena, CudaExecutor);
-    *executor = (CudaExecutor){.base = {.calls = &calls}, .arena = arena, .program = program, .state = state,
+    *executor = (CudaExecutor){.base = {.calls = &calls, .runs_ahead = true}, .arena = arena, .program = program, .state = state,
                                .device = state_device(state)};
     executor->addresses = ARENA_ARRAY(arena, CudaAddress, program->buffers.count + 1);
     executor->places = ARENA_ARRAY(arena, int64_t, program->buffers.count + 1);

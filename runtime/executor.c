@@ -12,6 +12,12 @@ void executor_destroy(Executor *executor) {
 
 void *executor_input(Executor *executor, const char *name) { return executor->calls->input(executor, name); }
 const void *executor_output(Executor *executor, const char *name) { return executor->calls->output(executor, name); }
+
+const void *executor_scalar(Executor *executor, const char *name, int runs_ago) {
+    return executor->calls->scalar(executor, name, runs_ago);
+}
+
+bool executor_runs_ahead(const Executor *executor) { return executor->runs_ahead; }
 void executor_run(Executor *executor) { executor->calls->run(executor); }
 
 void executor_run_timed(Executor *executor, double *seconds_per_launch) {

@@ -21,6 +21,11 @@ void executor_destroy(Executor *executor);
 void *executor_input(Executor *executor, const char *name);
 const void *executor_output(Executor *executor, const char *name);
 
+// A rank-0 output of the last run (0) or of the one before it (1), waiting for that run alone: a GPU goes on with
+// what was asked for since. The CPU has nothing of the one before. NULL where there is no such name.
+const void *executor_scalar(Executor *executor, const char *name, int runs_ago);
+bool executor_runs_ahead(const Executor *executor);  // a run may be asked for before the last one is done
+
 // One region of the pool, or one graph. The result does not depend on the number of threads.
 void executor_run(Executor *executor);
 

@@ -8,6 +8,7 @@ typedef struct ExecutorCalls {
     void (*destroy)(Executor *executor);
     void *(*input)(Executor *executor, const char *name);
     const void *(*output)(Executor *executor, const char *name);
+    const void *(*scalar)(Executor *executor, const char *name, int runs_ago);
     void (*run)(Executor *executor);
     void (*run_timed)(Executor *executor, double *seconds_per_launch);
 } ExecutorCalls;
@@ -15,6 +16,7 @@ typedef struct ExecutorCalls {
 // The first member of each device's executor.
 struct Executor {
     const ExecutorCalls *calls;
+    bool runs_ahead;
     int64_t phase_count, barrier_count;
 };
 
