@@ -100,10 +100,19 @@ typedef struct Collection {
     CaseSweep *sweep;
 } Collection;
 
+static bool is_wanted(const char *name, const char *filter) {
+    for (const char *at = filter; at;) {
+        size_t length = strcspn(at, ",");
+        if (memmem(name, strlen(name), at, length)) return true;
+        at = at[length] ? at + length + 1 : NULL;
+    }
+    return !filter;
+}
+
 // The next case, NULL where it is not wanted.
 static SweepCase *next_case(const Collection *collection, const char *family, const char *name) {
     const char *whole = arena_format(collection->ir->arena, "%s/%s", family, name);
-    if (collection->filter && !strstr(whole, collection->filter)) return NULL;
+    if (!is_wanted(whole, collection->filter)) return NULL;
     SweepCase *added = &collection->sweep->cases[collection->sweep->count];
     added->name = whole;
     return added;

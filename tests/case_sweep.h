@@ -21,7 +21,7 @@ typedef struct CaseSweep {
     int covered, lowered;  // ops of the table: with a case here; that are lowered at all
 } CaseSweep;
 
-// The cases whose name contains `filter` (NULL: all), in the IR's arena. False after printing which failed.
+// The cases whose name contains a part of `filter`, parts with commas between (NULL: all), in the IR's arena. False after printing which failed.
 bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char *kernel), CaseSweep *sweep);
 
 // Runs one case of a compiled program against the reference, as op_case_run does. How many elements differ; -1: the

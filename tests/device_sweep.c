@@ -1,6 +1,6 @@
 // Every op case and every kind of nest on a real GPU, through the runtime, against the reference evaluator.
 //
-//   device_sweep [--filter TEXT] [--json FILE] [--one-process]
+//   device_sweep [--filter TEXT,...] [--json FILE] [--one-process]
 //
 // Twice: with products left to cuBLASLt, and those cases again with generated tiles. Each program runs launch by launch
 // and then as a captured graph; both must give the same bits. A kernel that takes the device with it (a bad address, no
@@ -322,7 +322,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--filter") == 0 && i + 1 < argc) sweep.filter = argv[++i];
         else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) sweep.json = argv[++i];
         else {
-            fprintf(stderr, "usage: device_sweep [--filter TEXT] [--json FILE] [--one-process]\n");
+            fprintf(stderr, "usage: device_sweep [--filter TEXT,...] [--json FILE] [--one-process]\n");
             return 1;
         }
     }
