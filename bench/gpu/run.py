@@ -153,8 +153,9 @@ def main():
 
     def save():
         if arguments.json:
-            with open(arguments.json, "w") as file:
+            with open(arguments.json + ".part", "w") as file:
                 json.dump(results, file, indent=1)
+            os.replace(arguments.json + ".part", arguments.json)
 
     for model in arguments.models.split(","):
         results.append({})
