@@ -37,6 +37,7 @@ static int64_t packed_bytes(const CpuContraction *plan, const CpuTarget *target,
 }
 
 static uint32_t load_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->load_b : plan->load_a; }
+static int64_t slab_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->slab_b : plan->slab_a; }
 static bool is_private(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->private_b : plan->private_a; }
 
 // The workspace that holds packed side A or B, and the phase that fills it.
@@ -60,6 +61,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
                                 LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
     int wide = plan->wide_panels ? plan->tile.vectors : narrow;
+    int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1;
     LLVMValueRef slots[PLAN_SLOTS];
     for (int side = 0; side < 2; side++) {
         uint32_t load = side ? plan->load_b : plan->load_a;
@@ -70,7 +72,8 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         int64_t bytes = element_bytes(side ? plan->element_b : plan->element_a);
         at[SIDE_K_STRIDE] = cpu_i64(unit, k_stride);
         at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * bytes);
-        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * (plan->panel_b == PANEL_PAIRS ? 2 : 1));
+        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * step_k);
+        at[SIDE_SLAB] = cpu_i64(unit, slab_of(plan, side ? PLAN_B : PLAN_A));
     }
     int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
@@ -81,6 +84,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
     slots[PLAN_PANELS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_STEP_K] = cpu_i64(unit, step_k);
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
     slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
@@ -243,6 +247,8 @@ static LLVMValueRef matrix_number(const Emission *e, int side) {
 
 // Parts that packing a matrix is split into: panels of B, some rows of A.
 static int64_t pack_parts(const CpuContraction *plan, int side) {
+    int64_t slab = slab_of(plan, side);
+    if (slab) return (plan->depth + slab - 1) / slab;
     return side == PLAN_B ? plan->panels : (plan->rows + plan->pack_rows - 1) / plan->pack_rows;
 }
 
