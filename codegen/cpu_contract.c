@@ -40,6 +40,11 @@ static uint32_t load_of(const CpuContraction *plan, int side) { return side == P
 static int64_t slab_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->slab_b : plan->slab_a; }
 static bool is_private(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->private_b : plan->private_a; }
 
+// Whether a task may have to pack its rows.
+static bool may_pack_a(const CpuContraction *plan) {
+    return plan->tile.a == TILE_PANEL && (plan->private_a || plan->optional_a);
+}
+
 // The workspace that holds packed side A or B, and the phase that fills it.
 static int packed_place(const CpuContraction *plan, int side) { return side == PLAN_B && !plan->private_a; }
 
@@ -150,7 +155,7 @@ static void start_task_record(Emission *e, CpuKernel *out) {
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {plan->private_a && plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
+    int64_t sizes[] = {may_pack_a(plan) ? aligned(plan->row_block * plan->depth * 4) : 0,
                        plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
@@ -226,12 +231,16 @@ static LLVMValueRef has_work(const Emission *e, LLVMValueRef rows) {
     return LLVMBuildAnd(e->unit->builder, some, compare(e->unit, LLVMIntSGT, e->depth, zero), "");
 }
 
-// Packed matrix `number` of a side, in its workspace.
-static LLVMValueRef shared_matrix(const Emission *e, int side, LLVMValueRef number) {
+static LLVMValueRef workspace(const Emission *e, int side) {
     LLVMValueRef place = cpu_i64(e->unit, packed_place(e->plan, side));
     LLVMValueRef slot = LLVMBuildGEP2(e->unit->builder, e->unit->pointer, e->body->workspaces, &place, 1, "");
-    LLVMValueRef base = LLVMBuildLoad2(e->unit->builder, e->unit->pointer, slot, "");
-    return cpu_at_bytes(e->unit, base, scaled(e->unit, number, packed_bytes(e->plan, e->unit->target, side)));
+    return LLVMBuildLoad2(e->unit->builder, e->unit->pointer, slot, "");
+}
+
+// Packed matrix `number` of a side, in its workspace.
+static LLVMValueRef shared_matrix(const Emission *e, int side, LLVMValueRef number) {
+    LLVMValueRef before = scaled(e->unit, number, packed_bytes(e->plan, e->unit->target, side));
+    return cpu_at_bytes(e->unit, workspace(e, side), before);
 }
 
 // The number of the matrix of a side that the outer loops of the task are at.
@@ -296,10 +305,14 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
-    set(e, TASK_PACK_A, plan->private_a && plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
+    set(e, TASK_PACK_A, may_pack_a(plan) ? fresh : cpu_i64(unit, 0));
     if (!plan->private_a) {
+        CpuIf given;
+        if (plan->optional_a) cpu_if_begin(unit, &given, LLVMBuildIsNotNull(unit->builder, workspace(e, PLAN_A), ""));
         LLVMValueRef before = scaled(unit, row0, plan->depth * 4);
         set(e, TASK_BLOCK_A, cpu_at_bytes(unit, shared_matrix(e, PLAN_A, matrix_number(e, PLAN_A)), before));
+        set(e, TASK_PACK_A, cpu_i64(unit, 0));
+        if (plan->optional_a) cpu_if_end(unit, &given);
     }
     LLVMBuildStore(unit->builder, key, packed_rows);
     set(e, TASK_ROW0, row0);
@@ -430,8 +443,7 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
         out->workspace_bytes[packed_place(plan, side)] = matrices * packed_bytes(plan, unit->target, side) + 64;
     }
     out->tasks[out->phase_count++] = tasks;
-    LLVMValueRef packed_rows = cpu_stack_slot(e.body, unit->i64);
-    LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed_rows);
+    LLVMValueRef packed_rows = cpu_note(e.body);
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, e.body->begin, e.body->end, 1, NULL, 0);
     if (side != COMPUTE) emit_pack_task(&e, side, loop.index);
@@ -478,6 +490,7 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     for (int i = 0; i < 2; i++) {
         if (is_private(&plan, sides[i])) continue;
         emit_phase(unit, kernel, &plan, record, sides[i], out);
+        out->pack_optional[out->pack_count] = sides[i] == PLAN_A && plan.optional_a;
         out->packed_key[out->pack_count] = packed_key(&plan, unit->target, sides[i]);
         out->packed_operand[out->pack_count++] = (int32_t)nest->formulas.items[load_of(&plan, sides[i])].operand;
     }

@@ -103,6 +103,7 @@ typedef struct CpuContraction {
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
     int64_t panel_group, panel_groups;      // panels of a task
     bool private_a, private_b;  // tasks pack their own panels, if any; else a phase of its own packs all of them
+    bool optional_a;            // that phase is left out where no other launch needs what it packs
     // A phase that packs has a task for this many steps of k, or, where that is 0, for a panel of B or pack_rows
     // of A. Neighbours in memory are packed together.
     int64_t slab_a, slab_b, pack_rows;

@@ -145,6 +145,7 @@ static void choose_blocks(CpuContraction *plan) {
     plan->panel_group = group;
     plan->panel_groups = divide_up(plan->panels, group);
     plan->private_a = plan->panel_groups * outer_b == 1 || plan->tile.a != TILE_PANEL;
+    plan->optional_a = !plan->private_a && plan->row_blocks * outer_a >= TASKS_MIN;
     plan->private_b = plan->row_blocks * shared == 1 || plan->tile.b != TILE_PANEL;
     plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
     if (!plan->segment_count && plan->pack_a == PACK_UNIT) plan->slab_a = SLAB_STEPS;

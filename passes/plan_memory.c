@@ -54,9 +54,12 @@ void program_attach_workspace(Program *program, uint32_t launch, int number, int
 static void attach_workspaces(Program *program) {
     for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        const int64_t *bytes = program->kernels.items[launch->kernel].cpu.workspace_bytes;
+        const CpuKernel *code = &program->kernels.items[launch->kernel].cpu;
+        const int64_t *bytes = code->workspace_bytes;
+        const bool *optional = code->pack_optional;
         for (int w = 0; w < WORKSPACE_MAX; w++)
-            if (bytes[w] > 0 && launch->workspaces[w] == UINT32_MAX) program_attach_workspace(program, i, w, bytes[w]);
+            if (bytes[w] > 0 && !optional[w] && launch->workspaces[w] == UINT32_MAX)
+                program_attach_workspace(program, i, w, bytes[w]);
     }
 }
 
