@@ -65,7 +65,7 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
                             LLVMValueRef mask);
 
-// 256 bytes of zeros.
+// A row of zeros as wide as any tile.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
 
 // Starts an internal function of the module, or returns the one that is there (then *fresh is false).

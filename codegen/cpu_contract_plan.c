@@ -11,10 +11,13 @@ enum {
     PANELS_TOGETHER = 4,          // of A that are packed at once
     SLAB_STEPS = 64,              // of k that are packed at once where neighbours of a panel are neighbours in memory
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
+    WIDE_VECTORS = 16,            // of a tile of few rows at most,
+    WIDE_PANELS = 4,              // and so many panels at least
     ACROSS_ROWS = 128,            // of A, for which B is not worth packing
     ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
 };
 static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
+static const double ELEMENT_FLOPS = 64;  // that take as long as to bring an element of B from memory
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -83,12 +86,22 @@ static void choose_loops(CpuContraction *plan) {
         if ((nest->stages[0].inner >> loop & 1) && loop != plan->k) plan->segments[plan->segment_count++] = (uint8_t)loop;
 }
 
+// Few rows make wide tiles: B is then read once, from memory, where neighbours come together.
+static int64_t wide_tile(const CpuContraction *plan, const CpuTarget *target) {
+    int64_t wide = (target->registers - 2) / (plan->rows + 1);
+    if (wide > WIDE_VECTORS) wide = WIDE_VECTORS;
+    if (wide > plan->vectors / WIDE_PANELS) wide = plan->vectors / WIDE_PANELS;
+    return wide;
+}
+
 // Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
 static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
-    int wide = plan->tile.vectors;
     plan->vectors = divide_up(plan->columns, target->lanes);
-    if (plan->vectors < wide) wide = plan->tile.vectors = (int)plan->vectors;
-    plan->panels = divide_up(plan->vectors, wide);
+    int64_t most = plan->tile.vectors;
+    bool few_rows = plan->rows < plan->tile.rows && plan->pack_b == PACK_UNIT;
+    if (few_rows && wide_tile(plan, target) > most) most = wide_tile(plan, target);
+    plan->panels = divide_up(plan->vectors, most);
+    int wide = plan->tile.vectors = (int)divide_up(plan->vectors, plan->panels);
     plan->narrow = wide > 1 ? wide - 1 : 1;
     int64_t missing = plan->panels * wide - plan->vectors;
     plan->wide_panels = plan->panels - missing;
@@ -137,8 +150,9 @@ static void choose_blocks(CpuContraction *plan) {
     plan->row_blocks = divide_up(plan->rows, plan->row_block);
     int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
     double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
-    double panel_flops = step_flops * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
-                         (double)plan->panels;
+    double element_flops = step_flops * (double)plan->row_block;
+    if (element_flops < ELEMENT_FLOPS) element_flops = ELEMENT_FLOPS;
+    double panel_flops = element_flops * (double)plan->columns * (double)plan->depth / (double)plan->panels;
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)
         group = divide_up(group, 2);
