@@ -98,6 +98,7 @@ static cJSON *row_json(Arena *arena, const ProfileRow *row) {
     cJSON_AddStringToObject(json, "line", profile_row_name(arena, &(ProfileRow){.place = row->place}));
     cJSON_AddNumberToObject(json, "launches", (double)row->launches);
     cJSON_AddNumberToObject(json, "seconds", row->measured);
+    cJSON_AddNumberToObject(json, "predicted_seconds", row->predicted);
     cJSON_AddNumberToObject(json, "flops", row->flops);
     cJSON_AddNumberToObject(json, "bytes", row->bytes);
     cJSON_AddNumberToObject(json, "floor_seconds", row->floor);
@@ -108,6 +109,7 @@ static cJSON *row_json(Arena *arena, const ProfileRow *row) {
 static void add_profile(Arena *arena, cJSON *json, const Profile *profile) {
     cJSON_AddNumberToObject(json, "peak_bytes_per_second", profile->machine.bytes_per_second);
     cJSON_AddNumberToObject(json, "kernel_seconds", profile->sum.measured);
+    cJSON_AddNumberToObject(json, "predicted_seconds", profile->sum.predicted);
     cJSON_AddNumberToObject(json, "floor_seconds", profile->sum.floor);
     cJSON_AddNumberToObject(json, "bytes_moved", profile->sum.bytes);
     cJSON_AddNumberToObject(json, "bytes_least", profile->least_bytes);

@@ -13,31 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import shape
-
-
-def rope(x, cos, sin):
-    half = x.shape[-1] // 2
-    rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + rotated * sin
-
-
-class Block(nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.size, inner = size, size.heads * size.key
-        self.norm1, self.norm2 = nn.RMSNorm(size.embed, eps=1e-6), nn.RMSNorm(size.embed, eps=1e-6)
-        self.qkv = nn.Linear(size.embed, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, size.embed, bias=False)
-        self.up_gate = nn.Linear(size.embed, 2 * size.ffn, bias=False)
-        self.down = nn.Linear(size.ffn, size.embed, bias=False)
-
-    def forward(self, x, cos, sin):
-        batch, time, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, time, 3, self.size.heads, -1).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(rope(q, cos, sin), rope(k, cos, sin), v, is_causal=True)
-        x = x + self.out(a.transpose(1, 2).reshape(batch, time, -1))
-        up, gate = self.up_gate(self.norm2(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+from pytorch_block import Block, rotary_table
 
 
 class Model(nn.Module):
@@ -47,10 +23,9 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.embed, eps=1e-6)
         self.head = nn.Linear(size.embed, size.vocab, bias=False)
-        angle = torch.outer(torch.arange(size.time).float(), 10000.0 ** (-torch.arange(0, size.key, 2).float() / size.key))
-        dtype = torch.bfloat16 if size.precision == "bf16" else torch.float32
-        self.register_buffer("cos", torch.cat((angle.cos(), angle.cos()), -1).to(dtype))
-        self.register_buffer("sin", torch.cat((angle.sin(), angle.sin()), -1).to(dtype))
+        cos, sin = rotary_table(size, torch.bfloat16 if size.precision == "bf16" else torch.float32)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
 
     def forward(self, tokens, targets):
         x = self.table(tokens)
