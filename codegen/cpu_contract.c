@@ -436,7 +436,8 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     int64_t matrices = 1, tasks = plan->row_blocks * plan->panel_groups;
     for (int i = 0; i < plan->outer_count; i++) {
         tasks *= extent_of(plan, plan->outer[i]);
-        if (side != COMPUTE && stride_of(plan, load_of(plan, side), plan->outer[i])) matrices *= extent_of(plan, plan->outer[i]);
+        if (side == COMPUTE || !stride_of(plan, load_of(plan, side), plan->outer[i])) continue;
+        matrices *= extent_of(plan, plan->outer[i]);
     }
     if (side != COMPUTE) {
         tasks = matrices * pack_parts(plan, side);

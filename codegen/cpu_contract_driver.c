@@ -106,11 +106,12 @@ static void pack_slab(const Driver *d, int side, LLVMValueRef function, LLVMValu
                       LLVMValueRef from, LLVMValueRef valid, LLVMValueRef slab) {
     CpuUnit *unit = d->unit;
     LLVMValueRef steps = plan_number(d, side + SIDE_SLAB), step = multiply(unit, slab, steps);
-    LLVMValueRef step_k = plan_number(d, PLAN_STEP_K), left = subtract(unit, task_number(d, TASK_SEGMENT_K), multiply(unit, step, step_k));
+    LLVMValueRef step_k = plan_number(d, PLAN_STEP_K);
+    LLVMValueRef left = subtract(unit, task_number(d, TASK_SEGMENT_K), multiply(unit, step, step_k));
     LLVMValueRef k = cpu_minimum(unit, multiply(unit, steps, step_k), left), zero = cpu_i64(unit, 0);
-    LLVMValueRef some = LLVMBuildAnd(unit->builder, compare(unit, LLVMIntSGT, k, zero), compare(unit, LLVMIntSGT, valid, zero), "");
+    LLVMValueRef steps_left = compare(unit, LLVMIntSGT, k, zero), columns = compare(unit, LLVMIntSGT, valid, zero);
     CpuIf exists;
-    cpu_if_begin(unit, &exists, some);
+    cpu_if_begin(unit, &exists, LLVMBuildAnd(unit->builder, steps_left, columns, ""));
     LLVMValueRef arguments[] = {cpu_at(unit, to, ELEMENT_F32, multiply(unit, step, width)),
                                 cpu_at_bytes(unit, from, multiply(unit, step, plan_number(d, side + SIDE_STEP_BYTES))),
                                 valid, k, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE),
@@ -180,9 +181,10 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
 static void pack_block_a(const Driver *d) {
     CpuUnit *unit = d->unit;
     LLVMValueRef slabs = plan_says(d, PLAN_A + SIDE_SLAB);
-    LLVMValueRef all = LLVMBuildSelect(unit->builder, slabs, task_number(d, TASK_SEGMENT_DEPTH), task_number(d, TASK_ROWS), "");
-    LLVMValueRef some = LLVMBuildSelect(unit->builder, slabs, plan_number(d, PLAN_A + SIDE_SLAB), plan_number(d, PLAN_PACK_ROWS), "");
-    LLVMValueRef parts = cpu_blocks(unit, all, some);
+    LLVMValueRef steps = task_number(d, TASK_SEGMENT_DEPTH), rows = task_number(d, TASK_ROWS);
+    LLVMValueRef all = LLVMBuildSelect(unit->builder, slabs, steps, rows, "");
+    LLVMValueRef slab = plan_number(d, PLAN_A + SIDE_SLAB), some = plan_number(d, PLAN_PACK_ROWS);
+    LLVMValueRef parts = cpu_blocks(unit, all, LLVMBuildSelect(unit->builder, slabs, slab, some, ""));
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), parts, 1, NULL, 0);
     pack_part_a(d, loop.index);

@@ -7,8 +7,9 @@
 // workspace i. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
 // launch filled; it lives until its last reader.
 // The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
-// pass, not once an iteration, and what queries, keys and values are made of once for the three. Between two uses the packed form takes room; it is kept where the largest
-// live set of the program grows by a sixteenth at most, else packed again.
+// pass, not once an iteration, and what queries, keys and values are made of once for the three. Between two
+// uses the packed form takes room; it is kept where the largest live set of the program grows by a sixteenth
+// at most, else packed again.
 #include "passes/program_passes.h"
 
 enum { GROWTH_PART = 16 };
