@@ -48,10 +48,11 @@ uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *
 
 // Compiled code of one kernel for the CPU: filled by codegen, called by the runtime.
 // A phase has `tasks` independent tasks; every thread runs a static share [begin, end) of them, all
-// threads meet between phases. `scratch` is private to the thread; `workspaces` are shared, planned.
+// threads meet between phases. `scratch` is private to the thread, and so are the SCRATCH_NOTE bytes before it:
+// -1 when the thread enters the phase, then as the last call left them. `workspaces` are shared, planned.
 typedef void (*CpuFunction)(char *const *operands, char *const *workspaces, char *scratch, int64_t begin,
                             int64_t end);
-enum { PHASE_MAX = 4, WORKSPACE_MAX = 2 };
+enum { PHASE_MAX = 4, WORKSPACE_MAX = 2, SCRATCH_NOTE = 8 };
 typedef struct CpuKernel {
     int phase_count;
     CpuFunction functions[PHASE_MAX];
@@ -59,7 +60,9 @@ typedef struct CpuKernel {
     int64_t scratch_bytes, workspace_bytes[WORKSPACE_MAX];
     // Phase i of the first `pack_count` does nothing but copy operand packed_operand[i] into workspace i, which
     // later phases only read. Equal keys that are not 0: equal operands give equal copies.
+    // Where it pays only for several launches, `optional`: no workspace (NULL), no phase, and the tasks pack themselves.
     int pack_count;
+    bool pack_optional[WORKSPACE_MAX];
     int32_t packed_operand[WORKSPACE_MAX];
     uint64_t packed_key[WORKSPACE_MAX];
 } CpuKernel;

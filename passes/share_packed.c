@@ -7,8 +7,9 @@
 // workspace i. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
 // launch filled; it lives until its last reader.
 // The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
-// pass, not once an iteration, and what queries, keys and values are made of once for the three. Between two uses the packed form takes room; it is kept where the largest
-// live set of the program grows by a sixteenth at most, else packed again.
+// pass, not once an iteration, and what queries, keys and values are made of once for the three. Between two
+// uses the packed form takes room; it is kept where the largest live set of the program grows by a sixteenth
+// at most, else packed again.
 #include "passes/program_passes.h"
 
 enum { GROWTH_PART = 16 };
@@ -55,17 +56,19 @@ static void fill_live(Share *share) {
     for (size_t i = 0; i < count; i++) {
         live += share->live[i];
         share->live[i] = live;
-        for (int w = 0; w < WORKSPACE_MAX; w++) share->live[i] += code_of(share, (uint32_t)i)->workspace_bytes[w];
+        const CpuKernel *code = code_of(share, (uint32_t)i);
+        for (int w = 0; w < WORKSPACE_MAX; w++)
+            if (!code->pack_optional[w]) share->live[i] += code->workspace_bytes[w];
         if (share->live[i] > most) most = share->live[i];
     }
     share->limit = most + most / GROWTH_PART;
 }
 
-// Whether `bytes` more fit into every launch between the two; then they are counted there.
+// Whether `bytes` more fit into launches [from, to); then they are counted there.
 static bool reserve(Share *share, uint32_t from, uint32_t to, int64_t bytes) {
-    for (uint32_t i = from + 1; i < to; i++)
+    for (uint32_t i = from; i < to; i++)
         if (share->live[i] + bytes > share->limit) return false;
-    for (uint32_t i = from + 1; i < to; i++) share->live[i] += bytes;
+    for (uint32_t i = from; i < to; i++) share->live[i] += bytes;
     return true;
 }
 
@@ -83,9 +86,12 @@ static void visit_operand(Share *share, uint32_t number, int phase) {
     PackedList *list = &share->packed[launch->buffers[operand]];
     Packed now = {code->packed_key[phase], number, phase, launch->offsets[operand]};
     Packed *packed = find(list, now.key, now.offset);
-    if (packed && reserve(share, packed->launch, number, code->workspace_bytes[phase])) {
-        Launch *earlier = &program->launches.items[packed->launch];
-        if (earlier->workspaces[packed->phase] == UINT32_MAX)
+    Launch *earlier = packed ? &program->launches.items[packed->launch] : NULL;
+    // At the two launches it is counted already, unless they could do without.
+    bool optional = code->pack_optional[phase], first = earlier && earlier->workspaces[packed->phase] == UINT32_MAX;
+    uint32_t skipped = optional && first ? 0 : 1;
+    if (packed && reserve(share, packed->launch + skipped, number + optional, code->workspace_bytes[phase])) {
+        if (first)
             program_attach_workspace(program, packed->launch, packed->phase, code->workspace_bytes[phase]);
         launch->workspaces[phase] = earlier->workspaces[packed->phase];
         launch->packed[phase] = true;
