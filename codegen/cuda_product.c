@@ -5,10 +5,14 @@
 //   store C { add(sum, bias[n]) }                ->  D = A B + bias
 //   add C { 0.5 sum }                            ->  C = 0.5 A B + C
 //   anything else                                ->  workspace = A B, then a kernel for the other stages
+//   an operand that is rounded as it is read     ->  a kernel rounds it into the workspace before all this
 //
+// A weight, f32, is so rounded once for many products: launches share the copy (packed_key). What the other
+// stages round is bf16 in the workspace already.
 // Rows, columns and k must each walk an operand with one stride, batches too, and no extent may vary.
 #include <string.h>
 
+#include "base/hash.h"
 #include "codegen/cuda_contract.h"
 
 typedef struct Walk {
@@ -46,6 +50,22 @@ static bool as_matrix(Walk down, Walk across, Walk batch, const CudaLoops *rows,
     return *lead >= width && *step >= 0;
 }
 
+// Whether a value is a load of `element`, cast from float to float.
+static bool casts_of_load(const Nest *nest, uint32_t id, Element element) {
+    const Formula *formula = &nest->formulas.items[id];
+    if (formula->kind == FORMULA_LOAD) return formula->element == element;
+    return formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast &&
+           (formula->element == ELEMENT_F32 || formula->element == ELEMENT_BF16) &&
+           casts_of_load(nest, formula->arguments[0], element);
+}
+
+// Whether the library can read an operand, as it lies or from a copy.
+static bool is_readable(const CudaContraction *c, bool is_a) {
+    const Formula *load = is_a ? c->a : c->b;
+    return (load->element == ELEMENT_F32 || load->element == ELEMENT_BF16) &&
+           casts_of_load(c->nest, is_a ? c->value_a : c->value_b, load->element);
+}
+
 static bool describe_operands(const CudaContraction *c, CudaProduct *product) {
     const Nest *nest = c->nest;
     const Index *a = c->a->index, *b = c->b->index;
@@ -56,16 +76,14 @@ static bool describe_operands(const CudaContraction *c, CudaProduct *product) {
         return false;
     product->a = (CudaPlace){(int32_t)c->a->operand, a[0].affine.offset};
     product->b = (CudaPlace){(int32_t)c->b->operand, b[0].affine.offset};
-    product->element_ab = c->a->element;
+    product->element_ab = c->half_a && c->half_b ? ELEMENT_BF16 : ELEMENT_F32;
     product->m = c->row.extent;
     product->n = c->column.extent;
     product->k = c->k.extent;
     product->batch = c->batch.extent;
     product->alpha = 1;
     product->c = product->bias = (CudaPlace){.operand = CUDA_NONE};
-    return c->a->element == c->b->element && c->half_a == c->half_b &&
-           c->half_a == (c->a->element == ELEMENT_BF16) &&
-           (c->a->element == ELEMENT_F32 || c->a->element == ELEMENT_BF16);
+    return is_readable(c, true) && is_readable(c, false);
 }
 
 // Whether an access is a matrix of the result's rows and columns that is not turned.
@@ -171,22 +189,97 @@ static bool describe_epilogue(const CudaContraction *c, CudaProduct *product) {
     return true;
 }
 
-// ---- With a kernel behind it ----
+// ---- Kernels before and behind it ----
+
+enum { ROUND_BLOCK = 256, ROUND_WIDE = 4, PART_ALIGNMENT = 256 };
+
+static int64_t add_workspace(CudaUnit *unit, int64_t bytes) {
+    int64_t at = unit->out->workspace_bytes;
+    unit->out->workspace_bytes = cuda_divide_up(at + bytes, PART_ALIGNMENT) * PART_ALIGNMENT;
+    return at;
+}
+
+// Copies an operand that is rounded, or of another element than the other one, into the workspace.
+static void add_rounding(CudaUnit *unit, const CudaContraction *c, bool is_a, CudaProduct *product) {
+    const Formula *load = is_a ? c->a : c->b;
+    bool half = is_a ? c->half_a : c->half_b, turned = is_a ? product->turned_a : product->turned_b;
+    CudaPlace *place = is_a ? &product->a : &product->b;
+    int64_t *lead = is_a ? &product->lead_a : &product->lead_b,
+            *step = is_a ? &product->step_a : &product->step_b;
+    if (load->element == product->element_ab && half == (load->element == ELEMENT_BF16)) return;
+    int64_t rows = is_a ? product->m : product->k, width = is_a ? product->k : product->n;
+    if (turned) {
+        int64_t swap = rows;
+        rows = width, width = swap;
+    }
+    int64_t batch = *step ? product->batch : 1, count = batch * rows * width;
+    int bytes = element_bytes(load->element);
+    int64_t strides = width | *lead | *step | place->offset | unit->alignment[load->operand] / bytes;
+    int wide = strides % ROUND_WIDE == 0 ? ROUND_WIDE : 1;
+    int64_t at = add_workspace(unit, count * element_bytes(product->element_ab));
+    CudaPhase *phase = cuda_begin_function(unit, is_a ? "_a" : "_b", ROUND_BLOCK);
+    phase->grid[0] = cuda_divide_up(count, ROUND_BLOCK * wide);
+    const char *type = count + ROUND_BLOCK * wide > INT32_MAX ? "i64" : "int";
+    cuda_note_place(unit, load->place);
+    cuda_line(unit, "const %s i = ((%s)blockIdx.x * %d + (int)threadIdx.x) * %d;", type, type, ROUND_BLOCK, wide);
+    cuda_line(unit, "if (i >= %lld) return;", (long long)count);
+    cuda_line(unit, "const %s row = i / %lld;", type, (long long)width);
+    const char *from = cuda_text(unit, "p%u + (%lldll + row %% %lld * %lldll + i %% %lld)", load->operand,
+                                 (long long)place->offset, (long long)rows, (long long)*lead, (long long)width);
+    if (batch > 1) from = cuda_text(unit, "%s + row / %lld * %lldll", from, (long long)rows, (long long)*step);
+    cuda_line(unit, "const auto x = load_pack<%d>(%s);", wide, from);
+    cuda_line(unit, "pack<%s, %d> y;", cuda_memory_type(product->element_ab), wide);
+    fprintf(unit->stream, "#pragma unroll\n");
+    cuda_line(unit, "for (int e = 0; e < %d; e++) put(y.at[e], %s(value_of(x.at[e])));", wide,
+              half ? "round_bf16" : "");
+    cuda_line(unit, "store_pack((%s *)(workspace + %lldll) + i, y);", cuda_memory_type(product->element_ab),
+              (long long)at);
+    cuda_close(unit);
+    uint64_t key = hash_word(hash_word(hash_word(HASH_START, (uint64_t)load->element << 8 | product->element_ab),
+                                       (uint64_t)place->offset),
+                             (uint64_t)rows);
+    key = hash_word(hash_word(hash_word(key, (uint64_t)width), (uint64_t)*lead), (uint64_t)(batch > 1 ? *step : 0));
+    if (unit->out->phase_count == 1) {
+        unit->out->packed_key = hash_word(key, (uint64_t)batch);
+        unit->out->packed_operand = (int32_t)load->operand;
+    }
+    *place = (CudaPlace){CUDA_WORKSPACE, at / element_bytes(product->element_ab)};
+    *lead = width;
+    if (*step) *step = rows * width;
+}
+
+// Whether stages behind the product use its sums rounded to bf16 alone.
+static bool rounds_sums(const Nest *nest) {
+    bool rounds = true;
+    for (int s = 1; s < nest->stage_count; s++)
+        rounds &= nest->formulas.items[nest->stages[s].formula].kind != FORMULA_STAGE;
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *formula = &nest->formulas.items[i];
+        if (formula->kind != FORMULA_PRIMITIVE) continue;
+        for (int a = 0; a < primitive_arguments(formula->primitive); a++)
+            if (nest->formulas.items[formula->arguments[a]].kind == FORMULA_STAGE)
+                rounds &= formula->primitive == PRIMITIVE_cast && formula->element == ELEMENT_BF16;
+    }
+    return rounds || nest->stages[0].element == ELEMENT_BF16;
+}
 
 static void add_epilogue_kernel(CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
     int spread[LOOP_MAX], count = 0;
     const CudaLoops *parts[] = {&c->batch, &c->row, &c->column};
     for (int part = 0; part < 3; part++)
         for (int i = 0; i < parts[part]->count; i++) spread[count++] = parts[part]->loop[i];
+    bool half = product->element_ab == ELEMENT_BF16 && rounds_sums(c->nest);
     product->c = product->bias = (CudaPlace){.operand = CUDA_NONE};
-    product->d = (CudaPlace){.operand = CUDA_WORKSPACE};
-    product->element_d = ELEMENT_F32;
+    product->element_d = half ? ELEMENT_BF16 : ELEMENT_F32;
     product->lead_d = product->n;
     product->step_d = product->m * product->n;
     product->alpha = 1;
     product->beta = 0;
-    unit->out->workspace_bytes = product->batch * product->step_d * 4;
+    int64_t width = element_bytes(product->element_d);
+    int64_t at = add_workspace(unit, product->batch * product->step_d * width);
+    product->d = (CudaPlace){CUDA_WORKSPACE, at / width};
     CudaPlan plan = cuda_plan_epilogue(unit, c->original, c->nest, spread, count);
+    plan.sums = cuda_text(unit, "((const %s *)(workspace + %lldll))", half ? "bf16" : "float", (long long)at);
     cuda_emit_function(unit, &plan, CUDA_WHOLE, "_epilogue");
 }
 
@@ -194,8 +287,13 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     CudaProduct product = {0};
     if (contraction->bounded || !describe_operands(contraction, &product)) return false;
     bool whole = describe_epilogue(contraction, &product);
+    add_rounding(unit, contraction, false, &product);
+    add_rounding(unit, contraction, true, &product);
     CudaPhase *phase = &unit->out->phases[unit->out->phase_count++];
     if (!whole) add_epilogue_kernel(unit, contraction, &product);
+    // Launches share the copy where nothing else differs: the workspace is theirs as a whole.
+    if (unit->out->packed_key)
+        unit->out->packed_key = hash_word(unit->out->packed_key, (uint64_t)unit->out->workspace_bytes) | 1;
     *phase = (CudaPhase){.product = product};
     return true;
 }

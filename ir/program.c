@@ -40,6 +40,16 @@ static uint32_t add_nest(Program *program, const Nest *nest, bool copies) {
     return (uint32_t)program->kernels.count - 1;
 }
 
+int64_t kernel_workspace_bytes(const Kernel *kernel) {
+    return kernel->cuda.phase_count ? kernel->cuda.workspace_bytes : kernel->cpu.workspace_bytes;
+}
+
+uint64_t kernel_packed_key(const Kernel *kernel, int32_t *operand) {
+    bool cuda = kernel->cuda.phase_count > 0;
+    *operand = cuda ? kernel->cuda.packed_operand : kernel->cpu.packed_operand;
+    return cuda ? kernel->cuda.packed_key : kernel->cpu.packed_key;
+}
+
 uint32_t program_add_nest(Program *program, const Nest *nest) { return add_nest(program, nest, false); }
 uint32_t program_keep_nest(Program *program, const Nest *nest) { return add_nest(program, nest, true); }
 

@@ -99,6 +99,10 @@ typedef struct CudaKernel {
     int phase_count;
     CudaPhase phases[CUDA_PHASE_MAX];
     int64_t workspace_bytes;
+    // As CpuKernel's: not 0: phase 0 copies operand `packed_operand` into the workspace (a weight rounded to
+    // bf16), which later phases only read. The launch's `packed` skips it.
+    uint64_t packed_key;
+    int32_t packed_operand;
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
@@ -140,6 +144,9 @@ typedef struct Program {
 
 Program *program_create(Ir *ir, const char *name);
 uint32_t program_add_buffer(Program *program, Buffer buffer);
+// What its generated code asks of a launch: CPU or CUDA, whichever was generated.
+int64_t kernel_workspace_bytes(const Kernel *kernel);
+uint64_t kernel_packed_key(const Kernel *kernel, int32_t *operand);  // 0: packs nothing
 // Adds a kernel, or returns the equal one that is there: this is what keeps compile time flat in depth.
 uint32_t program_add_nest(Program *program, const Nest *nest);
 uint32_t program_keep_nest(Program *program, const Nest *nest);  // the same; a new one is copied

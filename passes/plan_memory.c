@@ -3,7 +3,7 @@
 //   t0: launches 0 to 3, 4 KB;  t1: 1 to 2, 8 KB;  t2: 3 to 9, 4 KB, written in place of t0
 //   -> t0 at 8192, t1 at 0, t2 at 8192;  arena 12288 bytes, live 12288 bytes
 //
-// Requires: the final order of launches; workspaces known (kernel.cpu.workspace_bytes, or attached).
+// Requires: the final order of launches; workspaces known (kernel_workspace_bytes, or attached).
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
 // element of the one only where it writes that element of the other (in_place below).
@@ -54,7 +54,7 @@ void program_attach_workspace(Program *program, uint32_t launch, int64_t bytes) 
 static void attach_workspaces(Program *program) {
     for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        int64_t bytes = program->kernels.items[launch->kernel].cpu.workspace_bytes;
+        int64_t bytes = kernel_workspace_bytes(&program->kernels.items[launch->kernel]);
         if (bytes > 0 && launch->workspace == UINT32_MAX) program_attach_workspace(program, i, bytes);
     }
 }

@@ -3,8 +3,8 @@
 //   launch 3: dot(x, w) workspace 8      launch 7: dot(y, w)
 //   -> launch 3: dot(x, w) workspace 8;  launch 7: dot(y, w) workspace 8, packed
 //
-// Requires: the final order of launches, and compiled kernels: cpu.packed_key names what phase 0 leaves in
-// the workspace. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
+// Requires: the final order of launches, and compiled kernels: cpu.packed_key or cuda.packed_key names what
+// phase 0 leaves in the workspace. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
 // launch filled; it lives until its last reader.
 // The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
 // pass, not once an iteration. Between two uses the packed form takes room; it is kept where the largest
@@ -28,8 +28,8 @@ typedef struct Share {
     PackedList *packed;     // per buffer: what was packed from it as it is now
 } Share;
 
-static const CpuKernel *code_of(const Share *share, uint32_t launch) {
-    return &share->program->kernels.items[share->program->launches.items[launch].kernel].cpu;
+static const Kernel *code_of(const Share *share, uint32_t launch) {
+    return &share->program->kernels.items[share->program->launches.items[launch].kernel];
 }
 
 static void fill_live(Share *share) {
@@ -53,7 +53,7 @@ static void fill_live(Share *share) {
     int64_t most = 0;
     for (size_t i = 0; i < count; i++) {
         live += share->live[i];
-        share->live[i] = live + code_of(share, (uint32_t)i)->workspace_bytes;
+        share->live[i] = live + kernel_workspace_bytes(code_of(share, (uint32_t)i));
         if (share->live[i] > most) most = share->live[i];
     }
     share->limit = most + most / GROWTH_PART;
@@ -76,15 +76,17 @@ static Packed *find(PackedList *list, uint64_t key, int64_t offset) {
 static void visit(Share *share, uint32_t number) {
     Program *program = share->program;
     Launch *launch = &program->launches.items[number];
-    const CpuKernel *code = code_of(share, number);
-    if (code->packed_key) {
-        PackedList *list = &share->packed[launch->buffers[code->packed_operand]];
-        Packed now = {code->packed_key, number, launch->offsets[code->packed_operand]};
+    const Kernel *code = code_of(share, number);
+    int32_t operand;
+    uint64_t key = kernel_packed_key(code, &operand);
+    if (key) {
+        PackedList *list = &share->packed[launch->buffers[operand]];
+        Packed now = {key, number, launch->offsets[operand]};
         Packed *packed = find(list, now.key, now.offset);
-        if (packed && reserve(share, packed->launch, number, code->workspace_bytes)) {
+        int64_t bytes = kernel_workspace_bytes(code);
+        if (packed && reserve(share, packed->launch, number, bytes)) {
             Launch *earlier = &program->launches.items[packed->launch];
-            if (earlier->workspace == UINT32_MAX)
-                program_attach_workspace(program, packed->launch, code->workspace_bytes);
+            if (earlier->workspace == UINT32_MAX) program_attach_workspace(program, packed->launch, bytes);
             launch->workspace = earlier->workspace;
             launch->packed = true;
         }
