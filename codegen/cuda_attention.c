@@ -10,7 +10,7 @@
 
 #include "codegen/cuda_emit.h"
 
-enum { THREADS = 128, KEYS_MOST = 256, WIDE_KEYS_MOST = 128, WIDE_TIME_MOST = 1 << 20, WIDE_GRADIENT_KEYS = 32 };
+enum { THREADS = 128, KEYS_MOST = 256, WIDE_KEYS_MOST = 128, WIDE_TIME_MOST = 1 << 20, WIDE_GRADIENT_KEYS = 32, WIDE_BLOCK_KEYS = 64 };
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -134,7 +134,7 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     a->tile_n = wide > 64 ? 32 : 64;
     a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
     a->wide = is_wide(a);
-    if (a->wide) a->tile_m = a->time > 64 ? 128 : 64, a->tile_n = 64;
+    if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -207,7 +207,7 @@ typedef enum Tiles { NO_TILES, FORWARD, GRADIENT_KEYS, GRADIENT_QUERIES } Tiles;
 static int64_t wide_bytes(const Attention *a, Tiles tiles) {
     int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
     if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
-    if (tiles == GRADIENT_KEYS) return (64 + 2 * 64) * row + 2 * 64 * 12;
+    if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
     return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
 }
 
@@ -304,10 +304,11 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
               a.wide ? "_wide" : "", O, D_O, D_LSE);
     cuda_close(unit);
     phase = begin(&a, "_keys", GRADIENT_KEYS);
-    phase->grid[0] = cuda_divide_up(a.past_extent, a.tile_n);
+    int keys = a.wide ? WIDE_BLOCK_KEYS : a.tile_n;
+    phase->grid[0] = cuda_divide_up(a.past_extent, keys);
     phase->grid[1] = a.shared.total;
     emit_unit(&a, "(int)blockIdx.y");
-    cuda_line(unit, "const int key = (int)blockIdx.x * S::N;");
+    cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
     cuda_line(unit, "if (key >= past) return;");
     cuda_line(unit,
               "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "

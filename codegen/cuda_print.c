@@ -53,6 +53,13 @@ static void print_header(const Kernel *kernel, FILE *stream) {
     }
 }
 
+// Whether an earlier kernel has the same text: products that differ round their operands alike.
+static bool is_repeated(const Program *program, size_t number) {
+    for (size_t k = 0; k < number; k++)
+        if (program->kernels.items[k].cuda.key == program->kernels.items[number].cuda.key) return true;
+    return false;
+}
+
 bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool ptx, FILE *stream) {
     Program *one = (Program *)program;
     if (!cuda_generate(ir, &one, 1, options)) return false;
@@ -60,7 +67,7 @@ bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool
     for (size_t k = 0; k < program->kernels.count; k++) {
         const Kernel *kernel = &program->kernels.items[k];
         print_header(kernel, stream);
-        if (!kernel->cuda.text) continue;
+        if (!kernel->cuda.text || is_repeated(program, k)) continue;
         if (!ptx) {
             fputs(kernel->cuda.text, stream);
             continue;

@@ -94,6 +94,8 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         clear_sums(scores);
         multiply_rows<Z::K, Z::PITCH_K>(scores, qs, queries.first_row(), ks + buffer * S::KEYS * Z::PITCH_K);
         if (!queries.see_all(key, S::KEYS, end)) queries.hide(scores, key, end);
+        float factor[R][2];
+        bool grows = false;
 #pragma unroll
         for (int i = 0; i < R * 2; i++) {
             const int r = i / 2, h = i % 2 * 2;
@@ -101,7 +103,9 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
 #pragma unroll
             for (int c = 0; c < C; c++) largest = larger(largest, larger(scores[r][c][h], scores[r][c][h + 1]));
             largest = fold_quad_max(largest);
-            const float factor = power_of_two((most[r][i % 2] - largest) * scale), shift = -largest * scale;
+            grows = grows || largest > most[r][i % 2];
+            factor[r][i % 2] = power_of_two((most[r][i % 2] - largest) * scale);
+            const float shift = -largest * scale;
             most[r][i % 2] = largest;
 #pragma unroll
             for (int c = 0; c < C * 2; c++) {
@@ -109,9 +113,11 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
                 score = power_of_two(__fmaf_rn(score, scale, shift));
                 sum += score;
             }
-            total[r][i % 2] = __fmaf_rn(total[r][i % 2], factor, sum);
+            total[r][i % 2] = __fmaf_rn(total[r][i % 2], factor[r][i % 2], sum);
+        }
+        if (__ballot_sync(ALL_LANES, grows)) {  // else all factors are 1
 #pragma unroll
-            for (int f = 0; f < F * 2; f++) sums[r][f / 2][h + f % 2] *= factor;
+            for (int i = 0; i < R * F * 4; i++) sums[i / 4 / F][i / 4 % F][i % 4] *= factor[i / 4 / F][i % 4 / 2];
         }
         u32 weights[R][C / 2][4];
         as_left(weights, scores);

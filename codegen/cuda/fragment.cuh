@@ -92,7 +92,7 @@ template <int R, int C> DEVICE void as_left(u32 (&left)[R][C / 2][4], const floa
 
 // ---- Tiles ----
 
-constexpr int pitch_of(int columns) { return (columns + 63) / 64 * 64; }
+DEVICE constexpr int pitch_of(int columns) { return (columns + 63) / 64 * 64; }
 
 // Where piece `piece` of 8 elements of a row lies.
 template <int PITCH> DEVICE int place_of(int row, int piece) { return row * PITCH + (piece ^ (row & 7)) * 8; }
@@ -111,8 +111,8 @@ template <int ROWS, int COLUMNS, int PITCH> DEVICE void copy_rows(bf16 *to, cons
 // sums += A B': A rows [row_a, row_a + 16 R) of `a`, B rows [0, 8 C) of `b`, K columns of both.
 template <int K, int PITCH, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, int row_a, const bf16 *b) {
     const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int k = 0; k < K; k += 16) {
+#pragma unroll 2
+    for (int k = 0; k < K; k += 16) {  // unrolled further its addresses would take the registers of the sums
         u32 x[R][4];
 #pragma unroll
         for (int r = 0; r < R; r++) load_fragments(x[r], a + place_of<PITCH>(row_a + 16 * r + lane % 16, k / 8 + lane / 16));
