@@ -184,7 +184,8 @@ static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
 
 bool cuda_contract_emit(CudaUnit *unit, const Nest *nest, bool *taken) {
     CudaContraction contraction = {0};
-    *taken = recognise(unit, nest, &contraction);
+    // One row, a token's: the weights are read once, like any sum's, by as many blocks as fill the GPU.
+    *taken = recognise(unit, nest, &contraction) && contraction.batch.extent * contraction.row.extent > 1;
     if (!*taken) return true;
     if (!unit->no_library && cuda_product_emit(unit, &contraction)) return !unit->failure;
     return emit_tiles(unit, &contraction);
