@@ -10,7 +10,7 @@
 
 #include "codegen/cuda_emit.h"
 
-enum { THREADS = 128, KEYS_MOST = 256, WIDE_KEYS_MOST = 128, WIDE_TIME_MOST = 1 << 20, WIDE_GRADIENT_KEYS = 32, WIDE_BLOCK_KEYS = 64 };
+enum { THREADS = 128, KEYS_MOST = 256, WIDE_KEYS_MOST = 128, WIDE_TIME_MOST = 1 << 20, WIDE_GRADIENT_KEYS = 32, WIDE_BLOCK_KEYS = 64, FILL_BLOCKS = 256 };
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -29,7 +29,8 @@ typedef struct Attention {
     int64_t keys, features, time, past_extent;
     uint32_t time_bound, past_bound;
     int tile_m, tile_n;
-    bool wide;  // attention_wide.cuh
+    bool wide;   // attention_wide.cuh
+    int splits;  // blocks that share the keys of a block of queries
     Element element;
 } Attention;
 
@@ -84,6 +85,13 @@ static bool is_wide(const Attention *a) {
     return true;
 }
 
+static int choose_splits(const Attention *a) {
+    int64_t blocks = cuda_divide_up(a->time, a->tile_m) * a->shared.total * a->group.total;
+    int64_t most = cuda_divide_up(a->past_extent, 2 * a->tile_n), splits = FILL_BLOCKS / blocks;
+    if (splits > most) splits = most;
+    return splits > 1 ? (int)splits : 1;
+}
+
 static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     const NamedKernel *named = unit->kernel->named;
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along"),
@@ -135,6 +143,7 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
     a->wide = is_wide(a);
     if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
+    a->splits = a->wide && regular == 4 ? choose_splits(a) : 1;
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -174,7 +183,9 @@ static void emit_struct(const Attention *a, bool gradient) {
     cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;",
               a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time);
     if (a->wide)
-        cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d;", WIDE_GRADIENT_KEYS);
+        cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d;",
+                  WIDE_GRADIENT_KEYS, a->splits);
+    cuda_line(unit, "static constexpr i64 rows = %lld;", (long long)(a->shared.total * a->group.total * a->time));
     cuda_line(unit, "static constexpr bool causal = %s;",
               named_kernel_number(a->named, "causal") != 0 ? "true" : "false");
     cuda_line(unit, "static constexpr int window = %lld;", (long long)named_kernel_number(a->named, "window"));
@@ -267,6 +278,19 @@ static void emit_query_block(const Attention *a, CudaPhase *phase) {
     cuda_line(a->unit, "if (first >= time) return;");
 }
 
+// A warp for each query: of all units, groups and times.
+static void emit_row(const Attention *a, CudaPhase *phase) {
+    CudaUnit *unit = a->unit;
+    int64_t groups = a->group.total, rows = a->shared.total * groups * a->time;
+    phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
+    cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
+    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);", (long long)a->time,
+              (long long)a->time, (long long)groups);
+    cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
+    emit_unit(a, cuda_text(unit, "(int)(row / %lld)", (long long)(a->time * groups)));
+    cuda_line(unit, "(void)past;");
+}
+
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
     if (!read_shape(unit, 4, &a) || !fits(unit, shared_bytes(&a, FORWARD))) return false;
@@ -275,9 +299,20 @@ bool cuda_attention_emit(CudaUnit *unit) {
     emit_struct(&a, false);
     CudaPhase *phase = begin(&a, "", FORWARD);
     emit_query_block(&a, phase);
+    phase->grid[2] = a.splits;
     int out = a.named->output_start;
-    cuda_line(unit, "attention_forward%s<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past);",
-              a.wide ? "_wide" : "", out, out + 1);
+    int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
+    const char *parts = a.wide ? cuda_text(unit, ", (float *)workspace, ((i64)unit * %lld + group) * %lld",
+                                           (long long)groups, (long long)a.time)
+                               : "";
+    cuda_line(unit, "attention_forward%s<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past%s);",
+              a.wide ? "_wide" : "", out, out + 1, parts);
+    cuda_close(unit);
+    if (a.splits == 1) return true;
+    unit->out->workspace_bytes = a.splits * rows * (a.features + 2) * 4;
+    phase = begin(&a, "_join", NO_TILES);
+    emit_row(&a, phase);
+    cuda_line(unit, "attention_join<S>((float *)workspace, p%d, p%d, unit, group, at, row);", out, out + 1);
     cuda_close(unit);
     return true;
 }
@@ -293,13 +328,7 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a, true);
     CudaPhase *phase = begin(&a, "_delta", NO_TILES);
-    phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
-    cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
-    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);",
-              (long long)a.time, (long long)a.time, (long long)groups);
-    cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
-    emit_unit(&a, cuda_text(unit, "(int)(row / %lld)", (long long)(a.time * groups)));
-    cuda_line(unit, "(void)past;");
+    emit_row(&a, phase);
     cuda_line(unit, "attention_delta%s<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);",
               a.wide ? "_wide" : "", O, D_O, D_LSE);
     cuda_close(unit);

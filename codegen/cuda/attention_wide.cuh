@@ -62,9 +62,17 @@ DEVICE float fold_quad_max(float x) {
     return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
+// Where blocks are too few to fill a GPU, SPLITS of them share the keys of a block of queries: each leaves the
+// largest score, the total and the sums of its part, and attention_join adds the parts up in order.
+template <class S> struct WidePart {
+    static constexpr int STEP = S::features + 2;
+    // Of query `row` of all units, groups and times.
+    static __device__ __forceinline__ float *of(float *parts, int split, i64 row) { return parts + (split * S::rows + row) * STEP; }
+};
+
 template <class S>
 DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, bf16 *o, float *lse, int unit,
-                                   int group, int first, int time, int past) {
+                                   int group, int first, int time, int past, float *parts, i64 row) {
     typedef WideSizes<S> Z;
     constexpr int R = S::QUERIES / 64, C = S::KEYS / 8, F = Z::F / 8;
     constexpr float scale = S::scale * log2_e();
@@ -76,6 +84,11 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     int begin, end;
     queries.load(position, first, time);
     queries.visible_keys(past, S::KEYS, begin, end);
+    if (S::SPLITS > 1) {
+        const int share = (larger(0, end - begin) + S::SPLITS * S::KEYS - 1) / (S::SPLITS * S::KEYS) * S::KEYS;
+        begin += (int)blockIdx.z * share;
+        end = smaller(end, begin + share);
+    }
     copy_rows<S::KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
     copy_rows<S::KEYS, Z::F, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
     float sums[R][F][4], most[R][2], total[R][2];
@@ -129,10 +142,42 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     for (int i = 0; i < R * 2; i++) {
         const int at = first + queries.row(i / 2, i % 2);
         const float all = fold_quad_sum(total[i / 2][i % 2]);
+        if (S::SPLITS > 1) {
+            if (at >= time) continue;
+            float *part = WidePart<S>::of(parts, blockIdx.z, row + at);
+            if (threadIdx.x % 4 == 0) part[S::features] = most[i / 2][i % 2], part[S::features + 1] = all;
+#pragma unroll
+            for (int f = 0; f < F * 2; f++) {
+                const int c = f / 2 * 8 + threadIdx.x % 4 * 2 + f % 2;
+                if (c < S::features) part[c] = sums[i / 2][f / 2][i % 2 * 2 + f % 2];
+            }
+            continue;
+        }
         factor[i / 2][i % 2] = all > 0 ? 1 / all : 0.0f;
         if (threadIdx.x % 4 == 0 && at < time) lse[S::lse(unit, group) + at * S::lse_time] = most[i / 2][i % 2] * S::scale + logf(all);
     }
-    store_sums(o + S::o(unit, group), S::o_time, sums, factor, first + queries.first_row(), time, S::features);
+    if (S::SPLITS == 1) store_sums(o + S::o(unit, group), S::o_time, sums, factor, first + queries.first_row(), time, S::features);
+}
+
+// A warp for each query.
+template <class S> DEVICE void attention_join(float *parts, bf16 *o, float *lse, int unit, int group, int at, i64 row) {
+    constexpr float scale = S::scale * log2_e();
+    const int lane = threadIdx.x % 32;
+    float most = -1e30f, total = 0;
+    for (int split = 0; split < S::SPLITS; split++) most = larger(most, WidePart<S>::of(parts, split, row)[S::features]);
+    for (int split = 0; split < S::SPLITS; split++) {
+        const float *part = WidePart<S>::of(parts, split, row);
+        total += part[S::features + 1] * power_of_two((part[S::features] - most) * scale);
+    }
+    for (int c = lane; c < S::features; c += 32) {
+        float sum = 0;
+        for (int split = 0; split < S::SPLITS; split++) {
+            const float *part = WidePart<S>::of(parts, split, row);
+            sum += part[c] * power_of_two((part[S::features] - most) * scale);
+        }
+        put(o[S::o(unit, group) + at * S::o_time + c], total > 0 ? sum / total : 0.0f);
+    }
+    if (lane == 0) lse[S::lse(unit, group) + at * S::lse_time] = most * S::scale + logf(total);
 }
 
 // A block: 64 keys of one unit; queries of all groups stream past. Rows are keys, columns are queries, so that
