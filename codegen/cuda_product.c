@@ -4,6 +4,7 @@
 //   store C { cast(add(sum, residual[m, n])) }   ->  D = A B + C
 //   store C { add(sum, bias[n]) }                ->  D = A B + bias
 //   add C { 0.5 sum }                            ->  C = 0.5 A B + C
+//   store C { e = add(sum, r) }, store D { f(e) } ->  C = A B + R, then a kernel for the other stores
 //   anything else                                ->  workspace = A B, then a kernel for the other stages
 //   an operand that is rounded as it is read     ->  a kernel rounds it into the workspace before all this
 //
@@ -155,7 +156,7 @@ static uint32_t take_factor(const Nest *nest, uint32_t id, double *alpha) {
 static bool describe_epilogue(const CudaContraction *c, CudaProduct *product) {
     const Nest *nest = c->nest;
     const Stage *store = &nest->stages[1];
-    if (nest->stage_count != 2 || nest->stages[0].element != ELEMENT_F32) return false;
+    if (nest->stages[0].element != ELEMENT_F32) return false;
     const NestOperand *operand = &nest->operands[store->operand];
     product->element_d = operand->element;
     if (operand->element != ELEMENT_F32 && operand->element != ELEMENT_BF16) return false;
@@ -283,14 +284,49 @@ static void add_epilogue_kernel(CudaUnit *unit, const CudaContraction *c, CudaPr
     cuda_emit_function(unit, &plan, CUDA_WHOLE, "_epilogue");
 }
 
+// Whether formulas that the rest needs use the sum otherwise than by `known`.
+static bool uses_sum(const Nest *nest, uint32_t id, uint32_t known) {
+    const Formula *formula = &nest->formulas.items[id];
+    if (id == known) return false;
+    if (formula->kind == FORMULA_STAGE) return true;
+    for (int a = 0; formula->kind == FORMULA_PRIMITIVE && a < primitive_arguments(formula->primitive); a++)
+        if (uses_sum(nest, formula->arguments[a], known)) return true;
+    return false;
+}
+
+// What stands behind the first store, where that leaves all that it needs of the sum: a nest that reads it.
+static const Nest *rest_of(CudaUnit *unit, const Nest *nest) {
+    const Stage *store = &nest->stages[1];
+    const NestOperand *operand = &nest->operands[store->operand];
+    if (store->kind != STAGE_STORE || nest->formulas.items[store->formula].element != operand->element) return NULL;
+    for (int s = 2; s < nest->stage_count; s++)
+        if (uses_sum(nest, nest->stages[s].formula, store->formula)) return NULL;
+    Nest *rest = ARENA_NEW(unit->arena, Nest);
+    *rest = *nest;
+    rest->formulas.items = ARENA_ARRAY(unit->arena, Formula, nest->formulas.count);
+    memcpy(rest->formulas.items, nest->formulas.items, sizeof *nest->formulas.items * nest->formulas.count);
+    Formula *value = &rest->formulas.items[store->formula];
+    *value = (Formula){.kind = FORMULA_LOAD, .element = operand->element, .operand = store->operand, .index = store->index, .place = value->place};
+    rest->operands[store->operand].reads = true;
+    rest->stage_count = nest->stage_count - 2;
+    memmove(rest->stages, nest->stages + 2, sizeof *nest->stages * (size_t)rest->stage_count);
+    return rest;
+}
+
 bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     CudaProduct product = {0};
     if (contraction->bounded || !describe_operands(contraction, &product)) return false;
-    bool whole = describe_epilogue(contraction, &product);
+    bool first = describe_epilogue(contraction, &product), whole = first && contraction->nest->stage_count == 2;
+    const Nest *rest = first && !whole ? rest_of(unit, contraction->nest) : NULL;
     add_rounding(unit, contraction, false, &product);
     add_rounding(unit, contraction, true, &product);
     CudaPhase *phase = &unit->out->phases[unit->out->phase_count++];
-    if (!whole) add_epilogue_kernel(unit, contraction, &product);
+    if (rest) {
+        CudaPlan plan = cuda_plan(unit, contraction->original, rest);
+        cuda_emit_function(unit, &plan, CUDA_WHOLE, "_epilogue");
+    } else if (!whole) {
+        add_epilogue_kernel(unit, contraction, &product);
+    }
     // Launches share the copy where nothing else differs: the workspace is theirs as a whole.
     if (unit->out->packed_key)
         unit->out->packed_key = hash_word(unit->out->packed_key, (uint64_t)unit->out->workspace_bytes) | 1;

@@ -58,15 +58,16 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
     for (int i = packed ? 1 : 0; i < number && i < count; i++)
         add_line(arena, lines,
                  (Line){.kernel = kernel, .kind = KIND_ROUNDING, .launches = 1, .bytes = rounded[i] * (4 + ab), .blocks = blocks(&cuda->phases[i])});
-    if (p->d.operand != CUDA_WORKSPACE) return;
-    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = d_count * d;
+    if (number + 1 == cuda->phase_count) return;
+    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = d_count * d;  // the sums
     nest_operand_bytes(kernel->nest, read, written);
     Contraction found;
     bool known = nest_contraction(kernel->nest, &found);
     for (uint32_t i = 0; i < (uint32_t)kernel->nest->operand_count; i++) {
         bool multiplied = known && (kernel->nest->formulas.items[found.load_a].operand == i ||
                                     kernel->nest->formulas.items[found.load_b].operand == i);
-        if (!multiplied) bytes += read[i] + written[i];
+        bool done = (int32_t)i == p->d.operand || (int32_t)i == p->c.operand || (int32_t)i == p->bias.operand;
+        if (!multiplied && !done) bytes += read[i] + written[i];
     }
     add_line(arena, lines,
              (Line){.kernel = kernel, .kind = KIND_EPILOGUE, .launches = 1, .bytes = bytes, .blocks = blocks(&cuda->phases[number + 1])});
