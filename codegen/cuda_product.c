@@ -6,11 +6,12 @@
 //   add C { 0.5 sum }                            ->  C = 0.5 A B + C
 //   store C { e = add(sum, r) }, store D { f(e) } ->  C = A B + R, then a kernel for the other stores
 //   anything else                                ->  workspace = A B, then a kernel for the other stages
-//   an operand that is rounded as it is read     ->  a kernel rounds it into the workspace before all this
+//   an operand that is rounded as it is read, or
+//   walked with several strides                  ->  a kernel copies it into the workspace before all this
 //
 // A weight, f32, is so rounded once for many products: launches share the copy (packed_key). What the other
 // stages round is bf16 in the workspace already.
-// Rows, columns and k must each walk an operand with one stride, batches too, and no extent may vary.
+// No extent may vary.
 #include <string.h>
 
 #include "base/hash.h"
@@ -67,17 +68,32 @@ static bool is_readable(const CudaContraction *c, bool is_a) {
            casts_of_load(c->nest, is_a ? c->value_a : c->value_b, load->element);
 }
 
-static bool describe_operands(const CudaContraction *c, CudaProduct *product) {
+// Operands that the library cannot read as they lie are copied: rounded, or walked with several strides.
+typedef struct Copies {
+    bool a, b;
+} Copies;
+
+// The fastest loop of a copy is the one along which the operand lies side by side.
+static bool is_copied_turned(const CudaLoops *columns, const CudaLoops *rows, const Index *index) {
+    bool along_columns = columns->count && access_stride(index, columns->loop[columns->count - 1]) == 1;
+    return !along_columns && rows->count && access_stride(index, rows->loop[rows->count - 1]) == 1;
+}
+
+static bool describe_operands(const CudaContraction *c, CudaProduct *product, Copies *copies) {
     const Nest *nest = c->nest;
     const Index *a = c->a->index, *b = c->b->index;
-    if (!as_matrix(walk(nest, &c->row, a), walk(nest, &c->k, a), walk(nest, &c->batch, a), &c->row, &c->k,
-                   &product->turned_a, &product->lead_a, &product->step_a) ||
-        !as_matrix(walk(nest, &c->k, b), walk(nest, &c->column, b), walk(nest, &c->batch, b), &c->k,
-                   &c->column, &product->turned_b, &product->lead_b, &product->step_b))
-        return false;
+    Element element = c->half_a && c->half_b ? ELEMENT_BF16 : ELEMENT_F32;
+    copies->a = !as_matrix(walk(nest, &c->row, a), walk(nest, &c->k, a), walk(nest, &c->batch, a), &c->row, &c->k,
+                           &product->turned_a, &product->lead_a, &product->step_a) ||
+                c->a->element != element || c->half_a != (element == ELEMENT_BF16);
+    copies->b = !as_matrix(walk(nest, &c->k, b), walk(nest, &c->column, b), walk(nest, &c->batch, b), &c->k, &c->column,
+                           &product->turned_b, &product->lead_b, &product->step_b) ||
+                c->b->element != element || c->half_b != (element == ELEMENT_BF16);
+    if (copies->a) product->turned_a = is_copied_turned(&c->k, &c->row, a);
+    if (copies->b) product->turned_b = is_copied_turned(&c->column, &c->k, b);
     product->a = (CudaPlace){(int32_t)c->a->operand, a[0].affine.offset};
     product->b = (CudaPlace){(int32_t)c->b->operand, b[0].affine.offset};
-    product->element_ab = c->half_a && c->half_b ? ELEMENT_BF16 : ELEMENT_F32;
+    product->element_ab = element;
     product->m = c->row.extent;
     product->n = c->column.extent;
     product->k = c->k.extent;
@@ -192,7 +208,7 @@ static bool describe_epilogue(const CudaContraction *c, CudaProduct *product) {
 
 // ---- Kernels before and behind it ----
 
-enum { ROUND_BLOCK = 256, ROUND_WIDE = 4, PART_ALIGNMENT = 256 };
+enum { COPY_BLOCK = 256, COPY_WIDE = 4, PART_ALIGNMENT = 256 };
 
 static int64_t add_workspace(CudaUnit *unit, int64_t bytes) {
     int64_t at = unit->out->workspace_bytes;
@@ -200,53 +216,58 @@ static int64_t add_workspace(CudaUnit *unit, int64_t bytes) {
     return at;
 }
 
-// Copies an operand that is rounded, or of another element than the other one, into the workspace.
-static void add_rounding(CudaUnit *unit, const CudaContraction *c, bool is_a, CudaProduct *product) {
+// Copies an operand into the workspace, its loops in the order of the product, a few elements a thread.
+static void add_copy(CudaUnit *unit, const CudaContraction *c, bool is_a, CudaProduct *product) {
     const Formula *load = is_a ? c->a : c->b;
+    const Index *index = load->index;
     bool half = is_a ? c->half_a : c->half_b, turned = is_a ? product->turned_a : product->turned_b;
+    const CudaLoops *parts[] = {&c->batch, is_a ? &c->row : &c->k, is_a ? &c->k : &c->column};
     CudaPlace *place = is_a ? &product->a : &product->b;
-    int64_t *lead = is_a ? &product->lead_a : &product->lead_b,
-            *step = is_a ? &product->step_a : &product->step_b;
-    if (load->element == product->element_ab && half == (load->element == ELEMENT_BF16)) return;
-    int64_t rows = is_a ? product->m : product->k, width = is_a ? product->k : product->n;
     if (turned) {
-        int64_t swap = rows;
-        rows = width, width = swap;
+        const CudaLoops *swap = parts[1];
+        parts[1] = parts[2], parts[2] = swap;
     }
-    int64_t batch = *step ? product->batch : 1, count = batch * rows * width;
-    int bytes = element_bytes(load->element);
-    int64_t strides = width | *lead | *step | place->offset | unit->alignment[load->operand] / bytes;
-    int wide = strides % ROUND_WIDE == 0 ? ROUND_WIDE : 1;
-    int64_t at = add_workspace(unit, count * element_bytes(product->element_ab));
-    CudaPhase *phase = cuda_begin_function(unit, is_a ? "_a" : "_b", ROUND_BLOCK);
-    phase->grid[0] = cuda_divide_up(count, ROUND_BLOCK * wide);
-    const char *type = count + ROUND_BLOCK * wide > INT32_MAX ? "i64" : "int";
+    bool batched = false;
+    for (int i = 0; i < c->batch.count; i++) batched |= access_stride(index, c->batch.loop[i]) != 0;
+    int64_t below = 1, alignment = place->offset | unit->alignment[load->operand] / element_bytes(load->element);
+    uint64_t key = hash_word(hash_word(HASH_START, (uint64_t)load->element << 8 | product->element_ab), (uint64_t)place->offset);
+    const char *from = cuda_text(unit, "p%u + %lldll", load->operand, (long long)place->offset);
+    bool fastest = true, dense = false;
+    for (int part = 2; part >= !batched; part--)
+        for (int i = parts[part]->count - 1; i >= 0; i--) {
+            int loop = parts[part]->loop[i];
+            int64_t extent = c->nest->loops[loop].dimension.extent, stride = access_stride(index, loop);
+            from = cuda_text(unit, "%s + i / %lld %% %lld * %lldll", from, (long long)below, (long long)extent, (long long)stride);
+            key = hash_word(hash_word(key, (uint64_t)extent), (uint64_t)stride);
+            if (fastest)
+                alignment |= extent, dense = stride == 1;
+            else
+                alignment |= stride;
+            fastest = false;
+            below *= extent;
+        }
+    int wide = dense && alignment % COPY_WIDE == 0 ? COPY_WIDE : 1;
+    int64_t at = add_workspace(unit, below * element_bytes(product->element_ab));
+    CudaPhase *phase = cuda_begin_function(unit, is_a ? "_a" : "_b", COPY_BLOCK);
+    phase->grid[0] = cuda_divide_up(below, COPY_BLOCK * wide);
+    const char *type = below + COPY_BLOCK * wide > INT32_MAX ? "i64" : "int";
     cuda_note_place(unit, load->place);
-    cuda_line(unit, "const %s i = ((%s)blockIdx.x * %d + (int)threadIdx.x) * %d;", type, type, ROUND_BLOCK, wide);
-    cuda_line(unit, "if (i >= %lld) return;", (long long)count);
-    cuda_line(unit, "const %s row = i / %lld;", type, (long long)width);
-    const char *from = cuda_text(unit, "p%u + (%lldll + row %% %lld * %lldll + i %% %lld)", load->operand,
-                                 (long long)place->offset, (long long)rows, (long long)*lead, (long long)width);
-    if (batch > 1) from = cuda_text(unit, "%s + row / %lld * %lldll", from, (long long)rows, (long long)*step);
+    cuda_line(unit, "const %s i = ((%s)blockIdx.x * %d + (int)threadIdx.x) * %d;", type, type, COPY_BLOCK, wide);
+    cuda_line(unit, "if (i >= %lld) return;", (long long)below);
     cuda_line(unit, "const auto x = load_pack<%d>(%s);", wide, from);
     cuda_line(unit, "pack<%s, %d> y;", cuda_memory_type(product->element_ab), wide);
     fprintf(unit->stream, "#pragma unroll\n");
-    cuda_line(unit, "for (int e = 0; e < %d; e++) put(y.at[e], %s(value_of(x.at[e])));", wide,
-              half ? "round_bf16" : "");
+    cuda_line(unit, "for (int e = 0; e < %d; e++) put(y.at[e], %s(value_of(x.at[e])));", wide, half ? "round_bf16" : "");
     cuda_line(unit, "store_pack((%s *)(workspace + %lldll) + i, y);", cuda_memory_type(product->element_ab),
               (long long)at);
     cuda_close(unit);
-    uint64_t key = hash_word(hash_word(hash_word(HASH_START, (uint64_t)load->element << 8 | product->element_ab),
-                                       (uint64_t)place->offset),
-                             (uint64_t)rows);
-    key = hash_word(hash_word(hash_word(key, (uint64_t)width), (uint64_t)*lead), (uint64_t)(batch > 1 ? *step : 0));
     if (unit->out->phase_count == 1) {
-        unit->out->packed_key = hash_word(key, (uint64_t)batch);
+        unit->out->packed_key = key;
         unit->out->packed_operand = (int32_t)load->operand;
     }
     *place = (CudaPlace){CUDA_WORKSPACE, at / element_bytes(product->element_ab)};
-    *lead = width;
-    if (*step) *step = rows * width;
+    *(is_a ? &product->lead_a : &product->lead_b) = parts[2]->extent;
+    *(is_a ? &product->step_a : &product->step_b) = batched ? parts[1]->extent * parts[2]->extent : 0;
 }
 
 // Whether stages behind the product use its sums rounded to bf16 alone.
@@ -313,13 +334,36 @@ static const Nest *rest_of(CudaUnit *unit, const Nest *nest) {
     return rest;
 }
 
+// A result whose columns are several loops, a weight of every expert: the slowest of them becomes a batch.
+static bool as_batches(const CudaContraction *c, CudaContraction *batched) {
+    *batched = *c;
+    if (c->batch.count || c->column.count < 2) return false;
+    int loop = c->column.loop[0];
+    int64_t extent = c->nest->loops[loop].dimension.extent;
+    batched->batch = (CudaLoops){.loop = {loop}, .count = 1, .extent = extent};
+    batched->column.count--;
+    batched->column.extent /= extent;
+    memmove(batched->column.loop, c->column.loop + 1, sizeof *c->column.loop * (size_t)batched->column.count);
+    return true;
+}
+
 bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
-    CudaProduct product = {0};
-    if (contraction->bounded || !describe_operands(contraction, &product)) return false;
-    bool first = describe_epilogue(contraction, &product), whole = first && contraction->nest->stage_count == 2;
+    CudaProduct product = {0}, other = {0};
+    CudaContraction batched;
+    Copies copies, other_copies;
+    if (contraction->bounded || !describe_operands(contraction, &product, &copies)) return false;
+    bool first = describe_epilogue(contraction, &product);
+    if (!first && as_batches(contraction, &batched) && describe_operands(&batched, &other, &other_copies) &&
+        describe_epilogue(&batched, &other)) {
+        first = true;
+        contraction = &batched;
+        product = other;
+        copies = other_copies;
+    }
+    bool whole = first && contraction->nest->stage_count == 2;
     const Nest *rest = first && !whole ? rest_of(unit, contraction->nest) : NULL;
-    add_rounding(unit, contraction, false, &product);
-    add_rounding(unit, contraction, true, &product);
+    if (copies.b) add_copy(unit, contraction, false, &product);
+    if (copies.a) add_copy(unit, contraction, true, &product);
     CudaPhase *phase = &unit->out->phases[unit->out->phase_count++];
     if (rest) {
         CudaPlan plan = cuda_plan(unit, contraction->original, rest);
