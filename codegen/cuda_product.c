@@ -377,3 +377,45 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     *phase = (CudaPhase){.product = product};
     return true;
 }
+
+static bool is_bounded(const Nest *nest, const CudaLoops *loops) {
+    for (int i = 0; i < loops->count; i++)
+        if (nest->loops[loops->loop[i]].bound_operand != UINT32_MAX) return true;
+    return false;
+}
+
+// Whether only the slowest of several loops varies: then they walk as one up to their end.
+static bool ends_once(const Nest *nest, const CudaLoops *loops) {
+    for (int i = 1; i < loops->count; i++)
+        if (nest->loops[loops->loop[i]].bound_operand != UINT32_MAX) return false;
+    return true;
+}
+
+static bool has_wide_rows(CudaUnit *unit, const CudaContraction *c, bool is_a, bool copied, const CudaProduct *p) {
+    bool turned = is_a ? p->turned_a : p->turned_b;
+    const CudaLoops *rows = is_a ? &c->row : &c->k, *columns = is_a ? &c->k : &c->column;
+    if (turned) {
+        const CudaLoops *swap = rows;
+        rows = columns, columns = swap;
+    }
+    if (columns == &c->k && is_bounded(c->nest, columns)) return false;  // what lies behind the end is no zero
+    if (copied)  // of what does not vary: a weight
+        return columns->extent % 8 == 0 && !is_bounded(c->nest, rows) && !is_bounded(c->nest, columns);
+    const CudaPlace *place = is_a ? &p->a : &p->b;
+    int64_t parts = (is_a ? p->lead_a : p->lead_b) | (is_a ? p->step_a : p->step_b) | place->offset |
+                    (columns == &c->k ? columns->extent : 0);
+    return parts % 8 == 0 && unit->alignment[place->operand] % 16 == 0;
+}
+
+bool cuda_wide_operands(CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
+    Copies copies;
+    if (!c->half_a || !c->half_b || is_bounded(c->nest, &c->batch) || !ends_once(c->nest, &c->row) || !ends_once(c->nest, &c->column) ||
+        !ends_once(c->nest, &c->k) || !describe_operands(c, product, &copies) || !has_wide_rows(unit, c, true, copies.a, product) ||
+        !has_wide_rows(unit, c, false, copies.b, product))
+        return false;
+    if (copies.b) add_copy(unit, c, false, product);
+    if (copies.a) add_copy(unit, c, true, product);
+    if (unit->out->packed_key)
+        unit->out->packed_key = hash_word(unit->out->packed_key, (uint64_t)unit->out->workspace_bytes) | 1;
+    return true;
+}
