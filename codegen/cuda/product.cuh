@@ -24,7 +24,7 @@ struct WideTile {
     }
     template <bool TURNED_A, bool TURNED_B> __device__ __forceinline__ void step(const bf16 *a, const bf16 *b) {
         const int lane = threadIdx.x % 32, m = threadIdx.x / 32 * 32;
-#pragma unroll 2
+#pragma unroll
         for (int k = 0; k < STEP; k += 16) {
             u32 x[R][4];
 #pragma unroll
