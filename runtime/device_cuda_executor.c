@@ -137,7 +137,7 @@ static bool resolve_launch(CudaExecutor *executor, const Launch *launch) {
     void **parameters = ARENA_ARRAY(executor->arena, void *, launch->operand_count + 1);
     for (int i = 0; i <= launch->operand_count; i++) parameters[i] = &operands[i];
     if (kernel->cuda.phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
-    for (int i = 0; i < kernel->cuda.phase_count; i++) {
+    for (int i = launch->packed[0] ? 1 : 0; i < kernel->cuda.phase_count; i++) {
         const CudaPhase *phase = &kernel->cuda.phases[i];
         Step *step = &executor->steps[executor->step_count++];
         *step = (Step){.launch = launch, .kernel = kernel, .phase = phase, .operands = operands, .parameters = parameters};
