@@ -1,10 +1,8 @@
 // The emulated GPU itself: shuffles, ballots and barriers meet, and threads that miss each other are found.
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +31,10 @@ static const char source[] =
     "    if (part[63 - threadIdx.x] != 7) p0[0] = -1;\n"
     "    emulate_copies_arrive();\n"
     "}\n"
-    "extern \"C\" void late(int *p0) { __shared__ int part[64]; emulate_copy(part + threadIdx.x, p0, 4, true); }\n"
-    "EMULATE_KERNEL(copy) EMULATE_KERNEL(late) EMULATE_KERNEL(meet) EMULATE_KERNEL(part) EMULATE_KERNEL(half)\n"
+    "extern \"C\" void late(int *p0) { __shared__ int part[64]; emulate_copy(part + threadIdx.x, p0, 4, "
+    "true); }\n"
+    "EMULATE_KERNEL(copy) EMULATE_KERNEL(late) EMULATE_KERNEL(meet) EMULATE_KERNEL(part) "
+    "EMULATE_KERNEL(half)\n"
     "int main(int, char **arguments) {\n"
     "    int out[3] = {0};\n"
     "    char *pointers[] = {(char *)out};\n"

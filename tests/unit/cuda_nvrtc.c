@@ -1,11 +1,9 @@
 // What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more
 // registers than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
-
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,7 +52,8 @@ static void check_architecture(const char *architecture, const char *file, const
         const Kernel *kernel = &program->kernels.items[k];
         if (!kernel->cuda.text) continue;
         assert_true(kernel->cuda.image_bytes > 0 && kernel->cuda.registers > 0);
-        if (kernel->cuda.spill_bytes > 0 || kernel->cuda.registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
+        if (kernel->cuda.spill_bytes > 0 ||
+            kernel->cuda.registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
             fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers,
                      kernel->cuda.spill_bytes);
     }
