@@ -35,8 +35,9 @@ typedef struct CpuTile {
     Element element_b;  // of B where it lies in memory, across k
 } CpuTile;
 
-// The largest tile that the registers hold with room for one row of B and a broadcast.
-CpuTile cpu_tile_shape(const CpuTarget *target);
+// The largest tile that the registers hold with room for one row of B and a broadcast; of fewer rows a wider one:
+// then B comes from memory, in runs that should be long.
+CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows);
 
 // void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last):
 // c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings steps / 4 lines from `ahead` on into
@@ -66,7 +67,7 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
                             LLVMValueRef mask);
 
-// 256 bytes of zeros.
+// As many zeros as a row of the widest tile has.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
 
 // Starts an internal function of the module, or returns the one that is there (then *fresh is false).

@@ -13,6 +13,7 @@ enum {
     ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
 };
 static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
+static const double READ_FLOPS = 32;   // done in the time that one element of B takes to come from memory
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -83,14 +84,12 @@ static void choose_loops(CpuContraction *plan) {
 
 // Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
 static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
-    int wide = plan->tile.vectors;
     plan->vectors = divide_up(plan->columns, target->lanes);
-    if (plan->vectors < wide) wide = plan->tile.vectors = (int)plan->vectors;
-    plan->panels = divide_up(plan->vectors, wide);
+    plan->panels = divide_up(plan->vectors, plan->tile.vectors);
+    int wide = plan->tile.vectors = (int)divide_up(plan->vectors, plan->panels);
     plan->narrow = wide > 1 ? wide - 1 : 1;
     int64_t missing = plan->panels * wide - plan->vectors;
     plan->wide_panels = plan->panels - missing;
-    if (plan->rows < plan->tile.rows) plan->tile.rows = (int)plan->rows;
 }
 
 static bool is_static(const CpuContraction *plan, int loop) {
@@ -135,8 +134,8 @@ static void choose_blocks(CpuContraction *plan) {
     plan->row_blocks = divide_up(plan->rows, plan->row_block);
     int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
     double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
-    double panel_flops = step_flops * (double)plan->row_block * (double)plan->columns * (double)plan->depth /
-                         (double)plan->panels;
+    double panel_flops = (step_flops * (double)plan->row_block + READ_FLOPS) * (double)plan->columns *
+                         (double)plan->depth / (double)plan->panels;
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)
         group = divide_up(group, 2);
@@ -180,13 +179,13 @@ static void choose_numbers(CpuContraction *plan, const CpuTarget *target) {
 
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
                                     uint32_t load_b) {
-    CpuContraction plan = {.nest = normalised, .load_a = load_a, .load_b = load_b,
-                           .tile = cpu_tile_shape(target)};
+    CpuContraction plan = {.nest = normalised, .load_a = load_a, .load_b = load_b};
     plan.narrow_a = is_narrow(normalised, 0);
     plan.narrow_b = is_narrow(normalised, 1);
     choose_loops(&plan);
     plan.rows = extent_of(normalised, plan.row);
     plan.columns = extent_of(normalised, plan.column);
+    plan.tile = cpu_tile_shape(target, plan.rows);
     const Formula *a = &normalised->formulas.items[plan.load_a], *b = &normalised->formulas.items[plan.load_b];
     plan.element_a = normalised->operands[a->operand].element;
     plan.element_b = normalised->operands[b->operand].element;

@@ -3,12 +3,14 @@
 
 #include "codegen/cpu_contract.h"
 
-enum { TILE_UNROLL = 4, TILE_POINTERS = 3, CACHE_LINE = 64 };
+enum { ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 3, TILE_VECTORS_MAX = 8, CACHE_LINE = 64 };
 
-CpuTile cpu_tile_shape(const CpuTarget *target) {
-    // 32 registers: 24 sums, 3 of B, a broadcast. 16 registers: 12 sums, 2 of B, 2 broadcasts.
-    if (target->registers >= 32) return (CpuTile){.rows = 8, .vectors = 3};
-    return (CpuTile){.rows = 6, .vectors = 2};
+CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
+    int most = target->registers >= 32 ? 8 : 6;
+    if (rows > most) rows = most;
+    // Sums, one row of B and a broadcast.
+    int vectors = (target->registers - 1) / ((int)rows + 1);
+    return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
 }
 
 // ---- Helper functions ----
@@ -93,7 +95,7 @@ static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *
 // One step: sums[row][v] += a[row] * b[v].
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
-    LLVMValueRef columns[8], b = step_on_b(unit, tile, reads->b, reads, step);
+    LLVMValueRef columns[TILE_VECTORS_MAX], b = step_on_b(unit, tile, reads->b, reads, step);
     for (int v = 0; v < tile.vectors; v++)
         columns[v] = tile.b == TILE_PANEL
                          ? cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL)
@@ -139,7 +141,7 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
     const char *name = "cherry_zeros";
     LLVMValueRef zeros = LLVMGetNamedGlobal(unit->module, name);
     if (zeros) return zeros;
-    LLVMTypeRef type = LLVMArrayType2(unit->f32, 64);
+    LLVMTypeRef type = LLVMArrayType2(unit->f32, ZEROS);
     zeros = LLVMAddGlobal(unit->module, type, name);
     LLVMSetInitializer(zeros, LLVMConstNull(type));
     LLVMSetGlobalConstant(zeros, true);

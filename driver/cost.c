@@ -6,9 +6,13 @@
 #include "base/thread.h"
 #include "codegen/cpu.h"
 
-// Shares of the two peaks that generated kernels reach; docs/measurements.md has the figures behind them.
-static const double contraction_share = 0.85, attention_share = 0.5, memory_share = 0.6;
-static const double launch_seconds = 2e-6;
+// What a launch takes: `compute` times its FLOPs at the peak of multiply-adds, `memory` times its bytes at the rate
+// of copying, and `launch` seconds. Fitted to the kernels of ten models: docs/measurements.md.
+typedef struct Rates {
+    double compute, memory, launch;
+} Rates;
+static const Rates contraction_rates = {1.49, 1.35, 11e-6}, attention_rates = {1.70, 1.31, 44e-6},
+                   gradient_rates = {2.35, 1.27, 86e-6}, other_rates = {0, 1.10, 1e-6};
 
 static double option_number(const NamedKernel *named, const char *name, double otherwise) {
     for (uint32_t i = 0; i < named->option_count; i++)
@@ -123,7 +127,7 @@ static double measure_bandwidth(int threads) {
     double best = 0;
     if (copy.from && copy.to) {
         ThreadPool *pool = thread_pool_create(threads);
-        for (int repeat = 0; repeat < 4; repeat++) {
+        for (int repeat = 0; repeat < 8; repeat++) {
             double start = clock_seconds();
             thread_pool_run(pool, copy_share, &copy);
             double rate = 2.0 * (double)copy.bytes / (clock_seconds() - start);
@@ -144,11 +148,16 @@ Machine machine_measure(Ir *ir, int threads, Element precision, const char *cpu)
                      .bytes_per_second = measure_bandwidth(threads)};
 }
 
+static const Rates *rates_of(const Kernel *kernel) {
+    if (kernel->nest) return nest_flops(kernel->nest) > 0 ? &contraction_rates : &other_rates;
+    if (strcmp(kernel->named->name, "attention_gradient") == 0) return &gradient_rates;
+    return strcmp(kernel->named->name, "attention") == 0 ? &attention_rates : &other_rates;
+}
+
 double cost_predict_launch(const Kernel *kernel, const Machine *machine) {
-    double share = kernel->nest ? contraction_share : attention_share;
-    double compute = cost_flops(kernel) / (machine->flops_per_second * share);
-    double memory = cost_bytes(kernel) / (machine->bytes_per_second * memory_share);
-    return (compute > memory ? compute : memory) + launch_seconds;
+    const Rates *rates = rates_of(kernel);
+    return rates->compute * cost_flops(kernel) / machine->flops_per_second +
+           rates->memory * cost_bytes(kernel) / machine->bytes_per_second + rates->launch;
 }
 
 double cost_predict_seconds(const Program *program, const Machine *machine) {

@@ -29,7 +29,7 @@ typedef struct Machine {
 } Machine;
 Machine machine_measure(Ir *ir, int threads, Element precision, const char *cpu);
 
-// The roofline: every launch at the slower of its two floors, plus what a launch costs by itself.
+// What launches take on this machine: see the rates in cost.c.
 double cost_predict_launch(const Kernel *kernel, const Machine *machine);
 double cost_predict_seconds(const Program *program, const Machine *machine);
 
