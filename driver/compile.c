@@ -35,7 +35,7 @@ static const struct Step {
 static const char *const entry_names[ENTRY_COUNT] = {
     [ENTRY_INITIALIZE] = "initialize", [ENTRY_ACCUMULATE] = "accumulate", [ENTRY_UPDATE] = "update",
     [ENTRY_EVALUATE] = "evaluate",     [ENTRY_PREFILL] = "prefill",       [ENTRY_DECODE] = "decode",
-    [ENTRY_DRAFT] = "draft",           [ENTRY_TRANSFER] = "transfer",
+    [ENTRY_DRAFT] = "draft",       [ENTRY_TRANSFER] = "transfer",
 };
 
 const char *entry_name(Entry entry) { return entry_names[entry]; }
@@ -127,8 +127,7 @@ static int64_t entry_chunk(Entry entry, const Graph *graph, const CompileOptions
     return entry == ENTRY_DECODE ? 1 : options->chunk;
 }
 
-// Fills the $words of a step and adds the options that the caller or the model chose; NULL: it has nothing to
-// do.
+// Fills the $words of a step and adds the options that the caller or the model chose; NULL: it has nothing to do.
 static const char *step_text(const Graph *graph, const char *passes, Entry entry, const Module *module,
                              const CompileOptions *options) {
     Ir *ir = graph->ir;
@@ -181,10 +180,8 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
     Compilation *compilation = ARENA_NEW(ir->arena, Compilation);
     compilation->ir = ir;
     compilation->module = module;
-    PassContext context = {.ir = ir,
-                           .module = module,
-                           .verify = options->verify,
-                           .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
+    PassContext context = {
+        .ir = ir, .module = module, .verify = options->verify, .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
         compilation->programs[entry] = compile_entry(&context, (Entry)entry, entries, module, options);

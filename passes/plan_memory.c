@@ -16,14 +16,7 @@
 #include "passes/program_passes.h"
 
 // An arena of (1 + 1 / ENOUGH) times the largest live set is not improved further.
-enum {
-    ALIGNMENT = 64,
-    ORDERS = 3,
-    ENOUGH = 500,
-    WINDOW = 256,
-    MOST_TRIES = 60,
-    MOST_PAIRS = 100 * 1000 * 1000
-};
+enum { ALIGNMENT = 64, ORDERS = 3, ENOUGH = 500, WINDOW = 256, MOST_TRIES = 60, MOST_PAIRS = 100 * 1000 * 1000 };
 
 // Temporaries that share one place: a chain of in-place reuse, or a single one.
 typedef struct Block {
@@ -261,8 +254,7 @@ static void make_windows(Plan *plan) {
     for (uint32_t i = 0; i < plan->block_count; i++)
         for (int32_t w = plan->blocks[i].first / WINDOW; w <= plan->blocks[i].last / WINDOW; w++) most[w]++;
     plan->windows = ARENA_ARRAY(plan->arena, Placed, count);
-    for (size_t w = 0; w < count; w++)
-        plan->windows[w].items = ARENA_ARRAY(plan->arena, Block *, most[w] + 1);
+    for (size_t w = 0; w < count; w++) plan->windows[w].items = ARENA_ARRAY(plan->arena, Block *, most[w] + 1);
     plan->all.items = ARENA_ARRAY(plan->arena, Block *, plan->block_count + 1);
 }
 
@@ -275,10 +267,8 @@ static void insert(Placed *placed, Block *block) {
     uint32_t low = 0, high = placed->count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (placed->items[middle]->offset <= block->offset)
-            low = middle + 1;
-        else
-            high = middle;
+        if (placed->items[middle]->offset <= block->offset) low = middle + 1;
+        else high = middle;
     }
     memmove(placed->items + low + 1, placed->items + low, sizeof *placed->items * (placed->count - low));
     placed->items[low] = block;

@@ -3,12 +3,12 @@
 //   launch 3: dot(x, w) workspace 8      launch 7: dot(y, w)
 //   -> launch 3: dot(x, w) workspace 8;  launch 7: dot(y, w) workspace 8, packed
 //
-// Requires: the final order of launches, and compiled kernels: cpu.packed_key or cuda.packed_key names what
-// phase 0 leaves in the workspace. Leaves: `packed` launches, which skip that phase and read the workspace
-// that an earlier launch filled; it lives until its last reader. The weights of a recurrent core are so
-// packed once a step in the forward pass and once in the backward pass, not once an iteration. Between two
-// uses the packed form takes room; it is kept where the largest live set of the program grows by a sixteenth
-// at most, else packed again.
+// Requires: the final order of launches, and compiled kernels: kernel_packed_key names what phase 0 leaves in
+// the workspace. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
+// launch filled; it lives until its last reader.
+// The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
+// pass, not once an iteration. Between two uses the packed form takes room; it is kept where the largest
+// live set of the program grows by a sixteenth at most, else packed again.
 #include "passes/program_passes.h"
 
 enum { GROWTH_PART = 16 };
@@ -24,8 +24,8 @@ typedef VECTOR(Packed) PackedList;
 typedef struct Share {
     Program *program;
     Arena *arena;
-    int64_t *live, limit;  // bytes live in each launch; what that may become
-    PackedList *packed;    // per buffer: what was packed from it as it is now
+    int64_t *live, limit;   // bytes live in each launch; what that may become
+    PackedList *packed;     // per buffer: what was packed from it as it is now
 } Share;
 
 static const Kernel *code_of(const Share *share, uint32_t launch) {
@@ -90,10 +90,8 @@ static void visit(Share *share, uint32_t number) {
             launch->workspace = earlier->workspace;
             launch->packed = true;
         }
-        if (packed)
-            *packed = now;
-        else
-            vector_push(share->arena, list, now);
+        if (packed) *packed = now;
+        else vector_push(share->arena, list, now);
     }
     for (int o = 0; o < launch->operand_count; o++)
         if (launch_writes(program, launch, o)) share->packed[launch->buffers[o]].count = 0;

@@ -1,8 +1,10 @@
 // The emulated GPU itself: shuffles, ballots and barriers meet, and threads that miss each other are found.
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,11 @@
 // What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more
 // registers than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
