@@ -10,7 +10,15 @@
 
 #include "codegen/cuda_emit.h"
 
-enum { THREADS = 128, KEYS_MOST = 256, WIDE_KEYS_MOST = 128, WIDE_TIME_MOST = 1 << 20, WIDE_GRADIENT_KEYS = 32, WIDE_BLOCK_KEYS = 64, FILL_BLOCKS = 256 };
+enum {
+    THREADS = 128,
+    KEYS_MOST = 256,
+    WIDE_KEYS_MOST = 128,
+    WIDE_TIME_MOST = 1 << 20,
+    WIDE_GRADIENT_KEYS = 32,
+    WIDE_BLOCK_KEYS = 64,
+    FILL_BLOCKS = 256
+};
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -77,8 +85,8 @@ static bool has_wide_rows(const Attention *a, int operand) {
 }
 
 static bool is_wide(const Attention *a) {
-    if (a->element != ELEMENT_BF16 || a->feature.count > 1 || a->keys % 8 || a->features % 8 || a->keys > WIDE_KEYS_MOST ||
-        a->features > WIDE_KEYS_MOST || a->time > WIDE_TIME_MOST)
+    if (a->element != ELEMENT_BF16 || a->feature.count > 1 || a->keys % 8 || a->features % 8 ||
+        a->keys > WIDE_KEYS_MOST || a->features > WIDE_KEYS_MOST || a->time > WIDE_TIME_MOST)
         return false;
     for (int i = 0; i < a->named->operand_count; i++)
         if (a->named->types[i]->element == ELEMENT_BF16 && !has_wide_rows(a, i)) return false;
@@ -106,7 +114,8 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
         return cuda_fail(unit, "%s lacks operands or options", named->name);
     a->over = over->text, a->along = along->text, a->past = past->text;
     const Type *q = named->types[Q], *k = named->types[K], *v = named->types[V];
-    int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along), at = named_kernel_dimension(k, a->past);
+    int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along),
+        at = named_kernel_dimension(k, a->past);
     if (key < 0 || time < 0 || at < 0) return cuda_fail(unit, "%s lacks a dimension", named->name);
     a->element = q->element;
     a->keys = q->dimensions[key].extent;
@@ -185,10 +194,12 @@ static void emit_struct(const Attention *a, bool gradient) {
     if (a->wide)
         cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d;",
                   WIDE_GRADIENT_KEYS, a->splits);
-    cuda_line(unit, "static constexpr i64 rows = %lld;", (long long)(a->shared.total * a->group.total * a->time));
+    cuda_line(unit, "static constexpr i64 rows = %lld;",
+              (long long)(a->shared.total * a->group.total * a->time));
     cuda_line(unit, "static constexpr bool causal = %s;",
               named_kernel_number(a->named, "causal") != 0 ? "true" : "false");
-    cuda_line(unit, "static constexpr int window = %lld;", (long long)named_kernel_number(a->named, "window"));
+    cuda_line(unit, "static constexpr int window = %lld;",
+              (long long)named_kernel_number(a->named, "window"));
     cuda_line(unit, "static constexpr float scale = (float)%.17g;", 1 / sqrt((double)a->keys));
     emit_side(a, Q, "q");
     emit_side(a, K, "k");
@@ -284,8 +295,8 @@ static void emit_row(const Attention *a, CudaPhase *phase) {
     int64_t groups = a->group.total, rows = a->shared.total * groups * a->time;
     phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
     cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
-    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);", (long long)a->time,
-              (long long)a->time, (long long)groups);
+    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);",
+              (long long)a->time, (long long)a->time, (long long)groups);
     cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
     emit_unit(a, cuda_text(unit, "(int)(row / %lld)", (long long)(a->time * groups)));
     cuda_line(unit, "(void)past;");
@@ -320,7 +331,8 @@ bool cuda_attention_emit(CudaUnit *unit) {
 bool cuda_attention_gradient_emit(CudaUnit *unit) {
     Attention a;
     if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, GRADIENT_KEYS)) ||
-        !fits(unit, shared_bytes(&a, GRADIENT_QUERIES))) return false;
+        !fits(unit, shared_bytes(&a, GRADIENT_QUERIES)))
+        return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
@@ -339,10 +351,11 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     emit_unit(&a, "(int)blockIdx.y");
     cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
     cuda_line(unit, "if (key >= past) return;");
-    cuda_line(unit,
-              "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
-              "%lld, key, time, past);",
-              a.wide ? "_wide" : "", out + 1, out + 2, (long long)groups);
+    cuda_line(
+        unit,
+        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
+        "%lld, key, time, past);",
+        a.wide ? "_wide" : "", out + 1, out + 2, (long long)groups);
     cuda_close(unit);
     phase = begin(&a, "_queries", GRADIENT_QUERIES);
     emit_query_block(&a, phase);

@@ -153,18 +153,22 @@ static void emit_wide(CudaScope *scope, const CudaContraction *c, const CudaProd
         place[side] = from->operand == CUDA_WORKSPACE
                           ? cuda_text(unit, "(const bf16 *)workspace + %lldll", (long long)from->offset)
                           : cuda_text(unit, "p%d + %lldll", from->operand, (long long)from->offset);
-        if (batch && c->batch.extent > 1) place[side] = cuda_text(unit, "%s + (int)blockIdx.z * %lldll", place[side], (long long)batch);
+        if (batch && c->batch.extent > 1)
+            place[side] = cuda_text(unit, "%s + (int)blockIdx.z * %lldll", place[side], (long long)batch);
     }
     cuda_line(unit, "SHARED_MEMORY;");
-    cuda_line(unit, "sums.multiply<%s, %s>((bf16 *)shared_memory, %s, %lld, %s, %lld, first_row, first_column, row_end, column_end, k_end);",
-              product->turned_a ? "true" : "false", product->turned_b ? "true" : "false", place[0], (long long)product->lead_a, place[1],
-              (long long)product->lead_b);
+    cuda_line(unit,
+              "sums.multiply<%s, %s>((bf16 *)shared_memory, %s, %lld, %s, %lld, first_row, first_column, "
+              "row_end, column_end, k_end);",
+              product->turned_a ? "true" : "false", product->turned_b ? "true" : "false", place[0],
+              (long long)product->lead_a, place[1], (long long)product->lead_b);
 }
 
 static void emit_steps(CudaScope *scope, const CudaContraction *c, bool half, int step) {
     CudaUnit *unit = scope->unit;
     cuda_line(unit, "constexpr int LEAD = Lead<%s>::of(%d);", half ? "bf16" : "float", step);
-    cuda_line(unit, "__shared__ %s a[%d * LEAD], b[%d * LEAD];", half ? "__align__(16) bf16" : "float", TILE, TILE);
+    cuda_line(unit, "__shared__ %s a[%d * LEAD], b[%d * LEAD];", half ? "__align__(16) bf16" : "float", TILE,
+              TILE);
     cuda_open(unit, "for (int k = 0; k < k_end; k += %d)", step);
     emit_piece(scope, c, true, half, step);
     emit_piece(scope, c, false, half, step);
@@ -188,7 +192,8 @@ static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
     phase->grid[2] = c->batch.extent;
     CudaScope *scope = cuda_scope(unit, c->original, nest, analyse_nest(unit->arena, nest));
     cuda_note_place(unit, nest->stages[0].place);
-    cuda_line(unit, wide ? "typedef WideTile Sums;" : "typedef Tile<%s, %d, %d> Sums;", half ? "bf16" : "float", TILE, TILE);
+    cuda_line(unit, wide ? "typedef WideTile Sums;" : "typedef Tile<%s, %d, %d> Sums;",
+              half ? "bf16" : "float", TILE, TILE);
     cuda_declare_bounds(scope);
     cuda_split_index(scope, "(int)blockIdx.z", c->batch.loop, c->batch.count);
     for (int i = 0; i < c->batch.count; i++)

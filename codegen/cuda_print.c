@@ -63,14 +63,18 @@ static bool is_repeated(const Program *program, size_t number) {
 
 static void print_image(const CudaKernel *cuda, FILE *stream) {
     const unsigned char *bytes = cuda->image;
-    fprintf(stream, "//   %d registers, %d bytes spilled, cubin of %zu bytes\n", cuda->registers, cuda->spill_bytes, cuda->image_bytes);
-    for (size_t i = 0; i < cuda->image_bytes; i++) fprintf(stream, i % 32 == 31 || i + 1 == cuda->image_bytes ? "%02x\n" : "%02x", bytes[i]);
+    fprintf(stream, "//   %d registers, %d bytes spilled, cubin of %zu bytes\n", cuda->registers,
+            cuda->spill_bytes, cuda->image_bytes);
+    for (size_t i = 0; i < cuda->image_bytes; i++)
+        fprintf(stream, i % 32 == 31 || i + 1 == cuda->image_bytes ? "%02x\n" : "%02x", bytes[i]);
 }
 
-bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, const char *format, FILE *stream) {
+bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, const char *format,
+                FILE *stream) {
     Program *one = (Program *)program;
     bool ptx = strcmp(format, "ptx") == 0, cubin = strcmp(format, "cubin") == 0;
-    if (cubin ? !cuda_compile(ir, &one, 1, options, NULL) : !cuda_generate(ir, &one, 1, options)) return false;
+    if (cubin ? !cuda_compile(ir, &one, 1, options, NULL) : !cuda_generate(ir, &one, 1, options))
+        return false;
     if (!ptx && !cubin) fputs(cuda_prelude(), stream);
     for (size_t k = 0; k < program->kernels.count; k++) {
         const Kernel *kernel = &program->kernels.items[k];

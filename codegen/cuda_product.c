@@ -83,11 +83,11 @@ static bool describe_operands(const CudaContraction *c, CudaProduct *product, Co
     const Nest *nest = c->nest;
     const Index *a = c->a->index, *b = c->b->index;
     Element element = c->half_a && c->half_b ? ELEMENT_BF16 : ELEMENT_F32;
-    copies->a = !as_matrix(walk(nest, &c->row, a), walk(nest, &c->k, a), walk(nest, &c->batch, a), &c->row, &c->k,
-                           &product->turned_a, &product->lead_a, &product->step_a) ||
+    copies->a = !as_matrix(walk(nest, &c->row, a), walk(nest, &c->k, a), walk(nest, &c->batch, a), &c->row,
+                           &c->k, &product->turned_a, &product->lead_a, &product->step_a) ||
                 c->a->element != element || c->half_a != (element == ELEMENT_BF16);
-    copies->b = !as_matrix(walk(nest, &c->k, b), walk(nest, &c->column, b), walk(nest, &c->batch, b), &c->k, &c->column,
-                           &product->turned_b, &product->lead_b, &product->step_b) ||
+    copies->b = !as_matrix(walk(nest, &c->k, b), walk(nest, &c->column, b), walk(nest, &c->batch, b), &c->k,
+                           &c->column, &product->turned_b, &product->lead_b, &product->step_b) ||
                 c->b->element != element || c->half_b != (element == ELEMENT_BF16);
     if (copies->a) product->turned_a = is_copied_turned(&c->k, &c->row, a);
     if (copies->b) product->turned_b = is_copied_turned(&c->column, &c->k, b);
@@ -229,15 +229,18 @@ static void add_copy(CudaUnit *unit, const CudaContraction *c, bool is_a, CudaPr
     }
     bool batched = false;
     for (int i = 0; i < c->batch.count; i++) batched |= access_stride(index, c->batch.loop[i]) != 0;
-    int64_t below = 1, alignment = place->offset | unit->alignment[load->operand] / element_bytes(load->element);
-    uint64_t key = hash_word(hash_word(HASH_START, (uint64_t)load->element << 8 | product->element_ab), (uint64_t)place->offset);
+    int64_t below = 1,
+            alignment = place->offset | unit->alignment[load->operand] / element_bytes(load->element);
+    uint64_t key = hash_word(hash_word(HASH_START, (uint64_t)load->element << 8 | product->element_ab),
+                             (uint64_t)place->offset);
     const char *from = cuda_text(unit, "p%u + %lldll", load->operand, (long long)place->offset);
     bool fastest = true, dense = false;
     for (int part = 2; part >= !batched; part--)
         for (int i = parts[part]->count - 1; i >= 0; i--) {
             int loop = parts[part]->loop[i];
             int64_t extent = c->nest->loops[loop].dimension.extent, stride = access_stride(index, loop);
-            from = cuda_text(unit, "%s + i / %lld %% %lld * %lldll", from, (long long)below, (long long)extent, (long long)stride);
+            from = cuda_text(unit, "%s + i / %lld %% %lld * %lldll", from, (long long)below,
+                             (long long)extent, (long long)stride);
             key = hash_word(hash_word(key, (uint64_t)extent), (uint64_t)stride);
             if (fastest)
                 alignment |= extent, dense = stride == 1;
@@ -252,12 +255,14 @@ static void add_copy(CudaUnit *unit, const CudaContraction *c, bool is_a, CudaPr
     phase->grid[0] = cuda_divide_up(below, COPY_BLOCK * wide);
     const char *type = below + COPY_BLOCK * wide > INT32_MAX ? "i64" : "int";
     cuda_note_place(unit, load->place);
-    cuda_line(unit, "const %s i = ((%s)blockIdx.x * %d + (int)threadIdx.x) * %d;", type, type, COPY_BLOCK, wide);
+    cuda_line(unit, "const %s i = ((%s)blockIdx.x * %d + (int)threadIdx.x) * %d;", type, type, COPY_BLOCK,
+              wide);
     cuda_line(unit, "if (i >= %lld) return;", (long long)below);
     cuda_line(unit, "const auto x = load_pack<%d>(%s);", wide, from);
     cuda_line(unit, "pack<%s, %d> y;", cuda_memory_type(product->element_ab), wide);
     fprintf(unit->stream, "#pragma unroll\n");
-    cuda_line(unit, "for (int e = 0; e < %d; e++) put(y.at[e], %s(value_of(x.at[e])));", wide, half ? "round_bf16" : "");
+    cuda_line(unit, "for (int e = 0; e < %d; e++) put(y.at[e], %s(value_of(x.at[e])));", wide,
+              half ? "round_bf16" : "");
     cuda_line(unit, "store_pack((%s *)(workspace + %lldll) + i, y);", cuda_memory_type(product->element_ab),
               (long long)at);
     cuda_close(unit);
@@ -319,7 +324,8 @@ static bool uses_sum(const Nest *nest, uint32_t id, uint32_t known) {
 static const Nest *rest_of(CudaUnit *unit, const Nest *nest) {
     const Stage *store = &nest->stages[1];
     const NestOperand *operand = &nest->operands[store->operand];
-    if (store->kind != STAGE_STORE || nest->formulas.items[store->formula].element != operand->element) return NULL;
+    if (store->kind != STAGE_STORE || nest->formulas.items[store->formula].element != operand->element)
+        return NULL;
     for (int s = 2; s < nest->stage_count; s++)
         if (uses_sum(nest, nest->stages[s].formula, store->formula)) return NULL;
     Nest *rest = ARENA_NEW(unit->arena, Nest);
@@ -327,7 +333,11 @@ static const Nest *rest_of(CudaUnit *unit, const Nest *nest) {
     rest->formulas.items = ARENA_ARRAY(unit->arena, Formula, nest->formulas.count);
     memcpy(rest->formulas.items, nest->formulas.items, sizeof *nest->formulas.items * nest->formulas.count);
     Formula *value = &rest->formulas.items[store->formula];
-    *value = (Formula){.kind = FORMULA_LOAD, .element = operand->element, .operand = store->operand, .index = store->index, .place = value->place};
+    *value = (Formula){.kind = FORMULA_LOAD,
+                       .element = operand->element,
+                       .operand = store->operand,
+                       .index = store->index,
+                       .place = value->place};
     rest->operands[store->operand].reads = true;
     rest->stage_count = nest->stage_count - 2;
     memmove(rest->stages, nest->stages + 2, sizeof *nest->stages * (size_t)rest->stage_count);
@@ -391,15 +401,17 @@ static bool ends_once(const Nest *nest, const CudaLoops *loops) {
     return true;
 }
 
-static bool has_wide_rows(CudaUnit *unit, const CudaContraction *c, bool is_a, bool copied, const CudaProduct *p) {
+static bool has_wide_rows(CudaUnit *unit, const CudaContraction *c, bool is_a, bool copied,
+                          const CudaProduct *p) {
     bool turned = is_a ? p->turned_a : p->turned_b;
     const CudaLoops *rows = is_a ? &c->row : &c->k, *columns = is_a ? &c->k : &c->column;
     if (turned) {
         const CudaLoops *swap = rows;
         rows = columns, columns = swap;
     }
-    if (columns == &c->k && is_bounded(c->nest, columns)) return false;  // what lies behind the end is no zero
-    if (copied)  // of what does not vary: a weight
+    if (columns == &c->k && is_bounded(c->nest, columns))
+        return false;  // what lies behind the end is no zero
+    if (copied)        // of what does not vary: a weight
         return columns->extent % 8 == 0 && !is_bounded(c->nest, rows) && !is_bounded(c->nest, columns);
     const CudaPlace *place = is_a ? &p->a : &p->b;
     int64_t parts = (is_a ? p->lead_a : p->lead_b) | (is_a ? p->step_a : p->step_b) | place->offset |
@@ -409,8 +421,9 @@ static bool has_wide_rows(CudaUnit *unit, const CudaContraction *c, bool is_a, b
 
 bool cuda_wide_operands(CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
     Copies copies;
-    if (!c->half_a || !c->half_b || is_bounded(c->nest, &c->batch) || !ends_once(c->nest, &c->row) || !ends_once(c->nest, &c->column) ||
-        !ends_once(c->nest, &c->k) || !describe_operands(c, product, &copies) || !has_wide_rows(unit, c, true, copies.a, product) ||
+    if (!c->half_a || !c->half_b || is_bounded(c->nest, &c->batch) || !ends_once(c->nest, &c->row) ||
+        !ends_once(c->nest, &c->column) || !ends_once(c->nest, &c->k) ||
+        !describe_operands(c, product, &copies) || !has_wide_rows(unit, c, true, copies.a, product) ||
         !has_wide_rows(unit, c, false, copies.b, product))
         return false;
     if (copies.b) add_copy(unit, c, false, product);

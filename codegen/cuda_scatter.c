@@ -78,7 +78,8 @@ static void emit_owner_test(const Scatter *scatter, CudaScope *scope) {
     // Most tokens of a text were met not long before: the search stops early.
     cuda_open(unit, "for (int start = token; start > 0; start -= %d)", OWNER_STEP);
     cuda_line(unit, "bool met = false;  // by an earlier token");
-    cuda_open(unit, "for (int j = start - 1 - (int)threadIdx.x; j >= 0 && j >= start - %d; j -= %d)", OWNER_STEP, BLOCK);
+    cuda_open(unit, "for (int j = start - 1 - (int)threadIdx.x; j >= 0 && j >= start - %d; j -= %d)",
+              OWNER_STEP, BLOCK);
     emit_meets(scatter, scope, "j", "token", "same");
     cuda_line(unit, "met = met || same;");
     cuda_close(unit);

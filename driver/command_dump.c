@@ -6,8 +6,8 @@
 #include "base/thread.h"
 #include "codegen/cuda.h"
 #include "driver/commands.h"
-#include "driver/cuda_budget.h"
 #include "driver/cost.h"
+#include "driver/cuda_budget.h"
 #include "driver/graph_dot.h"
 #include "driver/setup.h"
 #include "passes/program_passes.h"
@@ -117,15 +117,16 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
                             "no stage '%s'; there are: module, graph, nests, program", at);
     if (!entry_parse(name, entry))
-        return report_error(
-            ir->diagnostics, NO_PLACE, "E0906",
-            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode, draft",
-            name);
+        return report_error(ir->diagnostics, NO_PLACE, "E0906",
+                            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, "
+                            "prefill, decode, draft",
+                            name);
     return true;
 }
 
 static bool is_cuda(const char *format) {
-    return strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0 || strcmp(format, "cubin") == 0 || strcmp(format, "budget") == 0;
+    return strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0 || strcmp(format, "cubin") == 0 ||
+           strcmp(format, "budget") == 0;
 }
 
 static bool print_code(Ir *ir, Program *program, const CompileOptions *options, const char *format) {
@@ -133,7 +134,8 @@ static bool print_code(Ir *ir, Program *program, const CompileOptions *options, 
     if (is_cuda(format)) return cuda_print(ir, program, NULL, format, stdout);
     if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
-                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget", format);
+                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget",
+                            format);
     return cpu_print(ir, program, &options->cpu, strcmp(format, "asm") == 0, stdout);
 }
 

@@ -9,7 +9,15 @@
 // Of one H200: what an 8192-cubed product of bf16 and a copy reach.
 static const double flops_per_second = 790e12, bytes_per_second = 4.3e12;
 
-typedef enum Kind { KIND_PRODUCT, KIND_ATTENTION, KIND_TILES, KIND_ROUNDING, KIND_EPILOGUE, KIND_OTHER, KIND_COUNT } Kind;
+typedef enum Kind {
+    KIND_PRODUCT,
+    KIND_ATTENTION,
+    KIND_TILES,
+    KIND_ROUNDING,
+    KIND_EPILOGUE,
+    KIND_OTHER,
+    KIND_COUNT
+} Kind;
 static const char *const kind_names[] = {"cuBLASLt", "attention", "tiles", "rounding", "epilogue", "other"};
 
 typedef struct Line {
@@ -57,7 +65,11 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
     if (p->a.operand == CUDA_WORKSPACE) rounded[count++] = a_count;
     for (int i = packed ? 1 : 0; i < number && i < count; i++)
         add_line(arena, lines,
-                 (Line){.kernel = kernel, .kind = KIND_ROUNDING, .launches = 1, .bytes = rounded[i] * (4 + ab), .blocks = blocks(&cuda->phases[i])});
+                 (Line){.kernel = kernel,
+                        .kind = KIND_ROUNDING,
+                        .launches = 1,
+                        .bytes = rounded[i] * (4 + ab),
+                        .blocks = blocks(&cuda->phases[i])});
     if (number + 1 == cuda->phase_count) return;
     double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = d_count * d;  // the sums
     nest_operand_bytes(kernel->nest, read, written);
@@ -70,7 +82,11 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
         if (!multiplied && !done) bytes += read[i] + written[i];
     }
     add_line(arena, lines,
-             (Line){.kernel = kernel, .kind = KIND_EPILOGUE, .launches = 1, .bytes = bytes, .blocks = blocks(&cuda->phases[number + 1])});
+             (Line){.kernel = kernel,
+                    .kind = KIND_EPILOGUE,
+                    .launches = 1,
+                    .bytes = bytes,
+                    .blocks = blocks(&cuda->phases[number + 1])});
 }
 
 static void add_launch(Arena *arena, Lines *lines, const Kernel *kernel, bool packed) {
@@ -80,7 +96,8 @@ static void add_launch(Arena *arena, Lines *lines, const Kernel *kernel, bool pa
             add_product(arena, lines, kernel, i, packed);
             return;
         }
-    Line line = {.kernel = kernel, .kind = KIND_OTHER, .launches = cuda->phase_count, .flops = cost_flops(kernel)};
+    Line line = {
+        .kernel = kernel, .kind = KIND_OTHER, .launches = cuda->phase_count, .flops = cost_flops(kernel)};
     line.bytes = cost_bytes(kernel);
     line.blocks = blocks(&cuda->phases[0]);
     if (line.flops > 0) line.kind = kernel->named ? KIND_ATTENTION : KIND_TILES;
@@ -109,8 +126,8 @@ bool cuda_budget_print(Ir *ir, Program *program, FILE *stream) {
         add_launch(arena, &lines, &program->kernels.items[launch->kernel], launch->packed[0]);
     }
     qsort(lines.items, lines.count, sizeof *lines.items, by_time);
-    fprintf(stream, "%s: floors at %.0f TFLOP/s and %.1f TB/s, by kernel and phase\n", program->name, flops_per_second / 1e12,
-            bytes_per_second / 1e12);
+    fprintf(stream, "%s: floors at %.0f TFLOP/s and %.1f TB/s, by kernel and phase\n", program->name,
+            flops_per_second / 1e12, bytes_per_second / 1e12);
     fprintf(stream, "        ms    GFLOP        MB launches  kind      kernel\n");
     for (size_t i = 0; i < lines.count; i++) {
         const Line *line = &lines.items[i];
@@ -132,7 +149,8 @@ bool cuda_budget_print(Ir *ir, Program *program, FILE *stream) {
         all.bytes += kinds[kind].bytes;
         total += seconds[kind];
     }
-    fprintf(stream, "%10.3f %9.0f %9.1f %8lld  together\n", total * 1e3, all.flops / 1e9, all.bytes / 1e6, (long long)all.launches);
+    fprintf(stream, "%10.3f %9.0f %9.1f %8lld  together\n", total * 1e3, all.flops / 1e9, all.bytes / 1e6,
+            (long long)all.launches);
     arena_destroy(arena);
     return true;
 }

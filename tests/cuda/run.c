@@ -140,17 +140,16 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
 
 // ---- Running ----
 
-void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands) {
+static void run_phases(const Emulation *emulation, const Kernel *kernel, char *const *operands,
+                       char *workspace, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
     char *pointers[NEST_OPERAND_MAX + 1], name[160];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
-    char *workspace =
-        cuda->workspace_bytes ? aligned_alloc(64, (size_t)(cuda->workspace_bytes + 63) & ~(size_t)63) : NULL;
-    if (workspace) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
+    if (workspace && !packed) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
     memcpy(pointers, operands, sizeof *pointers * (size_t)count);
     pointers[count] = workspace;
     CHECK(cuda->phase_count > 0);
-    for (int i = 0; i < cuda->phase_count; i++) {
+    for (int i = packed; i < cuda->phase_count; i++) {
         const CudaPhase *phase = &cuda->phases[i];
         if (!phase->function) {
             run_product(&phase->product, operands, workspace);
@@ -165,6 +164,12 @@ void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char
               phase->block <= 1024);
         launch(pointers, phase->grid, phase->block);
     }
+}
+
+void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands) {
+    int64_t bytes = kernel->cuda.workspace_bytes;
+    char *workspace = bytes ? aligned_alloc(64, (size_t)(bytes + 63) & ~(size_t)63) : NULL;
+    run_phases(emulation, kernel, operands, workspace, false);
     free(workspace);
 }
 
@@ -177,6 +182,10 @@ void emulation_run_program(const Emulation *emulation, const Program *program, c
             operands[o] =
                 buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
         }
-        emulation_run_kernel(emulation, &program->kernels.items[launch->kernel], operands);
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        if (launch->workspace == UINT32_MAX)
+            emulation_run_kernel(emulation, kernel, operands);
+        else
+            run_phases(emulation, kernel, operands, buffers[launch->workspace], launch->packed);
     }
 }

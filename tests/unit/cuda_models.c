@@ -42,7 +42,8 @@ static const struct {
       "accumulate=1", "batch=1"}},
     // Products of bf16: copies of weights, attention by fragments, rows of experts in wide tiles.
     {"moe",
-     {"vocab=40", "embed=24", "heads=2", "key=16", "ffn=40", "layers=1", "time=70", "batch=2", "precision=bf16"}},
+     {"vocab=40", "embed=24", "heads=2", "key=16", "ffn=40", "layers=1", "time=70", "batch=2",
+      "precision=bf16"}},
     {"llama",
      {"vocab=37", "embed=24", "groups=2", "queries=2", "key=8", "ffn=40", "layers=1", "time=37",
       "precision=bf16", "batch=1"}},

@@ -54,7 +54,8 @@ static void check_architecture(const char *architecture, const char *file, const
         const Kernel *kernel = &program->kernels.items[k];
         if (!kernel->cuda.text) continue;
         assert_true(kernel->cuda.image_bytes > 0 && kernel->cuda.registers > 0);
-        if (kernel->cuda.spill_bytes > 0 || kernel->cuda.registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
+        if (kernel->cuda.spill_bytes > 0 ||
+            kernel->cuda.registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
             fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers,
                      kernel->cuda.spill_bytes);
     }
