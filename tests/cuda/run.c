@@ -183,9 +183,9 @@ void emulation_run_program(const Emulation *emulation, const Program *program, c
                 buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
         }
         const Kernel *kernel = &program->kernels.items[launch->kernel];
-        if (launch->workspace == UINT32_MAX)
+        if (launch->workspaces[0] == UINT32_MAX)
             emulation_run_kernel(emulation, kernel, operands);
         else
-            run_phases(emulation, kernel, operands, buffers[launch->workspace], launch->packed);
+            run_phases(emulation, kernel, operands, buffers[launch->workspaces[0]], launch->packed[0]);
     }
 }
