@@ -48,7 +48,7 @@ static char *device_state(Device *device, const Buffer *buffer, const Runner *ru
 // Takes the CPU's first parameters over.
 static int count_packed(const Program *program) {
     int count = 0;
-    for (size_t i = 0; i < program->launches.count; i++) count += program->launches.items[i].packed;
+    for (size_t i = 0; i < program->launches.count; i++) count += program->launches.items[i].packed[0];
     return count;
 }
 
