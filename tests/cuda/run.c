@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/cuda/compile.h"
+
 typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
 
 struct Emulation {
@@ -48,25 +50,15 @@ Emulation *emulation_create(Program *const *programs, size_t count) {
     CHECK(emulation);
     strcpy(emulation->folder, "/tmp/cherry-cuda-XXXXXX");
     CHECK(mkdtemp(emulation->folder));
-    char path[96], command[512];
+    char path[96], library[96];
     snprintf(path, sizeof path, "%s/kernels.cc", emulation->folder);
     FILE *stream = fopen(path, "w");
     CHECK(stream);
     write_source(stream, programs, count);
     fclose(stream);
-    // Addresses are checked where this program checks its own.
-#ifdef __SANITIZE_ADDRESS__
-    const char *sanitize = "-fsanitize=address";
-#else
-    const char *sanitize = "";
-#endif
-    snprintf(command, sizeof command,
-             "%s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o "
-             "%s/kernels.so %s",
-             CHERRY_CXX, sanitize, emulation->folder, path);
-    if (system(command) == 0) {
-        snprintf(path, sizeof path, "%s/kernels.so", emulation->folder);
-        emulation->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    snprintf(library, sizeof library, "%s/kernels.so", emulation->folder);
+    if (compile_emulated(path, library)) {
+        emulation->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
         if (!emulation->library) fprintf(stderr, "%s\n", dlerror());
     }
     if (emulation->library) return emulation;
