@@ -2,7 +2,7 @@
 #ifndef CHERRY_TESTS_CPU_NEST_CASES_H
 #define CHERRY_TESTS_CPU_NEST_CASES_H
 
-#include "cpu_test.h"
+#include "tests/nest_case.h"
 
 static const Case nest_cases[] = {
     {.name = "elementwise", .text =
