@@ -46,7 +46,9 @@ static void run_thread(void *context, int thread) {
     Run *run = context;
     for (int phase = 0; phase < run->kernel->phase_count; phase++) {
         int64_t begin, end, tasks = run->kernel->tasks[phase];
+        if (phase < run->kernel->pack_count && !run->workspaces[phase]) continue;
         if (phase) thread_pool_barrier(run->pool, thread);
+        if (run->scratch[thread]) memset(run->scratch[thread] - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
         if (run->limit) begin = 0, end = run->limit;  // the peak: the same on every thread
         else thread_share(tasks, thread, thread_pool_count(run->pool), &begin, &end);
         if (begin < end) run->kernel->functions[phase](run->operands, run->workspaces, run->scratch[thread], begin, end);
@@ -100,8 +102,8 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
                     double compile_seconds) {
     int threads = thread_pool_count(bench->pool);
     char *scratch[256], *workspaces[WORKSPACE_MAX];
-    for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = room(kernel->workspace_bytes[i]);
-    for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes);
+    for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = kernel->pack_optional[i] ? NULL : room(kernel->workspace_bytes[i]);
+    for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes + 64) + 64;
     Run run = {bench->pool, kernel, operands, workspaces, scratch, 0};
     double shares[REPETITIONS], seconds[REPETITIONS], once;
     double start = now(bench);
@@ -126,7 +128,7 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
            compile_seconds * 1e3);
     fflush(stdout);
     for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
-    for (int i = 0; i < threads; i++) free(scratch[i]);
+    for (int i = 0; i < threads; i++) free(scratch[i] - 64);
 }
 
 static float *numbers(int64_t count) {

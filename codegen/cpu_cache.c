@@ -28,9 +28,10 @@ typedef struct Entry {
     int64_t phase_count, pack_count, tasks[PHASE_MAX], scratch_bytes, workspace_bytes[WORKSPACE_MAX];
     uint64_t packed_key[WORKSPACE_MAX];
     int32_t packed_operand[WORKSPACE_MAX];
+    int64_t pack_optional[WORKSPACE_MAX];
 } Entry;
 
-static const char magic[8] = "CHERRY3";
+static const char magic[8] = "CHERRY4";
 
 // ---- Where ----
 
@@ -112,6 +113,7 @@ static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t batch) 
     item->code.pack_count = (int)entry->pack_count;
     memcpy(item->code.workspace_bytes, entry->workspace_bytes, sizeof entry->workspace_bytes);
     memcpy(item->code.packed_operand, entry->packed_operand, sizeof entry->packed_operand);
+    for (int i = 0; i < WORKSPACE_MAX; i++) item->code.pack_optional[i] = entry->pack_optional[i] != 0;
     memcpy(item->code.packed_key, entry->packed_key, sizeof entry->packed_key);
 }
 
@@ -159,6 +161,7 @@ static char *pack(Arena *arena, const CpuCompile *compile, const CpuBatch *batch
         memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
         memcpy(entry.workspace_bytes, code->workspace_bytes, sizeof entry.workspace_bytes);
         memcpy(entry.packed_operand, code->packed_operand, sizeof entry.packed_operand);
+        for (int w = 0; w < WORKSPACE_MAX; w++) entry.pack_optional[w] = code->pack_optional[w];
         memcpy(entry.packed_key, code->packed_key, sizeof entry.packed_key);
         memcpy(data + sizeof header + i * sizeof entry, &entry, sizeof entry);
     }

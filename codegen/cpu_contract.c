@@ -37,7 +37,13 @@ static int64_t packed_bytes(const CpuContraction *plan, const CpuTarget *target,
 }
 
 static uint32_t load_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->load_b : plan->load_a; }
+static int64_t slab_of(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->slab_b : plan->slab_a; }
 static bool is_private(const CpuContraction *plan, int side) { return side == PLAN_B ? plan->private_b : plan->private_a; }
+
+// Whether a task may have to pack its rows.
+static bool may_pack_a(const CpuContraction *plan) {
+    return plan->tile.a == TILE_PANEL && (plan->private_a || plan->optional_a);
+}
 
 // The workspace that holds packed side A or B, and the phase that fills it.
 static int packed_place(const CpuContraction *plan, int side) { return side == PLAN_B && !plan->private_a; }
@@ -60,6 +66,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
                                 LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
     int wide = plan->wide_panels ? plan->tile.vectors : narrow;
+    int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1;
     LLVMValueRef slots[PLAN_SLOTS];
     for (int side = 0; side < 2; side++) {
         uint32_t load = side ? plan->load_b : plan->load_a;
@@ -70,7 +77,8 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
         int64_t bytes = element_bytes(side ? plan->element_b : plan->element_a);
         at[SIDE_K_STRIDE] = cpu_i64(unit, k_stride);
         at[SIDE_PANEL_BYTES] = cpu_i64(unit, stride * bytes);
-        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * (plan->panel_b == PANEL_PAIRS ? 2 : 1));
+        at[SIDE_STEP_BYTES] = cpu_i64(unit, k_stride * bytes * step_k);
+        at[SIDE_SLAB] = cpu_i64(unit, slab_of(plan, side ? PLAN_B : PLAN_A));
     }
     int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
@@ -81,6 +89,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
     slots[PLAN_PANELS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
+    slots[PLAN_STEP_K] = cpu_i64(unit, step_k);
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
     slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
@@ -146,7 +155,7 @@ static void start_task_record(Emission *e, CpuKernel *out) {
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {plan->private_a && plan->tile.a == TILE_PANEL ? aligned(plan->row_block * plan->depth * 4) : 0,
+    int64_t sizes[] = {may_pack_a(plan) ? aligned(plan->row_block * plan->depth * 4) : 0,
                        plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
@@ -222,12 +231,16 @@ static LLVMValueRef has_work(const Emission *e, LLVMValueRef rows) {
     return LLVMBuildAnd(e->unit->builder, some, compare(e->unit, LLVMIntSGT, e->depth, zero), "");
 }
 
-// Packed matrix `number` of a side, in its workspace.
-static LLVMValueRef shared_matrix(const Emission *e, int side, LLVMValueRef number) {
+static LLVMValueRef workspace(const Emission *e, int side) {
     LLVMValueRef place = cpu_i64(e->unit, packed_place(e->plan, side));
     LLVMValueRef slot = LLVMBuildGEP2(e->unit->builder, e->unit->pointer, e->body->workspaces, &place, 1, "");
-    LLVMValueRef base = LLVMBuildLoad2(e->unit->builder, e->unit->pointer, slot, "");
-    return cpu_at_bytes(e->unit, base, scaled(e->unit, number, packed_bytes(e->plan, e->unit->target, side)));
+    return LLVMBuildLoad2(e->unit->builder, e->unit->pointer, slot, "");
+}
+
+// Packed matrix `number` of a side, in its workspace.
+static LLVMValueRef shared_matrix(const Emission *e, int side, LLVMValueRef number) {
+    LLVMValueRef before = scaled(e->unit, number, packed_bytes(e->plan, e->unit->target, side));
+    return cpu_at_bytes(e->unit, workspace(e, side), before);
 }
 
 // The number of the matrix of a side that the outer loops of the task are at.
@@ -243,6 +256,8 @@ static LLVMValueRef matrix_number(const Emission *e, int side) {
 
 // Parts that packing a matrix is split into: panels of B, some rows of A.
 static int64_t pack_parts(const CpuContraction *plan, int side) {
+    int64_t slab = slab_of(plan, side);
+    if (slab) return (plan->depth + slab - 1) / slab;
     return side == PLAN_B ? plan->panels : (plan->rows + plan->pack_rows - 1) / plan->pack_rows;
 }
 
@@ -290,10 +305,14 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
-    set(e, TASK_PACK_A, plan->private_a && plan->tile.a == TILE_PANEL ? fresh : cpu_i64(unit, 0));
+    set(e, TASK_PACK_A, may_pack_a(plan) ? fresh : cpu_i64(unit, 0));
     if (!plan->private_a) {
+        CpuIf given;
+        if (plan->optional_a) cpu_if_begin(unit, &given, LLVMBuildIsNotNull(unit->builder, workspace(e, PLAN_A), ""));
         LLVMValueRef before = scaled(unit, row0, plan->depth * 4);
         set(e, TASK_BLOCK_A, cpu_at_bytes(unit, shared_matrix(e, PLAN_A, matrix_number(e, PLAN_A)), before));
+        set(e, TASK_PACK_A, cpu_i64(unit, 0));
+        if (plan->optional_a) cpu_if_end(unit, &given);
     }
     LLVMBuildStore(unit->builder, key, packed_rows);
     set(e, TASK_ROW0, row0);
@@ -417,15 +436,15 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     int64_t matrices = 1, tasks = plan->row_blocks * plan->panel_groups;
     for (int i = 0; i < plan->outer_count; i++) {
         tasks *= extent_of(plan, plan->outer[i]);
-        if (side != COMPUTE && stride_of(plan, load_of(plan, side), plan->outer[i])) matrices *= extent_of(plan, plan->outer[i]);
+        if (side == COMPUTE || !stride_of(plan, load_of(plan, side), plan->outer[i])) continue;
+        matrices *= extent_of(plan, plan->outer[i]);
     }
     if (side != COMPUTE) {
         tasks = matrices * pack_parts(plan, side);
         out->workspace_bytes[packed_place(plan, side)] = matrices * packed_bytes(plan, unit->target, side) + 64;
     }
     out->tasks[out->phase_count++] = tasks;
-    LLVMValueRef packed_rows = cpu_stack_slot(e.body, unit->i64);
-    LLVMBuildStore(unit->builder, cpu_i64(unit, -1), packed_rows);
+    LLVMValueRef packed_rows = cpu_note(e.body);
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, e.body->begin, e.body->end, 1, NULL, 0);
     if (side != COMPUTE) emit_pack_task(&e, side, loop.index);
@@ -472,6 +491,7 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     for (int i = 0; i < 2; i++) {
         if (is_private(&plan, sides[i])) continue;
         emit_phase(unit, kernel, &plan, record, sides[i], out);
+        out->pack_optional[out->pack_count] = sides[i] == PLAN_A && plan.optional_a;
         out->packed_key[out->pack_count] = packed_key(&plan, unit->target, sides[i]);
         out->packed_operand[out->pack_count++] = (int32_t)nest->formulas.items[load_of(&plan, sides[i])].operand;
     }

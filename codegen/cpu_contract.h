@@ -59,8 +59,7 @@ CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride);
 // void (to, from, i64 valid, i64 k, i64 panel_stride, i64 k_stride, i64 width, i64 panels, i64 panel_size):
 // fills the steps of k, each `width` floats, of each panel from `valid` columns of all panels together, zero behind.
 // Panels stand panel_size floats apart. Source strides are in elements of `element` (f32 or bf16).
-// PANEL_F32 and PANEL_ROUNDED differ in whether f32 numbers are rounded. `width` here only chooses the vectors
-// that suit such panels.
+// PANEL_F32 and PANEL_ROUNDED differ in whether f32 numbers are rounded. The function is for panels of this `width`.
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width);
 LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 // Numbers in memory as a panel holds them; half a step where those are pairs.
@@ -105,7 +104,10 @@ typedef struct CpuContraction {
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
     int64_t panel_group, panel_groups;      // panels of a task
     bool private_a, private_b;  // tasks pack their own panels, if any; else a phase of its own packs all of them
-    int64_t pack_rows;          // of A that are packed together: panels that share lines of memory
+    bool optional_a;            // that phase is left out where no other launch needs what it packs
+    // A phase that packs has a task for this many steps of k, or, where that is 0, for a panel of B or pack_rows
+    // of A. Neighbours in memory are packed together.
+    int64_t slab_a, slab_b, pack_rows;
     bool direct;              // whole tiles go straight to the result: a plain store with unit columns
 } CpuContraction;
 
@@ -120,7 +122,12 @@ static inline const Index *cpu_contraction_index(const CpuContraction *plan, uin
 
 // ---- The loops around tiles: cpu_contract_driver.c. Records of 8-byte slots. ----
 
-enum { SIDE_PANEL_STRIDE, SIDE_K_STRIDE, SIDE_PANEL_BYTES, SIDE_STEP_BYTES, SIDE_SLOTS };  // strides in elements
+enum {
+    SIDE_PANEL_STRIDE, SIDE_K_STRIDE,  // in elements
+    SIDE_PANEL_BYTES, SIDE_STEP_BYTES,
+    SIDE_SLAB,                         // steps of k that are packed together, or 0
+    SIDE_SLOTS
+};
 
 // Constant, one for each kernel.
 enum {
@@ -132,6 +139,7 @@ enum {
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
     PLAN_PANELS_A, PLAN_PACKS_B, PLAN_SHARES_B,  // tiles read panels of A; tasks pack; a phase packed
     PLAN_PACK_ROWS,
+    PLAN_STEP_K,                   // of k in a step
     PLAN_RESULT_STRIDE,  // of rows
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
     PLAN_PREFETCH,                 // or NULL
@@ -159,7 +167,8 @@ LLVMValueRef cpu_slot(CpuUnit *unit, LLVMValueRef record, int slot);
 LLVMValueRef cpu_slot_load(CpuUnit *unit, LLVMValueRef record, int slot, bool pointer);
 void cpu_slot_store(CpuUnit *unit, LLVMValueRef record, int slot, LLVMValueRef value);
 
-// void (plan, task, i64 part): packs one panel of B, or PLAN_PACK_ROWS rows of A, into its place in the shared matrix.
+// void (plan, task, i64 part): packs one panel of B, PLAN_PACK_ROWS rows of A, or SIDE_SLAB steps of k of all panels
+// into their place in the shared matrix.
 LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b);
 // void (plan, task): one block of rows times panels [begin, end). The epilogue is a CpuFunction called
 // with (operands, task, tile, row0, rows); so is what brings its operands nearer.

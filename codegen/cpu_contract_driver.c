@@ -101,9 +101,47 @@ static bool start(CpuUnit *unit, const char *name, unsigned count, CpuHelper *he
     return helper->fresh;
 }
 
-// Part `part` of the rows of the block.
+// Slab `slab` of k, of panels that `valid` columns fill: `to` and `from` are at step 0.
+static void pack_slab(const Driver *d, int side, LLVMValueRef function, LLVMValueRef width, LLVMValueRef to,
+                      LLVMValueRef from, LLVMValueRef valid, LLVMValueRef slab) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef steps = plan_number(d, side + SIDE_SLAB), step = multiply(unit, slab, steps);
+    LLVMValueRef step_k = plan_number(d, PLAN_STEP_K);
+    LLVMValueRef left = subtract(unit, task_number(d, TASK_SEGMENT_K), multiply(unit, step, step_k));
+    LLVMValueRef k = cpu_minimum(unit, multiply(unit, steps, step_k), left), zero = cpu_i64(unit, 0);
+    LLVMValueRef steps_left = compare(unit, LLVMIntSGT, k, zero), columns = compare(unit, LLVMIntSGT, valid, zero);
+    CpuIf exists;
+    cpu_if_begin(unit, &exists, LLVMBuildAnd(unit->builder, steps_left, columns, ""));
+    LLVMValueRef arguments[] = {cpu_at(unit, to, ELEMENT_F32, multiply(unit, step, width)),
+                                cpu_at_bytes(unit, from, multiply(unit, step, plan_number(d, side + SIDE_STEP_BYTES))),
+                                valid, k, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE),
+                                width, cpu_blocks(unit, valid, width), multiply(unit, plan_number(d, PLAN_DEPTH), width)};
+    call_pointer(unit, cpu_pack_type(unit), function, arguments, 9);
+    cpu_if_end(unit, &exists);
+}
+
+// All columns of B: wide panels, then narrow ones.
+static void pack_slab_b(const Driver *d, LLVMValueRef slab) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef columns = task_number(d, TASK_COLUMNS), wide = plan_number(d, PLAN_WIDE);
+    LLVMValueRef before = multiply(unit, plan_number(d, PLAN_WIDE_PANELS), wide), from = task_pointer(d, TASK_B);
+    LLVMValueRef to = task_pointer(d, TASK_PANEL);
+    pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_WIDE), wide, to, from, cpu_minimum(unit, columns, before), slab);
+    pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_NARROW), plan_number(d, PLAN_NARROW),
+              cpu_at(unit, to, ELEMENT_F32, multiply(unit, before, plan_number(d, PLAN_DEPTH))),
+              cpu_at_bytes(unit, from, multiply(unit, before, plan_number(d, PLAN_B + SIDE_PANEL_BYTES))),
+              subtract(unit, columns, before), slab);
+}
+
+// Part `part` of the rows of the block, or of its k.
 static void pack_part_a(const Driver *d, LLVMValueRef part) {
     CpuUnit *unit = d->unit;
+    CpuIf slabs;
+    cpu_if_begin(unit, &slabs, plan_says(d, PLAN_A + SIDE_SLAB));
+    LLVMValueRef first = multiply(unit, task_number(d, TASK_ROW0), plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
+    pack_slab(d, PLAN_A, plan_pointer(d, PLAN_PACK_A), plan_number(d, PLAN_TILE_ROWS), task_pointer(d, TASK_BLOCK_A),
+              cpu_at_bytes(unit, task_pointer(d, TASK_A), first), task_number(d, TASK_ROWS), part);
+    cpu_if_else(unit, &slabs);
     LLVMValueRef some = plan_number(d, PLAN_PACK_ROWS), local = multiply(unit, part, some);
     LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local), rows = task_number(d, TASK_ROWS);
     LLVMValueRef from = multiply(unit, row, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
@@ -114,6 +152,7 @@ static void pack_part_a(const Driver *d, LLVMValueRef part) {
                 cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, to),
                 cpu_at_bytes(unit, task_pointer(d, TASK_A), from), cpu_minimum(unit, some, subtract(unit, rows, local)));
     cpu_if_end(unit, &exists);
+    cpu_if_end(unit, &slabs);
 }
 
 LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
@@ -123,11 +162,15 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
     if (!start(unit, name, 3, &helper, d)) return helper.function;
     LLVMValueRef part = LLVMGetParam(helper.function, 2);
     if (side_b) {
+        CpuIf slabs, exists;
+        cpu_if_begin(unit, &slabs, plan_says(d, PLAN_B + SIDE_SLAB));
+        pack_slab_b(d, part);
+        cpu_if_else(unit, &slabs);
         Panel panel = locate_panel(d, part);
-        CpuIf exists;
         cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
         pack_panel_b(d, &panel, shared_panel(d, &panel));
         cpu_if_end(unit, &exists);
+        cpu_if_end(unit, &slabs);
     } else {
         pack_part_a(d, part);
     }
@@ -137,7 +180,11 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
 
 static void pack_block_a(const Driver *d) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef parts = cpu_blocks(unit, task_number(d, TASK_ROWS), plan_number(d, PLAN_PACK_ROWS));
+    LLVMValueRef slabs = plan_says(d, PLAN_A + SIDE_SLAB);
+    LLVMValueRef steps = task_number(d, TASK_SEGMENT_DEPTH), rows = task_number(d, TASK_ROWS);
+    LLVMValueRef all = LLVMBuildSelect(unit->builder, slabs, steps, rows, "");
+    LLVMValueRef slab = plan_number(d, PLAN_A + SIDE_SLAB), some = plan_number(d, PLAN_PACK_ROWS);
+    LLVMValueRef parts = cpu_blocks(unit, all, LLVMBuildSelect(unit->builder, slabs, slab, some, ""));
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), parts, 1, NULL, 0);
     pack_part_a(d, loop.index);

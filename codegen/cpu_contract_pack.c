@@ -1,10 +1,14 @@
 // Packing into panels: copies where neighbours of a panel are neighbours in memory, transposes in registers
 // where neighbours in k are, else element by element. Where a panel holds pairs, the unit of all this is a step.
+#include <string.h>
+
 #include "codegen/cpu_contract.h"
 
 enum {
-    PREFETCH_STEPS = 8,    // of k that copying looks ahead
-    TRANSPOSE_STEPS = 4    // of k at a time
+    COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
+    TRANSPOSE_STEPS = 4,      // of k at a time
+    TRANSPOSE_ROUND = 16,     // of k for all columns before the next: about a line of each
+    PREFETCH_AHEAD = 64       // floats along k that transposing looks ahead
 };
 
 typedef struct Packing {
@@ -12,7 +16,7 @@ typedef struct Packing {
     LLVMValueRef steps, whole;  // of k: all, and those that are no half pair
     Element element;
     CpuPanel panel;
-    int lanes;               // of the vectors
+    int columns, lanes;      // width, as it was when the function was made; of the vectors
     LLVMValueRef in_panel;   // mask of the lanes that a panel narrower than a vector has, or NULL
 } Packing;
 
@@ -82,40 +86,60 @@ static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMV
     if (p->panel == PANEL_PAIRS) pack_strided_steps(unit, p, to, from, valid, p->whole, p->steps, false);
 }
 
-// Copies steps [begin, end) of all panels together, one after the other: neighbouring panels share lines of
-// memory. Rows lie far apart, where the machine does not look ahead by itself.
-static void pack_unit_steps(CpuUnit *unit, const Packing *p, bool masked, LLVMValueRef begin, LLVMValueRef end,
-                            bool whole) {
-    CpuLoop steps, panels, groups;
-    LLVMValueRef stride = multiply(unit, p->k_stride, cpu_i64(unit, step_size(p)));
-    LLVMValueRef ahead = multiply(unit, p->k_stride, cpu_i64(unit, PREFETCH_STEPS));
-    LLVMValueRef first = cpu_at(unit, p->to, ELEMENT_F32, multiply(unit, begin, p->width));
-    LLVMValueRef state[] = {first, step_at(unit, p, p->from, begin)};
-    cpu_loop_begin(unit, &steps, begin, end, 1, state, 2);
-    LLVMValueRef to_row = steps.carried[0], from_row = steps.carried[1];
-    LLVMValueRef inner[] = {to_row, from_row, p->valid};
-    cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), p->panels, 1, inner, 3);
-    LLVMValueRef to = panels.carried[0], from = panels.carried[1], valid = panels.carried[2];
-    cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), p->width, p->lanes, NULL, 0);
-    LLVMValueRef mask = masked ? cpu_mask(unit, p->lanes, subtract(unit, valid, groups.index)) : NULL;
-    LLVMValueRef at = cpu_at(unit, from, p->element, groups.index);
-    LLVMValueRef row = load_step(unit, p, at, p->lanes, mask, whole);
-    for (int i = 0; i < step_size(p); i++) {
-        LLVMValueRef next = i ? add(unit, ahead, p->k_stride) : ahead;
-        cpu_prefetch(unit, cpu_at(unit, at, p->element, next), false);
+// Copies `count` steps, which stand at `from`, of one panel at `to`. `valid` columns exist, or all where it is NULL.
+// Asks for the steps behind them: rows lie far apart, where the machine does not look ahead by itself.
+static void copy_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, int count,
+                       bool whole) {
+    LLVMValueRef ahead = multiply(unit, p->k_stride, cpu_i64(unit, COPY_STEPS * step_size(p)));
+    for (int step = 0; step < count; step++) {
+        LLVMValueRef row = step_at(unit, p, from, cpu_i64(unit, step));
+        for (int first = 0; first < p->columns; first += p->lanes) {
+            LLVMValueRef mask = valid ? cpu_mask(unit, p->lanes, subtract(unit, valid, cpu_i64(unit, first))) : NULL;
+            LLVMValueRef at = cpu_at(unit, row, p->element, cpu_i64(unit, first));
+            LLVMValueRef value = load_step(unit, p, at, p->lanes, mask, whole);
+            for (int i = 0; i < step_size(p); i++) {
+                LLVMValueRef next = i ? add(unit, ahead, p->k_stride) : ahead;
+                cpu_prefetch(unit, cpu_at(unit, at, p->element, next), false);
+            }
+            LLVMValueRef place = cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, step * p->columns + first));
+            cpu_store(unit, ELEMENT_F32, place, value, p->in_panel);
+        }
     }
-    cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, groups.index), row, p->in_panel);
-    cpu_loop_end(unit, &groups, NULL);
-    LLVMValueRef next[] = {cpu_at(unit, to, ELEMENT_F32, p->panel_size), cpu_at(unit, from, p->element, p->width),
-                           subtract(unit, valid, p->width)};
-    cpu_loop_end(unit, &panels, next);
-    LLVMValueRef below[] = {cpu_at(unit, to_row, ELEMENT_F32, p->width), cpu_at(unit, from_row, p->element, stride)};
-    cpu_loop_end(unit, &steps, below);
+}
+
+// Steps [begin, end), `count` at a time, of panel after panel: neighbouring panels share lines of memory. The
+// first `full` panels need no mask.
+static void copy_panels(CpuUnit *unit, const Packing *p, LLVMValueRef full, LLVMValueRef begin, LLVMValueRef end,
+                        int count, bool whole, bool masked) {
+    CpuLoop steps, panels;
+    cpu_loop_begin(unit, &steps, begin, end, count, NULL, 0);
+    LLVMValueRef first = multiply(unit, steps.index, cpu_i64(unit, p->columns));
+    LLVMValueRef state[] = {cpu_at(unit, p->to, ELEMENT_F32, first), step_at(unit, p, p->from, steps.index)};
+    for (int rest = 0; rest < (masked ? 2 : 1); rest++) {
+        cpu_loop_begin(unit, &panels, rest ? full : cpu_i64(unit, 0), rest ? p->panels : full, 1, state, 2);
+        LLVMValueRef columns = multiply(unit, panels.index, cpu_i64(unit, p->columns));
+        copy_steps(unit, p, panels.carried[0], panels.carried[1], rest ? subtract(unit, p->valid, columns) : NULL, count,
+                   whole);
+        LLVMValueRef next[] = {cpu_at(unit, panels.carried[0], ELEMENT_F32, p->panel_size),
+                               cpu_at(unit, panels.carried[1], p->element, cpu_i64(unit, p->columns))};
+        cpu_loop_end(unit, &panels, next);
+        memcpy(state, panels.carried, sizeof state);
+    }
+    cpu_loop_end(unit, &steps, NULL);
 }
 
 static void pack_unit(CpuUnit *unit, const Packing *p, bool masked) {
-    pack_unit_steps(unit, p, masked, cpu_i64(unit, 0), p->whole, true);
-    if (p->panel == PANEL_PAIRS) pack_unit_steps(unit, p, masked, p->whole, p->steps, false);
+    LLVMValueRef zero = cpu_i64(unit, 0), full = p->panels;
+    if (masked) {  // vectors of the last panel may reach beyond what there is
+        int reach = (p->columns + p->lanes - 1) / p->lanes * p->lanes;
+        LLVMValueRef rest = subtract(unit, p->valid, cpu_i64(unit, reach - p->columns));
+        full = LLVMBuildSDiv(unit->builder, rest, cpu_i64(unit, p->columns), "");
+        full = LLVMBuildSelect(unit->builder, LLVMBuildICmp(unit->builder, LLVMIntSGT, rest, zero, ""), full, zero, "");
+    }
+    LLVMValueRef together = LLVMBuildAnd(unit->builder, p->whole, cpu_i64(unit, -COPY_STEPS), "");
+    copy_panels(unit, p, full, zero, together, COPY_STEPS, true, masked);
+    copy_panels(unit, p, full, together, p->whole, 1, true, masked);
+    if (p->panel == PANEL_PAIRS) copy_panels(unit, p, full, p->whole, p->steps, 1, false, masked);
 }
 
 // Result block i of four lanes: lanes pattern[0..3] of block i of a (0..3) and of b (4..7).
@@ -137,30 +161,47 @@ static void transpose_blocks(CpuUnit *unit, LLVMValueRef rows[4]) {
         rows[i] = shuffle_blocks(unit, half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? rest : pair);
 }
 
-// Whole blocks of steps of one full panel, transposed in registers, `lanes` columns at a time.
-static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, LLVMValueRef from, LLVMValueRef whole) {
+// `count` steps from `step` on of one full panel, transposed in registers, `lanes` columns at a time.
+static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel, LLVMValueRef from, LLVMValueRef step,
+                            int count) {
     static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    CpuLoop groups, steps;
-    LLVMValueRef last = subtract(unit, p->width, cpu_i64(unit, 1)), size = cpu_i64(unit, step_size(p)), at[16], rows[16];
-    cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), p->width, p->lanes, NULL, 0);
-    LLVMValueRef to = cpu_at(unit, panel, ELEMENT_F32, groups.index);
-    for (int i = 0; i < p->lanes; i++) {
-        LLVMValueRef column = cpu_minimum(unit, add(unit, groups.index, cpu_i64(unit, i)), last);
-        at[i] = cpu_at(unit, from, p->element, multiply(unit, column, p->panel_stride));
+    CpuLoop groups;
+    LLVMValueRef rows[16];
+    LLVMValueRef place = cpu_at(unit, panel, ELEMENT_F32, multiply(unit, step, cpu_i64(unit, p->columns)));
+    LLVMValueRef state[] = {place, step_at(unit, p, from, step)};
+    cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, p->columns), p->lanes, state, 2);
+    LLVMValueRef to = groups.carried[0], at[16] = {groups.carried[1]};
+    for (int i = 1; i < p->lanes; i++)  // columns beyond the panel are its last one again
+        at[i] = i < p->columns ? cpu_at(unit, at[i - 1], p->element, p->panel_stride) : at[i - 1];
+    if (count == TRANSPOSE_ROUND)
+        for (int i = 0; i < p->lanes && i < p->columns; i++)
+            cpu_prefetch(unit, cpu_at(unit, at[i], p->element, cpu_i64(unit, PREFETCH_AHEAD * step_size(p))), false);
+    for (int done = 0; done < count; done += TRANSPOSE_STEPS) {
+        for (int i = 0; i < p->lanes; i++)
+            rows[i] = load_steps(unit, p, cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p))),
+                                 TRANSPOSE_STEPS);
+        if (p->lanes == 8)
+            for (int i = 0; i < 4; i++) rows[i] = cpu_shuffle(unit, rows[i], rows[4 + i], join, 8);
+        transpose_blocks(unit, rows);
+        for (int i = 0; i < TRANSPOSE_STEPS; i++)
+            cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i],
+                      p->in_panel);
     }
-    cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), whole, TRANSPOSE_STEPS, &to, 1);
-    for (int i = 0; i < p->lanes; i++)
-        rows[i] = load_steps(unit, p, cpu_at(unit, at[i], p->element, multiply(unit, steps.index, size)), TRANSPOSE_STEPS);
-    if (p->lanes == 8)
-        for (int i = 0; i < 4; i++) rows[i] = cpu_shuffle(unit, rows[i], rows[4 + i], join, 8);
-    transpose_blocks(unit, rows);
-    LLVMValueRef place = steps.carried[0];
-    for (int i = 0; i < TRANSPOSE_STEPS; i++) {
-        cpu_store(unit, ELEMENT_F32, place, rows[i], p->in_panel);
-        place = cpu_at(unit, place, ELEMENT_F32, p->width);
-    }
-    cpu_loop_end(unit, &steps, &place);
-    cpu_loop_end(unit, &groups, NULL);
+    LLVMValueRef beside = multiply(unit, p->panel_stride, cpu_i64(unit, p->lanes));
+    LLVMValueRef next[] = {cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, p->lanes)), cpu_at(unit, at[0], p->element, beside)};
+    cpu_loop_end(unit, &groups, next);
+}
+
+// Steps [0, whole) of one full panel: rounds, then what is left of whole blocks.
+static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, LLVMValueRef from, LLVMValueRef whole) {
+    CpuLoop steps;
+    LLVMValueRef rounds = LLVMBuildAnd(unit->builder, whole, cpu_i64(unit, -TRANSPOSE_ROUND), "");
+    cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), rounds, TRANSPOSE_ROUND, NULL, 0);
+    transpose_steps(unit, p, panel, from, steps.index, TRANSPOSE_ROUND);
+    cpu_loop_end(unit, &steps, NULL);
+    cpu_loop_begin(unit, &steps, rounds, whole, TRANSPOSE_STEPS, NULL, 0);
+    transpose_steps(unit, p, panel, from, steps.index, TRANSPOSE_STEPS);
+    cpu_loop_end(unit, &steps, NULL);
 }
 
 // Panel after panel: transposed where the panel is full, else element by element.
@@ -194,7 +235,8 @@ static int pack_lanes(const CpuTarget *target, CpuPack kind, int width) {
     int lanes = kind == PACK_TRANSPOSE && target->lanes > 8 ? 8 : target->lanes;
     while (lanes / 2 >= width) lanes /= 2;
     if (width % lanes && !target->masks && !target->avx2) return 0;
-    return width > lanes && width % lanes ? 4 : lanes;
+    if (width > lanes && width % lanes) return width % 4 ? 0 : 4;
+    return lanes;
 }
 
 LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, CpuPanel panel, int width) {
@@ -205,20 +247,20 @@ LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, Cpu
     if (!lanes) kind = PACK_STRIDED;
     int some = lanes > width ? width : lanes;
     const char *name = arena_format(unit->arena, "cherry_pack_%s_%s%s_%d_%d", names[kind], element_name(element),
-                                    panels[panel], lanes, some);
+                                    panels[panel], lanes, lanes ? width : 0);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_pack_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function;
     Packing p = {.to = LLVMGetParam(f, 0), .from = LLVMGetParam(f, 1), .valid = LLVMGetParam(f, 2),
                  .steps = LLVMGetParam(f, 3), .panel_stride = LLVMGetParam(f, 4), .k_stride = LLVMGetParam(f, 5),
                  .width = LLVMGetParam(f, 6), .panels = LLVMGetParam(f, 7), .panel_size = LLVMGetParam(f, 8),
-                 .element = element, .panel = panel, .lanes = lanes};
+                 .element = element, .panel = panel, .columns = width, .lanes = lanes};
     p.whole = p.steps;
     if (panel == PANEL_PAIRS) {
         p.whole = LLVMBuildLShr(unit->builder, p.steps, cpu_i64(unit, 1), "");
         p.steps = cpu_blocks(unit, p.steps, cpu_i64(unit, 2));
     }
-    if (lanes) p.in_panel = cpu_mask(unit, lanes, cpu_i64(unit, some));
+    if (some < lanes) p.in_panel = cpu_mask(unit, lanes, cpu_i64(unit, some));
     // Masked loads are single instructions with AVX-512, and with AVX2 for f32 alone.
     bool masked = target->masks || (target->avx2 && element == ELEMENT_F32);
     if (kind == PACK_UNIT && masked) {

@@ -8,7 +8,8 @@ enum {
     ROW_BLOCK_MAX = 512,
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
     TASKS_MAX = 64,
-    PANELS_TOGETHER = 4,          // of A that are packed at once: whole lines of memory
+    PANELS_TOGETHER = 4,          // of A that are packed at once
+    SLAB_STEPS = 64,              // of k that are packed at once where neighbours of a panel are neighbours in memory
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
     ACROSS_ROWS = 128,            // of A, for which B is not worth packing
     ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
@@ -143,8 +144,11 @@ static void choose_blocks(CpuContraction *plan) {
     plan->panel_group = group;
     plan->panel_groups = divide_up(plan->panels, group);
     plan->private_a = plan->panel_groups * outer_b == 1 || plan->tile.a != TILE_PANEL;
+    plan->optional_a = !plan->private_a && plan->row_blocks * outer_a >= TASKS_MIN;
     plan->private_b = plan->row_blocks * shared == 1 || plan->tile.b != TILE_PANEL;
     plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
+    if (!plan->segment_count && plan->pack_a == PACK_UNIT) plan->slab_a = SLAB_STEPS;
+    if (!plan->segment_count && plan->pack_b == PACK_UNIT) plan->slab_b = SLAB_STEPS;
 }
 
 // Whether the result is stage 0 as it is, in memory that a tile can be written to.

@@ -3,7 +3,7 @@
 
 #include "codegen/cpu_contract.h"
 
-enum { ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 3, TILE_VECTORS_MAX = 8, CACHE_LINE = 64 };
+enum { ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 3, TILE_VECTORS_MAX = 8, CACHE_LINE = 64, AHEAD_STEPS = 8 };
 
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     int most = target->registers >= 32 ? 8 : 6;
@@ -92,6 +92,9 @@ static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *
     return cpu_pair(unit, low, cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL));
 }
 
+// Whether B comes from memory: there are no more rows than this tile has.
+static bool reads_once(CpuTile tile) { return tile.b == TILE_ACROSS_K && tile.rows < 6; }
+
 // One step: sums[row][v] += a[row] * b[v].
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
@@ -100,6 +103,11 @@ static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64
         columns[v] = tile.b == TILE_PANEL
                          ? cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL)
                          : vector_across(unit, tile, reads, b, v);
+    if (reads_once(tile))  // rows lie far apart, where the machine does not look ahead by itself
+        for (int v = 0; v < tile.vectors; v++) {
+            LLVMValueRef ahead = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
+            cpu_prefetch(unit, cpu_at(unit, ahead, tile.element_b, cpu_i64(unit, v * lanes)), false);
+        }
     for (int row = 0; row < tile.rows; row++) {
         LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), lanes);
         for (int v = 0; v < tile.vectors; v++) {

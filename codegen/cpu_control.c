@@ -154,6 +154,10 @@ void cpu_body_end(CpuBody *body) {
     LLVMBuildRetVoid(body->unit->builder);
 }
 
+LLVMValueRef cpu_note(CpuBody *body) {
+    return cpu_at_bytes(body->unit, body->scratch, cpu_i64(body->unit, -SCRATCH_NOTE));
+}
+
 LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type) {
     LLVMBuilderRef b = body->unit->builder;
     LLVMBasicBlockRef here = LLVMGetInsertBlock(b);

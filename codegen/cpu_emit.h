@@ -170,6 +170,8 @@ void cpu_body_end(CpuBody *body);  // returns
 void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
 // The symbol of a phase: "cherry_<kernel>_<batch>_<phase>".
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
+// The thread's note of this phase, an i64 that is -1 at first.
+LLVMValueRef cpu_note(CpuBody *body);
 // A stack slot in the entry block.
 LLVMValueRef cpu_stack_slot(CpuBody *body, LLVMTypeRef type);
 void cpu_set_place(CpuUnit *unit, Place place);  // source line of the instructions that follow

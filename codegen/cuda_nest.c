@@ -294,14 +294,14 @@ static void emit_epilogue(const Emit *emit) {
     CudaUnit *unit = emit->unit;
     const char *round = plan->nest->stages[0].element == ELEMENT_BF16 ? "round_bf16" : "";
     if (plan->vector > 1) {
-        cuda_line(unit, "const auto s0 = load_pack<%d>((const float *)workspace + point);", plan->vector);
-        emit->scope->stage[0] = cuda_text(unit, "%s(s0.at[e])", round);
+        cuda_line(unit, "const auto s0 = load_pack<%d>(%s + point);", plan->vector, plan->sums);
+        emit->scope->stage[0] = cuda_text(unit, "%s(value_of(s0.at[e]))", round);
         emit->scope->varying = 1;
         emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1],
                     plan->vector);
         return;
     }
-    cuda_line(unit, "const float s0 = %s(((const float *)workspace)[point]);", round);
+    cuda_line(unit, "const float s0 = %s(value_of(%s[point]));", round, plan->sums);
     emit->scope->stage[0] = "s0";
     for (int s = 1; s < plan->nest->stage_count; s++) emit_stage(emit->scope, s);
 }

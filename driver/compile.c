@@ -138,6 +138,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
                             (long long)entry_chunk(entry, graph, options), (long long)options->context,
                             (long long)options->sequences);
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
+    // On a GPU a chunk of the loss is thousands of rows: every one reads and writes the head's gradient.
+    if (strcmp(passes, "fuse-loss") == 0 && options->cuda) return "fuse-loss{bytes=1342177280}";
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
         return arena_format(ir->arena, "recompute{%s}", options->recompute);

@@ -48,10 +48,11 @@ uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *
 
 // Compiled code of one kernel for the CPU: filled by codegen, called by the runtime.
 // A phase has `tasks` independent tasks; every thread runs a static share [begin, end) of them, all
-// threads meet between phases. `scratch` is private to the thread; `workspaces` are shared, planned.
+// threads meet between phases. `scratch` is private to the thread, and so are the SCRATCH_NOTE bytes before it:
+// -1 when the thread enters the phase, then as the last call left them. `workspaces` are shared, planned.
 typedef void (*CpuFunction)(char *const *operands, char *const *workspaces, char *scratch, int64_t begin,
                             int64_t end);
-enum { PHASE_MAX = 4, WORKSPACE_MAX = 2 };
+enum { PHASE_MAX = 4, WORKSPACE_MAX = 2, SCRATCH_NOTE = 8 };
 typedef struct CpuKernel {
     int phase_count;
     CpuFunction functions[PHASE_MAX];
@@ -59,7 +60,9 @@ typedef struct CpuKernel {
     int64_t scratch_bytes, workspace_bytes[WORKSPACE_MAX];
     // Phase i of the first `pack_count` does nothing but copy operand packed_operand[i] into workspace i, which
     // later phases only read. Equal keys that are not 0: equal operands give equal copies.
+    // Where it pays only for several launches, `optional`: no workspace (NULL), no phase, and the tasks pack themselves.
     int pack_count;
+    bool pack_optional[WORKSPACE_MAX];
     int32_t packed_operand[WORKSPACE_MAX];
     uint64_t packed_key[WORKSPACE_MAX];
 } CpuKernel;
@@ -100,6 +103,10 @@ typedef struct CudaKernel {
     int phase_count;
     CudaPhase phases[CUDA_PHASE_MAX];
     int64_t workspace_bytes;
+    // As CpuKernel's: not 0: phase 0 copies operand `packed_operand` into the workspace (a weight rounded to
+    // bf16), which later phases only read. The launch's `packed` skips it.
+    uint64_t packed_key;
+    int32_t packed_operand;
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
@@ -143,6 +150,14 @@ typedef struct Program {
 
 Program *program_create(Ir *ir, const char *name);
 uint32_t program_add_buffer(Program *program, Buffer buffer);
+// What its generated code asks of a launch: the CPU's or CUDA's, whichever was generated.
+typedef struct KernelPack {
+    uint64_t key;     // 0: the phase packs nothing that could be shared
+    int32_t operand;  // that the phase copies into the workspace of its number
+    bool optional;    // without a workspace its tasks do it themselves
+} KernelPack;
+int64_t kernel_workspace_bytes(const Kernel *kernel, int number);
+KernelPack kernel_pack(const Kernel *kernel, int phase);
 // Adds a kernel, or returns the equal one that is there: this is what keeps compile time flat in depth.
 uint32_t program_add_nest(Program *program, const Nest *nest);
 uint32_t program_keep_nest(Program *program, const Nest *nest);  // the same; a new one is copied

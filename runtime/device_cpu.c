@@ -197,16 +197,17 @@ static void schedule(CpuExecutor *executor, Epoch *epoch, Phase *phase, const Ra
     }
 }
 
-// A launch whose operand an earlier one has packed does not do it again.
+// A launch whose operand an earlier one has packed does not do it again, nor one that packs in its tasks.
 static bool skips_phase(const Launch *launch, const CpuKernel *code, int phase) {
-    return phase < code->pack_count && launch->packed[phase];
+    if (phase >= code->pack_count) return false;
+    return launch->packed[phase] || (code->pack_optional[phase] && launch->workspaces[phase] == UINT32_MAX);
 }
 
 static char **resolve_workspaces(CpuExecutor *executor, const Launch *launch, const CpuKernel *code, Range *ranges) {
     char **workspaces = ARENA_ARRAY(executor->arena, char *, WORKSPACE_MAX);
     for (int i = 0; i < WORKSPACE_MAX; i++) {
         ranges[i] = (Range){0};
-        if (code->workspace_bytes[i] <= 0) continue;
+        if (code->workspace_bytes[i] <= 0 || (code->pack_optional[i] && launch->workspaces[i] == UINT32_MAX)) continue;
         CHECK(launch->workspaces[i] != UINT32_MAX);
         CHECK(executor->program->buffers.items[launch->workspaces[i]].bytes >= code->workspace_bytes[i]);
         workspaces[i] = executor->addresses[launch->workspaces[i]];
@@ -255,7 +256,7 @@ static bool plan_phases(Diagnostics *diagnostics, CpuExecutor *executor) {
         for (int phase = 0; phase < compiled->phase_count; phase++) phases += !skips_phase(launch, compiled, phase);
         if (compiled->scratch_bytes > scratch) scratch = compiled->scratch_bytes;
     }
-    if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, scratch)) return false;
+    if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, MEMORY_ALIGNMENT + scratch)) return false;
     executor->phases = ARENA_ARRAY(executor->arena, Phase, phases + 1);
     executor->counters = ARENA_ARRAY(executor->arena, Counter, phases + 1);
     Epoch epoch = {0};
@@ -297,7 +298,8 @@ static inline void run_share(const CpuExecutor *executor, const Phase *phase, in
     int rank = thread - phase->first_thread;
     if (rank < 0) rank += executor->threads;
     int64_t begin = rank, end = rank + 1;
-    char *scratch = state_scratch(executor->state, thread);
+    char *scratch = state_scratch(executor->state, thread) + MEMORY_ALIGNMENT;
+    memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
     if (phase->tasks > executor->threads) thread_share(phase->static_tasks, rank, executor->threads, &begin, &end);
     else if (rank >= phase->tasks) return;
     phase->function(phase->operands, phase->workspaces, scratch, begin, end);

@@ -137,7 +137,7 @@ static bool resolve_launch(CudaExecutor *executor, const Launch *launch) {
     void **parameters = ARENA_ARRAY(executor->arena, void *, launch->operand_count + 1);
     for (int i = 0; i <= launch->operand_count; i++) parameters[i] = &operands[i];
     if (kernel->cuda.phase_count < 1) INTERNAL_ERROR("kernel %s is not compiled", kernel->name);
-    for (int i = 0; i < kernel->cuda.phase_count; i++) {
+    for (int i = launch->packed[0] ? 1 : 0; i < kernel->cuda.phase_count; i++) {
         const CudaPhase *phase = &kernel->cuda.phases[i];
         Step *step = &executor->steps[executor->step_count++];
         *step = (Step){.launch = launch, .kernel = kernel, .phase = phase, .operands = operands, .parameters = parameters};
@@ -310,8 +310,8 @@ static const void *scalar(Executor *base, const char *name, int runs_ago) {
     CudaExecutor *executor = (CudaExecutor *)base;
     Device *device = executor->device;
     size_t number = 0;
-    CHECK(runs_ago < SLOTS && executor->runs > (uint64_t)runs_ago);
-    size_t slot = (executor->runs - 1 - (uint64_t)runs_ago) % SLOTS;
+    CHECK(device->failed || (runs_ago < SLOTS && executor->runs > (uint64_t)runs_ago));
+    size_t slot = device->failed ? 0 : (executor->runs - 1 - (uint64_t)runs_ago) % SLOTS;
     for (size_t i = 0; i < executor->program->buffers.count; i++) {
         const Buffer *buffer = &executor->program->buffers.items[i];
         if (!is_result(buffer)) continue;

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/cuda/compile.h"
+
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { ARGUMENTS_MAX = 64, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
 #define KERNEL_TEXT "#line 1 \"kernel.cu\"\n"  // ends the prelude
@@ -214,7 +216,7 @@ static void write_source(const char *path) {
 // One library of all kernels that were loaded since the last time.
 static void compile_kernels(void) {
     uint64_t hash = hash_of(0xcbf29ce484222325u, prelude);
-    char source[1100], library[1100], command[6000];
+    char source[1100], library[1100], made[1150];
     for (size_t m = compiled_modules; m < module_count; m++) hash = hash_of(hash, texts[m]);
     for (size_t k = 0; k < kernel_count; k++)
         if (!kernels[k].launch) hash = hash_of(hash, kernels[k].name);
@@ -223,16 +225,8 @@ static void compile_kernels(void) {
     snprintf(library, sizeof library, "%.1000s/fake-%016llx.so", folder, (unsigned long long)hash);
     if (access(library, R_OK) != 0) {
         write_source(source);
-#ifdef __SANITIZE_ADDRESS__
-        const char *sanitize = "-fsanitize=address";
-#else
-        const char *sanitize = "";
-#endif
-        snprintf(command, sizeof command,
-                 "env -u LD_LIBRARY_PATH %s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared "
-                 "%s -o %s.%ld %s && mv %s.%ld %s",
-                 CHERRY_CXX, sanitize, library, (long)getpid(), source, library, (long)getpid(), library);
-        if (system(command) != 0) complain("kernels do not compile");
+        snprintf(made, sizeof made, "%s.%ld", library, (long)getpid());
+        if (!compile_emulated(source, made) || rename(made, library) != 0) complain("kernels do not compile");
         unlink(source);
     }
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);

@@ -25,13 +25,19 @@ enum { SANITIZE = false };
 
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
     char *workspaces[WORKSPACE_MAX];
-    char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
+    char *memory = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 191) & ~(size_t)63), *scratch = memory + 64;
     for (int i = 0; i < WORKSPACE_MAX; i++) {  // NaN: nothing may be read before it is written
         workspaces[i] = aligned_alloc(64, (size_t)(kernel->workspace_bytes[i] + 127) & ~(size_t)63);
         memset(workspaces[i], 0xff, (size_t)kernel->workspace_bytes[i]);
     }
     memset(scratch, 0xff, (size_t)kernel->scratch_bytes);
     for (int phase = 0; phase < kernel->phase_count; phase++) {
+        memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
+        if (phase < kernel->pack_count && kernel->pack_optional[phase] && step == 3) {  // with it and without
+            free(workspaces[phase]);
+            workspaces[phase] = NULL;
+            continue;
+        }
         kernel->functions[phase](operands, workspaces, scratch, 0, 0);  // an empty share
         for (int64_t begin = 0; begin < kernel->tasks[phase]; begin += step) {
             int64_t end = begin + step < kernel->tasks[phase] ? begin + step : kernel->tasks[phase];
@@ -40,7 +46,7 @@ static inline void run_split(const CpuKernel *kernel, char *const *operands, int
         kernel->functions[phase](operands, workspaces, scratch, kernel->tasks[phase], kernel->tasks[phase]);
     }
     for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
-    free(scratch);
+    free(memory);
 }
 
 static inline const Nest *case_nest(Ir *ir, const Case *test) {

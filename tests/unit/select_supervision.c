@@ -173,17 +173,19 @@ static void run_launch(const Program *program, const Launch *launch, char **buff
     char *workspaces[WORKSPACE_MAX];
     for (int i = 0; i < WORKSPACE_MAX; i++)
         workspaces[i] = aligned_alloc(64, (size_t)(kernel->workspace_bytes[i] + 127) & ~(size_t)63);
-    char *scratch = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 127) & ~(size_t)63);
+    char *memory = aligned_alloc(64, (size_t)(kernel->scratch_bytes + 191) & ~(size_t)63), *scratch = memory + 64;
     for (int o = 0; o < launch->operand_count; o++) {
         int width = element_bytes(program->buffers.items[launch->buffers[o]].type->element);
         operands[o] = buffers[launch->buffers[o]] + launch->offsets[o] * width;
     }
-    for (int phase = 0; phase < kernel->phase_count; phase++)
+    for (int phase = 0; phase < kernel->phase_count; phase++) {
+        memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
         for (int64_t task = 0; task < kernel->tasks[phase]; task += 3)
             kernel->functions[phase](operands, workspaces, scratch, task,
                                      task + 3 < kernel->tasks[phase] ? task + 3 : kernel->tasks[phase]);
+    }
     for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
-    free(scratch);
+    free(memory);
 }
 
 // The outputs of the program for these inputs, and how many rows the chunks of the head ran over.

@@ -85,12 +85,25 @@ static void room_is_limited(void **state) {
     expect_packed(false, false);
 }
 
+// Where packing is optional, it gets a workspace only to be shared, and only where there is room for it.
+static void optional_packing_needs_company(void **state) {
+    (void)state;
+    Kernel *kernel = &program->kernels.items[launch(0)->kernel];
+    kernel->cpu.pack_optional[0] = true;
+    assert_true(share_packed(program) && plan_memory(program));  // no room
+    for (int i = 0; i < 6; i += 2) assert_true(launch(i)->workspaces[0] == UINT32_MAX && !launch(i)->packed[0]);
+    program->kernels.items[launch(1)->kernel].cpu.workspace_bytes[0] = 32 * BYTES;
+    expect_packed(true, true);
+    assert_true(launch(0)->workspaces[0] != UINT32_MAX);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(packs_once, setup, teardown),
         cmocka_unit_test_setup_teardown(writing_makes_stale, setup, teardown),
         cmocka_unit_test_setup_teardown(other_places_are_other_operands, setup, teardown),
         cmocka_unit_test_setup_teardown(room_is_limited, setup, teardown),
+        cmocka_unit_test_setup_teardown(optional_packing_needs_company, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
