@@ -293,7 +293,7 @@ static bool report(const Sweep *sweep, double seconds) {
     for (size_t i = 0; i < sweep->count; i++)
         if (sweep->shared->results[i].outcome != EQUAL)
             printf("FAILED %s: %s\n", sweep->cases[i].name, outcome_names[sweep->shared->results[i].outcome]);
-    printf("%s: %zu of %zu cases equal the reference, %zu of them with tiles for products; "
+    printf("%s: %zu of %zu cases equal the reference, %zu are repeated with tiles for products; "
            "%d of %d ops that are lowered = %d %%; %.1f s\n",
            sweep->shared->name, equal, sweep->count, sweep->tiles.count, covered, lowered, covered * 100 / lowered, seconds);
     bool good = equal == sweep->count && equal > 0 && (sweep->filter || covered == lowered);
