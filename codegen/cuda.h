@@ -45,9 +45,10 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
 // What stands before the text of every kernel: types, conversions, sums over warps and blocks, tiles.
 const char *cuda_prelude(void);
 
-// The generated kernels of a program, each headed by the source lines that it came from and its phases; or,
-// with `ptx`, what NVRTC makes of them.
-bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool ptx, FILE *stream);
+// The generated kernels of a program, each headed by the source lines that it came from and its phases: their
+// text, or what NVRTC makes of them. Format "cuda", "ptx" or "cubin": machine code in hexadecimal, with its
+// registers, spills and bytes; `xxd -r -p` of one makes the file that nvdisasm takes.
+bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, const char *format, FILE *stream);
 
 // "13.0" of the NVRTC that would be used; NULL, and in *why the reason and what to install, where there is
 // none.

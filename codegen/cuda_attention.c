@@ -10,7 +10,15 @@
 
 #include "codegen/cuda_emit.h"
 
-enum { THREADS = 128, KEYS_MOST = 256 };
+enum {
+    THREADS = 128,
+    KEYS_MOST = 256,
+    WIDE_KEYS_MOST = 128,
+    WIDE_TIME_MOST = 1 << 20,
+    WIDE_GRADIENT_KEYS = 32,
+    WIDE_BLOCK_KEYS = 64,
+    FILL_BLOCKS = 256
+};
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -29,6 +37,8 @@ typedef struct Attention {
     int64_t keys, features, time, past_extent;
     uint32_t time_bound, past_bound;
     int tile_m, tile_n;
+    bool wide;   // attention_wide.cuh
+    int splits;  // blocks that share the keys of a block of queries
     Element element;
 } Attention;
 
@@ -59,6 +69,37 @@ static bool features_are_contiguous(const Attention *a) {
     return true;
 }
 
+// Whether rows of an operand's keys or features are whole pieces of 16 bytes, aligned in every launch.
+static bool has_wide_rows(const Attention *a, int operand) {
+    const Type *type = a->named->types[operand];
+    const char *row = a->feature.count ? a->feature.name[0] : a->over;
+    bool found = false;
+    for (int d = 0; d < type->rank; d++) {
+        const char *name = type->dimensions[d].name;
+        int64_t stride = a->named->strides[operand][d];
+        bool along = strcmp(name, a->over) == 0 || strcmp(name, row) == 0;
+        found |= along;
+        if (along ? stride != 1 : type->dimensions[d].extent > 1 && stride % 8) return false;
+    }
+    return found && a->unit->alignment[operand] % 16 == 0;
+}
+
+static bool is_wide(const Attention *a) {
+    if (a->element != ELEMENT_BF16 || a->feature.count > 1 || a->keys % 8 || a->features % 8 ||
+        a->keys > WIDE_KEYS_MOST || a->features > WIDE_KEYS_MOST || a->time > WIDE_TIME_MOST)
+        return false;
+    for (int i = 0; i < a->named->operand_count; i++)
+        if (a->named->types[i]->element == ELEMENT_BF16 && !has_wide_rows(a, i)) return false;
+    return true;
+}
+
+static int choose_splits(const Attention *a) {
+    int64_t blocks = cuda_divide_up(a->time, a->tile_m) * a->shared.total * a->group.total;
+    int64_t most = cuda_divide_up(a->past_extent, 2 * a->tile_n), splits = FILL_BLOCKS / blocks;
+    if (splits > most) splits = most;
+    return splits > 1 ? (int)splits : 1;
+}
+
 static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     const NamedKernel *named = unit->kernel->named;
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along"),
@@ -73,7 +114,8 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
         return cuda_fail(unit, "%s lacks operands or options", named->name);
     a->over = over->text, a->along = along->text, a->past = past->text;
     const Type *q = named->types[Q], *k = named->types[K], *v = named->types[V];
-    int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along), at = named_kernel_dimension(k, a->past);
+    int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along),
+        at = named_kernel_dimension(k, a->past);
     if (key < 0 || time < 0 || at < 0) return cuda_fail(unit, "%s lacks a dimension", named->name);
     a->element = q->element;
     a->keys = q->dimensions[key].extent;
@@ -108,6 +150,9 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     int64_t wide = a->keys > a->features ? a->keys : a->features;
     a->tile_n = wide > 64 ? 32 : 64;
     a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
+    a->wide = is_wide(a);
+    if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
+    a->splits = a->wide && regular == 4 ? choose_splits(a) : 1;
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -146,9 +191,15 @@ static void emit_struct(const Attention *a, bool gradient) {
     cuda_line(unit, "typedef %s T;", cuda_memory_type(a->element));
     cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;",
               a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time);
+    if (a->wide)
+        cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d;",
+                  WIDE_GRADIENT_KEYS, a->splits);
+    cuda_line(unit, "static constexpr i64 rows = %lld;",
+              (long long)(a->shared.total * a->group.total * a->time));
     cuda_line(unit, "static constexpr bool causal = %s;",
               named_kernel_number(a->named, "causal") != 0 ? "true" : "false");
-    cuda_line(unit, "static constexpr int window = %lld;", (long long)named_kernel_number(a->named, "window"));
+    cuda_line(unit, "static constexpr int window = %lld;",
+              (long long)named_kernel_number(a->named, "window"));
     cuda_line(unit, "static constexpr float scale = (float)%.17g;", 1 / sqrt((double)a->keys));
     emit_side(a, Q, "q");
     emit_side(a, K, "k");
@@ -173,12 +224,23 @@ static int64_t lead(const Attention *a, int64_t columns) {
     return a->element == ELEMENT_BF16 ? cuda_divide_up(columns, 16) * 16 + 8 : columns | 1;
 }
 
-// Bytes of the tiles in shared memory, as attention.cuh lays them out.
-static int64_t shared_bytes(const Attention *a, bool gradient) {
+typedef enum Tiles { NO_TILES, FORWARD, GRADIENT_KEYS, GRADIENT_QUERIES } Tiles;
+
+static int64_t wide_bytes(const Attention *a, Tiles tiles) {
+    int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
+    if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
+    if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
+    return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
+}
+
+// Bytes of the tiles in shared memory, as attention.cuh and attention_wide.cuh lay them out.
+static int64_t shared_bytes(const Attention *a, Tiles tiles) {
+    if (tiles == NO_TILES) return 0;
+    if (a->wide) return wide_bytes(a, tiles);
     int64_t width = element_bytes(a->element), m = a->tile_m, n = a->tile_n;
     int64_t k = lead(a, cuda_divide_up(a->keys, 16) * 16), f = lead(a, cuda_divide_up(a->features, 16) * 16),
             p = lead(a, n);
-    if (gradient) return m * 12 + width * (m * k + n * k + n * f + m * f + 2 * m * p);
+    if (tiles != FORWARD) return m * 12 + width * (m * k + n * k + n * f + m * f + 2 * m * p);
     return m * (n + 1) * 4 + m * 16 + width * (m * k + n * k + n * f + m * p);
 }
 
@@ -195,12 +257,12 @@ static const char *extent_text(const Attention *a, uint32_t bound, int64_t exten
                                : cuda_text(a->unit, "(int)p%u[0]", bound);
 }
 
-static CudaPhase *begin(const Attention *a, const char *suffix, bool tiles, bool gradient) {
+static CudaPhase *begin(const Attention *a, const char *suffix, Tiles tiles) {
     CudaPhase *phase = cuda_begin_function(a->unit, suffix, THREADS);
     cuda_line(a->unit, "typedef S" CUDA_KEY_MARK " S;");
     cuda_line(a->unit, "const int time = %s, past = %s;", extent_text(a, a->time_bound, a->time),
               extent_text(a, a->past_bound, a->past_extent));
-    if (tiles) phase->shared_bytes = shared_bytes(a, gradient);
+    phase->shared_bytes = shared_bytes(a, tiles);
     return phase;
 }
 
@@ -227,58 +289,80 @@ static void emit_query_block(const Attention *a, CudaPhase *phase) {
     cuda_line(a->unit, "if (first >= time) return;");
 }
 
+// A warp for each query: of all units, groups and times.
+static void emit_row(const Attention *a, CudaPhase *phase) {
+    CudaUnit *unit = a->unit;
+    int64_t groups = a->group.total, rows = a->shared.total * groups * a->time;
+    phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
+    cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
+    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);",
+              (long long)a->time, (long long)a->time, (long long)groups);
+    cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
+    emit_unit(a, cuda_text(unit, "(int)(row / %lld)", (long long)(a->time * groups)));
+    cuda_line(unit, "(void)past;");
+}
+
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, 4, &a) || !fits(unit, shared_bytes(&a, false))) return false;
+    if (!read_shape(unit, 4, &a) || !fits(unit, shared_bytes(&a, FORWARD))) return false;
     if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a, false);
-    CudaPhase *phase = begin(&a, "", true, false);
+    CudaPhase *phase = begin(&a, "", FORWARD);
     emit_query_block(&a, phase);
+    phase->grid[2] = a.splits;
     int out = a.named->output_start;
-    cuda_line(unit, "attention_forward<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past);", out,
-              out + 1);
+    int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
+    const char *parts = a.wide ? cuda_text(unit, ", (float *)workspace, ((i64)unit * %lld + group) * %lld",
+                                           (long long)groups, (long long)a.time)
+                               : "";
+    cuda_line(unit, "attention_forward%s<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past%s);",
+              a.wide ? "_wide" : "", out, out + 1, parts);
+    cuda_close(unit);
+    if (a.splits == 1) return true;
+    unit->out->workspace_bytes = a.splits * rows * (a.features + 2) * 4;
+    phase = begin(&a, "_join", NO_TILES);
+    emit_row(&a, phase);
+    cuda_line(unit, "attention_join<S>((float *)workspace, p%d, p%d, unit, group, at, row);", out, out + 1);
     cuda_close(unit);
     return true;
 }
 
 bool cuda_attention_gradient_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, true))) return false;
+    if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, GRADIENT_KEYS)) ||
+        !fits(unit, shared_bytes(&a, GRADIENT_QUERIES)))
+        return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a, true);
-    CudaPhase *phase = begin(&a, "_delta", false, true);
-    phase->grid[0] = cuda_divide_up(rows, THREADS / 32);
-    cuda_line(unit, "const i64 row = (i64)blockIdx.x * %d + threadIdx.x / 32;", THREADS / 32);
-    cuda_line(unit, "const int at = (int)(row %% %lld), group = (int)(row / %lld %% %lld);",
-              (long long)a.time, (long long)a.time, (long long)groups);
-    cuda_line(unit, "if (row >= %lld || at >= time) return;", (long long)rows);
-    emit_unit(&a, cuda_text(unit, "(int)(row / %lld)", (long long)(a.time * groups)));
-    cuda_line(unit, "(void)past;");
-    cuda_line(unit, "attention_delta<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);", O, D_O,
-              D_LSE);
+    CudaPhase *phase = begin(&a, "_delta", NO_TILES);
+    emit_row(&a, phase);
+    cuda_line(unit, "attention_delta%s<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);",
+              a.wide ? "_wide" : "", O, D_O, D_LSE);
     cuda_close(unit);
-    phase = begin(&a, "_keys", true, true);
-    phase->grid[0] = cuda_divide_up(a.past_extent, a.tile_n);
+    phase = begin(&a, "_keys", GRADIENT_KEYS);
+    int keys = a.wide ? WIDE_BLOCK_KEYS : a.tile_n;
+    phase->grid[0] = cuda_divide_up(a.past_extent, keys);
     phase->grid[1] = a.shared.total;
     emit_unit(&a, "(int)blockIdx.y");
-    cuda_line(unit, "const int key = (int)blockIdx.x * S::N;");
+    cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
     cuda_line(unit, "if (key >= past) return;");
-    cuda_line(unit,
-              "attention_gradient_keys<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
-              "%lld, key, time, past);",
-              out + 1, out + 2, (long long)groups);
+    cuda_line(
+        unit,
+        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
+        "%lld, key, time, past);",
+        a.wide ? "_wide" : "", out + 1, out + 2, (long long)groups);
     cuda_close(unit);
-    phase = begin(&a, "_queries", true, true);
+    phase = begin(&a, "_queries", GRADIENT_QUERIES);
     emit_query_block(&a, phase);
     cuda_line(unit,
-              "attention_gradient_queries<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
+              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
               "group, %lld, first, time, past);",
-              out, (long long)groups);
+              a.wide ? "_wide" : "", out, (long long)groups);
     cuda_close(unit);
     unit->out->workspace_bytes = rows * 4;
     return true;

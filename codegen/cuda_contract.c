@@ -2,6 +2,7 @@
 //
 //   a, b: pieces of 16 (f32) or 32 (bf16) steps of k in shared memory, zero beyond the data
 //   Tile<T, 64, 64>: sums in registers; both operands bf16: on tensor cores, else in f32
+//   both operands matrices of bf16 in aligned rows: 128 x 64 sums out of asynchronous copies (product.cuh)
 //   then the nest's other stages for each sum that exists
 //
 // Rows, columns, k and batch are each several loops walked as one, so any strides will do. Blocks stand for
@@ -11,6 +12,7 @@
 #include <string.h>
 
 enum { TILE = 64, THREADS = 128, GRID_LIMIT = 65535 };
+enum { WIDE_ROWS = 128, WIDE_BYTES = 2 * 2 * (128 + 64) * 64 };  // WideTile's
 
 static CudaLoops take_loops(const Nest *nest, uint32_t mask, const Index *unit_along) {
     CudaLoops loops = {.extent = 1};
@@ -141,22 +143,57 @@ static void emit_results(CudaScope *scope, const CudaContraction *c) {
     cuda_close(unit);
 }
 
-static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
-    const Nest *nest = c->nest;
-    bool half = c->half_a && c->half_b;
-    int step = half ? 32 : 16;
-    if (c->row.extent > INT32_MAX / 2 || c->column.extent > INT32_MAX / 2 || c->k.extent > INT32_MAX / 2)
-        return cuda_fail(unit, "a contraction of 2^30 rows, columns or steps");
-    CudaPhase *phase = cuda_begin_function(unit, "", THREADS);
-    phase->grid[0] = cuda_divide_up(c->column.extent, TILE);
-    phase->grid[1] = cuda_divide_up(c->row.extent, TILE);
-    phase->grid[2] = c->batch.extent;
-    CudaScope *scope = cuda_scope(unit, c->original, nest, analyse_nest(unit->arena, nest));
-    cuda_note_place(unit, nest->stages[0].place);
-    cuda_line(unit, "typedef Tile<%s, %d, %d> Sums;", half ? "bf16" : "float", TILE, TILE);
+// Sums += A B by wide tiles: operands are matrices.
+static void emit_wide(CudaScope *scope, const CudaContraction *c, const CudaProduct *product) {
+    CudaUnit *unit = scope->unit;
+    const char *place[2];
+    for (int side = 0; side < 2; side++) {
+        const CudaPlace *from = side ? &product->b : &product->a;
+        int64_t batch = side ? product->step_b : product->step_a;
+        place[side] = from->operand == CUDA_WORKSPACE
+                          ? cuda_text(unit, "(const bf16 *)workspace + %lldll", (long long)from->offset)
+                          : cuda_text(unit, "p%d + %lldll", from->operand, (long long)from->offset);
+        if (batch && c->batch.extent > 1)
+            place[side] = cuda_text(unit, "%s + (int)blockIdx.z * %lldll", place[side], (long long)batch);
+    }
+    cuda_line(unit, "SHARED_MEMORY;");
+    cuda_line(unit,
+              "sums.multiply<%s, %s>((bf16 *)shared_memory, %s, %lld, %s, %lld, first_row, first_column, "
+              "row_end, column_end, k_end);",
+              product->turned_a ? "true" : "false", product->turned_b ? "true" : "false", place[0],
+              (long long)product->lead_a, place[1], (long long)product->lead_b);
+}
+
+static void emit_steps(CudaScope *scope, const CudaContraction *c, bool half, int step) {
+    CudaUnit *unit = scope->unit;
     cuda_line(unit, "constexpr int LEAD = Lead<%s>::of(%d);", half ? "bf16" : "float", step);
     cuda_line(unit, "__shared__ %s a[%d * LEAD], b[%d * LEAD];", half ? "__align__(16) bf16" : "float", TILE,
               TILE);
+    cuda_open(unit, "for (int k = 0; k < k_end; k += %d)", step);
+    emit_piece(scope, c, true, half, step);
+    emit_piece(scope, c, false, half, step);
+    cuda_line(unit, "__syncthreads();");
+    cuda_line(unit, "sums.multiply<false, false>(a, LEAD, b, LEAD, %d);", step);
+    cuda_line(unit, "__syncthreads();");
+    cuda_close(unit);
+}
+
+static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
+    const Nest *nest = c->nest;
+    CudaProduct product = {0};
+    bool half = c->half_a && c->half_b, wide = cuda_wide_operands(unit, c, &product);
+    int step = half ? 32 : 16, rows = wide ? WIDE_ROWS : TILE;
+    if (c->row.extent > INT32_MAX / 2 || c->column.extent > INT32_MAX / 2 || c->k.extent > INT32_MAX / 2)
+        return cuda_fail(unit, "a contraction of 2^30 rows, columns or steps");
+    CudaPhase *phase = cuda_begin_function(unit, wide ? "_tiles" : "", THREADS);
+    phase->grid[0] = cuda_divide_up(c->column.extent, TILE);
+    phase->grid[1] = cuda_divide_up(c->row.extent, rows);
+    phase->shared_bytes = wide ? WIDE_BYTES : 0;
+    phase->grid[2] = c->batch.extent;
+    CudaScope *scope = cuda_scope(unit, c->original, nest, analyse_nest(unit->arena, nest));
+    cuda_note_place(unit, nest->stages[0].place);
+    cuda_line(unit, wide ? "typedef WideTile Sums;" : "typedef Tile<%s, %d, %d> Sums;",
+              half ? "bf16" : "float", TILE, TILE);
     cuda_declare_bounds(scope);
     cuda_split_index(scope, "(int)blockIdx.z", c->batch.loop, c->batch.count);
     for (int i = 0; i < c->batch.count; i++)
@@ -166,17 +203,14 @@ static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
     emit_end(scope, c, &c->row, "row");
     emit_end(scope, c, &c->column, "column");
     emit_end(scope, c, &c->k, "k");
-    cuda_line(unit, "const int first_row = (int)blockIdx.y * %d, first_column = (int)blockIdx.x * %d;", TILE,
+    cuda_line(unit, "const int first_row = (int)blockIdx.y * %d, first_column = (int)blockIdx.x * %d;", rows,
               TILE);
     cuda_line(unit, "if (first_row >= row_end || first_column >= column_end) return;");
     cuda_line(unit, "Sums sums;");
-    cuda_open(unit, "for (int k = 0; k < k_end; k += %d)", step);
-    emit_piece(scope, c, true, half, step);
-    emit_piece(scope, c, false, half, step);
-    cuda_line(unit, "__syncthreads();");
-    cuda_line(unit, "sums.multiply<false, false>(a, LEAD, b, LEAD, %d);", step);
-    cuda_line(unit, "__syncthreads();");
-    cuda_close(unit);
+    if (wide)
+        emit_wide(scope, c, &product);
+    else
+        emit_steps(scope, c, half, step);
     emit_results(scope, c);
     cuda_close(unit);
     return true;
@@ -184,7 +218,8 @@ static bool emit_tiles(CudaUnit *unit, const CudaContraction *c) {
 
 bool cuda_contract_emit(CudaUnit *unit, const Nest *nest, bool *taken) {
     CudaContraction contraction = {0};
-    *taken = recognise(unit, nest, &contraction);
+    // One row, a token's: the weights are read once, like any sum's, by as many blocks as fill the GPU.
+    *taken = recognise(unit, nest, &contraction) && contraction.batch.extent * contraction.row.extent > 1;
     if (!*taken) return true;
     if (!unit->no_library && cuda_product_emit(unit, &contraction)) return !unit->failure;
     return emit_tiles(unit, &contraction);

@@ -22,4 +22,8 @@ typedef struct CudaContraction {
 // kernel for the other stages behind it. False where the form does not fit.
 bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction);
 
+// The same operands for a generated kernel of wide tiles (product.cuh), which extents may bound: copies them
+// where it must. False, and nothing emitted, where rows of memory are not whole pieces of 16 bytes.
+bool cuda_wide_operands(CudaUnit *unit, const CudaContraction *contraction, CudaProduct *product);
+
 #endif

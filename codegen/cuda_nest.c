@@ -82,6 +82,8 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
     CudaUnit *unit = scope->unit;
     const Nest *nest = scope->nest;
     int pack[STAGE_LIMIT];
+    for (int s = first; s < first + count; s++)
+        if (cuda_is_reduction(&nest->stages[s]) && !nest->stages[s].inner) scope->varying |= 1u << s;
     hoist_stages(scope, first, count, 1u << loop);
     CudaScope *element = cuda_inner_scope(scope);
     load_packs(scope, element, first, count, loop, vector);
@@ -101,11 +103,17 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
     element->loop[loop] = cuda_text(unit, "(%s + e)", scope->loop[loop]);
     for (int s = first; s < first + count; s++) {
         const Stage *stage = &nest->stages[s];
-        if (cuda_is_reduction(stage)) {
+        if (cuda_is_reduction(stage) && stage->inner) {
             emit_stage(element, s);
             continue;
         }
         const char *value = cuda_formula(element, stage->formula), *sum = "";
+        if (cuda_is_reduction(stage)) {  // over loops of one iteration
+            bool narrow = stage->element == ELEMENT_BF16;
+            element->stage[s] = narrow ? cuda_text(unit, "round_bf16(%s)", value)
+                                       : cuda_text(unit, "(%s)(%s)", sum_type(stage), value);
+            continue;
+        }
         cuda_note_place(unit, stage->place);
         if (stage->kind == STAGE_ADD) sum = cuda_text(unit, "value_of(y%d.at[e]) + ", pack[s]);
         cuda_line(unit, "put(y%d.at[e], %s%s);", pack[s], sum, value);
@@ -286,14 +294,14 @@ static void emit_epilogue(const Emit *emit) {
     CudaUnit *unit = emit->unit;
     const char *round = plan->nest->stages[0].element == ELEMENT_BF16 ? "round_bf16" : "";
     if (plan->vector > 1) {
-        cuda_line(unit, "const auto s0 = load_pack<%d>((const float *)workspace + point);", plan->vector);
-        emit->scope->stage[0] = cuda_text(unit, "%s(s0.at[e])", round);
+        cuda_line(unit, "const auto s0 = load_pack<%d>(%s + point);", plan->vector, plan->sums);
+        emit->scope->stage[0] = cuda_text(unit, "%s(value_of(s0.at[e]))", round);
         emit->scope->varying = 1;
         emit_packed(emit->scope, 1, plan->nest->stage_count - 1, plan->spread[plan->spread_count - 1],
                     plan->vector);
         return;
     }
-    cuda_line(unit, "const float s0 = %s(((const float *)workspace)[point]);", round);
+    cuda_line(unit, "const float s0 = %s(value_of(%s[point]));", round, plan->sums);
     emit->scope->stage[0] = "s0";
     for (int s = 1; s < plan->nest->stage_count; s++) emit_stage(emit->scope, s);
 }

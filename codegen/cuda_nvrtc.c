@@ -134,9 +134,11 @@ static char *take(void *program, int (*size)(void *, size_t *), int (*get)(void 
 
 static char *with_prelude(const char *text) {
     const char *prelude = cuda_prelude();
-    char *source = malloc(strlen(prelude) + strlen(text) + 1);
+    static const char line[] = "#line 1 \"kernel.cu\"\n";  // messages count from here
+    char *source = malloc(strlen(prelude) + sizeof line + strlen(text));
     CHECK(source);
     strcpy(source, prelude);
+    strcat(source, line);
     return strcat(source, text);
 }
 
@@ -298,6 +300,23 @@ static void collect(Compile *compile, Program *const *programs, size_t count, Cu
         }
 }
 
+// The kernel that an item is the text of.
+static const Kernel *find_kernel(Program *const *programs, size_t count, uint64_t key) {
+    for (size_t p = 0; p < count; p++)
+        for (size_t k = 0; k < programs[p]->kernels.count; k++)
+            if (programs[p]->kernels.items[k].cuda.key == key) return &programs[p]->kernels.items[k];
+    return NULL;
+}
+
+static bool report_refused(Ir *ir, const Kernel *kernel, const char *log) {
+    // The first line of the model that it came from.
+    Place place = kernel && kernel->named ? kernel->named->place : NO_PLACE;
+    for (size_t i = 0; kernel && kernel->nest && i < kernel->nest->formulas.count && !place.file; i++)
+        place = kernel->nest->formulas.items[i].place;
+    return report_error(ir->diagnostics, place, "E0622", "NVRTC refused kernel %s: %s", kernel ? kernel->name : "",
+                        log ? log : "");
+}
+
 static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t count,
                     CudaStatistics *statistics) {
     bool ok = true;
@@ -307,9 +326,8 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
             char *copy = arena_copy(ir->arena, item->image, item->image_bytes);
             free(item->image);
             item->image = copy;
-        } else {
-            ok = report_error(ir->diagnostics, NO_PLACE, "E0622", "NVRTC refused a kernel: %s",
-                              item->failure ? item->failure : "");
+        } else if (ok) {
+            ok = report_refused(ir, find_kernel(programs, count, item->key), item->failure);
         }
         free((char *)item->failure);
         statistics->cached += item->cached;

@@ -337,7 +337,7 @@ CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *ne
     for (int i = 0; i < count; i++) plan.points *= extent(nest, spread[i]);
     make_groups(unit, &plan);
     int vector = choose_vector(unit, &plan, 1, nest->stage_count - 1, spread[count - 1]);
-    plan.vector = vector > 4 ? 1 : vector;  // the f32 sums are read as widely
+    plan.vector = vector > 4 ? 4 : vector;  // the sums, f32, are read as widely
     plan.splits = 0;                        // marks the epilogue
     return plan;
 }

@@ -31,7 +31,8 @@ typedef struct CudaPlan {
     int team;                                    // threads that share a point
     int width;                                   // points of a block at once
     int vector;                                  // CUDA_POINTS: neighbours along the last spread loop
-    int64_t splits;  // blocks that share the reductions of group 0, 1: none; 0: they lie in the workspace
+    int64_t splits;    // blocks that share the reductions of group 0, 1: none; 0: they lie in the workspace
+    const char *sums;  // where they lie
     int group_count;
     CudaGroup groups[STAGE_LIMIT];
 } CudaPlan;

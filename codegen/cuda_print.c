@@ -1,5 +1,6 @@
 // The generated kernels of a program as text, each headed by its phases and the source line of its main work.
 #include <inttypes.h>
+#include <string.h>
 
 #include "codegen/cuda_emit.h"
 #include "codegen/cuda_nvrtc.h"
@@ -53,14 +54,36 @@ static void print_header(const Kernel *kernel, FILE *stream) {
     }
 }
 
-bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, bool ptx, FILE *stream) {
+// Whether an earlier kernel has the same text: products that differ round their operands alike.
+static bool is_repeated(const Program *program, size_t number) {
+    for (size_t k = 0; k < number; k++)
+        if (program->kernels.items[k].cuda.key == program->kernels.items[number].cuda.key) return true;
+    return false;
+}
+
+static void print_image(const CudaKernel *cuda, FILE *stream) {
+    const unsigned char *bytes = cuda->image;
+    fprintf(stream, "//   %d registers, %d bytes spilled, cubin of %zu bytes\n", cuda->registers,
+            cuda->spill_bytes, cuda->image_bytes);
+    for (size_t i = 0; i < cuda->image_bytes; i++)
+        fprintf(stream, i % 32 == 31 || i + 1 == cuda->image_bytes ? "%02x\n" : "%02x", bytes[i]);
+}
+
+bool cuda_print(Ir *ir, const Program *program, const CudaOptions *options, const char *format,
+                FILE *stream) {
     Program *one = (Program *)program;
-    if (!cuda_generate(ir, &one, 1, options)) return false;
-    if (!ptx) fputs(cuda_prelude(), stream);
+    bool ptx = strcmp(format, "ptx") == 0, cubin = strcmp(format, "cubin") == 0;
+    if (cubin ? !cuda_compile(ir, &one, 1, options, NULL) : !cuda_generate(ir, &one, 1, options))
+        return false;
+    if (!ptx && !cubin) fputs(cuda_prelude(), stream);
     for (size_t k = 0; k < program->kernels.count; k++) {
         const Kernel *kernel = &program->kernels.items[k];
         print_header(kernel, stream);
-        if (!kernel->cuda.text) continue;
+        if (!kernel->cuda.text || is_repeated(program, k)) continue;
+        if (cubin) {
+            print_image(&kernel->cuda, stream);
+            continue;
+        }
         if (!ptx) {
             fputs(kernel->cuda.text, stream);
             continue;

@@ -7,7 +7,7 @@
 // once.
 #include "codegen/cuda_plan.h"
 
-enum { BLOCK = 256 };
+enum { BLOCK = 256, OWNER_STEP = 1024 };  // tokens that are compared between two meetings of the block
 
 typedef struct Scatter {
     CudaUnit *unit;
@@ -75,12 +75,16 @@ static const char *token_count(CudaScope *scope, const Scatter *scatter) {
 
 static void emit_owner_test(const Scatter *scatter, CudaScope *scope) {
     CudaUnit *unit = scatter->unit;
+    // Most tokens of a text were met not long before: the search stops early.
+    cuda_open(unit, "for (int start = token; start > 0; start -= %d)", OWNER_STEP);
     cuda_line(unit, "bool met = false;  // by an earlier token");
-    cuda_open(unit, "for (int j = threadIdx.x; j < token; j += %d)", BLOCK);
+    cuda_open(unit, "for (int j = start - 1 - (int)threadIdx.x; j >= 0 && j >= start - %d; j -= %d)",
+              OWNER_STEP, BLOCK);
     emit_meets(scatter, scope, "j", "token", "same");
     cuda_line(unit, "met = met || same;");
     cuda_close(unit);
     cuda_line(unit, "if (__syncthreads_or(met)) return;");
+    cuda_close(unit);
 }
 
 static void emit_sums(const Scatter *scatter, CudaScope *scope, int64_t points) {

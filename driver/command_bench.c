@@ -67,11 +67,12 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
         double start = clock_seconds();
         one_step(runner, training, step + 2);
         seconds[step] = clock_seconds() - start;
-        peaks[step] = cpu_measure_peak(ir, threads, training->precision, &cpu);
+        peaks[step] = runner->device ? runner->machine.flops_per_second
+                                     : cpu_measure_peak(ir, threads, training->precision, &cpu);
     }
-    int64_t peak_bytes = process_peak_bytes();  // before what measuring takes
+    int64_t peak_bytes = runner_peak_bytes(runner);  // before what measuring takes
     int repeats = steps < PROFILE_REPEATS ? (int)steps : PROFILE_REPEATS;
-    Profile profile = profile_measure(runner, cpu.cpu, repeats, true, training->accumulate, true);
+    Profile profile = profile_measure(runner, repeats, true, training->accumulate, true);
     double flops = cost_model_flops(module_find_graph(module, "loss")) * (double)training->accumulate;
     double step_seconds = median(seconds, (size_t)steps), peak = median(peaks, (size_t)steps);
     *bench = (Bench){
@@ -140,7 +141,8 @@ static void print_text(Arena *arena, const Bench *bench) {
            100 * bench->share_of_peak, bench->peak_flops_per_second / 1e9);
     printf("compile         %.3f s\n", bench->compile_seconds);
     printf("peak memory     %.2f GiB\n", (double)bench->peak_bytes / (1 << 30));
-    printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
+    if (bench->profile.machine.name) printf("device          %s, %s\n", bench->profile.machine.name, bench->precision);
+    else printf("threads         %lld, %s\n", (long long)bench->threads, bench->precision);
     profile_print(arena, &bench->profile);
 }
 
@@ -151,22 +153,21 @@ static int run_compile_only(const Arguments *arguments, Ir *ir) {
     Runner *runner = module ? prepare(arguments, ir, module, setup_threads(arguments, ir), NULL) : NULL;
     if (!runner) return EXIT_USER_ERROR;
     const Compilation *compilation = runner->compilation;
-    CpuStatistics code = cpu_code_statistics(compilation->code);
     double seconds = clock_seconds() - start;
     if (arguments_flag(arguments, "--json")) {
         cJSON *json = cJSON_CreateObject();
         cJSON_AddNumberToObject(json, "seconds", seconds);
         cJSON_AddNumberToObject(json, "pass_seconds", compilation->pass_seconds);
         cJSON_AddNumberToObject(json, "code_seconds", compilation->code_seconds);
-        cJSON_AddNumberToObject(json, "kernels", (double)code.distinct);
-        cJSON_AddNumberToObject(json, "cached_kernels", (double)code.cached);
-        cJSON_AddNumberToObject(json, "peak_bytes", (double)process_peak_bytes());
+        cJSON_AddNumberToObject(json, "kernels", (double)compilation->kernels);
+        cJSON_AddNumberToObject(json, "cached_kernels", (double)compilation->cached);
+        cJSON_AddNumberToObject(json, "peak_bytes", (double)runner_peak_bytes(runner));
         json_print(json);
     } else {
         printf(
             "before the first launch %.3f s: passes %.3f s, code %.3f s for %zu kernels (%zu from the "
             "cache)\n",
-            seconds, compilation->pass_seconds, compilation->code_seconds, code.distinct, code.cached);
+            seconds, compilation->pass_seconds, compilation->code_seconds, compilation->kernels, compilation->cached);
     }
     runner_destroy(runner);
     return EXIT_OK;

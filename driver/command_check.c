@@ -90,6 +90,7 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
         cost_model_flops(module_find_graph(module, "loss")) / (double)(training->batch * training->time);
     int threads = setup_threads(arguments, ir);
     if (!threads) return false;
+    if (options.cuda) return true;  // speed is the CPU's
     Machine machine = machine_measure(ir, threads, module_precision(module), options.cpu.cpu);
     if (machine.flops_per_second > 0)
         summary->predicted_step_seconds =

@@ -7,6 +7,7 @@
 #include "codegen/cuda.h"
 #include "driver/commands.h"
 #include "driver/cost.h"
+#include "driver/cuda_budget.h"
 #include "driver/graph_dot.h"
 #include "driver/setup.h"
 #include "passes/program_passes.h"
@@ -116,19 +117,25 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
                             "no stage '%s'; there are: module, graph, nests, program", at);
     if (!entry_parse(name, entry))
-        return report_error(
-            ir->diagnostics, NO_PLACE, "E0906",
-            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, prefill, decode, draft",
-            name);
+        return report_error(ir->diagnostics, NO_PLACE, "E0906",
+                            "no entry point '%s'; there are: initialize, accumulate, update, evaluate, "
+                            "prefill, decode, draft",
+                            name);
     return true;
 }
 
-static bool print_code(Ir *ir, const Program *program, const CompileOptions *options, const char *format) {
-    if (strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0)
-        return cuda_print(ir, program, NULL, strcmp(format, "ptx") == 0, stdout);
+static bool is_cuda(const char *format) {
+    return strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0 || strcmp(format, "cubin") == 0 ||
+           strcmp(format, "budget") == 0;
+}
+
+static bool print_code(Ir *ir, Program *program, const CompileOptions *options, const char *format) {
+    if (strcmp(format, "budget") == 0) return cuda_budget_print(ir, program, stdout);
+    if (is_cuda(format)) return cuda_print(ir, program, NULL, format, stdout);
     if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
-                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx", format);
+                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget",
+                            format);
     return cpu_print(ir, program, &options->cpu, strcmp(format, "asm") == 0, stdout);
 }
 
@@ -143,7 +150,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!module || !setup_options(arguments, ir, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;
-    options.cuda = strcmp(format, "cuda") == 0 || strcmp(format, "ptx") == 0;
+    options.cuda = is_cuda(format);
     if (!code) options.observer = &observer;
     if (dump.folder && !open_index(&dump)) return EXIT_USER_ERROR;
     if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) &&
@@ -173,7 +180,7 @@ static const CommandOption options[] = {
     {"--after", "PASS", "after a pass, by name"},
     {"--all", "DIR", "every stage that changed something, as DIR/NN-entry-pass.ir, and index.json"},
     {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill, decode or draft"},
-    {"--format", "FORMAT", "text (default), dot, llvm, asm, cuda or ptx"},
+    {"--format", "FORMAT", "text (default), dot, llvm, asm, cuda, ptx, cubin or budget (floors on a GPU)"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,
     {NULL, NULL, NULL}};

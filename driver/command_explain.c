@@ -19,7 +19,7 @@ static bool explain(const Arguments *arguments, Ir *ir, const Module *module) {
     runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1);
     runner_set_integer(runner, ENTRY_UPDATE, "step", 1);
     Profile profile =
-        profile_measure(runner, options.cpu.cpu, REPEATS, false, 1, arguments_flag(arguments, "--kernels"));
+        profile_measure(runner, REPEATS, false, 1, arguments_flag(arguments, "--kernels"));
     profile_print(ir->arena, &profile);
     runner_destroy(runner);
     return true;

@@ -54,10 +54,10 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     trainer_hold_interruptions();
     Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples, first), &options, threads);
     if (!runner) return false;
-    CpuStatistics statistics = cpu_code_statistics(runner->compilation->code);
-    printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %d threads\n",
-           module->name, (long long)module_parameter_count(module, false), runner->compile_seconds,
-           statistics.distinct, statistics.cached, threads);
+    const char *where = runner->device ? device_name(runner->device) : arena_format(ir->arena, "%d threads", threads);
+    printf("%s: %lld parameters, compiled in %.2f s (%zu kernels, %zu from the cache), %s\n", module->name,
+           (long long)module_parameter_count(module, false), runner->compile_seconds, runner->compilation->kernels,
+           runner->compilation->cached, where);
     fflush(stdout);
     Generator generator;
     Sampling sampling = {.temperature = 0.8, .seed = (uint64_t)training->seed};
@@ -67,7 +67,8 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .evaluate_first = first,
                               .resume = arguments_flag(arguments, "--resume"),
                               .evaluate_batches = EVALUATE_BATCHES,
-                              .peak_flops = cpu_measure_peak(ir, threads, training->precision, &options.cpu),
+                              .peak_flops = runner->device ? runner->machine.flops_per_second
+                                                           : cpu_measure_peak(ir, threads, training->precision, &options.cpu),
                               .sampling = &sampling,
                               .prompt = arguments_text(arguments, "--prompt", "\n"),
                               .progress = stdout,

@@ -138,6 +138,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
                             (long long)entry_chunk(entry, graph, options), (long long)options->context,
                             (long long)options->sequences);
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
+    // On a GPU a chunk of the loss is thousands of rows: every one reads and writes the head's gradient.
+    if (strcmp(passes, "fuse-loss") == 0 && options->cuda) return "fuse-loss{bytes=1342177280}";
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
         return arena_format(ir->arena, "recompute{%s}", options->recompute);
@@ -189,14 +191,33 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
     return compilation;
 }
 
+// Machine code of all kernels.
+static bool generate(Compilation *compilation, Program *const *programs, size_t count, const CompileOptions *options) {
+    if (options->cuda) {
+        CudaOptions cuda = {.architecture = options->architecture, .cache = options->cpu.cache};
+        CudaStatistics statistics;
+        if (!cuda_compile(compilation->ir, programs, count, &cuda, &statistics)) return false;
+        compilation->kernels = statistics.distinct;
+        compilation->cached = statistics.cached;
+        compilation->machine_seconds = statistics.seconds;
+        return true;
+    }
+    compilation->code = cpu_compile(compilation->ir, programs, count, &options->cpu);
+    if (!compilation->code) return false;
+    CpuStatistics statistics = cpu_code_statistics(compilation->code);
+    compilation->kernels = statistics.distinct;
+    compilation->cached = statistics.cached;
+    compilation->machine_seconds = statistics.seconds;
+    return true;
+}
+
 bool compile_code(Compilation *compilation, const CompileOptions *options) {
     double start = clock_seconds();
     Program *programs[ENTRY_COUNT];
     size_t count = 0;
     for (int entry = 0; entry < ENTRY_COUNT; entry++)
         if (compilation->programs[entry]) programs[count++] = compilation->programs[entry];
-    compilation->code = cpu_compile(compilation->ir, programs, count, &options->cpu);
-    if (!compilation->code) return false;
+    if (!generate(compilation, programs, count, options)) return false;
     // The plan comes after the code: only then are the kernels' workspaces known.
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         Program *program = compilation->programs[entry];

@@ -31,7 +31,8 @@ typedef struct Observer {
 
 typedef struct CompileOptions {
     CpuOptions cpu;
-    bool cuda;               // composites keep the kernels that the CUDA back end has, not the CPU's
+    bool cuda;               // for a GPU
+    const char *architecture;  // of it: "sm_90"; NULL: that
     const char *recompute;   // "layer": whole layers; else options of the pass; NULL: its default
     int64_t chunk, context;  // of prefill and decode
     int64_t sequences;       // batch of prefill and decode
@@ -44,8 +45,9 @@ typedef struct Compilation {
     Ir *ir;
     const Module *module;
     Program *programs[ENTRY_COUNT];  // NULL: not asked for
-    CpuCode *code;                   // NULL before compile_code
-    double pass_seconds, code_seconds;
+    CpuCode *code;                   // NULL before compile_code, and for a GPU
+    size_t kernels, cached;          // different ones; found on disk
+    double pass_seconds, code_seconds, machine_seconds;  // code: machine code and memory plans
 } Compilation;
 
 // What its products are made in: bf16 where its train block asks for it (passes/precision.c).

@@ -156,6 +156,7 @@ static const Rates *rates_of(const Kernel *kernel) {
 
 double cost_predict_launch(const Kernel *kernel, const Machine *machine) {
     const Rates *rates = rates_of(kernel);
+    if (machine->name || machine->flops_per_second <= 0 || machine->bytes_per_second <= 0) return 0;  // not known
     return rates->compute * cost_flops(kernel) / machine->flops_per_second +
            rates->memory * cost_bytes(kernel) / machine->bytes_per_second + rates->launch;
 }

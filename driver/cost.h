@@ -21,15 +21,16 @@ double cost_program_bytes(const Program *program);  // of all launches together
 double cost_program_least_bytes(const Program *program);
 int64_t cost_state_bytes(const Program *const *programs, size_t count);  // distinct state buffers of all
 
-// The machine, measured on the spot by all `threads` together (about 50 ms).
+// The machine. The CPU is measured on the spot by all `threads` together (about 50 ms).
 typedef struct Machine {
+    const char *name;         // of a GPU; NULL: the CPU
     int threads;
     double flops_per_second;  // multiply-adds in registers, of f32 or of bf16 operands
     double bytes_per_second;  // copying 64 MiB, bytes read and written
 } Machine;
 Machine machine_measure(Ir *ir, int threads, Element precision, const char *cpu);
 
-// What launches take on this machine: see the rates in cost.c.
+// What launches take on this CPU: see the rates in cost.c. 0 where it is not known: on a GPU.
 double cost_predict_launch(const Kernel *kernel, const Machine *machine);
 double cost_predict_seconds(const Program *program, const Machine *machine);
 

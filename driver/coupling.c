@@ -192,11 +192,9 @@ void coupling_destroy(Coupling *coupling) {
 
 // The gradients of the mean loss where `supervised` says.
 static void run(Coupling *coupling) {
-    State *state = coupling->runner->state;
-    for (size_t i = 0; i < state_count(state); i++)
-        if (state_buffer(state, i)->role == ROLE_GRADIENT)
-            memset(state_buffer(state, i)->data, 0, (size_t)state_buffer(state, i)->bytes);
+    state_clear(coupling->runner->state, ROLE_GRADIENT);
     runner_run(coupling->runner, ENTRY_ACCUMULATE);
+    state_download(coupling->runner->state, ROLE_GRADIENT);
 }
 
 static void keep(Coupling *coupling) {

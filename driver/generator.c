@@ -30,11 +30,7 @@ bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk,
 // Forgets everything: caches are written by adding nothing to nothing, so they start at zero.
 static void reset(Generator *generator) {
     generator->length = 0;
-    State *state = generator->runner->state;
-    for (size_t i = 0; i < state_count(state); i++) {
-        const StateBuffer *buffer = state_buffer(state, i);
-        if (buffer->role == ROLE_CACHE) memset(buffer->data, 0, (size_t)buffer->bytes);
-    }
+    state_clear(generator->runner->state, ROLE_CACHE);
 }
 
 // ---- Reading ----
@@ -153,7 +149,7 @@ static bool accept(Generator *generator) {
 int32_t generator_next(Generator *generator, const Sampling *sampling) {
     if (generator->token >= 0 && !accept(generator)) step(generator, sampling);
     generator->token = sample(generator, sampling, "logits", generator->count.tokens++);
-    if (generator->token < 0)
+    if (generator->token < 0 && runner_works(generator->runner))
         report_error(generator->runner->ir->diagnostics, NO_PLACE, "E0911",
                      "the model gives no finite logit; its weights are broken");
     return generator->token;

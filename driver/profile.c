@@ -28,6 +28,9 @@ static void add_cost(ProfileRow *row, const ProfileRow *more) {
     row->launches += more->launches;
 }
 
+// Seconds; 0 where the rate is not known.
+static double at_rate(double amount, double rate) { return rate > 0 ? amount / rate : 0; }
+
 // `times`: how often the program runs in a step; `seconds` are those of one run, by launch.
 static void add_program(Arena *arena, Profile *profile, const Program *program, const double *seconds,
                         int64_t times, bool by_kernel) {
@@ -35,8 +38,8 @@ static void add_program(Arena *arena, Profile *profile, const Program *program, 
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
         double n = (double)times, flops = cost_flops(kernel), bytes = cost_bytes(kernel);
-        double compute = flops / profile->machine.flops_per_second,
-               memory = bytes / profile->machine.bytes_per_second;
+        double compute = at_rate(flops, profile->machine.flops_per_second),
+               memory = at_rate(bytes, profile->machine.bytes_per_second);
         ProfileRow cost = {.flops = n * flops,
                            .bytes = n * bytes,
                            .floor = n * (compute > memory ? compute : memory),
@@ -73,11 +76,10 @@ static double *measure_program(Runner *runner, Profile *profile, Entry entry, do
     return middle;
 }
 
-Profile profile_measure(Runner *runner, const char *cpu, int repeats, bool warm, int64_t accumulate,
+Profile profile_measure(Runner *runner, int repeats, bool warm, int64_t accumulate,
                         bool by_kernel) {
     Arena *arena = runner->ir->arena;
-    Profile profile = {.machine = machine_measure(runner->ir, thread_pool_count(runner->pool),
-                                                  module_precision(runner->compilation->module), cpu)};
+    Profile profile = {.machine = runner_machine(runner)};
     double **samples[STEP_ENTRIES];
     for (int i = 0; i < STEP_ENTRIES; i++) samples[i] = ARENA_ARRAY(arena, double *, repeats);
     for (int repeat = warm ? 0 : -1; repeat < repeats; repeat++)
@@ -112,8 +114,11 @@ static void print_row(const char *name, const ProfileRow *row, double all) {
 }
 
 void profile_print(Arena *arena, const Profile *profile) {
-    printf("%d threads: %.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", profile->machine.threads,
-           profile->machine.flops_per_second / 1e9, profile->machine.bytes_per_second / 1e9);
+    const Machine *machine = &profile->machine;
+    if (machine->name) printf("%s: ", machine->name);
+    else printf("%d threads: ", machine->threads);
+    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", machine->flops_per_second / 1e9,
+           machine->bytes_per_second / 1e9);
     printf("%-32s %9s %9s %12s %12s %12s %7s %8s\n", "line", "GFLOP", "MB", "floor", "predicted", "measured",
            "share", "of floor");
     for (size_t i = 0; i < profile->rows.count; i++) {

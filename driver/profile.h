@@ -25,7 +25,7 @@ typedef struct Profile {
 
 // The runner has accumulate and update and valid inputs for both; `warm`: it has run before. A step is
 // `accumulate` runs of the first and one of the second.
-Profile profile_measure(Runner *runner, const char *cpu, int repeats, bool warm, int64_t accumulate,
+Profile profile_measure(Runner *runner, int repeats, bool warm, int64_t accumulate,
                         bool by_kernel);
 const char *profile_row_name(Arena *arena, const ProfileRow *row);  // "file:line" or "kernel:line"
 void profile_print(Arena *arena, const Profile *profile);

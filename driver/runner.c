@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "driver/process_memory.h"
 #include "runtime/memory.h"
 
 static bool bind(Runner *runner, uint32_t entries) {
@@ -10,7 +11,7 @@ static bool bind(Runner *runner, uint32_t entries) {
     size_t count = 0;
     for (int entry = 0; entry < ENTRY_COUNT; entry++)
         if (entries & (1u << entry)) programs[count++] = runner->compilation->programs[entry];
-    runner->state = state_create(runner->ir->diagnostics, programs, count);
+    runner->state = state_create_on(runner->device, runner->ir->diagnostics, programs, count);
     if (!runner->state) return false;
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
@@ -34,14 +35,31 @@ static bool check_memory(Ir *ir, const Module *module, uint32_t entries) {
     return memory_check(ir->diagnostics, bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX, "this model");
 }
 
+static bool open_device(Runner *runner, CompileOptions *options) {
+    runner->device = device_open(runner->ir->diagnostics);
+    if (!runner->device) return false;
+    options->architecture = device_architecture(runner->device);
+    runner->machine = (Machine){.name = device_name(runner->device),
+                                .threads = 1,
+                                .flops_per_second = device_measure_flops(runner->device),
+                                .bytes_per_second = device_measure_bandwidth(runner->device)};
+    device_set_careful(runner->device, options->verify);
+    return device_works(runner->device);
+}
+
 Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options,
                       int threads) {
-    if (!check_memory(ir, module, entries)) return NULL;
+    if (!options->cuda && !check_memory(ir, module, entries)) return NULL;
     double start = clock_seconds();
     Runner *runner = ARENA_NEW(ir->arena, Runner);
-    *runner = (Runner){.ir = ir, .module = module};
-    runner->compilation = compile_programs(ir, module, entries, options);
-    if (!runner->compilation || !compile_code(runner->compilation, options)) {
+    *runner = (Runner){.ir = ir, .module = module, .cpu = options->cpu.cpu};
+    CompileOptions chosen = *options;
+    if (options->cuda && !open_device(runner, &chosen)) {
+        runner_destroy(runner);
+        return NULL;
+    }
+    runner->compilation = compile_programs(ir, module, entries, &chosen);
+    if (!runner->compilation || !compile_code(runner->compilation, &chosen)) {
         runner_destroy(runner);
         return NULL;
     }
@@ -59,6 +77,7 @@ void runner_destroy(Runner *runner) {
     for (int entry = 0; entry < ENTRY_COUNT; entry++)
         if (runner->executors[entry]) executor_destroy(runner->executors[entry]);
     if (runner->state) state_destroy(runner->state);
+    device_close(runner->device);
     if (runner->pool) thread_pool_destroy(runner->pool);
     compilation_destroy(runner->compilation);
 }
@@ -85,4 +104,22 @@ float runner_output(const Runner *runner, Entry entry, const char *name) {
     return value;
 }
 
+float runner_scalar(const Runner *runner, Entry entry, const char *name, int runs_ago) {
+    const void *output = executor_scalar(runner->executors[entry], name, runs_ago);
+    float value = NAN;
+    if (output) memcpy(&value, output, sizeof value);
+    return value;
+}
+
 void runner_run(Runner *runner, Entry entry) { executor_run(runner->executors[entry]); }
+
+bool runner_works(const Runner *runner) { return !runner->device || device_works(runner->device); }
+
+Machine runner_machine(const Runner *runner) {
+    if (runner->device) return runner->machine;
+    return machine_measure(runner->ir, thread_pool_count(runner->pool), module_precision(runner->module), runner->cpu);
+}
+
+int64_t runner_peak_bytes(const Runner *runner) {
+    return runner->device ? device_peak_bytes(runner->device) : process_peak_bytes();
+}

@@ -10,6 +10,7 @@ Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
                                .model = arguments_text(arguments, "--model", NULL),
                                .small = small};
     options.settings = arguments_all(arguments, "--set", &options.setting_count);
+    options.narrow = !small && strcmp(arguments_text(arguments, "--device", "cpu"), "cuda") == 0;
     return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
 }
 
@@ -31,13 +32,9 @@ int setup_threads(const Arguments *arguments, Ir *ir) {
 
 bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) {
     const char *device = arguments_text(arguments, "--device", "cpu");
-    if (strcmp(device, "cpu") != 0) {
-        if (strcmp(device, "cuda") == 0)
-            return report_error(ir->diagnostics, NO_PLACE, "E0903",
-                                "this build has no CUDA back end yet; use --device cpu");
-        return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda",
-                            device);
-    }
+    bool cuda = strcmp(device, "cuda") == 0;
+    if (!cuda && strcmp(device, "cpu") != 0)
+        return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda", device);
     *options = (CompileOptions){
         .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
                 .cache = !arguments_flag(arguments, "--no-cache")},
@@ -45,6 +42,7 @@ bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) 
         .chunk = 32,
         .sequences = 1,
         .verify = arguments_flag(arguments, "--verify"),
+        .cuda = cuda,
     };
     return true;
 }

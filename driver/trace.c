@@ -42,16 +42,16 @@ static cJSON *add_event(const Trace *trace, cJSON *events, const char *kind, con
 
 // A stage ends when it is observed. The first memory plan comes behind all machine code.
 static void add_stages(const Trace *trace, const Runner *runner, cJSON *events) {
-    const CpuStatistics code = cpu_code_statistics(runner->compilation->code);
+    const Compilation *compilation = runner->compilation;
     double start = trace->start;
     bool coded = false;
     for (size_t i = 0; i < trace->stages.count; i++) {
         const TraceStage *stage = &trace->stages.items[i];
         if (!coded && strstr(stage->name, " plan-memory")) {
-            cJSON *arguments = add_event(trace, events, "compile", "machine code", start, code.seconds);
-            cJSON_AddNumberToObject(arguments, "kernels", (double)code.distinct);
-            cJSON_AddNumberToObject(arguments, "cached", (double)code.cached);
-            start += code.seconds;
+            cJSON *arguments = add_event(trace, events, "compile", "machine code", start, compilation->machine_seconds);
+            cJSON_AddNumberToObject(arguments, "kernels", (double)compilation->kernels);
+            cJSON_AddNumberToObject(arguments, "cached", (double)compilation->cached);
+            start += compilation->machine_seconds;
             coded = true;
         }
         add_event(trace, events, "compile", stage->name, start, stage->end - start);

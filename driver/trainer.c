@@ -30,7 +30,10 @@ typedef struct Trainer {
     double started;  // of the stretch that tokens per second are measured over
     int64_t started_step;
     double pause;  // seconds of that stretch that were not training
-    double last_loss;
+    bool ahead;          // a step is asked for before the last one's results are read
+    bool waiting;        // for those of the last step
+    int64_t last_step;   // whose results these are
+    double last_loss, last_rate, last_norm;
     Evaluated last_valid;  // of this step; loss NAN: none
     Metric objective[METRICS_MAX - STEP_METRICS - EVALUATION_METRICS];  // further outputs of the loss, of this step
     size_t objective_count;
@@ -120,46 +123,88 @@ static bool find_metrics(Trainer *trainer) {
     return true;
 }
 
-// The mean loss of the step's micro-batches, and means of its metrics; gradients accumulate in the state.
-static bool accumulate(Trainer *trainer, double *loss) {
+// Adds a micro-batch's loss and metrics to those of the step: of the last run, or of the one before.
+static void add_results(Trainer *trainer, int runs_ago) {
+    double share = 1.0 / (double)trainer->training->accumulate;
+    trainer->last_loss += share * (double)runner_scalar(trainer->runner, ENTRY_ACCUMULATE, "loss", runs_ago);
+    for (size_t i = 0; i < trainer->objective_count; i++)
+        trainer->objective[i].value +=
+            share * (double)runner_scalar(trainer->runner, ENTRY_ACCUMULATE, trainer->objective[i].name, runs_ago);
+}
+
+static void clear_results(Trainer *trainer) {
+    trainer->last_loss = 0;
+    for (size_t i = 0; i < trainer->objective_count; i++) trainer->objective[i].value = 0;
+}
+
+// Asks for the gradients of one micro-batch; they accumulate in the state.
+static bool run_micro(Trainer *trainer, int64_t micro) {
     const Training *training = trainer->training;
     Runner *runner = trainer->runner;
-    double share = 1.0 / (double)training->accumulate;
-    *loss = 0;
-    for (size_t i = 0; i < trainer->objective_count; i++) trainer->objective[i].value = 0;
-    for (int64_t micro = 0; micro < training->accumulate; micro++) {
-        int64_t step = trainer->position.step;
-        if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, trainer->position.seed))
-            return false;
-        uint64_t seed =
-            hash_word(hash_word(hash_word(HASH_START, (uint64_t)trainer->position.seed), (uint64_t)step),
-                      (uint64_t)micro);
-        runner_set_integer(runner, ENTRY_ACCUMULATE, "seed", (int64_t)(seed >> 1));
-        runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)share);
-        runner_run(runner, ENTRY_ACCUMULATE);
-        *loss += share * (double)runner_output(runner, ENTRY_ACCUMULATE, "loss");
-        for (size_t i = 0; i < trainer->objective_count; i++)
-            trainer->objective[i].value +=
-                share * (double)runner_output(runner, ENTRY_ACCUMULATE, trainer->objective[i].name);
-    }
+    int64_t step = trainer->position.step, start = trainer->position.seed;
+    if (!feed_train(trainer->feed, runner, step, micro, training->accumulate, start)) return false;
+    uint64_t seed = hash_word(hash_word(hash_word(HASH_START, (uint64_t)start), (uint64_t)step), (uint64_t)micro);
+    runner_set_integer(runner, ENTRY_ACCUMULATE, "seed", (int64_t)(seed >> 1));
+    runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", (float)(1.0 / (double)training->accumulate));
+    runner_run(runner, ENTRY_ACCUMULATE);
     return true;
 }
 
-static bool step(Trainer *trainer, double *rate, double *gradient_norm) {
+static bool check_loss(const Trainer *trainer, int64_t step) {
+    if (!runner_works(trainer->runner)) return false;
+    if (isfinite(trainer->last_loss)) return true;
+    return report_error(trainer->runner->ir->diagnostics, NO_PLACE, "E0913",
+                        "the loss of step %lld is not a finite number; the last checkpoint is untouched",
+                        (long long)step);
+}
+
+// Reads what the last step gave. `runs_ago`: 1 where the next one's gradients were asked for already.
+static bool finish_step(Trainer *trainer, int runs_ago) {
+    if (!trainer->waiting) return true;
+    trainer->waiting = false;
+    if (trainer->ahead) {
+        clear_results(trainer);
+        add_results(trainer, runs_ago);
+    }
+    trainer->last_norm = (double)runner_scalar(trainer->runner, ENTRY_UPDATE, "gradient_norm", 0);
+    return check_loss(trainer, trainer->last_step);
+}
+
+static void update(Trainer *trainer) {
     Runner *runner = trainer->runner;
-    if (!accumulate(trainer, &trainer->last_loss)) return false;
-    *rate = schedule_rate(trainer->training, trainer->position.step);
-    runner_set_float(runner, ENTRY_UPDATE, "rate", (float)*rate);
+    trainer->last_rate = schedule_rate(trainer->training, trainer->position.step);
+    runner_set_float(runner, ENTRY_UPDATE, "rate", (float)trainer->last_rate);
     runner_set_float(runner, ENTRY_UPDATE, "gradient_scale", 1);
     runner_set_integer(runner, ENTRY_UPDATE, "step", trainer->position.step + 1);
-    if (!isfinite(trainer->last_loss))
-        return report_error(runner->ir->diagnostics, NO_PLACE, "E0913",
-                            "the loss of step %lld is not a finite number; the last checkpoint is untouched",
-                            (long long)trainer->position.step + 1);
     runner_run(runner, ENTRY_UPDATE);
-    *gradient_norm = (double)runner_output(runner, ENTRY_UPDATE, "gradient_norm");
     trainer->position.step++;
     trainer->position.tokens += trainer->training->accumulate * feed_tokens_per_batch(trainer->feed);
+    trainer->last_step = trainer->position.step;
+    trainer->waiting = true;
+}
+
+// A step whose loss is looked at before the weights change.
+static bool step(Trainer *trainer) {
+    clear_results(trainer);
+    for (int64_t micro = 0; micro < trainer->training->accumulate; micro++) {
+        if (!run_micro(trainer, micro)) return false;
+        add_results(trainer, 0);
+    }
+    if (!check_loss(trainer, trainer->position.step + 1)) return false;
+    update(trainer);
+    return true;
+}
+
+static void report(Trainer *trainer);
+
+// A step that is asked for while the one before it still runs: the GPU does not wait for the host. A loss that is no
+// number is found a step late; nothing was saved meanwhile.
+static bool step_ahead(Trainer *trainer) {
+    bool pending = trainer->waiting;
+    if (!run_micro(trainer, 0) || !finish_step(trainer, 1)) return false;
+    trainer->last_valid.loss = NAN;
+    if (pending) report(trainer);
+    update(trainer);
     return true;
 }
 
@@ -204,9 +249,10 @@ static size_t evaluation_metrics(const Evaluated *valid, Metric *metrics) {
     return EVALUATION_METRICS;
 }
 
-static void report(Trainer *trainer, double rate, double gradient_norm) {
+static void report(Trainer *trainer) {
     const Training *training = trainer->training;
-    int64_t steps = trainer->position.step - trainer->started_step;
+    int64_t step = trainer->last_step, steps = step - trainer->started_step;
+    double rate = trainer->last_rate, gradient_norm = trainer->last_norm;
     double seconds = clock_seconds() - trainer->started - trainer->pause, per_step = seconds / (double)steps;
     double speed = (double)(training->accumulate * feed_tokens_per_batch(trainer->feed)) / per_step;
     Metric metrics[METRICS_MAX] = {{"loss", trainer->last_loss},
@@ -217,15 +263,15 @@ static void report(Trainer *trainer, double rate, double gradient_norm) {
     memcpy(metrics + count, trainer->objective, trainer->objective_count * sizeof *metrics);
     count += trainer->objective_count;
     count += evaluation_metrics(&trainer->last_valid, metrics + count);
-    metrics_write(trainer->metrics, trainer->position.step, metrics, count);
-    bool last = trainer->position.step == training->steps;
+    metrics_write(trainer->metrics, step, metrics, count);
+    bool last = step == training->steps;
     // A log wants a line now and then, a terminal a line that moves.
     int64_t every = training->steps > 50 ? training->steps / 50 : 1;
     if (!trainer->options->terminal && !last && isnan(trainer->last_valid.loss) &&
-        trainer->position.step % every != 0)
+        step % every != 0)
         return;
     double peak = trainer->options->peak_flops;
-    Progress progress = {.step = trainer->position.step,
+    Progress progress = {.step = step,
                          .steps = training->steps,
                          .loss = trainer->last_loss,
                          .valid_loss = trainer->last_valid.loss,
@@ -233,11 +279,11 @@ static void report(Trainer *trainer, double rate, double gradient_norm) {
                          .gradient_norm = gradient_norm,
                          .tokens_per_second = speed,
                          .peak_share = peak > 0 ? trainer->flops_per_step / per_step / peak : NAN,
-                         .seconds_left = per_step * (double)(training->steps - trainer->position.step)};
+                         .seconds_left = per_step * (double)(training->steps - step)};
     progress_print(trainer->options->progress, trainer->options->terminal, &progress, last);
 }
 
-static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
+static bool now_and_then(Trainer *trainer) {
     const Training *training = trainer->training;
     double start = clock_seconds();
     trainer->last_valid.loss = NAN;
@@ -245,7 +291,7 @@ static bool now_and_then(Trainer *trainer, double rate, double gradient_norm) {
     if (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every) && !evaluate(trainer))
         return false;
     trainer->pause += clock_seconds() - start;
-    report(trainer, rate, gradient_norm);
+    report(trainer);
     start = clock_seconds();
     if (sampled && !sample(trainer)) return false;
     if (due(trainer, training->save_every) && !save(trainer)) return false;
@@ -266,16 +312,24 @@ static bool first_evaluation(Trainer *trainer) {
     return true;
 }
 
+// Whether something behind this step wants its results, or its weights.
+static bool settles(const Trainer *trainer, bool stop) {
+    const Training *training = trainer->training;
+    return stop || !trainer->ahead || trainer->position.step == training->steps ||
+           (feed_has_valid(trainer->feed) && due(trainer, training->evaluate_every)) ||
+           (trainer->generator && due(trainer, training->sample_every)) || due(trainer, training->save_every);
+}
+
 static bool loop(Trainer *trainer) {
-    double rate = 0, gradient_norm = 0;
     trainer->started = clock_seconds();
     trainer->started_step = trainer->position.step;
     if (trainer->options->evaluate_first && feed_has_valid(trainer->feed) && !first_evaluation(trainer))
         return false;
     while (trainer->position.step < trainer->training->steps) {
-        if (!step(trainer, &rate, &gradient_norm) || !now_and_then(trainer, rate, gradient_norm))
-            return false;
-        if (interrupted()) {
+        if (!(trainer->ahead ? step_ahead(trainer) : step(trainer))) return false;
+        bool stop = interrupted();
+        if (settles(trainer, stop) && (!finish_step(trainer, 0) || !now_and_then(trainer))) return false;
+        if (stop) {
             fprintf(trainer->options->progress, "\ninterrupted after step %lld; saving to %s\n",
                     (long long)trainer->position.step, trainer->options->folder);
             break;
@@ -293,6 +347,7 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .last_valid = {.loss = NAN}};
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
+    trainer.ahead = trainer.training->accumulate == 1 && executor_runs_ahead(runner->executors[ENTRY_ACCUMULATE]);
     bool good = find_metrics(&trainer) && open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
     return good;

@@ -269,7 +269,7 @@ bool train_read(Builder *builder, const Statement *train, Training *training) {
                            .decay_rank = 2,
                            .steps = 1000,
                            .accumulate = 1,
-                           .precision = ELEMENT_F32,
+                           .precision = builder->options && builder->options->narrow ? ELEMENT_BF16 : ELEMENT_F32,
                            .final_rate = -1,
                            .seed = 1,
                            .place = train->place};

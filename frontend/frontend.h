@@ -21,6 +21,7 @@ typedef struct FrontendOptions {
                             // one. Of the file, or of the prelude; needs no train block
     bool small;         // every dim that is written as a number becomes a handful, for checks that
                         // run the reference evaluator; dims computed from others follow
+    bool narrow;        // precision is bf16 where neither the train block nor a setting says it
     FrontendConstants *constants; // gets every dim and const that is written as a number, in order; or NULL
 } FrontendOptions;
 

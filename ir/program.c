@@ -40,6 +40,20 @@ static uint32_t add_nest(Program *program, const Nest *nest, bool copies) {
     return (uint32_t)program->kernels.count - 1;
 }
 
+int64_t kernel_workspace_bytes(const Kernel *kernel, int number) {
+    if (kernel->cuda.phase_count) return number == 0 ? kernel->cuda.workspace_bytes : 0;
+    return kernel->cpu.workspace_bytes[number];
+}
+
+KernelPack kernel_pack(const Kernel *kernel, int phase) {
+    const CpuKernel *cpu = &kernel->cpu;
+    const CudaKernel *cuda = &kernel->cuda;
+    if (cuda->phase_count)
+        return phase == 0 ? (KernelPack){.key = cuda->packed_key, .operand = cuda->packed_operand} : (KernelPack){0};
+    if (phase >= cpu->pack_count) return (KernelPack){0};
+    return (KernelPack){cpu->packed_key[phase], cpu->packed_operand[phase], cpu->pack_optional[phase]};
+}
+
 uint32_t program_add_nest(Program *program, const Nest *nest) { return add_nest(program, nest, false); }
 uint32_t program_keep_nest(Program *program, const Nest *nest) { return add_nest(program, nest, true); }
 

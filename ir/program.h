@@ -103,6 +103,10 @@ typedef struct CudaKernel {
     int phase_count;
     CudaPhase phases[CUDA_PHASE_MAX];
     int64_t workspace_bytes;
+    // As CpuKernel's: not 0: phase 0 copies operand `packed_operand` into the workspace (a weight rounded to
+    // bf16), which later phases only read. The launch's `packed` skips it.
+    uint64_t packed_key;
+    int32_t packed_operand;
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
@@ -146,6 +150,14 @@ typedef struct Program {
 
 Program *program_create(Ir *ir, const char *name);
 uint32_t program_add_buffer(Program *program, Buffer buffer);
+// What its generated code asks of a launch: the CPU's or CUDA's, whichever was generated.
+typedef struct KernelPack {
+    uint64_t key;     // 0: the phase packs nothing that could be shared
+    int32_t operand;  // that the phase copies into the workspace of its number
+    bool optional;    // without a workspace its tasks do it themselves
+} KernelPack;
+int64_t kernel_workspace_bytes(const Kernel *kernel, int number);
+KernelPack kernel_pack(const Kernel *kernel, int phase);
 // Adds a kernel, or returns the equal one that is there: this is what keeps compile time flat in depth.
 uint32_t program_add_nest(Program *program, const Nest *nest);
 uint32_t program_keep_nest(Program *program, const Nest *nest);  // the same; a new one is copied

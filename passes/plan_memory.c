@@ -3,7 +3,7 @@
 //   t0: launches 0 to 3, 4 KB;  t1: 1 to 2, 8 KB;  t2: 3 to 9, 4 KB, written in place of t0
 //   -> t0 at 8192, t1 at 0, t2 at 8192;  arena 12288 bytes, live 12288 bytes
 //
-// Requires: the final order of launches; workspaces known (kernel.cpu.workspace_bytes that are not optional, or
+// Requires: the final order of launches; workspaces known (kernel_workspace_bytes of those that are not optional, or
 // attached).
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
@@ -55,12 +55,11 @@ void program_attach_workspace(Program *program, uint32_t launch, int number, int
 static void attach_workspaces(Program *program) {
     for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        const CpuKernel *code = &program->kernels.items[launch->kernel].cpu;
-        const int64_t *bytes = code->workspace_bytes;
-        const bool *optional = code->pack_optional;
-        for (int w = 0; w < WORKSPACE_MAX; w++)
-            if (bytes[w] > 0 && !optional[w] && launch->workspaces[w] == UINT32_MAX)
-                program_attach_workspace(program, i, w, bytes[w]);
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        for (int w = 0; w < WORKSPACE_MAX; w++) {
+            int64_t bytes = kernel_pack(kernel, w).optional ? 0 : kernel_workspace_bytes(kernel, w);
+            if (bytes > 0 && launch->workspaces[w] == UINT32_MAX) program_attach_workspace(program, i, w, bytes);
+        }
     }
 }
 

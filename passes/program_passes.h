@@ -22,7 +22,7 @@ bool share_packed(Program *program);
 bool plan_memory(Program *program);
 
 // Makes a buffer of `bytes` for workspace `number` of a launch; plan_memory does it by itself for kernels
-// whose cpu.workspace_bytes is set.
+// whose kernel_workspace_bytes is not 0.
 void program_attach_workspace(Program *program, uint32_t launch, int number, int64_t bytes);
 
 #endif

@@ -3,7 +3,7 @@
 //   launch 3: dot(x, w) workspace 8      launch 7: dot(y, w)
 //   -> launch 3: dot(x, w) workspace 8;  launch 7: dot(y, w) workspace 8, packed
 //
-// Requires: the final order of launches, and compiled kernels: cpu.packed_key[i] names what phase i leaves in
+// Requires: the final order of launches, and compiled kernels: kernel_pack(i).key names what phase i leaves in
 // workspace i. Leaves: `packed` launches, which skip that phase and read the workspace that an earlier
 // launch filled; it lives until its last reader.
 // The weights of a recurrent core are so packed once a step in the forward pass and once in the backward
@@ -30,8 +30,8 @@ typedef struct Share {
     PackedList *packed;     // per buffer: what was packed from it as it is now
 } Share;
 
-static const CpuKernel *code_of(const Share *share, uint32_t launch) {
-    return &share->program->kernels.items[share->program->launches.items[launch].kernel].cpu;
+static const Kernel *code_of(const Share *share, uint32_t launch) {
+    return &share->program->kernels.items[share->program->launches.items[launch].kernel];
 }
 
 static void fill_live(Share *share) {
@@ -56,9 +56,9 @@ static void fill_live(Share *share) {
     for (size_t i = 0; i < count; i++) {
         live += share->live[i];
         share->live[i] = live;
-        const CpuKernel *code = code_of(share, (uint32_t)i);
+        const Kernel *code = code_of(share, (uint32_t)i);
         for (int w = 0; w < WORKSPACE_MAX; w++)
-            if (!code->pack_optional[w]) share->live[i] += code->workspace_bytes[w];
+            if (!kernel_pack(code, w).optional) share->live[i] += kernel_workspace_bytes(code, w);
         if (share->live[i] > most) most = share->live[i];
     }
     share->limit = most + most / GROWTH_PART;
@@ -81,18 +81,18 @@ static Packed *find(PackedList *list, uint64_t key, int64_t offset) {
 static void visit_operand(Share *share, uint32_t number, int phase) {
     Program *program = share->program;
     Launch *launch = &program->launches.items[number];
-    const CpuKernel *code = code_of(share, number);
-    int32_t operand = code->packed_operand[phase];
-    PackedList *list = &share->packed[launch->buffers[operand]];
-    Packed now = {code->packed_key[phase], number, phase, launch->offsets[operand]};
+    const Kernel *code = code_of(share, number);
+    KernelPack pack = kernel_pack(code, phase);
+    PackedList *list = &share->packed[launch->buffers[pack.operand]];
+    Packed now = {pack.key, number, phase, launch->offsets[pack.operand]};
     Packed *packed = find(list, now.key, now.offset);
     Launch *earlier = packed ? &program->launches.items[packed->launch] : NULL;
+    int64_t bytes = kernel_workspace_bytes(code, phase);
     // At the two launches it is counted already, unless they could do without.
-    bool optional = code->pack_optional[phase], first = earlier && earlier->workspaces[packed->phase] == UINT32_MAX;
-    uint32_t skipped = optional && first ? 0 : 1;
-    if (packed && reserve(share, packed->launch + skipped, number + optional, code->workspace_bytes[phase])) {
-        if (first)
-            program_attach_workspace(program, packed->launch, packed->phase, code->workspace_bytes[phase]);
+    bool first = earlier && earlier->workspaces[packed->phase] == UINT32_MAX;
+    uint32_t skipped = pack.optional && first ? 0 : 1;
+    if (packed && reserve(share, packed->launch + skipped, number + pack.optional, bytes)) {
+        if (first) program_attach_workspace(program, packed->launch, packed->phase, bytes);
         launch->workspaces[phase] = earlier->workspaces[packed->phase];
         launch->packed[phase] = true;
     }
@@ -103,9 +103,9 @@ static void visit_operand(Share *share, uint32_t number, int phase) {
 static void visit(Share *share, uint32_t number) {
     Program *program = share->program;
     const Launch *launch = &program->launches.items[number];
-    const CpuKernel *code = code_of(share, number);
-    for (int phase = 0; phase < code->pack_count; phase++)
-        if (code->packed_key[phase]) visit_operand(share, number, phase);
+    const Kernel *code = code_of(share, number);
+    for (int phase = 0; phase < WORKSPACE_MAX; phase++)
+        if (kernel_pack(code, phase).key) visit_operand(share, number, phase);
     for (int o = 0; o < launch->operand_count; o++)
         if (launch_writes(program, launch, o)) share->packed[launch->buffers[o]].count = 0;
 }

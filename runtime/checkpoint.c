@@ -149,7 +149,8 @@ bool checkpoint_save_weights(Diagnostics *diagnostics, const char *path, const M
     if (position)
         add_text(pieces.arena, &texts, "step", arena_format(pieces.arena, "%" PRId64, position->step));
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
-    bool good = save(diagnostics, path, &pieces, &texts);
+    state_download(state, ROLE_PARAMETER);
+    bool good = state_works(state) && save(diagnostics, path, &pieces, &texts);
     arena_destroy(pieces.arena);
     return good;
 }
@@ -166,7 +167,10 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
     add_pieces(&pieces, module, state, ROLE_PARAMETER, "");
     add_pieces(&pieces, module, state, ROLE_MOMENT1, "");
     add_pieces(&pieces, module, state, ROLE_MOMENT2, "");
-    bool good = save(diagnostics, path, &pieces, &texts);
+    state_download(state, ROLE_PARAMETER);
+    state_download(state, ROLE_MOMENT1);
+    state_download(state, ROLE_MOMENT2);
+    bool good = state_works(state) && save(diagnostics, path, &pieces, &texts);
     arena_destroy(pieces.arena);
     return good;
 }
@@ -333,7 +337,12 @@ static bool load_weights(Diagnostics *diagnostics, const char *path, const Modul
         report_warning(diagnostics, NO_PLACE, "E0807",
                        "%s fits by its numbers, but its parameters or their dimensions had other names",
                        path);
-    if (good) copy_tensors(&loader);
+    if (good && state) {
+        state_download(state, role);
+        copy_tensors(&loader);
+        state_upload(state, role);
+        good = state_works(state);
+    }
     tensor_file_close(file);
     arena_destroy(loader.pieces.arena);
     return good;
@@ -394,6 +403,10 @@ bool checkpoint_load(Diagnostics *diagnostics, const char *path, const Module *m
     RunPosition read = {0};
     if (good && read_position(&loader, &read)) {
         copy_tensors(&loader);
+        state_upload(state, ROLE_PARAMETER);
+        state_upload(state, ROLE_MOMENT1);
+        state_upload(state, ROLE_MOMENT2);
+        good = state_works(state);
         read.tokenizer = position->tokenizer;
         *position = read;
     } else {

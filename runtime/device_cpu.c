@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "runtime/executor.h"
+#include "runtime/executor_calls.h"
 
 // A phase of at least SHARED_TASKS_MIN tasks a thread shares its last 1 / SHARED_PART among the threads.
 enum { SHARED_TASKS_MIN = 4, SHARED_PART = 4 };
@@ -36,7 +36,8 @@ typedef union Counter {
     char line[64];
 } Counter;
 
-struct Executor {
+typedef struct CpuExecutor {
+    Executor base;
     Arena *arena;          // of the tables
     const Program *program;
     State *state;
@@ -46,9 +47,8 @@ struct Executor {
     char **addresses;      // of each of the program's buffers
     Phase *phases;
     Counter *counters;     // one a phase
-    int64_t phase_count, barrier_count;
     double *seconds;       // executor_run_timed
-};
+} CpuExecutor;
 
 // ---- Addresses ----
 
@@ -60,7 +60,7 @@ static bool is_exchanged(const Buffer *buffer) {
     return buffer->kind == BUFFER_INPUT || buffer->kind == BUFFER_OUTPUT;
 }
 
-static char *state_address(const Executor *executor, const Buffer *buffer) {
+static char *state_address(const CpuExecutor *executor, const Buffer *buffer) {
     const StateBuffer *found = state_find(executor->state, buffer->name, buffer->role);
     if (!found || found->bytes != buffer->bytes)
         INTERNAL_ERROR("program %s was not in the list that its state was created from: %s %s",
@@ -68,7 +68,7 @@ static char *state_address(const Executor *executor, const Buffer *buffer) {
     return found->data;
 }
 
-static bool resolve_buffers(Diagnostics *diagnostics, Executor *executor) {
+static bool resolve_buffers(Diagnostics *diagnostics, CpuExecutor *executor) {
     const Program *program = executor->program;
     int64_t bytes = 0;
     for (size_t i = 0; i < program->buffers.count; i++)
@@ -134,7 +134,7 @@ static Range operand_range(const Kernel *kernel, int index, char *base, int64_t 
                    .writes = operand_is_written(kernel, index)};
 }
 
-static char **resolve_operands(Executor *executor, const Launch *launch, const Kernel *kernel, Range *ranges) {
+static char **resolve_operands(CpuExecutor *executor, const Launch *launch, const Kernel *kernel, Range *ranges) {
     char **operands = ARENA_ARRAY(executor->arena, char *, launch->operand_count + 1);
     for (int i = 0; i < launch->operand_count; i++) {
         const Buffer *buffer = &executor->program->buffers.items[launch->buffers[i]];
@@ -176,14 +176,14 @@ static int find_owner(const Epoch *epoch, const Range *ranges, int range_count, 
 }
 
 // Decides barrier and threads of one phase, and adds it to the epoch (a new one after a barrier).
-static void schedule(Executor *executor, Epoch *epoch, Phase *phase, const Range *ranges, int range_count) {
+static void schedule(CpuExecutor *executor, Epoch *epoch, Phase *phase, const Range *ranges, int range_count) {
     int several = executor->threads;
     int owner = find_owner(epoch, ranges, range_count, several);
     bool full = epoch->ranges.count + (size_t)range_count > EPOCH_RANGE_LIMIT && epoch->ranges.count;
     // What one thread wrote, only that thread may touch without a barrier; several tasks never do.
     if (full || owner == several || (owner >= 0 && phase->tasks > 1)) {
         phase->barrier_before = true;
-        executor->barrier_count++;
+        executor->base.barrier_count++;
         epoch->ranges.count = epoch->owners.count = 0;
         epoch->next_thread = 0;
         owner = -1;
@@ -203,7 +203,7 @@ static bool skips_phase(const Launch *launch, const CpuKernel *code, int phase) 
     return launch->packed[phase] || (code->pack_optional[phase] && launch->workspaces[phase] == UINT32_MAX);
 }
 
-static char **resolve_workspaces(Executor *executor, const Launch *launch, const CpuKernel *code, Range *ranges) {
+static char **resolve_workspaces(CpuExecutor *executor, const Launch *launch, const CpuKernel *code, Range *ranges) {
     char **workspaces = ARENA_ARRAY(executor->arena, char *, WORKSPACE_MAX);
     for (int i = 0; i < WORKSPACE_MAX; i++) {
         ranges[i] = (Range){0};
@@ -219,7 +219,7 @@ static char **resolve_workspaces(Executor *executor, const Launch *launch, const
     return workspaces;
 }
 
-static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
+static void plan_launch(CpuExecutor *executor, Epoch *epoch, uint32_t index) {
     const Launch *launch = &executor->program->launches.items[index];
     const Kernel *kernel = &executor->program->kernels.items[launch->kernel];
     const CpuKernel *compiled = &kernel->cpu;
@@ -230,8 +230,8 @@ static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
     for (int i = 0; i < compiled->phase_count; i++) {
         if (skips_phase(launch, compiled, i)) continue;
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
-        Counter *counter = &executor->counters[executor->phase_count];
-        Phase *phase = &executor->phases[executor->phase_count++];
+        Counter *counter = &executor->counters[executor->base.phase_count];
+        Phase *phase = &executor->phases[executor->base.phase_count++];
         bool shared = executor->threads > 1 && compiled->tasks[i] >= SHARED_TASKS_MIN * executor->threads;
         *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspaces = workspaces,
                          .tasks = compiled->tasks[i], .next = &counter->next, .launch = index,
@@ -247,7 +247,7 @@ static void plan_launch(Executor *executor, Epoch *epoch, uint32_t index) {
     }
 }
 
-static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
+static bool plan_phases(Diagnostics *diagnostics, CpuExecutor *executor) {
     const Program *program = executor->program;
     int64_t phases = 0, scratch = 0;
     for (size_t i = 0; i < program->launches.count; i++) {
@@ -261,27 +261,17 @@ static bool plan_phases(Diagnostics *diagnostics, Executor *executor) {
     executor->counters = ARENA_ARRAY(executor->arena, Counter, phases + 1);
     Epoch epoch = {0};
     for (size_t i = 0; i < program->launches.count; i++) plan_launch(executor, &epoch, (uint32_t)i);
-    CHECK(executor->phase_count == phases);
+    CHECK(executor->base.phase_count == phases);
     return true;
 }
 
-Executor *executor_create(Diagnostics *diagnostics, const Program *program, State *state, ThreadPool *pool) {
-    Arena *arena = arena_create();
-    Executor *executor = ARENA_NEW(arena, Executor);
-    *executor = (Executor){.arena = arena, .program = program, .state = state, .pool = pool,
-                           .threads = thread_pool_count(pool)};
-    if (resolve_buffers(diagnostics, executor) && plan_phases(diagnostics, executor)) return executor;
-    executor_destroy(executor);
-    return NULL;
-}
-
-void executor_destroy(Executor *executor) {
-    if (!executor) return;
+static void destroy(Executor *base) {
+    CpuExecutor *executor = (CpuExecutor *)base;
     memory_release(&executor->exchange);
     arena_destroy(executor->arena);
 }
 
-static char *find_address(const Executor *executor, const char *name, BufferKind kind) {
+static char *find_address(const CpuExecutor *executor, const char *name, BufferKind kind) {
     for (size_t i = 0; i < executor->program->buffers.count; i++) {
         const Buffer *buffer = &executor->program->buffers.items[i];
         if (buffer->kind == kind && strcmp(buffer->name, name) == 0) return executor->addresses[i];
@@ -289,15 +279,22 @@ static char *find_address(const Executor *executor, const char *name, BufferKind
     return NULL;
 }
 
-void *executor_input(Executor *executor, const char *name) { return find_address(executor, name, BUFFER_INPUT); }
+static void *input(Executor *executor, const char *name) {
+    return find_address((CpuExecutor *)executor, name, BUFFER_INPUT);
+}
 
-const void *executor_output(const Executor *executor, const char *name) {
-    return find_address(executor, name, BUFFER_OUTPUT);
+static const void *output(Executor *executor, const char *name) {
+    return find_address((CpuExecutor *)executor, name, BUFFER_OUTPUT);
+}
+
+static const void *scalar(Executor *executor, const char *name, int runs_ago) {
+    CHECK(runs_ago == 0);
+    return output(executor, name);
 }
 
 // ---- Running ----
 
-static inline void run_share(const Executor *executor, const Phase *phase, int thread) {
+static inline void run_share(const CpuExecutor *executor, const Phase *phase, int thread) {
     int rank = thread - phase->first_thread;
     if (rank < 0) rank += executor->threads;
     int64_t begin = rank, end = rank + 1;
@@ -312,29 +309,30 @@ static inline void run_share(const Executor *executor, const Phase *phase, int t
         phase->function(phase->operands, phase->workspaces, scratch, task, task + 1);
 }
 
-static void reset_counters(Executor *executor) {
-    for (int64_t i = 0; i < executor->phase_count; i++)
+static void reset_counters(CpuExecutor *executor) {
+    for (int64_t i = 0; i < executor->base.phase_count; i++)
         atomic_store_explicit(&executor->counters[i].next, 0, memory_order_relaxed);
 }
 
 static void run_region(void *context, int thread) {
-    const Executor *executor = context;
-    for (int64_t i = 0; i < executor->phase_count; i++) {
+    const CpuExecutor *executor = context;
+    for (int64_t i = 0; i < executor->base.phase_count; i++) {
         const Phase *phase = &executor->phases[i];
         if (phase->barrier_before) thread_pool_barrier(executor->pool, thread);
         run_share(executor, phase, thread);
     }
 }
 
-void executor_run(Executor *executor) {
+static void run(Executor *base) {
+    CpuExecutor *executor = (CpuExecutor *)base;
     reset_counters(executor);
     thread_pool_run(executor->pool, run_region, executor);
 }
 
 static void run_timed_region(void *context, int thread) {
-    Executor *executor = context;
+    CpuExecutor *executor = context;
     double before = clock_seconds();
-    for (int64_t i = 0; i < executor->phase_count; i++) {
+    for (int64_t i = 0; i < executor->base.phase_count; i++) {
         const Phase *phase = &executor->phases[i];
         run_share(executor, phase, thread);
         thread_pool_barrier(executor->pool, thread);
@@ -345,11 +343,20 @@ static void run_timed_region(void *context, int thread) {
     }
 }
 
-void executor_run_timed(Executor *executor, double *seconds_per_launch) {
+static void run_timed(Executor *base, double *seconds_per_launch) {
+    CpuExecutor *executor = (CpuExecutor *)base;
     executor->seconds = seconds_per_launch;
     reset_counters(executor);
     thread_pool_run(executor->pool, run_timed_region, executor);
 }
 
-int64_t executor_phase_count(const Executor *executor) { return executor->phase_count; }
-int64_t executor_barrier_count(const Executor *executor) { return executor->barrier_count; }
+Executor *executor_create_cpu(Diagnostics *diagnostics, const Program *program, State *state, ThreadPool *pool) {
+    static const ExecutorCalls calls = {destroy, input, output, scalar, run, run_timed};
+    Arena *arena = arena_create();
+    CpuExecutor *executor = ARENA_NEW(arena, CpuExecutor);
+    *executor = (CpuExecutor){.base = {.calls = &calls}, .arena = arena, .program = program, .state = state, .pool = pool,
+                              .threads = thread_pool_count(pool)};
+    if (resolve_buffers(diagnostics, executor) && plan_phases(diagnostics, executor)) return &executor->base;
+    destroy(&executor->base);
+    return NULL;
+}

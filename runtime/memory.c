@@ -43,8 +43,12 @@ bool memory_check(Diagnostics *diagnostics, int64_t bytes, const char *what) {
 
 bool memory_allocate(Diagnostics *diagnostics, int64_t bytes, const char *what, MemoryBlock *block) {
     *block = (MemoryBlock){0};
+    return (bytes <= 0 || memory_check(diagnostics, bytes, what)) && memory_reserve(diagnostics, bytes, what, block);
+}
+
+bool memory_reserve(Diagnostics *diagnostics, int64_t bytes, const char *what, MemoryBlock *block) {
+    *block = (MemoryBlock){0};
     if (bytes <= 0) return true;
-    if (!memory_check(diagnostics, bytes, what)) return false;
     int64_t slack = bytes >= HUGE_PAGE ? HUGE_PAGE : 0;
     void *mapping = mmap(NULL, (size_t)(bytes + slack), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)

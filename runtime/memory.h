@@ -25,6 +25,8 @@ bool memory_check(Diagnostics *diagnostics, int64_t bytes, const char *what);
 
 // Zeroed memory after memory_check. False after reporting an error.
 bool memory_allocate(Diagnostics *diagnostics, int64_t bytes, const char *what, MemoryBlock *block);
+// The same without a look at what is free: for what may never be used.
+bool memory_reserve(Diagnostics *diagnostics, int64_t bytes, const char *what, MemoryBlock *block);
 void memory_release(MemoryBlock *block);
 
 #endif

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/device_cuda.h"
+
 // Buffers that a kernel streams side by side (parameter, gradient, moments) start at different places
 // of a page: else a store and a load at one index agree in their low 12 address bits, and processors
 // take the load for dependent on the store.
@@ -11,6 +13,9 @@ enum { STAGGER = 9 * MEMORY_ALIGNMENT };
 
 struct State {
     Arena *arena;  // of the tables
+    Device *device;           // NULL: the CPU
+    DeviceBlock block;        // there: buffers, then the arena
+    int64_t arena_bytes;
     VECTOR(StateBuffer) buffers;
     int64_t bytes;
     MemoryBlock memory;       // the state buffers
@@ -65,37 +70,66 @@ static bool add_buffers(Diagnostics *diagnostics, State *state, const Program *p
     return true;
 }
 
-// Gives every buffer its place in the block, once its size is known to be there.
-static bool place_buffers(Diagnostics *diagnostics, State *state, int64_t arena_bytes) {
+// The bytes of all buffers on the host.
+static int64_t host_bytes(const State *state) {
     int64_t total = 0;
     for (size_t i = 0; i < state->buffers.count; i++) total += align(state->buffers.items[i].bytes) + STAGGER;
-    if (!memory_check(diagnostics, total + arena_bytes, "this model")) return false;
-    if (!memory_allocate(diagnostics, total, "the state of the model", &state->memory)) return false;
+    return total;
+}
+
+// Gives every buffer its place in the host's block.
+static void place_buffers(State *state) {
     int64_t offset = 0;
     for (size_t i = 0; i < state->buffers.count; i++) {
         state->buffers.items[i].data = state->memory.data + offset;
         offset += align(state->buffers.items[i].bytes) + STAGGER;
     }
-    return memory_allocate(diagnostics, arena_bytes, "intermediate values", &state->temporaries);
 }
 
-State *state_create(Diagnostics *diagnostics, Program *const *programs, size_t count) {
+static bool allocate_here(Diagnostics *diagnostics, State *state) {
+    int64_t total = host_bytes(state);
+    if (!memory_check(diagnostics, total + state->arena_bytes, "this model")) return false;
+    if (!memory_allocate(diagnostics, total, "the state of the model", &state->memory)) return false;
+    place_buffers(state);
+    return memory_allocate(diagnostics, state->arena_bytes, "intermediate values", &state->temporaries);
+}
+
+// One block on the device. The host's copies take memory once something is copied to them.
+static bool allocate_there(Diagnostics *diagnostics, State *state) {
+    int64_t total = 0;
+    for (size_t i = 0; i < state->buffers.count; i++) total += device_align(state->buffers.items[i].bytes);
+    if (!device_allocate(state->device, total + state->arena_bytes, &state->block)) return false;
+    CudaAddress address = state->block.address;
+    for (size_t i = 0; i < state->buffers.count; i++) {
+        state->buffers.items[i].address = address;
+        address += (uint64_t)device_align(state->buffers.items[i].bytes);
+    }
+    if (!memory_reserve(diagnostics, host_bytes(state), "the state of the model", &state->memory)) return false;
+    place_buffers(state);
+    return true;
+}
+
+State *state_create_on(Device *device, Diagnostics *diagnostics, Program *const *programs, size_t count) {
     Arena *arena = arena_create();
     State *state = ARENA_NEW(arena, State);
-    state->arena = arena;
-    int64_t arena_bytes = 0;
+    *state = (State){.arena = arena, .device = device};
     bool good = true;
     for (size_t i = 0; i < count && good; i++) {
         good = add_buffers(diagnostics, state, programs[i]);
-        if (programs[i]->arena_bytes > arena_bytes) arena_bytes = programs[i]->arena_bytes;
+        if (programs[i]->arena_bytes > state->arena_bytes) state->arena_bytes = programs[i]->arena_bytes;
     }
-    if (good && place_buffers(diagnostics, state, arena_bytes)) return state;
+    if (good && (device ? allocate_there(diagnostics, state) : allocate_here(diagnostics, state))) return state;
     state_destroy(state);
     return NULL;
 }
 
+State *state_create(Diagnostics *diagnostics, Program *const *programs, size_t count) {
+    return state_create_on(NULL, diagnostics, programs, count);
+}
+
 void state_destroy(State *state) {
     if (!state) return;
+    if (state->device) device_release(state->device, &state->block);
     memory_release(&state->memory);
     memory_release(&state->temporaries);
     memory_release(&state->scratch);
@@ -106,7 +140,37 @@ size_t state_count(const State *state) { return state->buffers.count; }
 const StateBuffer *state_buffer(const State *state, size_t index) { return &state->buffers.items[index]; }
 int64_t state_bytes(const State *state) { return state->bytes; }
 char *state_arena(const State *state) { return state->temporaries.data; }
-int64_t state_arena_bytes(const State *state) { return state->temporaries.bytes; }
+int64_t state_arena_bytes(const State *state) { return state->arena_bytes; }
+Device *state_device(const State *state) { return state->device; }
+
+bool state_works(const State *state) { return !state->device || device_works(state->device); }
+
+uint64_t state_arena_address(const State *state) {
+    return state->block.address + (uint64_t)(state->block.bytes - state->arena_bytes);
+}
+
+void state_download(const State *state, Role role) {
+    for (size_t i = 0; i < state->buffers.count && state->device; i++) {
+        const StateBuffer *buffer = &state->buffers.items[i];
+        if (buffer->role == role) device_read(state->device, buffer->data, buffer->address, buffer->bytes);
+    }
+}
+
+void state_upload(const State *state, Role role) {
+    for (size_t i = 0; i < state->buffers.count && state->device; i++) {
+        const StateBuffer *buffer = &state->buffers.items[i];
+        if (buffer->role == role) device_write(state->device, buffer->address, buffer->data, buffer->bytes);
+    }
+}
+
+void state_clear(State *state, Role role) {
+    for (size_t i = 0; i < state->buffers.count; i++) {
+        const StateBuffer *buffer = &state->buffers.items[i];
+        if (buffer->role != role) continue;
+        if (state->device) device_clear(state->device, buffer->address, buffer->bytes);
+        else memset(buffer->data, 0, (size_t)buffer->bytes);
+    }
+}
 
 bool state_reserve_scratch(Diagnostics *diagnostics, State *state, int threads, int64_t bytes) {
     if (threads < state->threads) threads = state->threads;

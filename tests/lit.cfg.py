@@ -25,6 +25,10 @@ config.substitutions.append(("%story", os.path.join(config.source, "tests", "dat
 config.substitutions.append(("%exits", os.path.join(config.source, "tests", "exits")))
 config.substitutions.append(("%metrics", "python3 " + os.path.join(config.source, "tests", "run", "metrics.py")))
 config.substitutions.append(("%tensors", "python3 " + os.path.join(config.source, "tests", "run", "tensors.py")))
+# A GPU that is not there (tests/cuda/fake.c), with a cache of its own; variables may follow.
+config.substitutions.append(("%fake_gpu", f"env LD_LIBRARY_PATH={config.build}/tests/fake_gpu "
+                             f"XDG_CACHE_HOME={config.build}/tests/cuda_cache"))
+config.substitutions.append(("%device_sweep", os.path.join(config.build, "tests", "device_sweep")))
 config.substitutions.append(("%cherry", os.path.join(config.build, "cherry")))
 config.substitutions.append(("%filecheck", config.filecheck))
 config.substitutions.append(("%root", config.source))

@@ -91,21 +91,25 @@ def decode(arguments, model):
                          "--prompt", "The ", "--tokens", "16" if arguments.tiny else "256", "--json", *common], arguments.limit)
 
 
-def measure(arguments, model):
+def measure(arguments, model, result, save):
+    """Fills `result`, and saves after each program."""
     batches = [int(batch) for batch in arguments.batches.split(",")]
-    result = dict(model=model)
+    result["model"] = model
     result["cherry_batch"], result["cherry"] = largest(cherry, arguments, model, batches)
+    save()
     if not arguments.no_peer:
         result["peer_batch"], result["peer"] = largest(pytorch, arguments, model, batches)
+        save()
         same = result["cherry"]
         if result["peer"] and result["peer_batch"] != result["cherry_batch"]:
             same = cherry(arguments, model, result["peer_batch"])
         result["cherry_at_peer_batch"] = same
     if result["cherry"]:
         result["first_step"] = first_step(arguments, model, result["cherry_batch"])
+        save()
     if model == "cherry_227m":
         result["decode"] = decode(arguments, model)
-    return result
+        save()
 
 
 def line(model, who, batch, run, share=None, ratio=None):
@@ -146,12 +150,17 @@ def main():
     arguments = parser.parse_args()
     print(f"{'model':12} {'program':28} {'batch':>5} {'s/step':>9} {'tokens/s':>12} {'of peak':>8} {'GiB':>8} {'ratio':>6} {'first s':>8}")
     results = []
-    for model in arguments.models.split(","):
-        results.append(measure(arguments, model))
-        report(results[-1])
+
+    def save():
         if arguments.json:
-            with open(arguments.json, "w") as file:
+            with open(arguments.json + ".part", "w") as file:
                 json.dump(results, file, indent=1)
+            os.replace(arguments.json + ".part", arguments.json)
+
+    for model in arguments.models.split(","):
+        results.append({})
+        measure(arguments, model, results[-1], save)
+        report(results[-1])
 
 
 main()

@@ -41,6 +41,7 @@ alignas(64) static char emulate_stacks[EMULATE_THREADS][EMULATE_STACK];
 static void (*emulate_body)(void *);
 static void *emulate_argument;
 static const char *emulate_kernel;
+static int emulate_copy_count[EMULATE_THREADS];  // under way
 
 // Saves what a call must keep on this stack, and goes on with another.
 #if defined(__x86_64__)
@@ -107,8 +108,11 @@ static void emulate_yield(EmulateWait wait) {
     threadIdx.x = me;
 }
 
+[[noreturn]] static void emulate_fail(const char *what, unsigned thread);
+
 static void emulate_enter() {
     emulate_body(emulate_argument);
+    if (emulate_copy_count[threadIdx.x]) emulate_fail("left with copies under way", threadIdx.x);
     emulate_yield(LEFT);
     abort();
 }
@@ -199,6 +203,54 @@ static inline int __syncthreads_or(int value) {
     int result = *now;
     emulate_yield(AT_BLOCK);
     return result;
+}
+
+// ---- Copies that arrive late ----
+
+// A copy lands when its thread waits for it; until then the place holds NaN, so that a forgotten wait or barrier
+// shows in the result. A thread that leaves with copies under way is an error.
+struct EmulateCopy {
+    void *to;
+    const void *from;
+    int bytes;
+};
+enum { EMULATE_COPIES = 1024 };
+static EmulateCopy emulate_copies[EMULATE_THREADS][EMULATE_COPIES];
+static void emulate_copy(void *to, const void *from, int bytes, bool inside) {
+    int &count = emulate_copy_count[threadIdx.x];
+    if ((uintptr_t)to % bytes || (uintptr_t)from % bytes) emulate_fail("a copy that is not aligned", threadIdx.x);
+    if (count == EMULATE_COPIES) emulate_fail("too many copies under way", threadIdx.x);
+    memset(to, 0xff, bytes);
+    emulate_copies[threadIdx.x][count++] = {to, inside ? from : NULL, bytes};
+}
+static void emulate_copies_arrive() {
+    int &count = emulate_copy_count[threadIdx.x];
+    for (int i = 0; i < count; i++) {
+        EmulateCopy *copy = &emulate_copies[threadIdx.x][i];
+        if (copy->from)
+            memcpy(copy->to, copy->from, copy->bytes);
+        else
+            memset(copy->to, 0, copy->bytes);
+    }
+    count = 0;
+}
+
+// ldmatrix.x4: lane l's pointer is row l % 8 of matrix l / 8.
+struct EmulateRow {
+    unsigned short at[8];
+};
+static void emulate_load_fragments(unsigned *x, const void *row, bool turned) {
+    EmulateRow mine;
+    if ((uintptr_t)row % 16) emulate_fail("a row of a fragment that is not aligned", threadIdx.x);
+    memcpy(&mine, row, sizeof mine);
+    const EmulateRow *rows = emulate_exchange(mine);
+    unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+    for (int i = 0; i < 4; i++) {
+        const EmulateRow *matrix = rows + 8 * i;
+        unsigned low = turned ? matrix[pair].at[group] : matrix[group].at[pair];
+        unsigned high = turned ? matrix[pair + 1].at[group] : matrix[group].at[pair + 1];
+        x[i] = low | high << 16;
+    }
 }
 
 struct EmulateFragments {

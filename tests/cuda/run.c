@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/cuda/compile.h"
+
 typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
 
 struct Emulation {
@@ -48,25 +50,15 @@ Emulation *emulation_create(Program *const *programs, size_t count) {
     CHECK(emulation);
     strcpy(emulation->folder, "/tmp/cherry-cuda-XXXXXX");
     CHECK(mkdtemp(emulation->folder));
-    char path[96], command[512];
+    char path[96], library[96];
     snprintf(path, sizeof path, "%s/kernels.cc", emulation->folder);
     FILE *stream = fopen(path, "w");
     CHECK(stream);
     write_source(stream, programs, count);
     fclose(stream);
-    // Addresses are checked where this program checks its own.
-#ifdef __SANITIZE_ADDRESS__
-    const char *sanitize = "-fsanitize=address";
-#else
-    const char *sanitize = "";
-#endif
-    snprintf(command, sizeof command,
-             "%s -std=c++17 -Og -fwrapv -fno-strict-aliasing -ffp-contract=off -w -fPIC -shared %s -o "
-             "%s/kernels.so %s",
-             CHERRY_CXX, sanitize, emulation->folder, path);
-    if (system(command) == 0) {
-        snprintf(path, sizeof path, "%s/kernels.so", emulation->folder);
-        emulation->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    snprintf(library, sizeof library, "%s/kernels.so", emulation->folder);
+    if (compile_emulated(path, library)) {
+        emulation->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
         if (!emulation->library) fprintf(stderr, "%s\n", dlerror());
     }
     if (emulation->library) return emulation;
@@ -140,17 +132,16 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
 
 // ---- Running ----
 
-void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands) {
+static void run_phases(const Emulation *emulation, const Kernel *kernel, char *const *operands,
+                       char *workspace, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
     char *pointers[NEST_OPERAND_MAX + 1], name[160];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
-    char *workspace =
-        cuda->workspace_bytes ? aligned_alloc(64, (size_t)(cuda->workspace_bytes + 63) & ~(size_t)63) : NULL;
-    if (workspace) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
+    if (workspace && !packed) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
     memcpy(pointers, operands, sizeof *pointers * (size_t)count);
     pointers[count] = workspace;
     CHECK(cuda->phase_count > 0);
-    for (int i = 0; i < cuda->phase_count; i++) {
+    for (int i = packed; i < cuda->phase_count; i++) {
         const CudaPhase *phase = &cuda->phases[i];
         if (!phase->function) {
             run_product(&phase->product, operands, workspace);
@@ -165,6 +156,12 @@ void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char
               phase->block <= 1024);
         launch(pointers, phase->grid, phase->block);
     }
+}
+
+void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands) {
+    int64_t bytes = kernel->cuda.workspace_bytes;
+    char *workspace = bytes ? aligned_alloc(64, (size_t)(bytes + 63) & ~(size_t)63) : NULL;
+    run_phases(emulation, kernel, operands, workspace, false);
     free(workspace);
 }
 
@@ -177,6 +174,10 @@ void emulation_run_program(const Emulation *emulation, const Program *program, c
             operands[o] =
                 buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
         }
-        emulation_run_kernel(emulation, &program->kernels.items[launch->kernel], operands);
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        if (launch->workspaces[0] == UINT32_MAX)
+            emulation_run_kernel(emulation, kernel, operands);
+        else
+            run_phases(emulation, kernel, operands, buffers[launch->workspaces[0]], launch->packed[0]);
     }
 }

@@ -13,7 +13,8 @@ void emulation_destroy(Emulation *emulation);
 
 // Runs one kernel; operands hold exactly what the launch would give.
 void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char *const *operands);
-// Runs every launch; buffers[i] is the start of buffer i. Workspaces are made here.
+// Runs every launch; buffers[i] is the start of buffer i. Workspaces are those of the plan,
+// or made here where there is none.
 void emulation_run_program(const Emulation *emulation, const Program *program, char *const *buffers);
 
 #endif

@@ -2,6 +2,7 @@
 // one program that reads the operands from a file and writes them back. Skipped where gcc-aarch64-linux-gnu,
 // libc6-dev-arm64-cross or qemu-user is missing.
 #include "cpu_nest_cases.h"
+#include "cpu_test.h"
 
 #include <inttypes.h>
 #include <sys/stat.h>

@@ -1,6 +1,7 @@
 // Generated code of general loop nests against the reference interpreter, on this machine and for the
 // narrower vectors of x86-64-v3.
 #include "cpu_nest_cases.h"
+#include "cpu_test.h"
 
 static void test_native(void **state) {
     (void)state;

@@ -2,7 +2,7 @@
 #ifndef CHERRY_TESTS_CPU_NEST_CASES_H
 #define CHERRY_TESTS_CPU_NEST_CASES_H
 
-#include "cpu_test.h"
+#include "tests/nest_case.h"
 
 static const Case nest_cases[] = {
     {.name = "elementwise", .text =
@@ -38,6 +38,11 @@ static const Case nest_cases[] = {
      .text = "nest whole {\n  inner a=17, b=33\n  operand 0: read f32 [17:33, 33:1]\n"
              "  operand 1: write f32 []\n  stage 0: sum over a, b { @0[a, b] }\n"
              "  stage 1: store @1[] { stage 0 }\n}\n", .tolerance = 1e-5},
+    {.name = "sums of one",
+     .text = "nest once {\n  outer n=4096\n  inner batch=1\n  parallel n\n  operand 0: read f32 [1:4096, 4096:1]\n"
+             "  operand 1: update f32 [4096:1]\n  operand 2: write bf16 [4096:1]\n"
+             "  stage 0: sum over batch { @0[batch, n] }\n  stage 1: max over batch { mul(@0[batch, n], 0.5:f32) }\n"
+             "  stage 2: add @1[n] { stage 0 }\n  stage 3: store @2[n] { cast bf16(add(stage 0, stage 1)) }\n}\n"},
     {.name = "two sums",
      .text = "nest two {\n  outer row=9\n  inner k=77\n  parallel row\n  operand 0: read f32 [9:77, 77:1]\n"
              "  operand 1: read f32 [77:1]\n  operand 2: write f32 [9:77, 77:1]\n"

@@ -14,21 +14,7 @@
 #include <cmocka.h>
 
 #include "codegen/cpu.h"
-#include "tests/elements.h"
-
-typedef struct Case {
-    const char *name, *text;
-    int64_t limit;           // integers are drawn from [0, limit); 0: any 16-bit number
-    int64_t bounds[4];       // values of the i64 scalars, in the order of the operands
-    double tolerance;        // relative; 0: 3e-6
-    double low, high;        // floats are drawn from here; both 0: [-2, 2]
-} Case;
-
-typedef struct Storage {
-    int64_t low, count;  // smallest offset, elements
-    char *bytes;         // what the kernel sees
-    double *values;      // what the reference sees
-} Storage;
+#include "tests/nest_case.h"
 
 // In a sanitized build generated code is checked as well.
 #ifdef __SANITIZE_ADDRESS__
@@ -36,38 +22,6 @@ enum { SANITIZE = true };
 #else
 enum { SANITIZE = false };
 #endif
-
-static uint64_t test_random_state = 1;
-static inline double test_random(void) {  // [0, 1)
-    test_random_state = test_random_state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(test_random_state >> 40) * 0x1p-24;
-}
-
-static inline Storage storage_create(const NestOperand *operand, const Case *test, int *bounds_used) {
-    Storage storage = {0};
-    int64_t high = 0;
-    for (int d = 0; d < operand->rank; d++) {
-        int64_t last = (operand->extent[d] - 1) * operand->stride[d];
-        *(last < 0 ? &storage.low : &high) += last;
-    }
-    storage.count = high - storage.low + 1;
-    int width = element_bytes(operand->element);
-    storage.bytes = malloc((size_t)(storage.count * width));
-    storage.values = malloc((size_t)storage.count * sizeof(double));
-    bool bound = operand->rank == 0 && operand->element == ELEMENT_I64;
-    for (int64_t i = 0; i < storage.count; i++) {
-        double low = test->low, span = test->high - test->low, value;
-        if (low == 0 && span == 0) low = -2, span = 4;
-        if (bound) value = (double)test->bounds[(*bounds_used)++];
-        else if (operand->element == ELEMENT_BOOL) value = test_random() < 0.5;
-        else if (element_is_float(operand->element)) value = low + span * test_random();
-        else if (test->limit) value = floor(test_random() * (double)test->limit);
-        else value = floor(test_random() * 65536) - 32768;
-        element_write(operand->element, storage.bytes + i * width, value);
-        storage.values[i] = element_read(operand->element, storage.bytes + i * width);
-    }
-    return storage;
-}
 
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
     char *workspaces[WORKSPACE_MAX];
@@ -118,18 +72,7 @@ static inline CpuCode *compile_nest(Ir *ir, const Nest *nest, const CpuOptions *
 
 static inline void compare_storage(const Case *test, const char *cpu, const Nest *nest, int operand,
                                    const Storage *storage, const char *got) {
-    Element element = nest->operands[operand].element;
-    double tolerance = test->tolerance > 0 ? test->tolerance : 3e-6;
-    if (element == ELEMENT_BF16 && tolerance < 0x1p-7) tolerance = 0x1p-7;
-    for (int64_t i = 0; i < storage->count; i++) {
-        double expected = storage->values[i], found = element_read(element, got + i * element_bytes(element));
-        if (isnan(expected) && isnan(found)) continue;
-        if (expected == found) continue;
-        double error = fabs(found - expected), size = fabs(expected) > 1 ? fabs(expected) : 1;
-        if (!(error <= tolerance * size))
-            fail_msg("%s on %s, operand %d, element %lld: expected %.9g, found %.9g", test->name,
-                     cpu ? cpu : "native", operand, (long long)i, expected, found);
-    }
+    if (storage_differs(test, cpu ? cpu : "native", nest, operand, storage, got)) fail();
 }
 
 // Runs the case on one machine: against the reference, and the same bits for any split into tasks.

@@ -17,6 +17,15 @@ static const Subject subjects[] = {
       "accumulate=1", "batch=2"}},
     {"models/nano.cherry",
      {"vocab=11", "embed=24", "heads=1", "key=80", "ffn=8", "layers=1", "time=33", "batch=1"}},
+    {"models/nano.cherry",
+     {"vocab=11", "embed=24", "heads=2", "key=24", "ffn=8", "layers=1", "time=150", "batch=1"}},
+    {"models/llama.cherry",
+     {"vocab=11", "embed=24", "groups=2", "queries=3", "key=16", "ffn=8", "layers=1", "time=133",
+      "accumulate=1", "batch=2"}},
+    {"models/nano.cherry",
+     {"vocab=11", "embed=24", "heads=1", "key=128", "ffn=8", "layers=1", "time=197", "batch=1"}},
+    {"models/nano.cherry",
+     {"vocab=11", "embed=24", "heads=2", "key=64", "ffn=8", "layers=1", "time=61", "batch=1"}},
     {"tests/pass/experts.cherry", {"time=70", "layers=1"}},
 };
 

@@ -25,11 +25,28 @@ static const char source[] =
     "}\n"
     "extern \"C\" void part(int *p0) { if (threadIdx.x < 40) __syncthreads(); }\n"
     "extern \"C\" void half(int *p0) { if (threadIdx.x % 2) __syncwarp(); }\n"
-    "EMULATE_KERNEL(meet) EMULATE_KERNEL(part) EMULATE_KERNEL(half)\n"
+    "extern \"C\" void copy(int *p0) {\n"
+    "    __shared__ __attribute__((aligned(16))) int part[64];\n"
+    "    emulate_copy(part + threadIdx.x, p0 + 4 + threadIdx.x, 4, true);\n"
+    "    if (p0[3] != 1) emulate_copies_arrive();\n"
+    "    if (p0[3] != 2) __syncthreads();\n"
+    "    if (part[63 - threadIdx.x] != 7) p0[0] = -1;\n"
+    "    emulate_copies_arrive();\n"
+    "}\n"
+    "extern \"C\" void late(int *p0) { __shared__ int part[64]; emulate_copy(part + threadIdx.x, p0, 4, "
+    "true); }\n"
+    "EMULATE_KERNEL(copy) EMULATE_KERNEL(late) EMULATE_KERNEL(meet) EMULATE_KERNEL(part) "
+    "EMULATE_KERNEL(half)\n"
     "int main(int, char **arguments) {\n"
     "    int out[3] = {0};\n"
     "    char *pointers[] = {(char *)out};\n"
     "    int64_t grid[] = {3, 1, 1};\n"
+    "    int numbers[68] = {0, 0, 0, arguments[1][1] - '0'};\n"
+    "    for (int i = 4; i < 68; i++) numbers[i] = 7;\n"
+    "    char *copied[] = {(char *)numbers};\n"
+    "    if (arguments[1][0] == 'c') launch_copy(copied, grid, 64);\n"
+    "    if (arguments[1][0] == 'l') launch_late(copied, grid, 64);\n"
+    "    if (numbers[0] == -1) return 2;\n"
     "    if (arguments[1][0] == 'p') launch_part(pointers, grid, 64);\n"
     "    if (arguments[1][0] == 'h') launch_half(pointers, grid, 64);\n"
     "    launch_meet(pointers, grid, 64);\n"
@@ -62,6 +79,10 @@ static void threads_meet(void **state) {
     assert_int_equal(run(folder, "meet", NULL), 0);
     assert_int_not_equal(run(folder, "part", "part of the block waits at a barrier, part has left"), 0);
     assert_int_not_equal(run(folder, "half", "part of the warp waits at a shuffle, part does not"), 0);
+    assert_int_equal(run(folder, "c0", NULL), 0);
+    assert_int_not_equal(run(folder, "c1", NULL), 0);  // read before the wait
+    assert_int_not_equal(run(folder, "c2", NULL), 0);  // waited for its own copies alone
+    assert_int_not_equal(run(folder, "late", "left with copies under way"), 0);
     snprintf(text, sizeof text, "rm -r %s", folder);
     assert_int_equal(system(text), 0);
 }

@@ -1,0 +1,162 @@
+// What a warp does with tiles of bf16 in shared memory: copies that run beside the arithmetic, fragments for
+// tensor cores, products that stay in registers.
+//
+//   tiles lie in rows of PITCH elements (a multiple of 64); the pieces of 16 bytes of a row are permuted by
+//   its number, so that eight rows at one column fall into different banks
+//   float sums[R][C][4]   16 R rows x 8 C columns of one warp: [r][c][e] is row 16 r + e / 2 * 8 + lane / 4,
+//                         column 8 c + lane % 4 * 2 + e % 2
+//   u32 left[R][C / 2][4] the same as left operand of the next product, rounded to bf16
+
+// ---- Copies from global to shared memory. They have arrived after wait_for_copies and a barrier. ----
+
+// 16 bytes, both aligned to 16; zeros where not `inside`.
+DEVICE void copy_wide(bf16 *to, const bf16 *from, bool inside) {
+#ifdef CHERRY_EMULATED
+    emulate_copy(to, from, 16, inside);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from), "r"(inside ? 16 : 0) : "memory");
+#endif
+}
+// 4 bytes.
+template <class T> DEVICE void copy_word(T *to, const T *from, bool inside) {
+#ifdef CHERRY_EMULATED
+    emulate_copy(to, from, 4, inside);
+#else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from), "r"(inside ? 4 : 0) : "memory");
+#endif
+}
+DEVICE void wait_for_copies() {  // of this thread, all
+#ifdef CHERRY_EMULATED
+    emulate_copies_arrive();
+#else
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+// ---- Fragments ----
+
+// Four matrices of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8, and has of each the elements
+// (l / 4, l % 4 * 2 + {0, 1}); turned: (l % 4 * 2 + {0, 1}, l / 4).
+DEVICE void load_fragments(u32 *x, const bf16 *row) {
+#ifdef CHERRY_EMULATED
+    emulate_load_fragments(x, row, false);
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+        : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"((u32)__cvta_generic_to_shared(row)) : "memory");
+#endif
+}
+DEVICE void load_fragments_turned(u32 *x, const bf16 *row) {
+#ifdef CHERRY_EMULATED
+    emulate_load_fragments(x, row, true);
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+        : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"((u32)__cvta_generic_to_shared(row)) : "memory");
+#endif
+}
+
+// Two bf16 numbers in a word, `low` at the lower address.
+DEVICE u32 narrow_pair(float low, float high) {
+#ifdef CHERRY_EMULATED
+    return (u32)narrow(low).bits | (u32)narrow(high).bits << 16;
+#else
+    u32 result;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+    return result;
+#endif
+}
+
+DEVICE float power_of_two(float x) {  // to 2 units in the last place
+#ifdef CHERRY_EMULATED
+    return exp2f(x);
+#else
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+#endif
+}
+
+template <int R, int C> DEVICE void clear_sums(float (&sums)[R][C][4]) {
+#pragma unroll
+    for (int i = 0; i < R * C * 4; i++) sums[i / 4 / C][i / 4 % C][i % 4] = 0;
+}
+
+template <int R, int C> DEVICE void as_left(u32 (&left)[R][C / 2][4], const float (&sums)[R][C][4]) {
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            left[r][c / 2][c % 2 * 2] = narrow_pair(sums[r][c][0], sums[r][c][1]);
+            left[r][c / 2][c % 2 * 2 + 1] = narrow_pair(sums[r][c][2], sums[r][c][3]);
+        }
+}
+
+// ---- Tiles ----
+
+DEVICE constexpr int pitch_of(int columns) { return (columns + 63) / 64 * 64; }
+
+// Where piece `piece` of 8 elements of a row lies.
+template <int PITCH> DEVICE int place_of(int row, int piece) { return row * PITCH + (piece ^ (row & 7)) * 8; }
+
+// Starts to copy rows [first, first + ROWS) x COLUMNS; zeros beyond `limit` and `columns`, a multiple of 8.
+template <int ROWS, int COLUMNS, int PITCH> DEVICE void copy_rows(bf16 *to, const bf16 *from, i64 stride, int first, int limit, int columns) {
+    constexpr int PIECES = COLUMNS / 8;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < ROWS * PIECES; i += TILE_THREADS) {
+        const int row = i / PIECES, piece = i % PIECES;
+        const bool inside = first + row < limit && piece * 8 < columns;
+        copy_wide(to + place_of<PITCH>(row, piece), inside ? from + (first + row) * stride + piece * 8 : from, inside);
+    }
+}
+
+// sums += A B': A rows [row_a, row_a + 16 R) of `a`, B rows [0, 8 C) of `b`, K columns of both.
+template <int K, int PITCH, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, int row_a, const bf16 *b) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll 2
+    for (int k = 0; k < K; k += 16) {  // unrolled further its addresses would take the registers of the sums
+        u32 x[R][4];
+#pragma unroll
+        for (int r = 0; r < R; r++) load_fragments(x[r], a + place_of<PITCH>(row_a + 16 * r + lane % 16, k / 8 + lane / 16));
+#pragma unroll
+        for (int c = 0; c < C; c += 2) {
+            u32 y[4];
+            load_fragments(y, b + place_of<PITCH>(8 * c + lane / 16 * 8 + lane % 8, k / 8 + lane / 8 % 2));
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                multiply_fragments(sums[r][c], x[r], y);
+                multiply_fragments(sums[r][c + 1], x[r], y + 2);
+            }
+        }
+    }
+}
+
+// sums += left B: B rows [0, 16 J) of `b`, F columns of 8.
+template <int PITCH, int R, int J, int F> DEVICE void multiply_left(float (&sums)[R][F][4], const u32 (&left)[R][J][4], const bf16 *b) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < J; j++)
+#pragma unroll
+        for (int f = 0; f < F; f += 2) {
+            u32 y[4];
+            load_fragments_turned(y, b + place_of<PITCH>(16 * j + lane % 16, f + lane / 16));
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                multiply_fragments(sums[r][f], left[r][j], y);
+                multiply_fragments(sums[r][f + 1], left[r][j], y + 2);
+            }
+        }
+}
+
+// Writes rows [first, first + 16 R) x `columns` of one warp's sums; two neighbours at once.
+template <int R, int F> DEVICE void store_sums(bf16 *to, i64 stride, const float (&sums)[R][F][4], const float (&factor)[R][2], int first, int limit, int columns) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < R * 2; i++) {
+        const int row = first + i / 2 * 16 + i % 2 * 8 + lane / 4;
+        if (row >= limit) continue;
+#pragma unroll
+        for (int f = 0; f < F; f++) {
+            const float *pair = sums[i / 2][f] + i % 2 * 2;
+            if (f * 8 < columns) *(u32 *)(to + row * stride + f * 8 + lane % 4 * 2) = narrow_pair(pair[0] * factor[i / 2][i % 2], pair[1] * factor[i / 2][i % 2]);
+        }
+    }
+}

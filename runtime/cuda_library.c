@@ -1,0 +1,111 @@
+// Finds the calls of NVIDIA's libraries: see cuda_library.h.
+#include "runtime/cuda_library.h"
+
+#include <dlfcn.h>
+#include <string.h>
+
+typedef struct Call {
+    void *at;
+    const char *name;
+} Call;
+
+static void *open_first(const char *const *paths, size_t count) {
+    void *library = NULL;
+    for (size_t i = 0; i < count && !library; i++) library = dlopen(paths[i], RTLD_NOW | RTLD_LOCAL);
+    return library;
+}
+
+static bool find_calls(Diagnostics *diagnostics, void *library, const char *name, const Call *calls, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        void *call = dlsym(library, calls[i].name);
+        if (!call)
+            return report_error(diagnostics, NO_PLACE, "E0641", "%s has no %s: it is too old; 12.0 is needed", name,
+                                calls[i].name);
+        memcpy(calls[i].at, &call, sizeof call);
+    }
+    return true;
+}
+
+bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
+    static const char *const paths[] = {"libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"};
+    *driver = (CudaDriver){.library = open_first(paths, sizeof paths / sizeof *paths)};
+    if (!driver->library) {
+        report_error(diagnostics, NO_PLACE, "E0640", "no NVIDIA driver here: libcuda.so.1 was not found");
+        report_hint(diagnostics, "install it (Debian: apt-get install nvidia-driver; Ubuntu: ubuntu-drivers install), or "
+                                 "use --device cpu");
+        return false;
+    }
+    const Call calls[] = {{&driver->initialize, "cuInit"},
+                          {&driver->device_count, "cuDeviceGetCount"},
+                          {&driver->device_get, "cuDeviceGet"},
+                          {&driver->device_name, "cuDeviceGetName"},
+                          {&driver->device_attribute, "cuDeviceGetAttribute"},
+                          {&driver->context_retain, "cuDevicePrimaryCtxRetain"},
+                          {&driver->context_release, "cuDevicePrimaryCtxRelease_v2"},
+                          {&driver->context_set, "cuCtxSetCurrent"},
+                          {&driver->error_text, "cuGetErrorString"},
+                          {&driver->memory_info, "cuMemGetInfo_v2"},
+                          {&driver->allocate, "cuMemAlloc_v2"},
+                          {&driver->release, "cuMemFree_v2"},
+                          {&driver->allocate_host, "cuMemAllocHost_v2"},
+                          {&driver->release_host, "cuMemFreeHost"},
+                          {&driver->set, "cuMemsetD8Async"},
+                          {&driver->to_device, "cuMemcpyHtoDAsync_v2"},
+                          {&driver->to_host, "cuMemcpyDtoHAsync_v2"},
+                          {&driver->on_device, "cuMemcpyDtoDAsync_v2"},
+                          {&driver->module_load, "cuModuleLoadData"},
+                          {&driver->module_unload, "cuModuleUnload"},
+                          {&driver->module_function, "cuModuleGetFunction"},
+                          {&driver->function_attribute, "cuFuncSetAttribute"},
+                          {&driver->launch, "cuLaunchKernel"},
+                          {&driver->stream_create, "cuStreamCreate"},
+                          {&driver->stream_destroy, "cuStreamDestroy_v2"},
+                          {&driver->stream_wait, "cuStreamSynchronize"},
+                          {&driver->capture_begin, "cuStreamBeginCapture_v2"},
+                          {&driver->capture_end, "cuStreamEndCapture"},
+                          {&driver->graph_instantiate, "cuGraphInstantiateWithFlags"},
+                          {&driver->graph_launch, "cuGraphLaunch"},
+                          {&driver->graph_destroy, "cuGraphDestroy"},
+                          {&driver->executable_destroy, "cuGraphExecDestroy"},
+                          {&driver->event_create, "cuEventCreate"},
+                          {&driver->event_destroy, "cuEventDestroy_v2"},
+                          {&driver->event_record, "cuEventRecord"},
+                          {&driver->event_wait, "cuEventSynchronize"},
+                          {&driver->event_milliseconds, "cuEventElapsedTime"}};
+    return find_calls(diagnostics, driver->library, "the NVIDIA driver", calls, sizeof calls / sizeof *calls);
+}
+
+bool cublas_open(Diagnostics *diagnostics, CublasLibrary *cublas) {
+    static const char *const paths[] = {
+        "libcublasLt.so.13",
+        "libcublasLt.so.12",
+        "/usr/local/cuda/lib64/libcublasLt.so.13",
+        "/usr/local/cuda/lib64/libcublasLt.so.12",
+        "/usr/local/cuda-13.0/lib64/libcublasLt.so.13",
+        "/usr/local/cuda-12.8/lib64/libcublasLt.so.12",
+        "/usr/lib/x86_64-linux-gnu/libcublasLt.so.12",
+        "/usr/lib/aarch64-linux-gnu/libcublasLt.so.12",
+    };
+    *cublas = (CublasLibrary){.library = open_first(paths, sizeof paths / sizeof *paths)};
+    if (!cublas->library) {
+        report_error(diagnostics, NO_PLACE, "E0640", "no cuBLASLt here: libcublasLt.so.13 or .12 of the CUDA toolkit");
+        report_hint(diagnostics,
+                    "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install libcublas-13-0) or set "
+                    "LD_LIBRARY_PATH to its folder");
+        return false;
+    }
+    const Call calls[] = {{&cublas->create, "cublasLtCreate"},
+                          {&cublas->destroy, "cublasLtDestroy"},
+                          {&cublas->description_create, "cublasLtMatmulDescCreate"},
+                          {&cublas->description_destroy, "cublasLtMatmulDescDestroy"},
+                          {&cublas->description_set, "cublasLtMatmulDescSetAttribute"},
+                          {&cublas->layout_create, "cublasLtMatrixLayoutCreate"},
+                          {&cublas->layout_destroy, "cublasLtMatrixLayoutDestroy"},
+                          {&cublas->layout_set, "cublasLtMatrixLayoutSetAttribute"},
+                          {&cublas->preference_create, "cublasLtMatmulPreferenceCreate"},
+                          {&cublas->preference_destroy, "cublasLtMatmulPreferenceDestroy"},
+                          {&cublas->preference_set, "cublasLtMatmulPreferenceSetAttribute"},
+                          {&cublas->choose, "cublasLtMatmulAlgoGetHeuristic"},
+                          {&cublas->multiply, "cublasLtMatmul"}};
+    return find_calls(diagnostics, cublas->library, "cuBLASLt", calls, sizeof calls / sizeof *calls);
+}

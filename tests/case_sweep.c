@@ -1,0 +1,191 @@
+#include "tests/case_sweep.h"
+
+#include "ir/op.h"
+#include "passes/program_passes.h"
+#include "tests/unit/cpu_nest_cases.h"
+
+// Products of bf16: tensor cores, the library's forms, and what only tiles can do.
+#define HALF_OPERANDS "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
+#define HALF_SUM "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n"
+static const Case half_cases[] = {
+    {.name = "plain",
+     .tolerance = 1e-5,
+     .text = "nest half_plain {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write f32 [70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "turned",
+     .tolerance = 1e-5,
+     .text = "nest half_turned {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:1, 50:70]\n  operand 1: read bf16 [50:1, 37:50]\n"
+             "  operand 2: update f32 [70:37, 37:1]\n" HALF_SUM
+             "  stage 1: add @2[m, n] { mul(stage 0, 0.5:f32) }\n}\n"},
+    {.name = "bias and residual",
+     .tolerance = 0x1p-7,
+     .text = "nest half_bias {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 "
+             "[70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast "
+                                        "f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    {.name = "epilogue",
+     .tolerance = 0x1p-7,
+     .text = "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:36, 36:1]\n"
+             "  operand 2: write bf16 [70:36, 36:1]\n  operand 3: write f32 [70:36, 36:1]\n" HALF_SUM
+             "  stage 1: store @3[m, n] { stage 0 }\n  stage 2: store @2[m, n] { cast bf16(tanh(stage 0)) "
+             "}\n}\n"},
+    {.name = "batch",
+     .tolerance = 1e-5,
+     .text = "nest half_batch {\n  outer b=3, m=9, n=37\n  inner k=50\n  parallel b, m, n\n"
+             "  operand 0: read bf16 [3:450, 9:50, 50:1]\n  operand 1: read bf16 [3:1850, 50:37, 37:1]\n"
+             "  operand 2: write f32 [3:333, 9:37, 37:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[b, m, k]), cast f32(@1[b, k, n])) }\n  stage 1: store "
+             "@2[b, m, n] { stage 0 }\n}\n"},
+    {.name = "bounded",
+     .bounds = {67, 41},
+     .tolerance = 1e-5,
+     .text = "nest half_bounded {\n  outer m<=130:rows@3, n=37\n  inner k<=50:depth@4\n  parallel m, n\n"
+             "  operand 0: read bf16 [130:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
+             "  operand 2: write f32 [130:37, 37:1]\n  operand 3: read i64 []\n  operand 4: read i64 "
+             "[]\n" HALF_SUM "  stage 1: store @2[m, n] { stage 0 }\n}\n"},
+    {.name = "rounded weights",
+     .tolerance = 1e-5,
+     .text = "nest half_mixed {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read f32 [50:37, 37:1]\n  operand 2: write "
+             "f32 [70:37, 37:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n  stage 1: store @2[m, "
+             "n] { stage 0 }\n}\n"},
+};
+enum { HALF_CASES = sizeof half_cases / sizeof *half_cases };
+
+
+// ---- Programs ----
+
+static Program *nest_program(Ir *ir, const Nest *nest, const Case *test) {
+    Program *program = program_create(ir, test->name);
+    Launch launch = {.kernel = program_add_nest(program, nest), .operand_count = nest->operand_count,
+                     .workspaces = NO_WORKSPACES};
+    for (int i = 0; i < nest->operand_count; i++) {
+        const NestOperand *operand = &nest->operands[i];
+        int64_t low = 0, high = 0;
+        operand_span(operand, &low, &high);
+        Dimension dimension = {.name = names_intern(ir->names, "elements"), .extent = high - low + 1};
+        launch.offsets[i] = -low;
+        launch.buffers[i] = program_add_buffer(
+            program, (Buffer){.kind = BUFFER_STATE, .role = ROLE_PARAMETER, .offset = -1,
+                              .name = names_intern(ir->names, arena_format(ir->arena, "operand%d", i)),
+                              .type = type_make(ir, operand->element, 1, &dimension),
+                              .bytes = dimension.extent * element_bytes(operand->element)});
+    }
+    vector_push(ir->arena, &program->launches, launch);
+    return program;
+}
+
+static bool add_op_case(Ir *ir, const OpCase *op_case, bool (*has_kernel)(const char *), SweepCase *added) {
+    added->op_case = op_case;
+    added->graph = op_case_graph(ir, op_case);
+    added->program = added->graph ? lower_graph(added->graph, has_kernel) : NULL;
+    return added->program;
+}
+
+static bool add_nest_case(Ir *ir, const Case *test, SweepCase *added) {
+    Nest *nest = nest_read(ir, test->name, test->text);
+    if (!nest || !nest_verify(ir, nest)) return false;
+    added->nest_case = test;
+    added->nest = nest;
+    added->program = nest_program(ir, nest, test);
+    return true;
+}
+
+typedef struct Collection {
+    Ir *ir;
+    const char *filter;
+    CaseSweep *sweep;
+} Collection;
+
+static bool is_wanted(const char *name, const char *filter) {
+    for (const char *at = filter; at;) {
+        size_t length = strcspn(at, ",");
+        if (memmem(name, strlen(name), at, length)) return true;
+        at = at[length] ? at + length + 1 : NULL;
+    }
+    return !filter;
+}
+
+// The next case, NULL where it is not wanted.
+static SweepCase *next_case(const Collection *collection, const char *family, const char *name) {
+    const char *whole = arena_format(collection->ir->arena, "%s/%s", family, name);
+    if (!is_wanted(whole, collection->filter)) return NULL;
+    SweepCase *added = &collection->sweep->cases[collection->sweep->count];
+    added->name = whole;
+    return added;
+}
+
+static bool keep_case(const Collection *collection, const SweepCase *added, bool good) {
+    CaseSweep *sweep = collection->sweep;
+    if (!good) {
+        diagnostics_print(collection->ir->diagnostics, 0, stderr);
+        fprintf(stderr, "%s does not become a program\n", added->name);
+        return false;
+    }
+    sweep->programs[sweep->count++] = added->program;
+    return true;
+}
+
+static bool add_nest_cases(const Collection *collection, const char *family, const Case *tests, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        SweepCase *added = next_case(collection, family, tests[i].name);
+        if (added && !keep_case(collection, added, add_nest_case(collection->ir, &tests[i], added))) return false;
+    }
+    return true;
+}
+
+bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char *kernel), CaseSweep *sweep) {
+    size_t most = (size_t)op_case_count + NEST_CASES + HALF_CASES;
+    *sweep = (CaseSweep){.cases = ARENA_ARRAY(ir->arena, SweepCase, most),
+                         .programs = ARENA_ARRAY(ir->arena, Program *, most)};
+    Collection collection = {ir, filter, sweep};
+    bool seen[OP_COUNT] = {false};
+    for (int op = 0; op < OP_COUNT; op++) sweep->lowered += op_table[op]->lower != NULL || op == OP_input;
+    for (int i = 0; i < op_case_count; i++) {
+        const OpCase *op_case = &op_cases[i];
+        if (!op_table[op_case->op]->lower && op_case->op != OP_input) continue;
+        SweepCase *added = next_case(&collection, op_name(op_case->op), op_case->name);
+        if (!added) continue;
+        if (!keep_case(&collection, added, add_op_case(ir, op_case, has_kernel, added))) return false;
+        sweep->covered += !seen[op_case->op];
+        seen[op_case->op] = true;
+    }
+    return add_nest_cases(&collection, "nest", nest_cases, NEST_CASES) &&
+           add_nest_cases(&collection, "half", half_cases, HALF_CASES);
+}
+
+// ---- Running ----
+
+static int64_t run_nest_case(const SweepCase *sweep_case, const char *where, RunProgram run, void *context) {
+    const Nest *nest = sweep_case->nest;
+    Storage storage[NEST_OPERAND_MAX];
+    double *reference[NEST_OPERAND_MAX];
+    char *buffers[NEST_OPERAND_MAX];
+    int bounds_used = 0;
+    for (int i = 0; i < nest->operand_count; i++) {
+        size_t bytes = (size_t)sweep_case->program->buffers.items[i].bytes;
+        storage[i] = storage_create(&nest->operands[i], sweep_case->nest_case, &bounds_used);
+        reference[i] = storage[i].values - storage[i].low;
+        buffers[i] = malloc(bytes);
+        CHECK(buffers[i]);
+        memcpy(buffers[i], storage[i].bytes, bytes);
+    }
+    nest_evaluate(nest, reference);
+    run(context, sweep_case->program, buffers);
+    int64_t wrong = 0;
+    for (int i = 0; i < nest->operand_count; i++) {
+        wrong += storage_differs(sweep_case->nest_case, where, nest, i, &storage[i], buffers[i]);
+        free(buffers[i]);
+        free(storage[i].bytes);
+        free(storage[i].values);
+    }
+    return wrong;
+}
+
+int64_t sweep_case_run(const SweepCase *sweep_case, const char *where, RunProgram run, void *context) {
+    if (sweep_case->nest) return run_nest_case(sweep_case, where, run, context);
+    return op_case_run(sweep_case->op_case, sweep_case->graph, sweep_case->program, where, run, context);
+}

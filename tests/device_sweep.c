@@ -1,0 +1,333 @@
+// Every op case and every kind of nest on a real GPU, through the runtime, against the reference evaluator.
+//
+//   device_sweep [--filter TEXT,...] [--json FILE] [--one-process]
+//
+// Twice: with products left to cuBLASLt, and those cases again with generated tiles. Each program runs launch by launch
+// and then as a captured graph; both must give the same bits. A kernel that takes the device with it (a bad address, no
+// end) is one failed case: cases run in a child process, and the next one goes on behind it. Tools that watch one
+// process ask for --one-process. Status: 0 all equal, 1 not, 2 no device here.
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "codegen/cuda.h"
+#include "driver/json.h"
+#include "passes/program_passes.h"
+#include "runtime/executor.h"
+#include "tests/case_sweep.h"
+
+enum { CASE_SECONDS = 20 };
+
+typedef enum Outcome { NOT_RUN, STARTED, EQUAL, DIFFERENT, FAILED } Outcome;
+static const char *const outcome_names[] = {"not run", "ended the process", "equal", "different", "failed"};
+
+// Shared with the children.
+typedef struct Shared {
+    bool opened;
+    char name[128], architecture[16];
+    struct {
+        Outcome outcome;
+        int64_t wrong;  // elements
+        int signal;     // that ended the child
+    } results[];
+} Shared;
+
+typedef struct Sweep {
+    Arena *arena;
+    Ir *ir;
+    CaseSweep library, tiles;
+    SweepCase *cases;  // of both
+    size_t count;
+    Shared *shared;
+    const char *filter, *json;
+    bool one_process;
+} Sweep;
+
+// ---- One case ----
+
+typedef struct Run {
+    Ir *ir;
+    Device *device;
+    bool good;
+} Run;
+
+static void write_buffers(const Program *program, State *state, Executor *executor, char *const *buffers) {
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        const Buffer *buffer = &program->buffers.items[i];
+        void *to = NULL;
+        if (buffer->kind == BUFFER_INPUT) to = executor_input(executor, buffer->name);
+        if (buffer->kind == BUFFER_STATE) to = state_data(state, buffer->name, buffer->role);
+        if (to) memcpy(to, buffers[i], (size_t)buffer->bytes);
+    }
+    state_upload(state, ROLE_PARAMETER);
+}
+
+static void read_buffers(const Program *program, State *state, Executor *executor, char *const *buffers) {
+    state_download(state, ROLE_PARAMETER);
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        const Buffer *buffer = &program->buffers.items[i];
+        const void *from = NULL;
+        if (buffer->kind == BUFFER_OUTPUT) from = executor_output(executor, buffer->name);
+        if (buffer->kind == BUFFER_STATE) from = state_data(state, buffer->name, buffer->role);
+        if (from) memcpy(buffers[i], from, (size_t)buffer->bytes);
+    }
+}
+
+// From the same inputs once more, as a graph.
+static bool repeat(const Program *program, State *state, Executor *executor, char *const *first, char *const *buffers) {
+    write_buffers(program, state, executor, buffers);
+    executor_run(executor);
+    read_buffers(program, state, executor, buffers);
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        const Buffer *buffer = &program->buffers.items[i];
+        if (buffer->kind == BUFFER_TEMPORARY || memcmp(first[i], buffers[i], (size_t)buffer->bytes) == 0) continue;
+        fprintf(stderr, "%s: %s has other bits when the program runs as a graph\n", program->name, buffer->name);
+        return false;
+    }
+    return true;
+}
+
+static bool run_twice(const Program *program, State *state, Executor *executor, char *const *buffers) {
+    char **first = calloc(program->buffers.count + 1, sizeof *first);
+    CHECK(first);
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        first[i] = malloc((size_t)program->buffers.items[i].bytes + 1);
+        CHECK(first[i]);
+        memcpy(first[i], buffers[i], (size_t)program->buffers.items[i].bytes);
+    }
+    write_buffers(program, state, executor, first);
+    executor_run(executor);
+    read_buffers(program, state, executor, first);
+    bool good = repeat(program, state, executor, first, buffers);
+    for (size_t i = 0; i < program->buffers.count; i++) free(first[i]);
+    free(first);
+    return good;
+}
+
+static void run_on_device(void *context, const Program *program, char *const *buffers) {
+    Run *run = context;
+    Program *programs[] = {(Program *)program};
+    State *state = state_create_on(run->device, run->ir->diagnostics, programs, 1);
+    Executor *executor = state ? executor_create(run->ir->diagnostics, program, state, NULL) : NULL;
+    run->good = executor && run_twice(program, state, executor, buffers) && device_works(run->device);
+    if (executor) executor_destroy(executor);
+    if (state) state_destroy(state);
+}
+
+// False where the device is lost.
+static bool run_case(Sweep *sweep, Device *device, size_t index) {
+    const SweepCase *sweep_case = &sweep->cases[index];
+    Run run = {.ir = sweep->ir, .device = device};
+    size_t messages = diagnostics_count(sweep->ir->diagnostics);
+    int64_t wrong = sweep_case_run(sweep_case, device_name(device), run_on_device, &run);
+    diagnostics_print(sweep->ir->diagnostics, messages, stderr);
+    sweep->shared->results[index].wrong = wrong;
+    sweep->shared->results[index].outcome = !run.good || wrong < 0 ? FAILED : wrong ? DIFFERENT : EQUAL;
+    return device_works(device);
+}
+
+// ---- The process that runs cases ----
+
+static Device *open_device(Sweep *sweep) {
+    Device *device = device_open(sweep->ir->diagnostics);
+    if (!device) {
+        diagnostics_print(sweep->ir->diagnostics, 0, stderr);
+        return NULL;
+    }
+    Shared *shared = sweep->shared;
+    shared->opened = true;
+    snprintf(shared->name, sizeof shared->name, "%s", device_name(device));
+    snprintf(shared->architecture, sizeof shared->architecture, "%s", device_architecture(device));
+    return device;
+}
+
+static void look_at_device(Sweep *sweep) {
+    Device *device = open_device(sweep);
+    if (device) device_close(device);
+}
+
+static void run_remaining(Sweep *sweep) {
+    Device *device = open_device(sweep);
+    bool works = device;
+    for (size_t i = 0; i < sweep->count && works; i++) {
+        if (sweep->shared->results[i].outcome != NOT_RUN) continue;
+        sweep->shared->results[i].outcome = STARTED;
+        if (!sweep->one_process) alarm(CASE_SECONDS);
+        works = run_case(sweep, device, i);
+    }
+    alarm(0);
+    if (works) device_close(device);
+}
+
+// Runs `work` in a child. The signal that ended it, 0: none.
+static int in_child(Sweep *sweep, void (*work)(Sweep *sweep)) {
+    if (sweep->one_process) {
+        work(sweep);
+        return 0;
+    }
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        work(sweep);
+        fflush(NULL);
+        _exit(0);
+    }
+    while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static size_t count_outcomes(const Sweep *sweep, Outcome outcome) {
+    size_t count = 0;
+    for (size_t i = 0; i < sweep->count; i++) count += sweep->shared->results[i].outcome == outcome;
+    return count;
+}
+
+// Until every case has run, or a child gets no further.
+static void run_all(Sweep *sweep) {
+    size_t left = count_outcomes(sweep, NOT_RUN), before;
+    do {
+        before = left;
+        int number = in_child(sweep, run_remaining);
+        for (size_t i = 0; i < sweep->count; i++) {
+            if (sweep->shared->results[i].outcome != STARTED || sweep->shared->results[i].signal) continue;
+            sweep->shared->results[i].signal = number ? number : -1;
+            fprintf(stderr, "%s: %s\n", sweep->cases[i].name, number ? strsignal(number) : "the process left");
+        }
+        left = count_outcomes(sweep, NOT_RUN);
+    } while (left && left < before && !sweep->one_process);
+}
+
+// ---- Programs ----
+
+static bool has_product(const Program *program) {
+    for (size_t k = 0; k < program->kernels.count; k++)
+        for (int p = 0; p < program->kernels.items[k].cuda.phase_count; p++)
+            if (!program->kernels.items[k].cuda.phases[p].function) return true;
+    return false;
+}
+
+// All at once; where that fails each alone, so that the others run. What does not compile loses its program.
+static void compile(Sweep *sweep, CaseSweep *cases, bool no_library) {
+    CudaOptions options = {.architecture = sweep->shared->architecture, .cache = true, .no_library = no_library};
+    CudaStatistics statistics;
+    size_t messages = diagnostics_count(sweep->ir->diagnostics);
+    bool good = cuda_compile(sweep->ir, cases->programs, cases->count, &options, &statistics);
+    if (good)
+        printf("%zu kernels for %s, %zu of them from the cache, %.1f s\n", statistics.distinct,
+               sweep->shared->architecture, statistics.cached, statistics.seconds);
+    for (size_t i = 0; i < cases->count; i++) {
+        bool compiled = good || cuda_compile(sweep->ir, &cases->programs[i], 1, &options, &statistics);
+        if (!compiled || !plan_memory(cases->programs[i])) cases->cases[i].program = NULL;
+    }
+    diagnostics_print(sweep->ir->diagnostics, messages, stderr);
+}
+
+// Of the second round the cases that the first left to the library.
+static void keep_products(Sweep *sweep) {
+    size_t kept = 0;
+    for (size_t i = 0; i < sweep->tiles.count; i++) {
+        if (sweep->library.cases[i].program && !has_product(sweep->library.programs[i])) continue;
+        SweepCase *tile = &sweep->tiles.cases[kept];
+        *tile = sweep->tiles.cases[i];
+        tile->name = arena_format(sweep->arena, "%s (tiles)", tile->name);
+        sweep->tiles.programs[kept++] = tile->program;
+    }
+    sweep->tiles.count = kept;
+}
+
+static void compile_all(Sweep *sweep) {
+    compile(sweep, &sweep->library, false);
+    keep_products(sweep);
+    compile(sweep, &sweep->tiles, true);
+    sweep->cases = ARENA_ARRAY(sweep->arena, SweepCase, sweep->library.count + sweep->tiles.count + 1);
+    for (size_t i = 0; i < sweep->library.count; i++) sweep->cases[sweep->count++] = sweep->library.cases[i];
+    for (size_t i = 0; i < sweep->tiles.count; i++) sweep->cases[sweep->count++] = sweep->tiles.cases[i];
+    for (size_t i = 0; i < sweep->count; i++)
+        if (!sweep->cases[i].program) sweep->shared->results[i].outcome = FAILED;
+}
+
+// ---- Results ----
+
+static cJSON *failures(const Sweep *sweep) {
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < sweep->count; i++) {
+        Outcome outcome = sweep->shared->results[i].outcome;
+        if (outcome == EQUAL) continue;
+        cJSON *failure = cJSON_CreateObject();
+        cJSON_AddStringToObject(failure, "name", sweep->cases[i].name);
+        cJSON_AddStringToObject(failure, "outcome", outcome_names[outcome]);
+        cJSON_AddNumberToObject(failure, "elements", (double)sweep->shared->results[i].wrong);
+        cJSON_AddNumberToObject(failure, "signal", sweep->shared->results[i].signal);
+        cJSON_AddItemToArray(list, failure);
+    }
+    return list;
+}
+
+static bool write_json(const Sweep *sweep, double seconds) {
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "device", sweep->shared->name);
+    cJSON_AddStringToObject(json, "architecture", sweep->shared->architecture);
+    cJSON_AddNumberToObject(json, "cases", (double)sweep->count);
+    cJSON_AddNumberToObject(json, "equal", (double)count_outcomes(sweep, EQUAL));
+    cJSON_AddNumberToObject(json, "ops_covered", sweep->library.covered);
+    cJSON_AddNumberToObject(json, "ops_lowered", sweep->library.lowered);
+    cJSON_AddNumberToObject(json, "seconds", seconds);
+    cJSON_AddItemToObject(json, "failures", failures(sweep));
+    char *text = cJSON_Print(json);
+    FILE *stream = fopen(sweep->json, "w");
+    bool good = stream && fprintf(stream, "%s\n", text) > 0;
+    if (stream) good &= fclose(stream) == 0;
+    if (!good) fprintf(stderr, "%s: %s\n", sweep->json, strerror(errno));
+    free(text);
+    cJSON_Delete(json);
+    return good;
+}
+
+static bool report(const Sweep *sweep, double seconds) {
+    size_t equal = count_outcomes(sweep, EQUAL);
+    int covered = sweep->library.covered, lowered = sweep->library.lowered;
+    for (size_t i = 0; i < sweep->count; i++)
+        if (sweep->shared->results[i].outcome != EQUAL)
+            printf("FAILED %s: %s\n", sweep->cases[i].name, outcome_names[sweep->shared->results[i].outcome]);
+    printf("%s: %zu of %zu cases equal the reference, %zu are repeated with tiles for products; "
+           "%d of %d ops that are lowered = %d %%; %.1f s\n",
+           sweep->shared->name, equal, sweep->count, sweep->tiles.count, covered, lowered, covered * 100 / lowered, seconds);
+    bool good = equal == sweep->count && equal > 0 && (sweep->filter || covered == lowered);
+    return (!sweep->json || write_json(sweep, seconds)) && good;
+}
+
+static int run(Sweep *sweep) {
+    double start = clock_seconds();
+    if (!case_sweep_create(sweep->ir, sweep->filter, cuda_has_kernel, &sweep->library) ||
+        !case_sweep_create(sweep->ir, sweep->filter, cuda_has_kernel, &sweep->tiles))
+        return 1;
+    size_t bytes = sizeof(Shared) + 2 * sweep->library.count * sizeof sweep->shared->results[0];
+    sweep->shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(sweep->shared != MAP_FAILED);
+    in_child(sweep, look_at_device);
+    if (!sweep->shared->opened) return 2;
+    compile_all(sweep);
+    run_all(sweep);
+    return report(sweep, clock_seconds() - start) ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    Sweep sweep = {.arena = arena_create()};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--one-process") == 0) sweep.one_process = true;
+        else if (strcmp(argv[i], "--filter") == 0 && i + 1 < argc) sweep.filter = argv[++i];
+        else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) sweep.json = argv[++i];
+        else {
+            fprintf(stderr, "usage: device_sweep [--filter TEXT,...] [--json FILE] [--one-process]\n");
+            return 1;
+        }
+    }
+    sweep.ir = ir_create(sweep.arena);
+    int status = run(&sweep);
+    arena_destroy(sweep.arena);
+    return status;
+}
