@@ -244,6 +244,9 @@ LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, Cpu
     static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
     const CpuTarget *target = unit->target;
     int lanes = pack_lanes(target, kind, width);
+    // Masked loads are single instructions with AVX-512, and with AVX2 for f32 alone.
+    bool masked = target->masks || (target->avx2 && element == ELEMENT_F32);
+    if (kind == PACK_UNIT && !masked && lanes && width % lanes) lanes = 0;  // vectors would reach beyond a row
     if (!lanes) kind = PACK_STRIDED;
     int some = lanes > width ? width : lanes;
     const char *name = arena_format(unit->arena, "cherry_pack_%s_%s%s_%d_%d", names[kind], element_name(element),
@@ -261,8 +264,6 @@ LLVMValueRef cpu_pack_function(CpuUnit *unit, CpuPack kind, Element element, Cpu
         p.steps = cpu_blocks(unit, p.steps, cpu_i64(unit, 2));
     }
     if (some < lanes) p.in_panel = cpu_mask(unit, lanes, cpu_i64(unit, some));
-    // Masked loads are single instructions with AVX-512, and with AVX2 for f32 alone.
-    bool masked = target->masks || (target->avx2 && element == ELEMENT_F32);
     if (kind == PACK_UNIT && masked) {
         pack_unit(unit, &p, true);
     } else if (kind == PACK_UNIT) {
