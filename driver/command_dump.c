@@ -15,6 +15,7 @@
 typedef struct Dump {
     Ir *ir;
     const char *stage;  // print this stage; NULL: not asked for
+    Entry entry;
     bool found, dot;
     const char *folder;  // write every stage that changed something
     FILE *index;
@@ -77,6 +78,7 @@ static bool stage_matches(const char *stage, const char *wanted) {
 
 static void on_stage(void *data, Entry entry, const char *stage, const Graph *graph, const Program *program) {
     Dump *dump = data;
+    if (entry != dump->entry) return;
     const char *name = arena_copy(dump->ir->arena, stage, strcspn(stage, "{"));
     if (dump->folder) {
         write_stage(dump, entry, name, graph, program);
@@ -106,7 +108,7 @@ static const char *stage_of(const char *at) {
     return NULL;
 }
 
-static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry) {
+static bool choose(const Arguments *arguments, Ir *ir, Dump *dump) {
     const char *at = arguments_text(arguments, "--at", "graph"),
                *name = arguments_text(arguments, "--entry", "accumulate");
     dump->stage = arguments_text(arguments, "--after", NULL);
@@ -116,12 +118,19 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump, Entry *entry)
     if (!dump->stage)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
                             "no stage '%s'; there are: module, graph, nests, program", at);
-    if (!entry_parse(name, entry))
+    if (!entry_parse(name, &dump->entry))
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
                             "no entry point '%s'; there are: initialize, accumulate, update, evaluate, "
-                            "prefill, decode, draft",
+                            "prefill, decode, draft, round",
                             name);
     return true;
+}
+
+// With what the entry point is compiled: generation reads rounded copies, and `round` makes what decoding reads.
+static uint32_t wanted_entries(Entry entry) {
+    uint32_t generation = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | 1u << ENTRY_DRAFT, bit = 1u << entry;
+    if (entry == ENTRY_ROUND) return bit | 1u << ENTRY_DECODE;
+    return bit & generation ? bit | 1u << ENTRY_ROUND : bit;
 }
 
 static bool is_cuda(const char *format) {
@@ -142,10 +151,9 @@ static bool print_code(Ir *ir, Program *program, const CompileOptions *options, 
 static int run(const Arguments *arguments, Ir *ir) {
     Dump dump = {.ir = ir, .started = clock_seconds()};
     Observer observer = {on_stage, &dump};
-    Entry entry = ENTRY_ACCUMULATE;
     CompileOptions options;
     const char *format = arguments_text(arguments, "--format", "text");
-    if (!choose(arguments, ir, &dump, &entry)) return EXIT_USER_ERROR;
+    if (!choose(arguments, ir, &dump)) return EXIT_USER_ERROR;
     Module *module = setup_load(arguments, ir, false);
     if (!module || !setup_options(arguments, ir, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
@@ -158,7 +166,12 @@ static int run(const Arguments *arguments, Ir *ir) {
         module_print(module, stdout);
         return EXIT_OK;
     }
-    Compilation *compilation = compile_programs(ir, module, 1u << entry, &options);
+    Entry entry = dump.entry;
+    Compilation *compilation = compile_programs(ir, module, wanted_entries(entry), &options);
+    if (compilation && !compilation->programs[entry]) {
+        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has nothing to %s", module->name, entry_name(entry));
+        compilation = NULL;
+    }
     if (compilation && code && !print_code(ir, compilation->programs[entry], &options, format))
         return EXIT_USER_ERROR;
     // The plan is shown without the kernels' workspaces, which only code generation knows.
@@ -179,7 +192,7 @@ static const CommandOption options[] = {
     {"--at", "STAGE", "module, graph (default), nests or program"},
     {"--after", "PASS", "after a pass, by name"},
     {"--all", "DIR", "every stage that changed something, as DIR/NN-entry-pass.ir, and index.json"},
-    {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill, decode or draft"},
+    {"--entry", "NAME", "initialize, accumulate (default), update, evaluate, prefill, decode, draft or round"},
     {"--format", "FORMAT", "text (default), dot, llvm, asm, cuda, ptx, cubin or budget (floors on a GPU)"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,

@@ -82,7 +82,7 @@ static bool generate(const Arguments *arguments, Ir *ir, const Module *module, c
     int time = type_find(type, names_intern(ir->names, "time"));
     options.context = time < 0 ? 256 : type->dimensions[time].extent;
     options.chunk = options.context < PREFILL_CHUNK ? options.context : PREFILL_CHUNK;
-    uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE;
+    uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | 1u << ENTRY_ROUND;
     const Graph *draft = arguments_flag(arguments, "--no-draft") ? NULL : module_find_graph(module, "draft");
     if (draft && (int64_t)draft->outputs.count <= options.context) entries |= 1u << ENTRY_DRAFT;
     Runner *runner = runner_create(ir, module, entries, &options, threads);

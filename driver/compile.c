@@ -10,7 +10,7 @@
 #define FOR(entry) (1u << ENTRY_##entry)
 #define TRAINING (FOR(ACCUMULATE) | FOR(UPDATE))
 #define GENERATION (FOR(PREFILL) | FOR(DECODE) | FOR(DRAFT))
-#define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION | FOR(TRANSFER))
+#define EVERY (FOR(INITIALIZE) | TRAINING | FOR(EVALUATE) | GENERATION | FOR(ROUND) | FOR(TRANSFER))
 
 // The pipeline of graph passes: which, for which entry points, in which order.
 static const struct Step {
@@ -20,6 +20,7 @@ static const struct Step {
     {"expand-stacks", EVERY},
     {"precision", GENERATION},  // caches hold what is rounded
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
+    {"keep-rounded", GENERATION},
     {"simplify", EVERY},
     {"select-supervision", FOR(ACCUMULATE)},
     {"gradient", FOR(ACCUMULATE)},
@@ -35,7 +36,7 @@ static const struct Step {
 static const char *const entry_names[ENTRY_COUNT] = {
     [ENTRY_INITIALIZE] = "initialize", [ENTRY_ACCUMULATE] = "accumulate", [ENTRY_UPDATE] = "update",
     [ENTRY_EVALUATE] = "evaluate",     [ENTRY_PREFILL] = "prefill",       [ENTRY_DECODE] = "decode",
-    [ENTRY_DRAFT] = "draft",       [ENTRY_TRANSFER] = "transfer",
+    [ENTRY_DRAFT] = "draft",           [ENTRY_ROUND] = "round",           [ENTRY_TRANSFER] = "transfer",
 };
 
 const char *entry_name(Entry entry) { return entry_names[entry]; }
@@ -67,6 +68,27 @@ static Graph *build_initialize(Ir *ir, const Module *module) {
     return graph;
 }
 
+// () -> the copies of parameters that the programs of generation read rounded. Without nodes: there are none.
+static Graph *build_round(const Compilation *compilation) {
+    Ir *ir = compilation->ir;
+    Graph *graph = graph_create(ir, "round");
+    for (int entry = ENTRY_PREFILL; entry <= ENTRY_DRAFT; entry++) {
+        const Program *program = compilation->programs[entry];
+        for (size_t i = 0; program && i < program->buffers.count; i++) {
+            const Buffer *copy = &program->buffers.items[i];
+            if (copy->kind != BUFFER_STATE || copy->role != ROLE_ROUNDED ||
+                !value_is_none(graph_find_input(graph, copy->name, ROLE_ROUNDED)))
+                continue;
+            Value parameter = graph_add_input(graph, copy->name, ROLE_PARAMETER,
+                                              type_with_element(ir, copy->type, ELEMENT_F32), NO_PLACE);
+            Value rounded = graph_add_input(graph, copy->name, ROLE_ROUNDED, copy->type, NO_PLACE);
+            graph_add_output(graph, state_output_name(ir, ROLE_ROUNDED, copy->name),
+                             build_cast(graph, parameter, ELEMENT_BF16, NO_PLACE), rounded);
+        }
+    }
+    return graph;
+}
+
 // Evaluation counts every token once, also where the last batch is padded: the losses of single examples
 // become an output. They are the first result of the cross entropy whose targets are the data itself.
 static void add_example_losses(Graph *graph) {
@@ -84,13 +106,16 @@ static void add_example_losses(Graph *graph) {
 }
 
 // The module graph that an entry point starts from.
-static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, const Module **module,
+static Graph *entry_source(PassContext *context, const Compilation *compilation, Entry entry, uint32_t entries,
                            const CompileOptions *options) {
     Ir *ir = context->ir;
+    const Module *module = compilation->module;
     const char *name = entries & FOR(DRAFT) ? "draft" : "logits";  // the heads have caches to be filled
     switch (entry) {
         case ENTRY_INITIALIZE:
-            return build_initialize(ir, *module);
+            return build_initialize(ir, module);
+        case ENTRY_ROUND:
+            return build_round(compilation);
         case ENTRY_TRANSFER:
             return graph_retype(options->transfer, options->transfer->name, NULL, 0);
         case ENTRY_ACCUMULATE:
@@ -106,12 +131,12 @@ static Graph *entry_source(PassContext *context, Entry entry, uint32_t entries, 
             break;
     }
     if (entry == ENTRY_UPDATE) {
-        *module = pass_run_module(context, "optimizer", *module);
-        if (!*module) return NULL;
+        module = pass_run_module(context, "optimizer", module);
+        if (!module) return NULL;
     }
-    Graph *graph = module_find_graph(*module, name);
+    Graph *graph = module_find_graph(module, name);
     if (!graph)
-        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", (*module)->name,
+        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", module->name,
                      name, GENERATION & 1u << entry ? "generate" : entry_names[entry]);
     if (graph && entry == ENTRY_EVALUATE) add_example_losses(graph);
     return graph;
@@ -151,14 +176,15 @@ static void observe(const CompileOptions *options, Entry entry, const char *stag
     if (options->observer) options->observer->stage(options->observer->data, entry, stage, graph, program);
 }
 
-static Program *compile_entry(PassContext *context, Entry entry, uint32_t entries, const Module *module,
+static Program *compile_entry(PassContext *context, const Compilation *compilation, Entry entry, uint32_t entries,
                               const CompileOptions *options) {
-    Graph *graph = entry_source(context, entry, entries, &module, options);
+    Graph *graph = entry_source(context, compilation, entry, entries, options);
     if (!graph) return NULL;
     observe(options, entry, "module", graph, NULL);
     for (size_t i = 0; i < sizeof pipeline / sizeof *pipeline; i++) {
         if (!(pipeline[i].entries & (1u << entry))) continue;
-        const char *text = step_text(graph, pipeline[i].passes, entry, module, options);
+        if (strcmp(pipeline[i].passes, "keep-rounded") == 0 && !(entries & FOR(ROUND))) continue;
+        const char *text = step_text(graph, pipeline[i].passes, entry, compilation->module, options);
         if (!text) continue;
         graph = pass_run(context, text, graph);
         if (!graph) return NULL;
@@ -184,8 +210,9 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
         .ir = ir, .module = module, .verify = options->verify, .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
-        compilation->programs[entry] = compile_entry(&context, (Entry)entry, entries, module, options);
-        if (!compilation->programs[entry]) return NULL;
+        Program *program = compile_entry(&context, compilation, (Entry)entry, entries, options);
+        if (!program) return NULL;
+        if (entry != ENTRY_ROUND || program->launches.count) compilation->programs[entry] = program;
     }
     compilation->pass_seconds = clock_seconds() - start;
     return compilation;

@@ -16,6 +16,7 @@ typedef enum Entry {
     ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
     ENTRY_DRAFT,       // (tokens[batch, 1 + heads], position, length) -> logits, draft1, ..., caches
+    ENTRY_ROUND,       // () -> rounded copies of parameters, which the three before read
     ENTRY_TRANSFER,    // (weights of other models, seed) -> parameters
     ENTRY_COUNT
 } Entry;
@@ -54,7 +55,9 @@ typedef struct Compilation {
 Element module_precision(const Module *module);
 
 // Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
-// decode come from the graph `draft` too, so that they fill the caches of the heads. NULL after errors.
+// decode come from the graph `draft` too, so that they fill the caches of the heads. With ENTRY_ROUND they read
+// rounded copies of the parameters that products take in bf16; where there are none it gets no program.
+// NULL after errors.
 Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);
 // Machine code and memory plan for all programs of the compilation.
 bool compile_code(Compilation *compilation, const CompileOptions *options);

@@ -99,6 +99,7 @@ bool generator_start(Generator *generator, const char *prompt, size_t length) {
         count = room;
     }
     show_prompt(generator, tokens, count);
+    if (generator->runner->executors[ENTRY_ROUND]) runner_run(generator->runner, ENTRY_ROUND);
     reset(generator);
     generator->token = -1;
     generator->count = (GeneratorCount){0};

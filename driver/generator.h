@@ -16,7 +16,7 @@ typedef struct GeneratorCount {
 } GeneratorCount;
 
 typedef struct Generator {
-    Runner *runner;  // with ENTRY_PREFILL and ENTRY_DECODE, and ENTRY_DRAFT where heads draft
+    Runner *runner;  // with ENTRY_PREFILL and ENTRY_DECODE, and ENTRY_DRAFT where heads draft; maybe ENTRY_ROUND
     const Tokenizer *tokenizer;
     int64_t chunk, context;  // as compiled
     int64_t vocabulary;

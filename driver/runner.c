@@ -6,15 +6,15 @@
 #include "driver/process_memory.h"
 #include "runtime/memory.h"
 
-static bool bind(Runner *runner, uint32_t entries) {
+static bool bind(Runner *runner) {
     Program *programs[ENTRY_COUNT];
     size_t count = 0;
     for (int entry = 0; entry < ENTRY_COUNT; entry++)
-        if (entries & (1u << entry)) programs[count++] = runner->compilation->programs[entry];
+        if (runner->compilation->programs[entry]) programs[count++] = runner->compilation->programs[entry];
     runner->state = state_create_on(runner->device, runner->ir->diagnostics, programs, count);
     if (!runner->state) return false;
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
-        if (!(entries & (1u << entry))) continue;
+        if (!runner->compilation->programs[entry]) continue;
         runner->executors[entry] = executor_create(
             runner->ir->diagnostics, runner->compilation->programs[entry], runner->state, runner->pool);
         if (!runner->executors[entry]) return false;
@@ -65,7 +65,7 @@ Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const Comp
     }
     runner->compile_seconds = clock_seconds() - start;
     runner->pool = thread_pool_create(threads);
-    if (!bind(runner, entries)) {
+    if (!bind(runner)) {
         runner_destroy(runner);
         return NULL;
     }

@@ -24,7 +24,8 @@ static const char *const op_names[OP_COUNT] = {
 static const char *const role_names[ROLE_COUNT] = {
     [ROLE_ARGUMENT] = "argument",   [ROLE_DATA] = "data",         [ROLE_SCALAR] = "scalar",
     [ROLE_PARAMETER] = "parameter", [ROLE_GRADIENT] = "gradient", [ROLE_MOMENT1] = "moment1",
-    [ROLE_MOMENT2] = "moment2",     [ROLE_CACHE] = "cache",       [ROLE_FROZEN] = "frozen",
+    [ROLE_MOMENT2] = "moment2",     [ROLE_CACHE] = "cache",       [ROLE_ROUNDED] = "rounded",
+    [ROLE_FROZEN] = "frozen",
 };
 
 const char *attribute_name(AttributeKey key) { return attribute_table[key].name; }

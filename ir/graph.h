@@ -45,6 +45,7 @@ typedef enum Role {
     ROLE_MOMENT1,
     ROLE_MOMENT2,
     ROLE_CACHE,   // what `incremental` keeps between calls
+    ROLE_ROUNDED,  // a parameter as bf16: what `keep-rounded` reads
     ROLE_FROZEN,  // a weight of another model: read, never trained
     ROLE_COUNT
 } Role;

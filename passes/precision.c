@@ -53,13 +53,8 @@ static bool is_family(const Node *node, const char *family) {
     return strcmp(op_table[node->op]->family, family) == 0;
 }
 
-// Ops that move elements or set zeros between them: rounding may stand before or behind.
-static bool is_move(const Node *node) {
-    return (is_family(node, "shape") && node->operand_count == 1) || node->op == OP_stop_gradient;
-}
-
 static bool is_pointwise(const Node *node) {
-    return is_family(node, "elementwise") || is_family(node, "shape") || is_move(node);
+    return is_family(node, "elementwise") || is_family(node, "shape") || node_is_move(node);
 }
 
 static bool is_wide(const Graph *graph, Value value) {
@@ -125,7 +120,7 @@ static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
     for (uint32_t i = 0; i < node->operand_count; i++) {
         uint32_t operand = node->operands[i].node;
         facts->exponent[operand] |= ordered || (is_pointwise(node) && facts->exponent[id]);
-        facts->linear[operand] |= is_move(node) ? facts->linear[id] : is_linear(node);
+        facts->linear[operand] |= node_is_move(node) ? facts->linear[id] : is_linear(node);
     }
 }
 
@@ -162,7 +157,7 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         if (facts->forward[id]) mark_uses(precision, facts, (uint32_t)id);
         for (uint32_t i = 0; i < node->operand_count; i++)
             facts->factor[node->operands[i].node] |=
-                node->op == OP_dot || (is_move(node) && facts->factor[id]);
+                node->op == OP_dot || (node_is_move(node) && facts->factor[id]);
         for (uint32_t i = 0; !facts->forward[id] && i < node->operand_count; i++)
             facts->kept[node->operands[i].node] |= facts->forward[node->operands[i].node];
     }
@@ -190,7 +185,7 @@ static Value narrow(Rewrite *rewrite, Value value, Place place) {
     if (node->op == OP_cast && graph_type(graph, node->operands[0])->element == ELEMENT_BF16)
         return node->operands[0];
     Value base = value;
-    while (is_move(graph_node(graph, base.node))) base = graph_node(graph, base.node)->operands[0];
+    while (node_is_move(graph_node(graph, base.node))) base = graph_node(graph, base.node)->operands[0];
     if (value_same(base, value) || graph_node(graph, base.node)->op == OP_input)
         return build_cast(graph, value, ELEMENT_BF16, place);
     Value operand = narrow(rewrite, node->operands[0], place);

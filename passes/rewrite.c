@@ -1,6 +1,10 @@
 // Rewriting a graph node by node: the frame of most passes.
 #include "passes/rewrite.h"
 
+#include <string.h>
+
+#include "ir/op.h"
+
 // Whatever is as long as a `compact` says needs that node, operand or not.
 static void mark_bounds(const Graph *graph, uint32_t id, const uint32_t *compacts, uint32_t count,
                         bool *live) {
@@ -26,6 +30,11 @@ bool *graph_live_nodes(const Graph *graph) {
         for (uint32_t i = 0; i < node->operand_count; i++) live[node->operands[i].node] = true;
     }
     return live;
+}
+
+bool node_is_move(const Node *node) {
+    bool shape = strcmp(op_table[node->op]->family, "shape") == 0 && node->operand_count == 1;
+    return shape || node->op == OP_stop_gradient;
 }
 
 uint32_t *graph_uses(const Graph *graph) {

@@ -50,6 +50,9 @@ bool rewrite_splice(Rewrite *rewrite, const Graph *callee, const Value *argument
 Attribute rename_extents(const Graph *from, const bool *own, const char *suffix, const Node *node,
                          Attribute attribute);
 
+// Ops that move elements or set zeros between them: rounding may stand before or behind.
+bool node_is_move(const Node *node);
+
 // live[id]: an output needs the node.
 bool *graph_live_nodes(const Graph *graph);
 // uses[id]: how many operands and outputs are results of the node.

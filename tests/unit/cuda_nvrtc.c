@@ -32,7 +32,7 @@ static Program *compile_model(Ir *ir, const char *file, const char *setting, Ent
     Module *module = derive_module(
         ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
     CompileOptions compile = {.chunk = 64, .context = 256, .sequences = 1, .cuda = true};
-    Compilation *compilation = module ? compile_programs(ir, module, 1u << entry, &compile) : NULL;
+    Compilation *compilation = module ? compile_programs(ir, module, 1u << entry | 1u << ENTRY_ROUND, &compile) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(compilation);
     return compilation->programs[entry];

@@ -1,6 +1,7 @@
 // Drafts change nothing but the time: the same tokens with and without, for every sampling and across the end
 // of the context; and sampled tokens have exactly the model's distribution, by chi-square over 10^5 draws,
 // which a rule that lets every draft stand fails (a fifth of the draws is enough to see that).
+// Parameters that are rounded once give the same logits as those that every step rounds.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 #include "driver/generator.h"
 #include "passes/pass.h"
 
-enum { CONTEXT = 24, CHUNK = 7 };
+enum { CONTEXT = 24, CHUNK = 7, DRAFT = 1 << ENTRY_DRAFT, ROUND = 1 << ENTRY_ROUND };
 
 static const struct Subject {
     const char *model, *passes;
@@ -48,7 +49,7 @@ static void fill_weights(const Runner *runner) {
     }
 }
 
-static Subjected open_subject(const struct Subject *subject, bool drafts) {
+static Subjected open_subject(const struct Subject *subject, uint32_t more_entries) {
     Subjected opened = {.arena = arena_create()};
     Ir *ir = ir_create(opened.arena);
     const char *texts[10];
@@ -62,7 +63,7 @@ static Subjected open_subject(const struct Subject *subject, bool drafts) {
     PassContext context = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
     module = module ? pass_run_module(&context, subject->passes, module) : NULL;
     CompileOptions compile = {.chunk = CHUNK, .context = CONTEXT, .sequences = 1, .verify = true};
-    uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | (drafts ? 1u << ENTRY_DRAFT : 0);
+    uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | more_entries;
     opened.runner = module ? runner_create(ir, module, entries, &compile, 1) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(opened.runner);
@@ -87,7 +88,7 @@ static void test_same_tokens(void **state) {
                                          {.temperature = 1.2, .top_k = 3, .seed = 5},
                                          {.temperature = 1, .top_p = 0.8, .seed = 6}};
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) {
-        Subjected plain = open_subject(&subjects[i], false), drafting = open_subject(&subjects[i], true);
+        Subjected plain = open_subject(&subjects[i], 0), drafting = open_subject(&subjects[i], DRAFT);
         int64_t fallen = 0;
         for (size_t s = 0; s < sizeof samplings / sizeof *samplings; s++) {
             int64_t length = s % 2 ? 1 : (int64_t)sizeof prompt;
@@ -111,6 +112,42 @@ static void test_same_tokens(void **state) {
         close_subject(&plain);
         close_subject(&drafting);
     }
+}
+
+// ---- Rounded parameters ----
+
+static void test_rounded_once(void **state) {
+    (void)state;
+    static const struct Subject rounded = {
+        "nano",
+        "add-heads{count=2}",
+        {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=24", "precision=bf16"}};
+    static const Sampling sampling = {.temperature = 0.7, .seed = 4};
+    Subjected each = open_subject(&rounded, DRAFT), once = open_subject(&rounded, DRAFT | ROUND);
+    assert_null(each.runner->executors[ENTRY_ROUND]);
+    for (int weights = 0; weights < 2; weights++) {
+        // Generating again reads the weights as they are then.
+        for (int subject = 0; weights && subject < 2; subject++) {
+            const Runner *runner = subject ? once.runner : each.runner;
+            const StateBuffer *down = state_find(runner->state, "trunk.down", ROLE_PARAMETER);
+            for (int64_t i = 0; i < down->bytes / 4; i++) ((float *)down->data)[i] *= 1.01f;
+        }
+        assert_true(generator_start(&each.generator, prompt, sizeof prompt));
+        assert_true(generator_start(&once.generator, prompt, sizeof prompt));
+        for (int at = 0; at < 100; at++) {
+            int32_t expected = generator_next(&each.generator, &sampling);
+            assert_int_equal(generator_next(&once.generator, &sampling), expected);
+            assert_int_equal(once.generator.entry, each.generator.entry);
+            size_t bytes = (size_t)(each.generator.rows * each.generator.vocabulary) * sizeof(float);
+            assert_memory_equal(executor_output(once.runner->executors[once.generator.entry], "logits"),
+                                executor_output(each.runner->executors[each.generator.entry], "logits"), bytes);
+        }
+    }
+    const StateBuffer *copy = state_find(once.runner->state, "trunk.down", ROLE_ROUNDED);
+    assert_non_null(copy);
+    assert_int_equal(copy->type->element, ELEMENT_BF16);
+    close_subject(&each);
+    close_subject(&once);
 }
 
 // ---- The distribution ----
@@ -184,7 +221,7 @@ static double surprise(Generator *drafting, const Sampling *sampling, const doub
 static void test_distribution(void **state) {
     (void)state;
     static const Sampling samplings[] = {{.temperature = 1}, {.temperature = 0.8, .top_k = 4}};
-    Subjected plain = open_subject(&subjects[0], false), drafting = open_subject(&subjects[0], true);
+    Subjected plain = open_subject(&subjects[0], 0), drafting = open_subject(&subjects[0], DRAFT);
     for (size_t s = 0; s < sizeof samplings / sizeof *samplings; s++) {
         double cells[CELLS];
         exact_cells(&plain.generator, &samplings[s], cells);
@@ -197,6 +234,7 @@ static void test_distribution(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens),
+                                       cmocka_unit_test(test_rounded_once),
                                        cmocka_unit_test(test_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
