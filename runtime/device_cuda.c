@@ -147,8 +147,8 @@ static void *load_module(Device *device, const CudaKernel *kernel) {
     return module;
 }
 
-void *device_function(Device *device, const Kernel *kernel, const CudaPhase *phase) {
-    void *module = load_module(device, &kernel->cuda), *function = NULL;
+void *device_function(Device *device, const CudaKernel *kernel, const CudaPhase *phase) {
+    void *module = load_module(device, kernel), *function = NULL;
     if (!module) return NULL;
     if (!device_check(device, device->driver.module_function(&function, module, phase->function), "finding a kernel"))
         return NULL;
