@@ -152,7 +152,8 @@ void *device_function(Device *device, const CudaKernel *kernel, const CudaPhase 
     if (!module) return NULL;
     if (!device_check(device, device->driver.module_function(&function, module, phase->function), "finding a kernel"))
         return NULL;
-    if (phase->shared_bytes > 48 << 10 &&
+    // 48 KB hold what a kernel declares too, which is not known here.
+    if (phase->shared_bytes > 0 &&
         !device_check(device,
                       device->driver.function_attribute(function, CUDA_FUNCTION_DYNAMIC_SHARED, (int)phase->shared_bytes),
                       "giving a kernel its shared memory"))
