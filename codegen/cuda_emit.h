@@ -20,6 +20,7 @@ typedef struct CudaUnit {
     FILE *stream;  // of the text
     int indent;
     int variables;        // that have a number
+    bool packed_sums;     // sums are packs: s0[e], a thread's neighbouring columns
     Place place;          // of the last source line that was noted
     const char *failure;  // what went wrong, for E0620; the first one stays
 } CudaUnit;

@@ -45,14 +45,15 @@ static void hoist_stages(CudaScope *scope, int first, int count, uint32_t loops)
 static void emit_stage(CudaScope *scope, int number) {
     CudaUnit *unit = scope->unit;
     const Stage *stage = &scope->nest->stages[number];
+    const char *sum = cuda_text(unit, unit->packed_sums ? "s%d[e]" : "s%d", number);
     const char *value = cuda_formula(scope, stage->formula);
     cuda_note_place(unit, stage->place);
     if (!cuda_is_reduction(stage))
         cuda_write(scope, stage, value);
     else if (stage->kind == STAGE_SUM)
-        cuda_line(unit, "s%d += %s;", number, value);
+        cuda_line(unit, "%s += %s;", sum, value);
     else
-        cuda_line(unit, "s%d = %s::of(s%d, %s);", number, fold_name(stage), number, value);
+        cuda_line(unit, "%s = %s::of(%s, %s);", sum, fold_name(stage), sum, value);
 }
 
 // Packs of the loads that lie side by side along `loop`, before the loop over their elements.
@@ -157,7 +158,10 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
         if (nest->loops[group->order[i]].bound_operand != UINT32_MAX)
             cuda_line(unit, "if (%s >= %s) continue;", inner->loop[group->order[i]],
                       cuda_extent(inner, group->order[i]));
-    if (group->vector > 1) {
+    if (unit->packed_sums) {
+        emit_packed(inner, group->first, group->count, emit->plan->spread[emit->plan->spread_count - 1],
+                    emit->plan->vector);
+    } else if (group->vector > 1) {
         emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], group->vector);
     } else {
         for (int s = group->first; s < group->first + group->count; s++) emit_stage(inner, s);
@@ -168,7 +172,9 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
 static void emit_fold(const Emit *emit, int number) {
     const CudaPlan *plan = emit->plan;
     const char *fold = fold_name(&plan->nest->stages[number]);
-    if (plan->shape == CUDA_ROWS && plan->team == 32)
+    if (emit->unit->packed_sums)
+        cuda_line(emit->unit, "fold_packs<%s, %d>(s%d);", fold, plan->width, number);
+    else if (plan->shape == CUDA_ROWS && plan->team == 32)
         cuda_line(emit->unit, "s%d = fold_warp<%s>(s%d);", number, fold, number);
     else if (plan->shape == CUDA_ROWS)
         cuda_line(emit->unit, "s%d = fold_block<%s, %d>(s%d);", number, fold, plan->team, number);
@@ -186,9 +192,9 @@ static const char *partial(const Emit *emit, int number, const char *part) {
 
 static void take_result(const Emit *emit, int number) {
     const Stage *stage = &emit->plan->nest->stages[number];
-    const char *text =
-        cuda_text(emit->unit, stage->element == ELEMENT_BF16 ? "round_bf16(s%d)" : "s%d", number);
-    emit->scope->stage[number] = text;
+    const char *sum = cuda_text(emit->unit, emit->unit->packed_sums ? "s%d[e]" : "s%d", number);
+    emit->scope->stage[number] = stage->element == ELEMENT_BF16 ? cuda_text(emit->unit, "round_bf16(%s)", sum) : sum;
+    if (emit->unit->packed_sums) emit->scope->varying |= 1u << number;
     for (size_t i = 0; i < emit->plan->nest->formulas.count; i++)  // what was made of an older value
         if (emit->plan->analysis->stages[i] >> number & 1) emit->scope->value[i] = NULL;
 }
@@ -205,7 +211,11 @@ static void emit_reductions(const Emit *emit, const CudaGroup *group) {
                       cuda_formula(emit->scope, stage->formula));
             continue;
         }
-        cuda_line(unit, "%s s%d = %s::start<%s>();", sum_type(stage), s, fold_name(stage), sum_type(stage));
+        const char *type = sum_type(stage), *fold = fold_name(stage);
+        if (unit->packed_sums)
+            cuda_line(unit, "%s s%d[%d];\n    start_packs<%s>(s%d);", type, s, plan->vector, fold, s);
+        else
+            cuda_line(unit, "%s s%d = %s::start<%s>();", type, s, fold, type);
     }
     if (folds_parts) {
         cuda_open(unit, "for (int part = %s; part < %lld; part += %s)", emit->first, (long long)plan->splits,
@@ -238,7 +248,10 @@ static void emit_writes(const Emit *emit, const CudaGroup *group) {
         emit_group_loop(emit, group);
     } else {
         CudaScope *scope = one ? cuda_inner_scope(emit->scope) : emit->scope;
-        for (int s = group->first; s < group->first + group->count; s++) emit_stage(scope, s);
+        if (unit->packed_sums)
+            emit_packed(scope, group->first, group->count, emit->plan->spread[emit->plan->spread_count - 1],
+                        emit->plan->vector);
+        for (int s = group->first; s < group->first + group->count && !unit->packed_sums; s++) emit_stage(scope, s);
     }
     if (one) cuda_close(unit);
     if (group->sync) emit_team_sync(emit);
@@ -256,9 +269,12 @@ static void emit_point(Emit *emit) {
         cuda_line(unit, "const %s point = ((%s)blockIdx.x * %d + threadIdx.x)%s;", type, type, plan->width,
                   times);
     } else if (plan->shape == CUDA_COLUMNS) {
-        cuda_line(unit, "const int lane = threadIdx.x / 32;");
-        cuda_line(unit, "const %s column = (%s)blockIdx.x * 32 + threadIdx.x %% 32;", type, type);
-        cuda_line(unit, "const %s point = column < %lld ? column : %lld;", type, points, points - 1);
+        const char *times = plan->vector > 1 ? cuda_text(unit, " * %d", plan->vector) : "";
+        cuda_line(unit, "const int lane = threadIdx.x / %d;", plan->width);
+        cuda_line(unit, plan->vector > 1 ? "const %s column = ((%s)blockIdx.x * %d + threadIdx.x %% %d)%s;"
+                                         : "const %s column = (%s)blockIdx.x * %d + threadIdx.x %% %d;",
+                  type, type, plan->width, plan->width, times);
+        cuda_line(unit, "const %s point = column < %lld ? column : %lld;", type, points, points - plan->vector);
         cuda_line(unit, "bool live = column < %lld;", points);
         emit->live = "live";
     } else {
@@ -316,7 +332,7 @@ static void emit_body(Emit *emit) {
         emit_epilogue(emit);
         return;
     }
-    if (plan->vector > 1) {
+    if (plan->shape == CUDA_POINTS && plan->vector > 1) {
         emit_packed(emit->scope, 0, plan->nest->stage_count, plan->spread[plan->spread_count - 1],
                     plan->vector);
         return;
@@ -334,6 +350,7 @@ static void emit_body(Emit *emit) {
 void cuda_emit_function(CudaUnit *unit, const CudaPlan *plan, CudaPart part, const char *suffix) {
     CudaPhase *phase = cuda_begin_function(unit, suffix, plan->width * plan->team);
     Emit emit = {.unit = unit, .plan = plan, .part = part, .first = "lane"};
+    unit->packed_sums = plan->shape == CUDA_COLUMNS && plan->vector > 1;
     emit.step = cuda_text(unit, "%d", plan->team);
     phase->grid[0] = cuda_divide_up(plan->points, (int64_t)plan->width * plan->vector);
     if (part == CUDA_PARTIAL_SUMS) {

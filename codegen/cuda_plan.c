@@ -13,7 +13,11 @@ enum {
     FILL_POINTS = 2048,     // warps that fill a large GPU
     FILL_THREADS = 1 << 17,
     SPLIT_LEAST = 16,  // iterations of one thread below which a sum is not split over blocks
-    SPLIT_MOST = 256
+    SPLIT_MOST = 256,
+    PACKS_LEAST = 2,   // threads side by side that each take 16 bytes: a sector
+    PACKS_MOST = 32,
+    FILL_BLOCKS = 128,
+    SHORT_WALK = 64    // iterations of one thread up to which its packs need no others' help
 };
 
 static int64_t extent(const Nest *nest, int loop) { return nest->loops[loop].dimension.extent; }
@@ -308,6 +312,27 @@ static void choose_shape(CudaUnit *unit, CudaPlan *plan) {
     plan->width = BLOCK / plan->team;
 }
 
+// Columns as packs: few points and a short walk, such as a token's product with a weight, are done in one go by
+// threads that each read 16 bytes of a row. Wide enough for whole sectors, narrow enough to fill a GPU.
+static bool choose_packs(CudaUnit *unit, CudaPlan *plan) {
+    const Nest *nest = plan->nest;
+    if (plan->shape != CUDA_COLUMNS || plan->sequential_count || !plan->groups[0].reduces) return false;
+    for (int g = 1; g < plan->group_count; g++)
+        if (plan->groups[g].inner || plan->groups[g].reduces) return false;
+    int vector = choose_vector(unit, plan, 0, nest->stage_count, plan->spread[plan->spread_count - 1]);
+    if (vector < 2) return false;
+    int width = PACKS_MOST;
+    while (width > PACKS_LEAST && plan->points < (int64_t)FILL_BLOCKS * width * vector) width /= 2;
+    int team = BLOCK / width;
+    if (plan->points * 2 < (int64_t)FILL_BLOCKS * width * vector) return false;
+    if (cuda_points(nest, plan->groups[0].inner) > (int64_t)team * SHORT_WALK) return false;
+    plan->vector = vector;
+    plan->width = width;
+    plan->team = team;
+    plan->groups[0].vector = 1;
+    return true;
+}
+
 static void choose_splits(CudaPlan *plan) {
     const CudaGroup *first = &plan->groups[0];
     plan->splits = 1;
@@ -328,7 +353,7 @@ CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
     split_loops(unit, &plan);
     make_groups(unit, &plan);
     choose_shape(unit, &plan);
-    choose_splits(&plan);
+    if (!choose_packs(unit, &plan)) choose_splits(&plan);
     bool flat = plan.shape == CUDA_POINTS && plan.spread_count && !plan.sequential_count;
     for (int g = 0; g < plan.group_count; g++) flat &= !plan.groups[g].inner;
     if (flat)

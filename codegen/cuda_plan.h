@@ -7,7 +7,7 @@
 typedef enum CudaShape {
     CUDA_POINTS,  // a thread runs a point of the parallel outer loops (or `vector` neighbours)
     CUDA_ROWS,    // `team` neighbouring threads share a point: inner loops walk memory
-    CUDA_COLUMNS  // 32 neighbouring threads are neighbouring points, `team` rows of them share each
+    CUDA_COLUMNS  // `width` neighbouring threads are neighbouring points (or packs), `team` rows of them share each
 } CudaShape;
 
 // Consecutive stages that run the same inner loops together.
@@ -30,7 +30,7 @@ typedef struct CudaPlan {
     int64_t points;                              // of the spread loops at capacity
     int team;                                    // threads that share a point
     int width;                                   // points of a block at once
-    int vector;                                  // CUDA_POINTS: neighbours along the last spread loop
+    int vector;                                  // POINTS, COLUMNS: neighbours along the last spread loop in a thread
     int64_t splits;    // blocks that share the reductions of group 0, 1: none; 0: they lie in the workspace
     const char *sums;  // where they lie
     int group_count;

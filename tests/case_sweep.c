@@ -55,6 +55,29 @@ static const Case half_cases[] = {
 };
 enum { HALF_CASES = sizeof half_cases / sizeof *half_cases };
 
+// One row: sums over the rows of a matrix, whose columns are read as packs, with a last block that is not full.
+static const Case row_cases[] = {
+    {.name = "product",
+     .tolerance = 0x1p-7,
+     .text = "nest row_product {\n  outer n=1064\n  inner k=150\n  parallel n\n"
+             "  operand 0: read bf16 [150:1]\n  operand 1: read bf16 [150:1064, 1064:1]\n"
+             "  operand 2: read bf16 [1064:1]\n  operand 3: write bf16 [1064:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[k]), cast f32(@1[k, n])) }\n"
+             "  stage 1: store @3[n] { cast bf16(mul(tanh(stage 0), cast f32(@2[n]))) }\n}\n"},
+    {.name = "two sums",
+     .tolerance = 1e-5,
+     .text = "nest row_two {\n  outer n=532\n  inner k=137\n  parallel n\n"
+             "  operand 0: read f32 [137:532, 532:1]\n  operand 1: write f32 [532:1]\n  operand 2: update f32 [532:1]\n"
+             "  stage 0: max over k { @0[k, n] }\n  stage 1: sum over k { mul(@0[k, n], @0[k, n]) }\n"
+             "  stage 2: store @1[n] { sub(stage 0, stage 1) }\n  stage 3: add @2[n] { stage 1 }\n}\n"},
+    {.name = "wide",
+     .tolerance = 1e-5,
+     .text = "nest row_wide {\n  outer n=2060\n  inner k=70\n  parallel n\n"
+             "  operand 0: read bf16 [70:1]\n  operand 1: read f32 [70:2060, 2060:1]\n  operand 2: write f32 [2060:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[k]), @1[k, n]) }\n  stage 1: store @2[n] { stage 0 }\n}\n"},
+};
+enum { ROW_CASES = sizeof row_cases / sizeof *row_cases };
+
 
 // ---- Programs ----
 
@@ -138,7 +161,7 @@ static bool add_nest_cases(const Collection *collection, const char *family, con
 }
 
 bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char *kernel), CaseSweep *sweep) {
-    size_t most = (size_t)op_case_count + NEST_CASES + HALF_CASES;
+    size_t most = (size_t)op_case_count + NEST_CASES + HALF_CASES + ROW_CASES;
     *sweep = (CaseSweep){.cases = ARENA_ARRAY(ir->arena, SweepCase, most),
                          .programs = ARENA_ARRAY(ir->arena, Program *, most)};
     Collection collection = {ir, filter, sweep};
@@ -154,7 +177,8 @@ bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char
         seen[op_case->op] = true;
     }
     return add_nest_cases(&collection, "nest", nest_cases, NEST_CASES) &&
-           add_nest_cases(&collection, "half", half_cases, HALF_CASES);
+           add_nest_cases(&collection, "half", half_cases, HALF_CASES) &&
+           add_nest_cases(&collection, "row", row_cases, ROW_CASES);
 }
 
 // ---- Running ----

@@ -130,3 +130,30 @@ template <class Fold, int LANES, class T> DEVICE T fold_columns(T value) {
     for (int lane = 1; lane < LANES; lane++) value = Fold::of(value, part[lane][column]);
     return value;
 }
+
+template <class Fold, int N, class T> DEVICE void start_packs(T (&values)[N]) {
+#pragma unroll
+    for (int e = 0; e < N; e++) values[e] = Fold::template start<T>();
+}
+
+// Over the threads of a block of 256 that share threadIdx.x % WIDTH, N values at once; each of them has the results.
+template <class Fold, int WIDTH, int N, class T> DEVICE void fold_packs(T (&values)[N]) {
+    __shared__ T part[8][WIDTH][N];
+    const int column = threadIdx.x % WIDTH;
+#pragma unroll
+    for (int e = 0; e < N; e++)
+#pragma unroll
+        for (int step = 16; step >= WIDTH; step /= 2)
+            values[e] = Fold::of(values[e], __shfl_xor_sync(ALL_LANES, values[e], step));
+    __syncthreads();
+    if (threadIdx.x % 32 < WIDTH)
+#pragma unroll
+        for (int e = 0; e < N; e++) part[threadIdx.x / 32][column][e] = values[e];
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < N; e++) {
+        values[e] = part[0][column][e];
+#pragma unroll
+        for (int warp = 1; warp < 8; warp++) values[e] = Fold::of(values[e], part[warp][column][e]);
+    }
+}
