@@ -6,8 +6,7 @@
 #include <unistd.h>
 
 #include "tests/cuda/compile.h"
-
-typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
+#include "tests/cuda/launch.h"
 
 struct Emulation {
     char folder[64];
@@ -132,14 +131,31 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
 
 // ---- Running ----
 
+// Where operand `number` begins and ends, by its strides.
+static EmulateSpan operand_span(const Kernel *kernel, int number, char *data) {
+    const NestOperand *operand = kernel->nest ? &kernel->nest->operands[number] : NULL;
+    const Type *type = operand ? NULL : kernel->named->types[number];
+    int rank = operand ? operand->rank : type->rank;
+    int64_t low = 0, high = 1, width = element_bytes(operand ? operand->element : type->element);
+    for (int d = 0; d < rank; d++) {
+        int64_t extent = operand ? operand->extent[d] : type->dimensions[d].extent;
+        int64_t reach = (extent - 1) * (operand ? operand->stride[d] : kernel->named->strides[number][d]);
+        *(reach < 0 ? &low : &high) += reach;
+    }
+    return (EmulateSpan){data + low * width, (high - low) * width};
+}
+
 static void run_phases(const Emulation *emulation, const Kernel *kernel, char *const *operands,
                        char *workspace, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
     char *pointers[NEST_OPERAND_MAX + 1], name[160];
+    EmulateSpan spans[NEST_OPERAND_MAX + 1];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     if (workspace && !packed) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
     memcpy(pointers, operands, sizeof *pointers * (size_t)count);
     pointers[count] = workspace;
+    for (int i = 0; i < count; i++) spans[i] = operand_span(kernel, i, operands[i]);
+    spans[count] = (EmulateSpan){workspace, workspace ? cuda->workspace_bytes : 0};
     CHECK(cuda->phase_count > 0);
     for (int i = packed; i < cuda->phase_count; i++) {
         const CudaPhase *phase = &cuda->phases[i];
@@ -154,7 +170,10 @@ static void run_phases(const Emulation *emulation, const Kernel *kernel, char *c
         memcpy(&launch, &symbol, sizeof launch);
         CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 &&
               phase->block <= 1024);
-        launch(pointers, phase->grid, phase->block);
+        EmulateGrid grid = {.block = phase->block, .span_count = count + 1, .shared_bytes = phase->shared_bytes,
+                            .spans = spans};
+        memcpy(grid.blocks, phase->grid, sizeof grid.blocks);
+        launch(pointers, &grid);
     }
 }
 
