@@ -50,7 +50,7 @@ EMULATE_QUIET static const char *emulate_line(unsigned place) {
     Dl_info info;
     snprintf(line, sizeof lines[0], "+0x%x", place);
     if (!place || !dladdr(emulate_image, &info)) return line;
-    snprintf(command, sizeof command, "env -u LD_LIBRARY_PATH addr2line -Cfps -e %s 0x%x 2>/dev/null", info.dli_fname, place - 1);
+    snprintf(command, sizeof command, "env -u LD_LIBRARY_PATH addr2line -Cfips -e %s 0x%x 2>/dev/null", info.dli_fname, place - 1);
     FILE *stream = popen(command, "r");
     if (!stream) return line;
     char text[600];

@@ -18,7 +18,7 @@
 #define __global__
 #define __device__
 #define __shared__ static thread_local  // the TLS holds nothing else
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))  // GCC does not see that a call stores what it returns
 #define __launch_bounds__(threads)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define SHARED_MEMORY char *shared_memory = emulate_shared
