@@ -2,7 +2,7 @@
 //
 // Kernels are compiled with -fsanitize=thread, and the calls that this puts before every access end here, not in
 // libtsan. Each byte of shared memory and of a launch's operands has a cell: who wrote it last and who has read it
-// since, and when. The order that holds between two accesses is that of CUDA:
+// since, and when; a word has one as long as nobody looks at less of it. The order that holds between two accesses is that of CUDA:
 //   threads of a block   __syncthreads; lanes of a warp also __syncwarp. Shuffles, ballots and tensor cores make
 //                        lanes meet but promise nothing about memory
 //   blocks               none, in one launch; launches come one after the other
@@ -16,11 +16,14 @@
 #define EMULATE_DETECTS 0  // compiled without the calls
 #endif
 #define EMULATE_QUIET __attribute__((no_sanitize("thread")))
+#pragma GCC push_options
+#pragma GCC optimize("O2")
 
 struct EmulateCell {
     unsigned write_epoch, write_warp, write_place;
     unsigned first_read, read_epoch, read_warp, read_place;  // first: of this launch
     unsigned short writer, reader;
+    unsigned split;  // of a word's first byte: since when the bytes have cells of their own
 };
 enum { LANES_READ = 0x400, MANY_READ = 0x800, UNDER_WAY = 0x8000 };  // LANES_READ + warp; of writer: a copy
 
@@ -35,7 +38,7 @@ enum { EMULATE_REGIONS = 320 };
 static EmulateRegion emulate_regions[EMULATE_REGIONS], emulate_dynamic, emulate_static;
 static int emulate_region_count, emulate_last_region;
 static char *emulate_image, *emulate_image_end;  // of this library
-static thread_local char emulate_first_static;   // is in its TLS, and so are all __shared__ variables
+static thread_local volatile char emulate_first_static;  // is in its TLS, and so are all __shared__ variables
 static int64_t emulate_object[1 << 14][2];       // begin and end of each in the TLS
 static int emulate_object_count;
 static bool emulate_in_kernel;
@@ -115,26 +118,42 @@ EMULATE_QUIET static inline void emulate_note_read(EmulateCell *cell, unsigned s
 
 enum EmulateHow { PLAIN, START_COPY, END_COPY };
 
-EMULATE_QUIET static void emulate_touch(EmulateCell *cell, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared) {
+EMULATE_QUIET static inline void emulate_touch(EmulateCell *cell, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared,
+                                               unsigned since) {
+    if (cell->write_epoch >= since && cell->writer & UNDER_WAY && how != END_COPY) emulate_report(at, bytes, write, place, "a copy to it is under way");
+    if (emulate_unordered(cell->write_epoch, cell->write_warp, cell->writer & ~UNDER_WAY, since))
+        emulate_race(at, bytes, write, place, "wrote", cell->writer & ~UNDER_WAY, cell->write_epoch, cell->write_place);
+    if (!write) {
+        if (shared && cell->write_epoch < since) emulate_report(at, bytes, write, place, "nobody has written it");
+        emulate_note_read(cell, since, place);
+        return;
+    }
+    if (cell->first_read >= since && cell->first_read < emulate_block_epoch)
+        emulate_race(at, bytes, write, place, "read", 0, cell->first_read, cell->read_place);
+    if (emulate_unordered(cell->read_epoch, cell->read_warp, cell->reader, since))
+        emulate_race(at, bytes, write, place, "read", cell->reader, cell->read_epoch, cell->read_place);
+    cell->write_epoch = emulate_epoch;
+    cell->write_warp = emulate_warp_epoch[threadIdx.x / 32];
+    cell->writer = threadIdx.x | (how == START_COPY ? UNDER_WAY : 0);
+    cell->write_place = place;
+}
+
+EMULATE_QUIET static inline void emulate_touch_all(EmulateCell *cell, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared) {
     unsigned since = shared ? emulate_block_epoch : emulate_launch_epoch;
-    for (int i = 0; i < bytes; i++, cell++) {
-        if (cell->write_epoch >= since && cell->writer & UNDER_WAY && how != END_COPY)
-            emulate_report(at, bytes, write, place, "a copy to it is under way");
-        if (emulate_unordered(cell->write_epoch, cell->write_warp, cell->writer & ~UNDER_WAY, since))
-            emulate_race(at, bytes, write, place, "wrote", cell->writer & ~UNDER_WAY, cell->write_epoch, cell->write_place);
-        if (!write) {
-            if (shared && cell->write_epoch < since) emulate_report(at, bytes, write, place, "nobody has written it");
-            emulate_note_read(cell, since, place);
+    for (int i = 0; i < bytes;) {
+        int in_word = (uintptr_t)(at + i) % 4;
+        EmulateCell *word = cell + i - in_word;
+        if (word->split < since && !in_word && bytes - i >= 4) {
+            emulate_touch(word, at, bytes, write, place, how, shared, since);
+            i += 4;
             continue;
         }
-        if (cell->first_read >= since && cell->first_read < emulate_block_epoch)
-            emulate_race(at, bytes, write, place, "read", 0, cell->first_read, cell->read_place);
-        if (emulate_unordered(cell->read_epoch, cell->read_warp, cell->reader, since))
-            emulate_race(at, bytes, write, place, "read", cell->reader, cell->read_epoch, cell->read_place);
-        cell->write_epoch = emulate_epoch;
-        cell->write_warp = emulate_warp_epoch[threadIdx.x / 32];
-        cell->writer = threadIdx.x | (how == START_COPY ? UNDER_WAY : 0);
-        cell->write_place = place;
+        if (word->split < since) {
+            word[1] = word[2] = word[3] = word[0];
+            word->split = emulate_epoch;
+        }
+        emulate_touch(cell + i, at, bytes, write, place, how, shared, since);
+        i++;
     }
 }
 
@@ -162,13 +181,11 @@ EMULATE_QUIET static bool emulate_in_object(int64_t begin, int64_t end) {
     return emulate_object_count && begin >= emulate_object[low][0] && end <= emulate_object[low][1];
 }
 
-EMULATE_QUIET static void emulate_access(const void *address, int bytes, bool write, int alignment, void *caller, EmulateHow how) {
+EMULATE_QUIET static inline void emulate_access(const void *address, int bytes, bool write, int alignment, void *caller, EmulateHow how) {
     const char *at = (const char *)address;
-    if (!EMULATE_DETECTS || !emulate_in_kernel) return;
-    size_t own = (size_t)(at - emulate_stacks[threadIdx.x]);
-    if (own < EMULATE_STACK) return;
-    unsigned place = (unsigned)((char *)caller - emulate_image);
     bool dynamic = (size_t)(at - emulate_shared) < sizeof emulate_shared;
+    if (!EMULATE_DETECTS || !emulate_in_kernel || (size_t)(at - emulate_stacks[threadIdx.x]) < EMULATE_STACK) return;
+    unsigned place = (unsigned)((char *)caller - emulate_image);
     if (!dynamic && at >= emulate_image && at < emulate_image_end) {  // constants, and what the emulation keeps
         if ((size_t)(at - emulate_stacks[0]) < sizeof emulate_stacks) emulate_report(at, bytes, write, place, "it is local to another thread");
         return;
@@ -180,7 +197,7 @@ EMULATE_QUIET static void emulate_access(const void *address, int bytes, bool wr
     if (shared && !dynamic && !emulate_in_object(at - region->begin, at - region->begin + bytes))
         emulate_report(at, bytes, write, place, "out of bounds");
     if ((uintptr_t)at % alignment) emulate_report(at, bytes, write, place, "not aligned");
-    emulate_touch(region->cells + (at - region->begin), at, bytes, write, place, how, shared);
+    emulate_touch_all(region->cells + (at - region->begin), at, bytes, write, place, how, shared);
 }
 
 // ---- Launches ----
@@ -256,7 +273,7 @@ EMULATE_QUIET static void emulate_begin_launch(int64_t shared_bytes, const Emula
         dl_iterate_phdr(emulate_find_image, NULL);
         if (dladdr((void *)&emulate_epoch, &info)) emulate_read_objects(info.dli_fname);
         emulate_dynamic = {emulate_shared, NULL, emulate_take_cells(sizeof emulate_shared)};
-        emulate_static.cells = emulate_take_cells(emulate_static.end - emulate_static.begin);
+        emulate_static.cells = emulate_take_cells(emulate_static.end - emulate_static.begin + 8);
     }
     if (shared_bytes > (int64_t)sizeof emulate_shared || count > EMULATE_REGIONS) emulate_fail("too much memory", 0);
     static EmulateSpan sorted[EMULATE_REGIONS];
@@ -271,8 +288,10 @@ EMULATE_QUIET static void emulate_begin_launch(int64_t shared_bytes, const Emula
         if (emulate_region_count && begin <= last->end) last->end = end > last->end ? end : last->end;
         else emulate_regions[emulate_region_count++] = {begin, end, NULL};
     }
-    for (int i = 0; i < emulate_region_count; i++)
-        emulate_regions[i].cells = emulate_take_cells(emulate_regions[i].end - emulate_regions[i].begin);
+    for (int i = 0; i < emulate_region_count; i++) {
+        EmulateRegion *region = &emulate_regions[i];
+        region->cells = emulate_take_cells(region->end - region->begin + 8) + (uintptr_t)region->begin % 4;
+    }
     emulate_free_cells = cells;
     emulate_launch_epoch = emulate_block_epoch = ++emulate_epoch;
 }
@@ -300,3 +319,4 @@ EMULATE_QUIET void __tsan_init() {}
 EMULATE_QUIET void __tsan_func_entry(void *) {}
 EMULATE_QUIET void __tsan_func_exit() {}
 }
+#pragma GCC pop_options
