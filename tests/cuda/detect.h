@@ -23,17 +23,18 @@ struct EmulateCell {
     unsigned write_epoch, write_warp, write_place;
     unsigned first_read, read_epoch, read_warp, read_place;  // first: of this launch
     unsigned short writer, reader;
-    unsigned split;  // of a word's first byte: since when the bytes have cells of their own
+};
+// Of a stretch of memory. Where `split` is of this time, the bytes of a word have cells of their own.
+struct EmulateRegion {
+    char *begin, *end, *first;  // first: `begin` down to a whole word
+    EmulateCell *words, *bytes;
+    unsigned *split;
 };
 enum { LANES_READ = 0x400, MANY_READ = 0x800, UNDER_WAY = 0x8000 };  // LANES_READ + warp; of writer: a copy
 
 static unsigned emulate_epoch = 1, emulate_launch_epoch = 1, emulate_block_epoch = 1;
 static unsigned emulate_warp_epoch[EMULATE_THREADS / 32];  // counts __syncwarp
 
-struct EmulateRegion {
-    char *begin, *end;
-    EmulateCell *cells;
-};
 enum { EMULATE_REGIONS = 320 };
 static EmulateRegion emulate_regions[EMULATE_REGIONS], emulate_dynamic, emulate_static;
 static int emulate_region_count, emulate_last_region;
@@ -135,24 +136,33 @@ EMULATE_QUIET static inline void emulate_touch(EmulateCell *cell, const char *at
     cell->write_epoch = emulate_epoch;
     cell->write_warp = emulate_warp_epoch[threadIdx.x / 32];
     cell->writer = threadIdx.x | (how == START_COPY ? UNDER_WAY : 0);
+    cell->read_epoch = 0;  // who reads from here on finds the write
     cell->write_place = place;
 }
 
-EMULATE_QUIET static inline void emulate_touch_all(EmulateCell *cell, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared) {
+// Whether what a read would find is known: in this time others have read it too, so nobody wrote it.
+EMULATE_QUIET static inline bool emulate_known(const EmulateCell *cell) {
+    unsigned me = threadIdx.x, warp = me / 32;
+    if (cell->read_epoch != emulate_epoch) return false;
+    if (cell->reader == MANY_READ) return true;
+    return cell->read_warp == emulate_warp_epoch[warp] && (cell->reader == me || cell->reader == (LANES_READ | warp));
+}
+
+EMULATE_QUIET static inline void emulate_touch_all(const EmulateRegion *region, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared) {
     unsigned since = shared ? emulate_block_epoch : emulate_launch_epoch;
-    for (int i = 0; i < bytes;) {
-        int in_word = (uintptr_t)(at + i) % 4;
-        EmulateCell *word = cell + i - in_word;
-        if (word->split < since && !in_word && bytes - i >= 4) {
-            emulate_touch(word, at, bytes, write, place, how, shared, since);
+    for (size_t i = at - region->first, end = i + bytes; i < end;) {
+        EmulateCell *word = region->words + i / 4, *part = region->bytes + i / 4 * 4;
+        if (region->split[i / 4] < since && i % 4 == 0 && end - i >= 4) {
+            if (write || !emulate_known(word)) emulate_touch(word, at, bytes, write, place, how, shared, since);
             i += 4;
             continue;
         }
-        if (word->split < since) {
-            word[1] = word[2] = word[3] = word[0];
-            word->split = emulate_epoch;
+        if (region->split[i / 4] < since) {
+            part[0] = part[1] = part[2] = part[3] = *word;
+            region->split[i / 4] = emulate_epoch;
         }
-        emulate_touch(cell + i, at, bytes, write, place, how, shared, since);
+        part += i % 4;
+        if (write || !emulate_known(part)) emulate_touch(part, at, bytes, write, place, how, shared, since);
         i++;
     }
 }
@@ -197,7 +207,7 @@ EMULATE_QUIET static inline void emulate_access(const void *address, int bytes, 
     if (shared && !dynamic && !emulate_in_object(at - region->begin, at - region->begin + bytes))
         emulate_report(at, bytes, write, place, "out of bounds");
     if ((uintptr_t)at % alignment) emulate_report(at, bytes, write, place, "not aligned");
-    emulate_touch_all(region->cells + (at - region->begin), at, bytes, write, place, how, shared);
+    emulate_touch_all(region, at, bytes, write, place, how, shared);
 }
 
 // ---- Launches ----
@@ -251,18 +261,29 @@ EMULATE_QUIET static int emulate_find_image(dl_phdr_info *info, size_t, void *) 
     return found;
 }
 
-static EmulateCell *emulate_cells, *emulate_free_cells;
-EMULATE_QUIET static EmulateCell *emulate_take_cells(size_t count) {
-    enum : size_t { LIMIT = (size_t)1 << 31 };
-    if (!emulate_cells) {
-        void *memory = mmap(NULL, LIMIT * sizeof(EmulateCell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED) emulate_fail("no address space for cells", 0);
-        emulate_cells = emulate_free_cells = (EmulateCell *)memory;
+// Three arrays for all words; what is not touched takes no memory.
+static EmulateCell *emulate_words, *emulate_bytes;
+static unsigned *emulate_split;
+static size_t emulate_word_count;  // taken
+enum : size_t { EMULATE_WORDS = (size_t)1 << 29 };
+
+EMULATE_QUIET static void *emulate_map(size_t bytes) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) emulate_fail("no address space for cells", 0);
+    return memory;
+}
+
+EMULATE_QUIET static EmulateRegion emulate_region(char *begin, char *end) {
+    char *first = begin - (uintptr_t)begin % 4;
+    if (!emulate_words) {
+        emulate_words = (EmulateCell *)emulate_map(EMULATE_WORDS * sizeof(EmulateCell));
+        emulate_bytes = (EmulateCell *)emulate_map(4 * EMULATE_WORDS * sizeof(EmulateCell));
+        emulate_split = (unsigned *)emulate_map(EMULATE_WORDS * sizeof(unsigned));
     }
-    EmulateCell *cells = emulate_free_cells;
-    emulate_free_cells += count;
-    if ((size_t)(emulate_free_cells - emulate_cells) > LIMIT) emulate_fail("too few cells", 0);
-    return cells;
+    size_t at = emulate_word_count;
+    emulate_word_count += (end - first + 3) / 4;
+    if (emulate_word_count > EMULATE_WORDS) emulate_fail("too few cells", 0);
+    return {begin, end, first, emulate_words + at, emulate_bytes + 4 * at, emulate_split + at};
 }
 
 // The spans may overlap. Cells of launches before are of another time: they need no clearing.
@@ -272,12 +293,12 @@ EMULATE_QUIET static void emulate_begin_launch(int64_t shared_bytes, const Emula
         emulate_first_static = 1;  // the TLS is there now
         dl_iterate_phdr(emulate_find_image, NULL);
         if (dladdr((void *)&emulate_epoch, &info)) emulate_read_objects(info.dli_fname);
-        emulate_dynamic = {emulate_shared, NULL, emulate_take_cells(sizeof emulate_shared)};
-        emulate_static.cells = emulate_take_cells(emulate_static.end - emulate_static.begin + 8);
+        emulate_dynamic = emulate_region(emulate_shared, emulate_shared + sizeof emulate_shared);
+        emulate_static = emulate_region(emulate_static.begin, emulate_static.end);
     }
     if (shared_bytes > (int64_t)sizeof emulate_shared || count > EMULATE_REGIONS) emulate_fail("too much memory", 0);
     static EmulateSpan sorted[EMULATE_REGIONS];
-    EmulateCell *cells = emulate_free_cells;
+    size_t before = emulate_word_count;
     memcpy(sorted, spans, sizeof *spans * count);
     qsort(sorted, count, sizeof *sorted, emulate_by_begin);
     emulate_dynamic.end = emulate_shared + shared_bytes;
@@ -286,13 +307,11 @@ EMULATE_QUIET static void emulate_begin_launch(int64_t shared_bytes, const Emula
         char *begin = sorted[i].begin, *end = begin + sorted[i].bytes;
         EmulateRegion *last = &emulate_regions[emulate_region_count - 1];
         if (emulate_region_count && begin <= last->end) last->end = end > last->end ? end : last->end;
-        else emulate_regions[emulate_region_count++] = {begin, end, NULL};
+        else emulate_regions[emulate_region_count++] = {begin, end};
     }
-    for (int i = 0; i < emulate_region_count; i++) {
-        EmulateRegion *region = &emulate_regions[i];
-        region->cells = emulate_take_cells(region->end - region->begin + 8) + (uintptr_t)region->begin % 4;
-    }
-    emulate_free_cells = cells;
+    for (int i = 0; i < emulate_region_count; i++)
+        emulate_regions[i] = emulate_region(emulate_regions[i].begin, emulate_regions[i].end);
+    emulate_word_count = before;
     emulate_launch_epoch = emulate_block_epoch = ++emulate_epoch;
 }
 

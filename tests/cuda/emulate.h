@@ -17,7 +17,8 @@
 #define CHERRY_EMULATED 1
 #define __global__
 #define __device__
-#define __shared__ static thread_local  // the TLS holds nothing else
+// The TLS holds nothing else; gaps show what goes beyond a variable.
+#define __shared__ static thread_local __attribute__((aligned(256)))
 #define __forceinline__ inline __attribute__((always_inline))  // GCC does not see that a call stores what it returns
 #define __launch_bounds__(threads)
 #define __align__(bytes) __attribute__((aligned(bytes)))
