@@ -42,6 +42,12 @@ const char *cuda_name(Arena *arena, const char *name);
 // it), and opens it: its parameters are the kernel's operands and the workspace. cuda_close ends it.
 CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads);
 
+// Gives the code its text and key, and the key to the names of its functions.
+void cuda_name_functions(Ir *ir, CudaKernel *code, const char *text);
+
+// Makes program->groups of launches whose kernels have their text: codegen/cuda_group.c.
+void cuda_find_groups(Program *program);
+
 // What launches give every kernel: where a function's name stands in a text before its key is known.
 #define CUDA_KEY_MARK "_KEY_"
 

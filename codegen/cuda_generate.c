@@ -84,6 +84,13 @@ static char *put_key(Arena *arena, const char *text, uint64_t key) {
     return result;
 }
 
+void cuda_name_functions(Ir *ir, CudaKernel *code, const char *text) {
+    code->key = text_key(text);
+    code->text = put_key(ir->arena, text, code->key);
+    for (int p = 0; p < code->phase_count; p++)
+        if (code->phases[p].function) code->phases[p].function = put_key(ir->arena, code->phases[p].function, code->key);
+}
+
 // ---- Kernels ----
 
 static bool emit_kernel(CudaUnit *unit) {
@@ -107,14 +114,7 @@ static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *p
     kernel->cuda = (CudaKernel){0};
     bool ok = emit_kernel(&unit);
     fclose(unit.stream);
-    if (ok && length) {
-        kernel->cuda.key = text_key(text);
-        kernel->cuda.text = put_key(ir->arena, text, kernel->cuda.key);
-    }
-    for (int p = 0; ok && p < kernel->cuda.phase_count; p++)
-        if (kernel->cuda.phases[p].function)
-            kernel->cuda.phases[p].function =
-                put_key(ir->arena, kernel->cuda.phases[p].function, kernel->cuda.key);
+    if (ok && length) cuda_name_functions(ir, &kernel->cuda, text);
     free(text);
     if (!ok)
         report_error(ir->diagnostics, kernel->nest ? kernel->nest->place : kernel->named->place, "E0620",
@@ -125,8 +125,10 @@ static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *p
 
 bool cuda_generate(Ir *ir, Program *const *programs, size_t count, const CudaOptions *options) {
     bool ok = true;
-    for (size_t p = 0; p < count; p++)
+    for (size_t p = 0; p < count; p++) {
         for (size_t k = 0; k < programs[p]->kernels.count; k++)
             ok &= generate_kernel(ir, options, programs[p], (uint32_t)k);
+        if (ok) cuda_find_groups(programs[p]);
+    }
     return ok;
 }

@@ -354,10 +354,12 @@ bool cuda_nest_emit(CudaUnit *unit) {
     CudaPlan plan = cuda_plan(unit, original, nest);
     if (plan.splits <= 1) {
         cuda_emit_function(unit, &plan, CUDA_WHOLE, "");
+        unit->out->joins = true;
         return true;
     }
     cuda_emit_function(unit, &plan, CUDA_PARTIAL_SUMS, "_a");
     cuda_emit_function(unit, &plan, CUDA_REST, "_b");
     unit->out->workspace_bytes = plan.groups[0].count * plan.splits * plan.points * 8;
+    unit->out->joins = true;
     return true;
 }

@@ -289,22 +289,38 @@ static Item *find_item(Compile *compile, uint64_t key) {
     return NULL;
 }
 
+// Kernels that some launch outside of groups needs.
+static const bool *launched_alone(const Program *program) {
+    bool *alone = ARENA_ARRAY(program->ir->arena, bool, program->kernels.count + 1);
+    for (uint32_t i = 0; i < program->launches.count; i++)
+        if (!program_group(program, i)) alone[program->launches.items[i].kernel] = true;
+    return alone;
+}
+
 static void collect(Compile *compile, Program *const *programs, size_t count, CudaStatistics *statistics) {
-    for (size_t p = 0; p < count; p++)
-        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
-            const CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+    for (size_t p = 0; p < count; p++) {
+        const bool *alone = launched_alone(programs[p]);
+        for (size_t k = 0; k < program_cuda_count(programs[p]); k++) {
+            const CudaKernel *kernel = program_cuda_code(programs[p], k);
+            if (k < programs[p]->kernels.count && !alone[k]) continue;
             statistics->kernels++;
             for (int i = 0; i < kernel->phase_count; i++) statistics->products += !kernel->phases[i].function;
             if (kernel->text && !find_item(compile, kernel->key))
                 compile->items[compile->count++] = (Item){.key = kernel->key, .text = kernel->text};
         }
+    }
 }
 
-// The kernel that an item is the text of.
+// The kernel that an item is the text of; of a group the first.
 static const Kernel *find_kernel(Program *const *programs, size_t count, uint64_t key) {
     for (size_t p = 0; p < count; p++)
         for (size_t k = 0; k < programs[p]->kernels.count; k++)
             if (programs[p]->kernels.items[k].cuda.key == key) return &programs[p]->kernels.items[k];
+    for (size_t p = 0; p < count; p++)
+        for (size_t g = 0; g < programs[p]->groups.count; g++) {
+            const LaunchGroup *group = &programs[p]->groups.items[g];
+            if (group->code.key == key) return &programs[p]->kernels.items[programs[p]->launches.items[group->first].kernel];
+        }
     return NULL;
 }
 
@@ -335,8 +351,8 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
         if (item->registers > statistics->most_registers) statistics->most_registers = item->registers;
     }
     for (size_t p = 0; p < count; p++)
-        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
-            CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+        for (size_t k = 0; k < program_cuda_count(programs[p]); k++) {
+            CudaKernel *kernel = program_cuda_code(programs[p], k);
             const Item *item = kernel->text ? find_item(compile, kernel->key) : NULL;
             if (!item) continue;
             kernel->image = item->image;
@@ -356,7 +372,7 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
     Nvrtc nvrtc;
     if (!require_nvrtc(ir, &nvrtc) || !cuda_generate(ir, programs, count, options)) return false;
     size_t limit = 1;
-    for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count;
+    for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count + programs[p]->launches.count / 2;
     Compile compile = {.nvrtc = &nvrtc,
                        .architecture = options && options->architecture ? options->architecture : "sm_90",
                        .folder = cache_folder(ir, options),

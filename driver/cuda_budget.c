@@ -89,15 +89,19 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
                     .blocks = blocks(&cuda->phases[number + 1])});
 }
 
-static void add_launch(Arena *arena, Lines *lines, const Kernel *kernel, bool packed) {
+// Of a group the first launch counts for all.
+static void add_launch(Arena *arena, Lines *lines, const Program *program, uint32_t number) {
+    const Launch *launch = &program->launches.items[number];
+    const LaunchGroup *group = program_group(program, number);
+    const Kernel *kernel = &program->kernels.items[launch->kernel];
     const CudaKernel *cuda = &kernel->cuda;
     for (int i = 0; i < cuda->phase_count; i++)
         if (!cuda->phases[i].function) {
-            add_product(arena, lines, kernel, i, packed);
+            add_product(arena, lines, kernel, i, launch->packed[0]);
             return;
         }
-    Line line = {
-        .kernel = kernel, .kind = KIND_OTHER, .launches = cuda->phase_count, .flops = cost_flops(kernel)};
+    Line line = {.kernel = kernel, .kind = KIND_OTHER, .flops = cost_flops(kernel)};
+    if (!group || group->first == number) line.launches = cuda->phase_count;
     line.bytes = cost_bytes(kernel);
     line.blocks = blocks(&cuda->phases[0]);
     if (line.flops > 0) line.kind = kernel->named ? KIND_ATTENTION : KIND_TILES;
@@ -121,10 +125,7 @@ bool cuda_budget_print(Ir *ir, Program *program, FILE *stream) {
     Lines lines = {0};
     Line kinds[KIND_COUNT] = {0}, all = {0};
     double seconds[KIND_COUNT] = {0}, total = 0;
-    for (size_t i = 0; i < program->launches.count; i++) {
-        const Launch *launch = &program->launches.items[i];
-        add_launch(arena, &lines, &program->kernels.items[launch->kernel], launch->packed[0]);
-    }
+    for (uint32_t i = 0; i < program->launches.count; i++) add_launch(arena, &lines, program, i);
     qsort(lines.items, lines.count, sizeof *lines.items, by_time);
     fprintf(stream, "%s: floors at %.0f TFLOP/s and %.1f TB/s, by kernel and phase\n", program->name,
             flops_per_second / 1e12, bytes_per_second / 1e12);

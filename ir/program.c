@@ -54,6 +54,25 @@ KernelPack kernel_pack(const Kernel *kernel, int phase) {
     return (KernelPack){cpu->packed_key[phase], cpu->packed_operand[phase], cpu->pack_optional[phase]};
 }
 
+size_t program_cuda_count(const Program *program) { return program->kernels.count + program->groups.count; }
+
+CudaKernel *program_cuda_code(const Program *program, size_t number) {
+    size_t kernels = program->kernels.count;
+    return number < kernels ? &program->kernels.items[number].cuda : &program->groups.items[number - kernels].code;
+}
+
+const LaunchGroup *program_group(const Program *program, uint32_t launch) {
+    size_t low = 0, high = program->groups.count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        const LaunchGroup *group = &program->groups.items[middle];
+        if (launch >= group->first && launch < group->first + group->count) return group;
+        if (launch < group->first) high = middle;
+        else low = middle + 1;
+    }
+    return NULL;
+}
+
 uint32_t program_add_nest(Program *program, const Nest *nest) { return add_nest(program, nest, false); }
 uint32_t program_keep_nest(Program *program, const Nest *nest) { return add_nest(program, nest, true); }
 

@@ -107,6 +107,7 @@ typedef struct CudaKernel {
     // bf16), which later phases only read. The launch's `packed` skips it.
     uint64_t packed_key;
     int32_t packed_operand;
+    bool joins;                      // its functions may run as some of the blocks of a LaunchGroup's
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
@@ -138,12 +139,20 @@ typedef struct Launch {
     Place place;
 } Launch;
 
+// Launches [first, first + count) that one CUDA kernel runs side by side: nothing that one of them writes is
+// touched by another. Its parameters are each launch's operands and workspace, one launch after the other.
+typedef struct LaunchGroup {
+    uint32_t first, count;
+    CudaKernel code;
+} LaunchGroup;
+
 typedef struct Program {
     Ir *ir;
     const char *name;          // entry point: accumulate, update, evaluate, prefill, decode, initialize
     VECTOR(Buffer) buffers;
     VECTOR(Kernel) kernels;
     VECTOR(Launch) launches;
+    VECTOR(LaunchGroup) groups;  // ascending; made by codegen
     int64_t arena_bytes;       // after plan-memory
     int64_t live_bytes;        // the largest live set of this order: a bound below for arena_bytes
 } Program;
@@ -162,6 +171,11 @@ KernelPack kernel_pack(const Kernel *kernel, int phase);
 uint32_t program_add_nest(Program *program, const Nest *nest);
 uint32_t program_keep_nest(Program *program, const Nest *nest);  // the same; a new one is copied
 uint32_t program_add_named(Program *program, const NamedKernel *named);
+// CUDA code of each kernel, then of each group.
+size_t program_cuda_count(const Program *program);
+CudaKernel *program_cuda_code(const Program *program, size_t number);
+// The group that a launch is in, or NULL.
+const LaunchGroup *program_group(const Program *program, uint32_t launch);
 uint32_t program_find_buffer(const Program *program, const char *name, Role role);  // or UINT32_MAX
 void program_print(const Program *program, FILE *stream);
 bool program_verify(const Program *program);

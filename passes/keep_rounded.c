@@ -20,7 +20,8 @@ static Value rounded_input(Graph *graph, const Node *parameter) {
 static Value read_rounded(Graph *graph, Value value) {
     const Node *node = graph_node(graph, value.node);
     if (node->op == OP_input)
-        return attribute_integer(node, ATTRIBUTE_role, 0) == ROLE_PARAMETER ? rounded_input(graph, node) : VALUE_NONE;
+        return attribute_integer(node, ATTRIBUTE_role, 0) == ROLE_PARAMETER ? rounded_input(graph, node)
+                                                                            : VALUE_NONE;
     if (!node_is_move(node)) return VALUE_NONE;
     Value operand = read_rounded(graph, node->operands[0]);
     return value_is_none(operand) ? operand : graph_copy_node(graph, graph_node(graph, value.node), &operand);

@@ -3,7 +3,7 @@
 //   t0: launches 0 to 3, 4 KB;  t1: 1 to 2, 8 KB;  t2: 3 to 9, 4 KB, written in place of t0
 //   -> t0 at 8192, t1 at 0, t2 at 8192;  arena 12288 bytes, live 12288 bytes
 //
-// Requires: the final order of launches; workspaces known (kernel_workspace_bytes of those that are not optional, or
+// Requires: the final order of launches, their groups; workspaces known (kernel_workspace_bytes of those that are not optional, or
 // attached).
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
@@ -63,10 +63,12 @@ static void attach_workspaces(Program *program) {
     }
 }
 
-static void touch(Program *program, uint32_t number, int32_t launch) {
+// What runs side by side is live as long as any of it runs.
+static void touch(Program *program, uint32_t number, uint32_t launch) {
     Buffer *buffer = &program->buffers.items[number];
-    if (buffer->first < 0) buffer->first = launch;
-    buffer->last = launch;
+    const LaunchGroup *group = program_group(program, launch);
+    if (buffer->first < 0) buffer->first = (int32_t)(group ? group->first : launch);
+    buffer->last = (int32_t)(group ? group->first + group->count - 1 : launch);
 }
 
 static void find_lifetimes(Program *program) {
@@ -75,11 +77,11 @@ static void find_lifetimes(Program *program) {
         buffer->first = buffer->last = -1;
         buffer->offset = buffer->kind == BUFFER_TEMPORARY ? 0 : -1;
     }
-    for (size_t i = 0; i < program->launches.count; i++) {
+    for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
-        for (int o = 0; o < launch->operand_count; o++) touch(program, launch->buffers[o], (int32_t)i);
+        for (int o = 0; o < launch->operand_count; o++) touch(program, launch->buffers[o], i);
         for (int w = 0; w < WORKSPACE_MAX; w++)
-            if (launch->workspaces[w] != UINT32_MAX) touch(program, launch->workspaces[w], (int32_t)i);
+            if (launch->workspaces[w] != UINT32_MAX) touch(program, launch->workspaces[w], i);
     }
 }
 
@@ -167,9 +169,10 @@ static int find_dying(const Plan *plan, const Launch *launch, const Nest *nest, 
 static void reuse_in_place(Plan *plan) {
     Program *program = plan->program;
     bool *taken = ARENA_ARRAY(plan->arena, bool, program->buffers.count + 1);
-    for (size_t i = 0; i < program->launches.count; i++) {
+    for (uint32_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         const Nest *nest = program->kernels.items[launch->kernel].nest;
+        if (program_group(program, i)) continue;  // another launch of it may read the operand
         for (int to = 0; nest && to < launch->operand_count; to++) {
             uint32_t number = launch->buffers[to];
             const Buffer *buffer = &program->buffers.items[number];

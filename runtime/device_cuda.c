@@ -147,12 +147,13 @@ static void *load_module(Device *device, const CudaKernel *kernel) {
     return module;
 }
 
-void *device_function(Device *device, const Kernel *kernel, const CudaPhase *phase) {
-    void *module = load_module(device, &kernel->cuda), *function = NULL;
+void *device_function(Device *device, const CudaKernel *kernel, const CudaPhase *phase) {
+    void *module = load_module(device, kernel), *function = NULL;
     if (!module) return NULL;
     if (!device_check(device, device->driver.module_function(&function, module, phase->function), "finding a kernel"))
         return NULL;
-    if (phase->shared_bytes > 48 << 10 &&
+    // 48 KB hold what a kernel declares too, which is not known here.
+    if (phase->shared_bytes > 0 &&
         !device_check(device,
                       device->driver.function_attribute(function, CUDA_FUNCTION_DYNAMIC_SHARED, (int)phase->shared_bytes),
                       "giving a kernel its shared memory"))

@@ -54,7 +54,7 @@ void device_write(Device *device, CudaAddress to, const void *from, int64_t byte
 void device_clear(Device *device, CudaAddress address, int64_t bytes);  // in order with what runs
 
 // A function of a kernel's image, loaded once whatever the programs that use it. NULL after an error.
-void *device_function(Device *device, const Kernel *kernel, const CudaPhase *phase);
+void *device_function(Device *device, const CudaKernel *kernel, const CudaPhase *phase);
 
 // ---- Products: device_cuda_product.c ----
 

@@ -9,8 +9,9 @@
 #include "runtime/executor_calls.h"
 
 typedef struct Step {
-    const Launch *launch;
+    const Launch *launch;    // of a group the first
     const Kernel *kernel;
+    const LaunchGroup *group;  // or NULL
     const CudaPhase *phase;
     void *function;  // or
     DeviceProduct *product;
@@ -143,11 +144,32 @@ static bool resolve_launch(CudaExecutor *executor, const Launch *launch) {
         *step = (Step){.launch = launch, .kernel = kernel, .phase = phase, .operands = operands, .parameters = parameters};
         CudaAddress workspace = operands[launch->operand_count];
         if (phase->function)
-            step->function = device_function(executor->device, kernel, phase);
+            step->function = device_function(executor->device, &kernel->cuda, phase);
         else
             step->product = device_product_create(
                 executor->device, &phase->product, device_product_alignment(&phase->product, operands, workspace), kernel);
         if (!step->function && !step->product) return false;
+    }
+    return true;
+}
+
+static bool resolve_group(CudaExecutor *executor, const LaunchGroup *group) {
+    const Program *program = executor->program;
+    const Launch *first = &program->launches.items[group->first];
+    size_t count = 0;
+    for (uint32_t i = 0; i < group->count; i++) count += (size_t)first[i].operand_count + 1;
+    void **parameters = ARENA_ARRAY(executor->arena, void *, count);
+    count = 0;
+    for (uint32_t i = 0; i < group->count; i++) {
+        CudaAddress *operands = resolve_operands(executor, &first[i], &program->kernels.items[first[i].kernel]);
+        for (int o = 0; o <= first[i].operand_count; o++) parameters[count++] = &operands[o];
+    }
+    for (int i = 0; i < group->code.phase_count; i++) {
+        const CudaPhase *phase = &group->code.phases[i];
+        Step *step = &executor->steps[executor->step_count++];
+        *step = (Step){.launch = first, .kernel = &program->kernels.items[first->kernel], .group = group, .phase = phase,
+                       .parameters = parameters, .function = device_function(executor->device, &group->code, phase)};
+        if (!step->function) return false;
     }
     return true;
 }
@@ -158,8 +180,11 @@ static bool resolve_launches(CudaExecutor *executor) {
     for (size_t i = 0; i < program->launches.count; i++)
         phases += (size_t)program->kernels.items[program->launches.items[i].kernel].cuda.phase_count;
     executor->steps = ARENA_ARRAY(executor->arena, Step, phases + 1);
-    for (size_t i = 0; i < program->launches.count; i++)
-        if (!resolve_launch(executor, &program->launches.items[i])) return false;
+    for (uint32_t i = 0; i < program->launches.count; i++) {
+        const LaunchGroup *group = program_group(program, i);
+        if (!(group ? resolve_group(executor, group) : resolve_launch(executor, &program->launches.items[i]))) return false;
+        if (group) i += group->count - 1;
+    }
     executor->base.phase_count = (int64_t)executor->step_count;
     return true;
 }
@@ -180,9 +205,10 @@ static int launch_step(const CudaExecutor *executor, const Step *step) {
 
 static const char *step_name(const CudaExecutor *executor, const Step *step) {
     Place place = step->launch->place;
-    return place.file ? arena_format(executor->arena, "kernel %s of %s (%s:%u)", step->kernel->name, executor->program->name,
-                                     place.file, place.line)
-                      : arena_format(executor->arena, "kernel %s of %s", step->kernel->name, executor->program->name);
+    const char *name = step->kernel->name, *program = executor->program->name;
+    if (step->group) name = arena_format(executor->arena, "%s, with %u more,", name, (unsigned)step->group->count - 1);
+    return place.file ? arena_format(executor->arena, "kernel %s of %s (%s:%u)", name, program, place.file, place.line)
+                      : arena_format(executor->arena, "kernel %s of %s", name, program);
 }
 
 // One after the other, with a look at each: a kernel that fails is named.
@@ -251,6 +277,17 @@ static void run(Executor *base) {
     executor->stale = true;
 }
 
+// Of a group each launch is said to have taken its blocks' share.
+static void add_seconds(const CudaExecutor *executor, const Step *step, double seconds, double *seconds_per_launch) {
+    const Program *program = executor->program;
+    size_t launch = (size_t)(step->launch - program->launches.items), count = step->group ? step->group->count : 1;
+    for (size_t i = launch; i < launch + count; i++) {
+        const CudaPhase *own = &program->kernels.items[program->launches.items[i].kernel].cuda.phases[0];
+        double share = step->group ? (double)(own->grid[0] * own->grid[1]) / (double)step->group->code.phases[0].grid[0] : 1;
+        seconds_per_launch[i] += seconds * share;
+    }
+}
+
 // Events round each launch. What an event costs is in it: some microseconds.
 static void run_timed(Executor *base, double *seconds_per_launch) {
     CudaExecutor *executor = (CudaExecutor *)base;
@@ -268,8 +305,7 @@ static void run_timed(Executor *base, double *seconds_per_launch) {
     for (size_t i = 0; i < count && !executor->device->failed; i++) {
         float milliseconds = 0;
         check(executor, driver->event_milliseconds(&milliseconds, events[i], events[i + 1]), "reading the clock");
-        size_t launch = (size_t)(executor->steps[i].launch - executor->program->launches.items);
-        seconds_per_launch[launch] += (double)milliseconds * 1e-3;
+        add_seconds(executor, &executor->steps[i], (double)milliseconds * 1e-3, seconds_per_launch);
     }
     for (size_t i = 0; i <= count; i++)
         if (events[i]) driver->event_destroy(events[i]);

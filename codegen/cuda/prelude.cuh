@@ -14,6 +14,11 @@ typedef unsigned long long u64;
 #define DEVICE static __device__ __forceinline__
 #define ALL_LANES 0xffffffffu
 
+// Which block of its launch a kernel is that runs within a group.
+struct Block {
+    u32 x, y;
+};
+
 struct bf16 {
     unsigned short bits;
 };

@@ -12,9 +12,6 @@
 #include <link.h>
 #include <sys/mman.h>
 
-#ifndef EMULATE_DETECTS
-#define EMULATE_DETECTS 0  // compiled without the calls
-#endif
 #define EMULATE_QUIET __attribute__((no_sanitize("thread")))
 #pragma GCC push_options
 #pragma GCC optimize("O2")
@@ -35,7 +32,7 @@ enum { LANES_READ = 0x400, MANY_READ = 0x800, UNDER_WAY = 0x8000 };  // LANES_RE
 static unsigned emulate_epoch = 1, emulate_launch_epoch = 1, emulate_block_epoch = 1;
 static unsigned emulate_warp_epoch[EMULATE_THREADS / 32];  // counts __syncwarp
 
-enum { EMULATE_REGIONS = 320 };
+enum { EMULATE_REGIONS = 512 };
 static EmulateRegion emulate_regions[EMULATE_REGIONS], emulate_dynamic, emulate_static;
 static int emulate_region_count, emulate_last_region;
 static char *emulate_image, *emulate_image_end;  // of this library
@@ -194,7 +191,7 @@ EMULATE_QUIET static bool emulate_in_object(int64_t begin, int64_t end) {
 EMULATE_QUIET static inline void emulate_access(const void *address, int bytes, bool write, int alignment, void *caller, EmulateHow how) {
     const char *at = (const char *)address;
     bool dynamic = (size_t)(at - emulate_shared) < sizeof emulate_shared;
-    if (!EMULATE_DETECTS || !emulate_in_kernel || (size_t)(at - emulate_stacks[threadIdx.x]) < EMULATE_STACK) return;
+    if (!emulate_in_kernel || (size_t)(at - emulate_stacks[threadIdx.x]) < EMULATE_STACK) return;
     unsigned place = (unsigned)((char *)caller - emulate_image);
     if (!dynamic && at >= emulate_image && at < emulate_image_end) {  // constants, and what the emulation keeps
         if ((size_t)(at - emulate_stacks[0]) < sizeof emulate_stacks) emulate_report(at, bytes, write, place, "it is local to another thread");

@@ -18,7 +18,7 @@
 #include "tests/cuda/launch.h"
 
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
-enum { ARGUMENTS_MAX = 64, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
+enum { ARGUMENTS_MAX = 512, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
 #define KERNEL_TEXT "#line 1 \"kernel.cu\"\n"  // ends the prelude
 
 #define EXPORT __attribute__((visibility("default")))

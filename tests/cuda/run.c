@@ -33,8 +33,8 @@ static void write_source(FILE *stream, Program *const *programs, size_t count) {
     Keys keys = {0};
     fprintf(stream, "#include \"%s/tests/cuda/emulate.h\"\n%s", CHERRY_SOURCE, cuda_prelude());
     for (size_t p = 0; p < count; p++)
-        for (size_t k = 0; k < programs[p]->kernels.count; k++) {
-            const CudaKernel *kernel = &programs[p]->kernels.items[k].cuda;
+        for (size_t k = 0; k < program_cuda_count(programs[p]); k++) {
+            const CudaKernel *kernel = program_cuda_code(programs[p], k);
             if (!kernel->text || !is_new(&keys, kernel->key)) continue;
             fputs(kernel->text, stream);
             for (int i = 0; i < kernel->phase_count; i++)
@@ -145,10 +145,25 @@ static EmulateSpan operand_span(const Kernel *kernel, int number, char *data) {
     return (EmulateSpan){data + low * width, (high - low) * width};
 }
 
+static void run_function(const Emulation *emulation, const CudaPhase *phase, char *const *pointers,
+                         const EmulateSpan *spans, int span_count) {
+    char name[160];
+    snprintf(name, sizeof name, "launch_%s", phase->function);
+    void *symbol = dlsym(emulation->library, name);
+    LaunchFunction launch;
+    if (!symbol) INTERNAL_ERROR("no %s", name);
+    memcpy(&launch, &symbol, sizeof launch);
+    CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 && phase->block <= 1024);
+    EmulateGrid grid = {.block = phase->block, .span_count = span_count, .shared_bytes = phase->shared_bytes,
+                        .spans = spans};
+    memcpy(grid.blocks, phase->grid, sizeof grid.blocks);
+    launch(pointers, &grid);
+}
+
 static void run_phases(const Emulation *emulation, const Kernel *kernel, char *const *operands,
                        char *workspace, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
-    char *pointers[NEST_OPERAND_MAX + 1], name[160];
+    char *pointers[NEST_OPERAND_MAX + 1];
     EmulateSpan spans[NEST_OPERAND_MAX + 1];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     if (workspace && !packed) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
@@ -159,21 +174,10 @@ static void run_phases(const Emulation *emulation, const Kernel *kernel, char *c
     CHECK(cuda->phase_count > 0);
     for (int i = packed; i < cuda->phase_count; i++) {
         const CudaPhase *phase = &cuda->phases[i];
-        if (!phase->function) {
+        if (phase->function)
+            run_function(emulation, phase, pointers, spans, count + 1);
+        else
             run_product(&phase->product, operands, workspace);
-            continue;
-        }
-        snprintf(name, sizeof name, "launch_%s", phase->function);
-        void *symbol = dlsym(emulation->library, name);
-        LaunchFunction launch;
-        if (!symbol) INTERNAL_ERROR("no %s", name);
-        memcpy(&launch, &symbol, sizeof launch);
-        CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 &&
-              phase->block <= 1024);
-        EmulateGrid grid = {.block = phase->block, .span_count = count + 1, .shared_bytes = phase->shared_bytes,
-                            .spans = spans};
-        memcpy(grid.blocks, phase->grid, sizeof grid.blocks);
-        launch(pointers, &grid);
     }
 }
 
@@ -184,15 +188,49 @@ void emulation_run_kernel(const Emulation *emulation, const Kernel *kernel, char
     free(workspace);
 }
 
+static int put_operands(const Program *program, const Launch *launch, char *const *buffers, char **operands) {
+    for (int o = 0; o < launch->operand_count; o++) {
+        const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
+        operands[o] = buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
+    }
+    return launch->operand_count;
+}
+
+// Workspaces that the program does not plan are made here.
+static void run_group(const Emulation *emulation, const Program *program, const LaunchGroup *group, char *const *buffers) {
+    char *pointers[512], *made[64] = {NULL};
+    EmulateSpan spans[512];
+    int count = 0;
+    CHECK(group->count <= sizeof made / sizeof *made);
+    for (uint32_t i = 0; i < group->count; i++) {
+        const Launch *launch = &program->launches.items[group->first + i];
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        int64_t bytes = kernel->cuda.workspace_bytes;
+        bool planned = launch->workspaces[0] != UINT32_MAX;
+        if (bytes && !planned) made[i] = aligned_alloc(64, (size_t)(bytes + 63) & ~(size_t)63);
+        int operands = put_operands(program, launch, buffers, pointers + count);
+        for (int o = 0; o < operands; o++) spans[count + o] = operand_span(kernel, o, pointers[count + o]);
+        count += operands;
+        pointers[count] = planned ? buffers[launch->workspaces[0]] : made[i];
+        if (bytes) memset(pointers[count], 0xff, (size_t)bytes);
+        spans[count] = (EmulateSpan){pointers[count], bytes};
+        count++;
+    }
+    for (int p = 0; p < group->code.phase_count; p++) run_function(emulation, &group->code.phases[p], pointers, spans, count);
+    for (uint32_t i = 0; i < group->count; i++) free(made[i]);
+}
+
 void emulation_run_program(const Emulation *emulation, const Program *program, char *const *buffers) {
-    for (size_t l = 0; l < program->launches.count; l++) {
+    for (uint32_t l = 0; l < program->launches.count; l++) {
+        const LaunchGroup *group = program_group(program, l);
         const Launch *launch = &program->launches.items[l];
         char *operands[NEST_OPERAND_MAX];
-        for (int o = 0; o < launch->operand_count; o++) {
-            const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
-            operands[o] =
-                buffers[launch->buffers[o]] + launch->offsets[o] * element_bytes(buffer->type->element);
+        if (group) {
+            run_group(emulation, program, group, buffers);
+            l += group->count - 1;
+            continue;
         }
+        put_operands(program, launch, buffers, operands);
         const Kernel *kernel = &program->kernels.items[launch->kernel];
         if (launch->workspaces[0] == UINT32_MAX)
             emulation_run_kernel(emulation, kernel, operands);

@@ -50,14 +50,15 @@ static void check_architecture(const char *architecture, const char *file, const
     print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture,
                   file, entry_name(entry), statistics.kernels, statistics.distinct, statistics.products,
                   statistics.most_registers);
-    for (size_t k = 0; k < program->kernels.count; k++) {
-        const Kernel *kernel = &program->kernels.items[k];
-        if (!kernel->cuda.text) continue;
-        assert_true(kernel->cuda.image_bytes > 0 && kernel->cuda.registers > 0);
-        if (kernel->cuda.spill_bytes > 0 ||
-            kernel->cuda.registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
-            fail_msg("%s: %d registers, %d bytes spilled", kernel->name, kernel->cuda.registers,
-                     kernel->cuda.spill_bytes);
+    for (uint32_t l = 0; l < program->launches.count; l++) {
+        const Kernel *kernel = &program->kernels.items[program->launches.items[l].kernel];
+        const LaunchGroup *group = program_group(program, l);
+        const CudaKernel *code = group ? &group->code : &kernel->cuda;
+        if (!code->text) continue;
+        assert_true(code->image_bytes > 0 && code->registers > 0);
+        if (code->spill_bytes > 0 || code->registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
+            fail_msg("%s%s: %d registers, %d bytes spilled", kernel->name, group ? " and others" : "", code->registers,
+                     code->spill_bytes);
     }
     arena_destroy(arena);
 }
