@@ -68,21 +68,34 @@ static bool loads_only_its_place(Arena *arena, const Nest *nest, const Stage *st
     return true;
 }
 
-// How many accesses of stages [first, first + count) are contiguous along a loop.
-static int contiguous(Arena *arena, const Nest *nest, int first, int count, int loop) {
+static bool is_contiguous(const Index *index, int loop) {
+    int64_t stride = access_stride(index, loop);
+    return stride == 1 || stride == -1;
+}
+
+// Elements that an access reaches, gathered parts aside.
+static double reach(const Nest *nest, const Index *index) {
+    double elements = 1;
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if (access_stride(index, loop)) elements *= (double)extent(nest, loop);
+    return elements;
+}
+
+// How many elements of memory stages [first, first + count) reach by accesses that are contiguous along a loop: a
+// row that every point reads counts for little beside the matrix that each reads its own part of.
+static double contiguous(Arena *arena, const Nest *nest, int first, int count, int loop) {
     bool *used = ARENA_ARRAY(arena, bool, nest->formulas.count + 1);
-    int score = 0;
+    double score = 0;
     cuda_mark_used(nest, first, count, used);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
         if (!used[i] || load->kind != FORMULA_LOAD) continue;
-        int64_t stride = access_stride(load->index, loop);
-        score += stride == 1 || stride == -1;
+        if (is_contiguous(load->index, loop)) score += reach(nest, load->index);
     }
     for (int s = first; s < first + count; s++) {
         if (cuda_is_reduction(&nest->stages[s])) continue;
-        int64_t stride = access_stride(nest->stages[s].index, loop);
-        score += 2 * (stride == 1 || stride == -1);
+        const Index *index = nest->stages[s].index;
+        if (is_contiguous(index, loop)) score += 2 * reach(nest, index);
     }
     return score;
 }
@@ -184,10 +197,11 @@ static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *grou
 // along which most accesses are contiguous. One thread alone keeps the nest's order.
 static void order_loops(CudaUnit *unit, const CudaPlan *plan, CudaGroup *group) {
     const Nest *nest = plan->nest;
-    int fastest = -1, best = -1;
+    int fastest = -1;
+    double best = -1;
     for (int loop = nest->outer_count; loop < nest->loop_count && !group->serial; loop++) {
         if (!(group->inner >> loop & 1) || is_bounded(nest, loop)) continue;
-        int score = contiguous(unit->arena, nest, group->first, group->count, loop);
+        double score = contiguous(unit->arena, nest, group->first, group->count, loop);
         if (score >= best) best = score, fastest = loop;
     }
     for (int round = 0; round < 2; round++)
@@ -236,11 +250,12 @@ static void make_groups(CudaUnit *unit, CudaPlan *plan) {
 
 static void split_loops(CudaUnit *unit, CudaPlan *plan) {
     const Nest *nest = plan->nest;
-    int fastest = -1, best = -1;
+    int fastest = -1;
+    double best = -1;
     plan->points = 1;
     for (int loop = 0; loop < nest->outer_count; loop++) {
         if (!(nest->parallel >> loop & 1)) continue;
-        int score = contiguous(unit->arena, nest, 0, nest->stage_count, loop);
+        double score = contiguous(unit->arena, nest, 0, nest->stage_count, loop);
         if (score >= best) best = score, fastest = loop;
     }
     for (int loop = 0; loop < nest->outer_count; loop++) {
@@ -277,10 +292,10 @@ static void choose_shape(CudaUnit *unit, CudaPlan *plan) {
     plan->team = 1;
     plan->width = BLOCK;
     if (!main_group || (longest <= SHORT_REDUCTION && plan->points >= BLOCK)) return;
-    int inner = contiguous(unit->arena, nest, main_group->first, main_group->count,
+    double inner = contiguous(unit->arena, nest, main_group->first, main_group->count,
                            main_group->order[main_group->order_count - 1]);
     int last = plan->spread_count ? plan->spread[plan->spread_count - 1] : -1;
-    int outer = last < 0 ? 0 : contiguous(unit->arena, nest, main_group->first, main_group->count, last);
+    double outer = last < 0 ? 0 : contiguous(unit->arena, nest, main_group->first, main_group->count, last);
     if (outer > inner && extent(nest, last) >= 8 && may_run_beyond(plan)) {
         plan->shape = CUDA_COLUMNS;
         plan->team = COLUMN_TEAM;
