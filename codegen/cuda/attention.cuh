@@ -103,6 +103,7 @@ DEVICE void attention_forward(const typename S::T *q, const typename S::T *k, co
             sum += weight;
         }
         sum = fold_row<Sum, PER_ROW>(sum);
+        __syncwarp();  // the lanes have read largest
         if (lane == 0) {
             factor[row] = expf(largest[row] - most);
             total[row] = total[row] * factor[row] + sum;

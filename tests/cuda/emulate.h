@@ -2,7 +2,8 @@
 //
 // The threads of a block are fibers: each runs until it meets a barrier, where the next one goes on. A warp
 // meets at shuffles and ballots, a block at __syncthreads. Threads that wait at different barriers, or for one
-// that has left, are found and named. Shared memory is static: blocks run one after the other.
+// that has left, are found and named. Shared memory is static: blocks run one after the other. Every access is held
+// against the rules of detect.h.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -11,11 +12,14 @@
 #include <string.h>
 #include <utility>
 
+#include "launch.h"
+
 #define CHERRY_EMULATED 1
 #define __global__
 #define __device__
-#define __shared__ static
-#define __forceinline__ inline
+// The TLS holds nothing else; gaps show what goes beyond a variable.
+#define __shared__ static thread_local __attribute__((aligned(256)))
+#define __forceinline__ inline __attribute__((always_inline))  // GCC does not see that a call stores what it returns
 #define __launch_bounds__(threads)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define SHARED_MEMORY char *shared_memory = emulate_shared
@@ -29,11 +33,12 @@ alignas(64) static char emulate_shared[256 << 10];
 // ---- Fibers ----
 
 enum { EMULATE_THREADS = 1024, EMULATE_STACK = 32 << 10 };
-enum EmulateWait { RUNNING, AT_WARP, AT_BLOCK, LEFT };
+enum EmulateWait { RUNNING, AT_EXCHANGE, AT_WARP, AT_BLOCK, LEFT };
 
 struct Fiber {
     void *stack_pointer;
     EmulateWait wait;
+    void *caller;  // of the barrier
 };
 static Fiber emulate_fibers[EMULATE_THREADS];
 static void *emulate_scheduler;
@@ -101,23 +106,25 @@ emulate_switch:
 #endif
 extern "C" void emulate_switch(void **save, void *go) asm("emulate_switch");
 
-static void emulate_yield(EmulateWait wait) {
+[[noreturn]] static void emulate_fail(const char *what, unsigned thread);
+#include "detect.h"
+
+EMULATE_QUIET static void emulate_yield(EmulateWait wait, void *caller) {
     unsigned me = threadIdx.x;
     emulate_fibers[me].wait = wait;
+    emulate_fibers[me].caller = caller;
     emulate_switch(&emulate_fibers[me].stack_pointer, emulate_scheduler);
     threadIdx.x = me;
 }
 
-[[noreturn]] static void emulate_fail(const char *what, unsigned thread);
-
-static void emulate_enter() {
+EMULATE_QUIET static void emulate_enter() {
     emulate_body(emulate_argument);
     if (emulate_copy_count[threadIdx.x]) emulate_fail("left with copies under way", threadIdx.x);
-    emulate_yield(LEFT);
+    emulate_yield(LEFT, NULL);
     abort();
 }
 
-static void emulate_start(unsigned thread) {
+EMULATE_QUIET static void emulate_start(unsigned thread) {
     char *top = emulate_stacks[thread] + EMULATE_STACK;
 #if defined(__x86_64__)
     void **frame = (void **)(top - 64);  // the entry finds its stack as after a call
@@ -133,75 +140,91 @@ static void emulate_start(unsigned thread) {
 #endif
 }
 
-[[noreturn]] static void emulate_fail(const char *what, unsigned thread) {
+[[noreturn]] EMULATE_QUIET static void emulate_fail(const char *what, unsigned thread) {
     fprintf(stderr, "%s, block (%u, %u, %u), thread %u: %s\n", emulate_kernel, blockIdx.x, blockIdx.y, blockIdx.z, thread, what);
     abort();
 }
 
 // Lets go whoever waits at a barrier that all have reached. False when all have left.
-static bool emulate_release() {
+EMULATE_QUIET static bool emulate_release() {
     unsigned at_block = 0, at_warp = 0, left = 0, count = blockDim.x;
     for (unsigned w = 0; w < count; w += 32) {
-        unsigned waiting = 0;
+        unsigned waiting = 0, same = 0;
         for (unsigned t = w; t < w + 32; t++) {
-            waiting += emulate_fibers[t].wait == AT_WARP;
+            waiting += emulate_fibers[t].wait == AT_WARP || emulate_fibers[t].wait == AT_EXCHANGE;
+            same += emulate_fibers[t].caller == emulate_fibers[w].caller;
             at_block += emulate_fibers[t].wait == AT_BLOCK;
             left += emulate_fibers[t].wait == LEFT;
         }
         at_warp += waiting;
-        if (waiting && waiting != 32) emulate_fail("part of the warp waits at a shuffle, part does not", w);
-        for (unsigned t = w; waiting && t < w + 32; t++) emulate_fibers[t].wait = RUNNING;
+        if (!waiting) continue;
+        if (waiting != 32) emulate_fail("part of the warp waits at a shuffle, part does not", w);
+        if (same != 32) emulate_fail("lanes of the warp wait at different places", w);
+        emulate_warp_epoch[w / 32] += emulate_fibers[w].wait == AT_WARP;
+        for (unsigned t = w; t < w + 32; t++) emulate_fibers[t].wait = RUNNING;
     }
     if (left == count) return false;
     if (at_warp) return true;
     if (at_block != count) emulate_fail("part of the block waits at a barrier, part has left", 0);
-    for (unsigned t = 0; t < count; t++) emulate_fibers[t].wait = RUNNING;
+    for (unsigned t = 0; t < count; t++) {
+        if (emulate_fibers[t].caller != emulate_fibers[0].caller) emulate_fail("threads wait at different barriers", t);
+        emulate_fibers[t].wait = RUNNING;
+    }
+    emulate_epoch++;
     return true;
 }
 
-static void emulate_block() {
+EMULATE_QUIET static void emulate_block() {
+    emulate_block_epoch = ++emulate_epoch;
     for (unsigned t = 0; t < blockDim.x; t++) emulate_start(t);
     do
         for (unsigned t = 0; t < blockDim.x; t++) {
             if (emulate_fibers[t].wait != RUNNING) continue;
             threadIdx.x = t;
+            emulate_in_kernel = true;
             emulate_switch(&emulate_scheduler, emulate_fibers[t].stack_pointer);
+            emulate_in_kernel = false;
         }
     while (emulate_release());
 }
 
 // ---- What threads do together ----
 
-static inline void __syncthreads() { emulate_yield(AT_BLOCK); }
-static inline void __syncwarp() { emulate_yield(AT_WARP); }
+#define EMULATE_MEETING EMULATE_QUIET __attribute__((noinline)) static
+
+EMULATE_MEETING void __syncthreads() { emulate_yield(AT_BLOCK, __builtin_return_address(0)); }
+EMULATE_MEETING void __syncwarp() { emulate_yield(AT_WARP, __builtin_return_address(0)); }
 
 // Every lane's value of this exchange; the other buffer is the next one's.
-template <class T> static const T *emulate_exchange(T value) {
+template <class T> EMULATE_QUIET static const T *emulate_exchange(T value, void *caller) {
     static T values[2][EMULATE_THREADS];
     static unsigned char turn[EMULATE_THREADS];
     T *now = values[turn[threadIdx.x] ^= 1] + threadIdx.x / 32 * 32;
     now[threadIdx.x % 32] = value;
-    emulate_yield(AT_WARP);
+    emulate_yield(AT_EXCHANGE, caller);
     return now;
 }
 
-template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) { return emulate_exchange(value)[(threadIdx.x % 32) ^ mask]; }
-static inline unsigned __ballot_sync(unsigned, bool value) {
-    const bool *all = emulate_exchange(value);
+template <class T> EMULATE_MEETING T __shfl_xor_sync(unsigned, T value, int mask) {
+    return emulate_exchange(value, __builtin_return_address(0))[(threadIdx.x % 32) ^ mask];
+}
+EMULATE_MEETING unsigned __ballot_sync(unsigned, bool value) {
+    const bool *all = emulate_exchange(value, __builtin_return_address(0));
     unsigned bits = 0;
     for (int i = 0; i < 32; i++) bits |= (unsigned)all[i] << i;
     return bits;
 }
-static inline int __syncthreads_or(int value) {
+EMULATE_MEETING int __syncthreads_or(int value) {
     static int any[2];
     static unsigned char turn[EMULATE_THREADS];
+    void *caller = __builtin_return_address(0);
     int *now = &any[turn[threadIdx.x] ^= 1];
     *now = 0;
-    emulate_yield(AT_BLOCK);
+    emulate_yield(AT_BLOCK, caller);
     *now |= value;
-    emulate_yield(AT_BLOCK);
+    emulate_yield(AT_BLOCK, caller);
     int result = *now;
-    emulate_yield(AT_BLOCK);
+    emulate_yield(AT_BLOCK, caller);
     return result;
 }
 
@@ -216,17 +239,23 @@ struct EmulateCopy {
 };
 enum { EMULATE_COPIES = 1024 };
 static EmulateCopy emulate_copies[EMULATE_THREADS][EMULATE_COPIES];
-static void emulate_copy(void *to, const void *from, int bytes, bool inside) {
+EMULATE_MEETING void emulate_copy(void *to, const void *from, int bytes, bool inside) {
     int &count = emulate_copy_count[threadIdx.x];
     if ((uintptr_t)to % bytes || (uintptr_t)from % bytes) emulate_fail("a copy that is not aligned", threadIdx.x);
     if (count == EMULATE_COPIES) emulate_fail("too many copies under way", threadIdx.x);
+    void *caller = __builtin_return_address(0);
+    emulate_access(to, bytes, true, bytes, caller, START_COPY);
+    if (inside) emulate_access(from, bytes, false, bytes, caller, PLAIN);
     memset(to, 0xff, bytes);
     emulate_copies[threadIdx.x][count++] = {to, inside ? from : NULL, bytes};
 }
-static void emulate_copies_arrive() {
+EMULATE_MEETING void emulate_copies_arrive() {
+    void *caller = __builtin_return_address(0);
     int &count = emulate_copy_count[threadIdx.x];
     for (int i = 0; i < count; i++) {
         EmulateCopy *copy = &emulate_copies[threadIdx.x][i];
+        emulate_access(copy->to, copy->bytes, true, copy->bytes, caller, END_COPY);
+        if (copy->from) emulate_access(copy->from, copy->bytes, false, copy->bytes, caller, PLAIN);
         if (copy->from)
             memcpy(copy->to, copy->from, copy->bytes);
         else
@@ -239,11 +268,12 @@ static void emulate_copies_arrive() {
 struct EmulateRow {
     unsigned short at[8];
 };
-static void emulate_load_fragments(unsigned *x, const void *row, bool turned) {
+EMULATE_MEETING void emulate_load_fragments(unsigned *x, const void *row, bool turned) {
     EmulateRow mine;
     if ((uintptr_t)row % 16) emulate_fail("a row of a fragment that is not aligned", threadIdx.x);
+    emulate_access(row, sizeof mine, false, sizeof mine, __builtin_return_address(0), PLAIN);
     memcpy(&mine, row, sizeof mine);
-    const EmulateRow *rows = emulate_exchange(mine);
+    const EmulateRow *rows = emulate_exchange(mine, __builtin_return_address(0));
     unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
     for (int i = 0; i < 4; i++) {
         const EmulateRow *matrix = rows + 8 * i;
@@ -257,11 +287,11 @@ struct EmulateFragments {
     unsigned a[4], b[2];
 };
 // mma.m16n8k16: lane 4 g + t holds a (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8), b (2t, g), (2t + 8, g), pairs along k.
-static void emulate_mma(float *c, const unsigned *a, const unsigned *b) {
+EMULATE_MEETING void emulate_mma(float *c, const unsigned *a, const unsigned *b) {
     EmulateFragments mine;
     memcpy(mine.a, a, sizeof mine.a);
     memcpy(mine.b, b, sizeof mine.b);
-    const EmulateFragments *all = emulate_exchange(mine);
+    const EmulateFragments *all = emulate_exchange(mine, __builtin_return_address(0));
     unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
     for (int e = 0; e < 4; e++) {
         unsigned row = group + e / 2 * 8, column = pair * 2 + e % 2;
@@ -301,28 +331,29 @@ template <class... A> struct EmulateCall {
     void (*kernel)(A...);
     char *const *pointers;
 };
-template <class... A, size_t... I> static void emulate_invoke(void (*kernel)(A...), char *const *pointers, std::index_sequence<I...>) {
+template <class... A, size_t... I> EMULATE_QUIET static void emulate_invoke(void (*kernel)(A...), char *const *pointers, std::index_sequence<I...>) {
     kernel((A)pointers[I]...);
 }
-template <class... A> static void emulate_thread(void *argument) {
+template <class... A> EMULATE_QUIET static void emulate_thread(void *argument) {
     auto call = (EmulateCall<A...> *)argument;
     emulate_invoke(call->kernel, call->pointers, std::index_sequence_for<A...>());
 }
 template <class... A>
-static void emulate_launch(const char *name, void (*kernel)(A...), char *const *pointers, const int64_t *grid, int block) {
+EMULATE_QUIET static void emulate_launch(const char *name, void (*kernel)(A...), char *const *pointers, const EmulateGrid *grid) {
     EmulateCall<A...> call = {kernel, pointers};
     emulate_kernel = name;
     emulate_body = emulate_thread<A...>;
     emulate_argument = &call;
-    blockDim = {(unsigned)block, 1, 1};
-    gridDim = {(unsigned)grid[0], (unsigned)grid[1], (unsigned)grid[2]};
+    blockDim = {(unsigned)grid->block, 1, 1};
+    gridDim = {(unsigned)grid->blocks[0], (unsigned)grid->blocks[1], (unsigned)grid->blocks[2]};
+    emulate_begin_launch(grid->shared_bytes, grid->spans, grid->span_count);
     for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) emulate_block();
 }
 
-// Makes a kernel callable by name: launch_NAME(pointers, grid, block).
+// Makes a kernel callable by name: launch_NAME(pointers, grid).
 #define EMULATE_KERNEL(name)                                                                          \
-    extern "C" void launch_##name(char *const *pointers, const int64_t *grid, int block) {            \
-        emulate_launch(#name, name, pointers, grid, block);                                           \
+    extern "C" void launch_##name(char *const *pointers, const EmulateGrid *grid) {                   \
+        emulate_launch(#name, name, pointers, grid);                                                  \
     }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tests/cuda/compile.h"
+#include "tests/cuda/launch.h"
 
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { ARGUMENTS_MAX = 512, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
@@ -149,8 +150,6 @@ EXPORT int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *
 }
 
 // ---- Kernels ----
-
-typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
 
 typedef struct Kernel {
     char *name;
@@ -403,8 +402,7 @@ typedef struct Recorded {
     Kernel *kernel;  // or
     Product *product;
     char *pointers[ARGUMENTS_MAX];
-    int64_t grid[3];
-    int block;
+    EmulateGrid grid;
 } Recorded;
 typedef struct Graph {
     Recorded *items;
@@ -422,6 +420,15 @@ static bool should_fail(const char *name) {
     return strstr(name, wanted) && ++seen == atoi(comma + 1);
 }
 
+static void launch(const Recorded *recorded) {
+    EmulateSpan spans[BLOCKS_MAX];
+    EmulateGrid grid = recorded->grid;
+    grid.spans = spans;
+    for (int i = 0; i < BLOCKS_MAX; i++)
+        if (blocks[i].data) spans[grid.span_count++] = (EmulateSpan){blocks[i].data, (int64_t)blocks[i].bytes};
+    recorded->kernel->launch(recorded->pointers, &grid);
+}
+
 static void play(const Recorded *recorded) {
     if (failed) return;
     if (recorded->product) {
@@ -429,7 +436,7 @@ static void play(const Recorded *recorded) {
         return;
     }
     if (should_fail(recorded->kernel->name)) failed = LAUNCH_FAILED;
-    else recorded->kernel->launch(recorded->pointers, recorded->grid, recorded->block);
+    else launch(recorded);
 }
 
 static void record(const Recorded *recorded) {
@@ -449,7 +456,7 @@ EXPORT int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsi
         block_y != 1 || block_z != 1 || (int)shared > kernel->shared_limit)
         return INVALID;
     if (!kernel->launch) compile_kernels();
-    Recorded recorded = {.kernel = kernel, .grid = {grid_x, grid_y, grid_z}, .block = (int)block_x};
+    Recorded recorded = {.kernel = kernel, .grid = {.blocks = {grid_x, grid_y, grid_z}, .block = (int)block_x, .shared_bytes = shared}};
     if (kernel->arguments > ARGUMENTS_MAX) complain("too many arguments");
     for (int i = 0; i < kernel->arguments; i++) memcpy(&recorded.pointers[i], parameters[i], sizeof(void *));
     record(&recorded);

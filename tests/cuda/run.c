@@ -6,8 +6,7 @@
 #include <unistd.h>
 
 #include "tests/cuda/compile.h"
-
-typedef void (*LaunchFunction)(char *const *pointers, const int64_t *grid, int block);
+#include "tests/cuda/launch.h"
 
 struct Emulation {
     char folder[64];
@@ -132,7 +131,22 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
 
 // ---- Running ----
 
-static void run_function(const Emulation *emulation, const CudaPhase *phase, char *const *pointers) {
+// Where operand `number` begins and ends, by its strides.
+static EmulateSpan operand_span(const Kernel *kernel, int number, char *data) {
+    const NestOperand *operand = kernel->nest ? &kernel->nest->operands[number] : NULL;
+    const Type *type = operand ? NULL : kernel->named->types[number];
+    int rank = operand ? operand->rank : type->rank;
+    int64_t low = 0, high = 1, width = element_bytes(operand ? operand->element : type->element);
+    for (int d = 0; d < rank; d++) {
+        int64_t extent = operand ? operand->extent[d] : type->dimensions[d].extent;
+        int64_t reach = (extent - 1) * (operand ? operand->stride[d] : kernel->named->strides[number][d]);
+        *(reach < 0 ? &low : &high) += reach;
+    }
+    return (EmulateSpan){data + low * width, (high - low) * width};
+}
+
+static void run_function(const Emulation *emulation, const CudaPhase *phase, char *const *pointers,
+                         const EmulateSpan *spans, int span_count) {
     char name[160];
     snprintf(name, sizeof name, "launch_%s", phase->function);
     void *symbol = dlsym(emulation->library, name);
@@ -140,22 +154,28 @@ static void run_function(const Emulation *emulation, const CudaPhase *phase, cha
     if (!symbol) INTERNAL_ERROR("no %s", name);
     memcpy(&launch, &symbol, sizeof launch);
     CHECK(phase->grid[1] <= 65535 && phase->grid[2] <= 65535 && phase->block % 32 == 0 && phase->block <= 1024);
-    launch(pointers, phase->grid, phase->block);
+    EmulateGrid grid = {.block = phase->block, .span_count = span_count, .shared_bytes = phase->shared_bytes,
+                        .spans = spans};
+    memcpy(grid.blocks, phase->grid, sizeof grid.blocks);
+    launch(pointers, &grid);
 }
 
 static void run_phases(const Emulation *emulation, const Kernel *kernel, char *const *operands,
                        char *workspace, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
     char *pointers[NEST_OPERAND_MAX + 1];
+    EmulateSpan spans[NEST_OPERAND_MAX + 1];
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     if (workspace && !packed) memset(workspace, 0xff, (size_t)cuda->workspace_bytes);
     memcpy(pointers, operands, sizeof *pointers * (size_t)count);
     pointers[count] = workspace;
+    for (int i = 0; i < count; i++) spans[i] = operand_span(kernel, i, operands[i]);
+    spans[count] = (EmulateSpan){workspace, workspace ? cuda->workspace_bytes : 0};
     CHECK(cuda->phase_count > 0);
     for (int i = packed; i < cuda->phase_count; i++) {
         const CudaPhase *phase = &cuda->phases[i];
         if (phase->function)
-            run_function(emulation, phase, pointers);
+            run_function(emulation, phase, pointers, spans, count + 1);
         else
             run_product(&phase->product, operands, workspace);
     }
@@ -179,19 +199,24 @@ static int put_operands(const Program *program, const Launch *launch, char *cons
 // Workspaces that the program does not plan are made here.
 static void run_group(const Emulation *emulation, const Program *program, const LaunchGroup *group, char *const *buffers) {
     char *pointers[512], *made[64] = {NULL};
+    EmulateSpan spans[512];
     int count = 0;
     CHECK(group->count <= sizeof made / sizeof *made);
     for (uint32_t i = 0; i < group->count; i++) {
         const Launch *launch = &program->launches.items[group->first + i];
-        int64_t bytes = program->kernels.items[launch->kernel].cuda.workspace_bytes;
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        int64_t bytes = kernel->cuda.workspace_bytes;
         bool planned = launch->workspaces[0] != UINT32_MAX;
         if (bytes && !planned) made[i] = aligned_alloc(64, (size_t)(bytes + 63) & ~(size_t)63);
-        count += put_operands(program, launch, buffers, pointers + count);
+        int operands = put_operands(program, launch, buffers, pointers + count);
+        for (int o = 0; o < operands; o++) spans[count + o] = operand_span(kernel, o, pointers[count + o]);
+        count += operands;
         pointers[count] = planned ? buffers[launch->workspaces[0]] : made[i];
         if (bytes) memset(pointers[count], 0xff, (size_t)bytes);
+        spans[count] = (EmulateSpan){pointers[count], bytes};
         count++;
     }
-    for (int p = 0; p < group->code.phase_count; p++) run_function(emulation, &group->code.phases[p], pointers);
+    for (int p = 0; p < group->code.phase_count; p++) run_function(emulation, &group->code.phases[p], pointers, spans, count);
     for (uint32_t i = 0; i < group->count; i++) free(made[i]);
 }
 

@@ -1,93 +1,202 @@
-// The emulated GPU itself: shuffles, ballots and barriers meet, and threads that miss each other are found.
+// The emulated GPU itself: what is right passes; each planted fault - a missing barrier, a bound, an alignment, a copy
+// that nobody waited for - is found, and said in words.
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char source[] =
-    "#include \"tests/cuda/emulate.h\"\n"
-    "extern \"C\" void meet(int *p0) {\n"
-    "    __shared__ int part[2];\n"
-    "    int sum = threadIdx.x;\n"
-    "    for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);\n"
-    "    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;\n"
-    "    __syncthreads();\n"
-    "    if (threadIdx.x == 0) p0[blockIdx.x] = part[0] + part[1] + __popc(7);\n"
-    "    unsigned odd = __ballot_sync(~0u, threadIdx.x % 2);\n"
-    "    if (__syncthreads_or(odd != 0xaaaaaaaau)) p0[blockIdx.x] = -1;\n"
-    "}\n"
-    "extern \"C\" void part(int *p0) { if (threadIdx.x < 40) __syncthreads(); }\n"
-    "extern \"C\" void half(int *p0) { if (threadIdx.x % 2) __syncwarp(); }\n"
-    "extern \"C\" void copy(int *p0) {\n"
-    "    __shared__ __attribute__((aligned(16))) int part[64];\n"
-    "    emulate_copy(part + threadIdx.x, p0 + 4 + threadIdx.x, 4, true);\n"
-    "    if (p0[3] != 1) emulate_copies_arrive();\n"
-    "    if (p0[3] != 2) __syncthreads();\n"
-    "    if (part[63 - threadIdx.x] != 7) p0[0] = -1;\n"
-    "    emulate_copies_arrive();\n"
-    "}\n"
-    "extern \"C\" void late(int *p0) { __shared__ int part[64]; emulate_copy(part + threadIdx.x, p0, 4, "
-    "true); }\n"
-    "EMULATE_KERNEL(copy) EMULATE_KERNEL(late) EMULATE_KERNEL(meet) EMULATE_KERNEL(part) "
-    "EMULATE_KERNEL(half)\n"
-    "int main(int, char **arguments) {\n"
-    "    int out[3] = {0};\n"
-    "    char *pointers[] = {(char *)out};\n"
-    "    int64_t grid[] = {3, 1, 1};\n"
-    "    int numbers[68] = {0, 0, 0, arguments[1][1] - '0'};\n"
-    "    for (int i = 4; i < 68; i++) numbers[i] = 7;\n"
-    "    char *copied[] = {(char *)numbers};\n"
-    "    if (arguments[1][0] == 'c') launch_copy(copied, grid, 64);\n"
-    "    if (arguments[1][0] == 'l') launch_late(copied, grid, 64);\n"
-    "    if (numbers[0] == -1) return 2;\n"
-    "    if (arguments[1][0] == 'p') launch_part(pointers, grid, 64);\n"
-    "    if (arguments[1][0] == 'h') launch_half(pointers, grid, 64);\n"
-    "    launch_meet(pointers, grid, 64);\n"
-    "    return out[0] == 2019 && out[2] == 2019 ? 0 : 1;\n"
-    "}\n";
+#include "tests/cuda/compile.h"
+#include "tests/cuda/launch.h"
 
-static int run(const char *folder, const char *what, const char *message) {
-    char command[256];
-    snprintf(command, sizeof command, "%s/a %s 2>%s/log", folder, what, folder);
-    int status = system(command);
-    if (message) {
-        snprintf(command, sizeof command, "grep -q '%s' %s/log", message, folder);
-        assert_int_equal(system(command), 0);
-    }
-    return status;
+enum { THREADS = 64, BLOCKS = 3, DYNAMIC = 512, WORDS = 1024, OPERAND = 68 };
+
+typedef struct Fault {
+    const char *name, *body, *message;  // NULL: there is none
+} Fault;
+
+// p0: WORDS words, of which a launch may touch the first OPERAND.
+static const Fault faults[] = {
+    {"meet",
+     "__shared__ int part[2];\n"
+     "int sum = me;\n"
+     "for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);\n"
+     "if (me % 32 == 0) part[me / 32] = sum;\n"
+     "__syncthreads();\n"
+     "if (me == 0) p0[blockIdx.x] = part[0] + part[1] + __popc(7);\n"
+     "unsigned odd = __ballot_sync(~0u, me % 2);\n"
+     "if (__syncthreads_or(odd != 0xaaaaaaaau)) p0[blockIdx.x] = -1;\n",
+     NULL},
+    {"copied",
+     "__shared__ __align__(16) int part[64];\n"
+     "emulate_copy(part + me, p0 + 4 + me, 4, true);\n"
+     "emulate_copies_arrive();\n"
+     "__syncthreads();\n"
+     "if (part[63 - me] != 7) p0[blockIdx.x] = -1;\n",
+     NULL},
+    {"warp", "__shared__ int x[64]; x[me] = me; __syncwarp(); int y = x[me ^ 1]; __syncwarp(); x[me ^ 3] = y;",
+     NULL},
+    {"bytes", "__shared__ char x[64]; x[me] = me; __syncthreads(); if (x[63 - me] != 63 - me) p0[0] = -1;",
+     NULL},
+    {"pieces",
+     "int4 *x = (int4 *)shared_memory; if (me < 32) x[me] = int4{1, 2, 3, 4}; __syncthreads();\n"
+     "if (((int *)x)[127 - me] != 4 - me % 4) p0[0] = -1;",
+     NULL},
+
+    {"half_of_a_block", "if (me < 40) __syncthreads();", "part of the block waits at a barrier, part has left"},
+    {"half_of_a_warp", "if (me % 2) __syncwarp();", "part of the warp waits at a shuffle, part does not"},
+    {"two_barriers", "if (me < 32) __syncthreads(); else { p0[0]; __syncthreads(); }",
+     "threads wait at different barriers"},
+    {"two_shuffles",
+     "if (me % 2) p0[me] = __shfl_xor_sync(~0u, 1, 1); else p0[me] = __shfl_xor_sync(~0u, 2, 1) + 1;",
+     "lanes of the warp wait at different places"},
+
+    {"no_barrier", "__shared__ int x[64]; x[me] = me; if (x[me ^ 32] == 99) p0[0] = 1;",
+     "reads 4 bytes of shared memory .*nobody has written it"},
+    {"no_barrier_after",
+     "__shared__ int x[64]; x[me] = me; __syncthreads(); if (me < 32 && x[me + 32] == 99) p0[0] = 1; if (me > 31) x[me] = 1;",
+     "writes 4 bytes of shared memory .*thread [0-9]* read there .*no barrier"},
+    {"no_barrier_back", "__shared__ int x[64]; x[63 - me] = me; if (me > 40 && x[me] == 99) p0[0] = 1;",
+     "reads 4 bytes of shared memory .*thread [0-9]* wrote there .*no barrier"},
+    {"same_word", "__shared__ int x; x = 1;", "writes 4 bytes of shared memory .*thread 0 wrote there"},
+    {"same_byte", "__shared__ char x[64]; x[me / 2] = 1;", "writes 1 bytes of shared memory .*thread 0 wrote"},
+    {"part_of_word", "__shared__ int x[64]; if (me) ((char *)x)[me] = 1; else x[1] = 1;",
+     "writes 1 bytes of shared memory .*thread 0 wrote"},
+    {"many_read",
+     "__shared__ int x[1]; if (me == 0) x[0] = 1; __syncthreads(); int y = x[0]; if (me == 63) x[0] = y + 1;",
+     "writes 4 bytes of shared memory .*other warps read"},
+    {"warp_barrier_for_block", "__shared__ int x[64]; x[me] = me; __syncwarp(); if (me > 31 && x[me - 32] == 99) p0[0] = 1;",
+     "reads 4 bytes of shared memory .*thread [0-9]* wrote there"},
+    {"no_warp_barrier",
+     "__shared__ int x[64]; x[me] = me; __shfl_xor_sync(~0u, 1, 1); if (x[me ^ 1] == 99) p0[0] = 1;",
+     "reads 4 bytes of shared memory .*thread 1 wrote there"},
+    {"no_warp_barrier_after",
+     "__shared__ int x[64]; x[me] = me; __syncwarp(); int y = x[me / 32 * 32]; if (me % 32 == 31) x[me - 31] = y;",
+     "writes 4 bytes of shared memory .*lanes of warp 0 read"},
+
+    {"two_blocks_write", "if (me == 0) p0[3] = 1;", "writes 4 bytes of global memory .*another block wrote"},
+    {"two_blocks_read", "if (me == 0) { if (blockIdx.x == 1) p0[0] = 1; if (p0[0] == 99) p0[20] = 1; }",
+     "writes 4 bytes of global memory .*another block read"},
+    {"block_reads", "if (me == 0) { p0[blockIdx.x] = 1; if (blockIdx.x && p0[0] == 99) p0[9] = 1; }",
+     "reads 4 bytes of global memory .*another block wrote"},
+    {"global_in_block", "if (blockIdx.x == 0 && p0[me ^ 1] != -1) p0[me] = 1;",
+     "writes 4 bytes of global memory .*thread 1 read|reads 4 bytes of global memory .*thread 0 wrote"},
+
+    {"out_by_one", "if (blockIdx.x == 0) p0[me + 5] = 1;", "writes 4 bytes of global memory .*out of bounds"},
+    {"out_before", "if (me == 0 && p0[-1] == 99) p0[0] = 1;", "reads 4 bytes of global memory .*out of bounds"},
+    {"out_in_part", "if (me == 0 && ((int4 *)p0)[17].x == 99) p0[0] = 1;", "of global memory .*out of bounds"},
+    {"out_static", "__shared__ int x[63]; x[me] = 1;", "out of bounds"},
+    {"out_dynamic", "((int *)shared_memory)[me + 65] = 1;", "writes 4 bytes of shared memory .*out of bounds"},
+    {"other_stack",
+     "int mine[4] = {me, 1, 2, 3}; int **all = (int **)shared_memory; all[me] = mine; __syncthreads();\n"
+     "if (all[me ^ 1][me % 4] == 99) p0[0] = 1;",
+     "it is local to another thread"},
+    {"odd_word", "if (*(int *)((char *)p0 + 2 * me) == 99) p0[0] = 1;", "not aligned"},
+    {"odd_piece", "int4 x = *(int4 *)(p0 + 2 * me % 64); if (x.y == 99) p0[0] = x.x;", "reads 16 bytes .*not aligned"},
+    {"odd_pack", "auto x = load_pack<4>(p0 + 1 + me); if (x.at[2] == 99) p0[0] = 1;", "not aligned"},
+    {"odd_row", "__shared__ __align__(16) short x[1024]; unsigned y[4]; for (int i = me; i < 1024; i += 64) x[i] = 1; __syncthreads();\n"
+     "emulate_load_fragments(y, x + 4 * me, false);", "a row of a fragment that is not aligned"},
+    {"unwritten", "__shared__ int x[64]; if (me) x[me] = 1; __syncthreads(); if (x[63 - me] == 99) p0[0] = 1;",
+     "nobody has written it"},
+    {"unwritten_in_this_block", "__shared__ int x[64]; if (blockIdx.x == 0) x[me] = 1; if (x[me] == 99) p0[0] = 1;",
+     "block .1, 0, 0., thread 0: reads 4 bytes of shared memory .*nobody has written it"},
+
+    {"copy_not_awaited",
+     "__shared__ __align__(16) int x[64]; emulate_copy(x + me, p0 + 4 + me, 4, true);\n"
+     "if (x[me] == 99) p0[0] = 1; emulate_copies_arrive();",
+     "reads 4 bytes of shared memory .*a copy to it is under way"},
+    {"copy_not_met",
+     "__shared__ __align__(16) int x[64]; emulate_copy(x + me, p0 + 4 + me, 4, true); emulate_copies_arrive();\n"
+     "if (me && x[me - 1] == 99) p0[0] = 1;",
+     "reads 4 bytes of shared memory .*thread 0 wrote there"},
+    {"copy_over_reads",
+     "__shared__ __align__(16) int x[64]; x[me] = 1; __syncthreads();\n"
+     "if (me < 32 && x[me + 32] == 99) p0[0] = 1;\n"
+     "if (me > 31) emulate_copy(x + me, p0 + 4 + me, 4, true); emulate_copies_arrive();",
+     "writes 4 bytes of shared memory .*read there"},
+    {"copy_left", "__shared__ int x[64]; emulate_copy(x + me, p0, 4, true);", "left with copies under way"},
+    {"copy_odd", "__shared__ __align__(16) int x[65]; emulate_copy(x + 1, p0, 16, true);", "a copy that is not aligned"},
+};
+enum { FAULTS = sizeof faults / sizeof *faults };
+
+static const char head[] =
+    "#include \"" CHERRY_SOURCE "/tests/cuda/emulate.h\"\n"
+    "struct alignas(16) int4 { int x, y, z, w; };\n"
+    "template <class T, int N> struct alignas(sizeof(T) * N) pack { T at[N]; };\n"
+    "template <int N, class T> static __forceinline__ pack<T, N> load_pack(const T *from) { return *(const pack<T, N> *)from; }\n";
+
+static void write_source(const char *path) {
+    FILE *stream = fopen(path, "w");
+    assert_non_null(stream);
+    fputs(head, stream);
+    for (size_t i = 0; i < FAULTS; i++)
+        fprintf(stream, "extern \"C\" void k_%s(int *p0) {\nSHARED_MEMORY;\nint me = threadIdx.x;\n%s\n}\nEMULATE_KERNEL(k_%s)\n",
+                faults[i].name, faults[i].body, faults[i].name);
+    fclose(stream);
 }
 
-static void threads_meet(void **state) {
+// In a process of its own: a fault ends it. Whether its last words hold `message`.
+static bool is_found(void *library, const Fault *fault, const char *log) {
+    char name[80], command[600];
+    snprintf(name, sizeof name, "launch_k_%s", fault->name);
+    void *symbol = dlsym(library, name);
+    LaunchFunction launch;
+    assert_non_null(symbol);
+    memcpy(&launch, &symbol, sizeof launch);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen(log, "w", stderr) || setvbuf(stderr, NULL, _IONBF, 0)) _exit(3);
+        int *words = aligned_alloc(64, sizeof *words * WORDS);
+        for (int i = 0; i < WORDS; i++) words[i] = i < 4 ? 0 : 7;
+        char *pointers[] = {(char *)words};
+        EmulateSpan span = {(char *)words, (int64_t)sizeof *words * OPERAND};
+        EmulateGrid grid = {.blocks = {BLOCKS, 1, 1}, .block = THREADS, .span_count = 1, .shared_bytes = DYNAMIC, .spans = &span};
+        launch(pointers, &grid);
+        bool meets = strcmp(fault->name, "meet") != 0 || (words[0] == 2019 && words[2] == 2019);
+        _exit(words[0] == -1 || !meets);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!fault->message) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    snprintf(command, sizeof command, "grep -Eq '%s' %s", fault->message, log);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT && system(command) == 0;
+}
+
+static void faults_are_found(void **state) {
     (void)state;
-    char folder[] = "/tmp/cherry-fibers-XXXXXX", text[512];
+    char folder[] = "/tmp/cherry-fibers-XXXXXX", source[80], library[80], log[80], command[200];
     assert_non_null(mkdtemp(folder));
-    snprintf(text, sizeof text, "%s/a.cc", folder);
-    FILE *stream = fopen(text, "w");
-    assert_non_null(stream);
-    fputs(source, stream);
-    fclose(stream);
-    snprintf(text, sizeof text, "%s -std=c++17 -O1 -w -I%s -o %s/a %s/a.cc", CHERRY_CXX, CHERRY_SOURCE,
-             folder, folder);
-    assert_int_equal(system(text), 0);
-    assert_int_equal(run(folder, "meet", NULL), 0);
-    assert_int_not_equal(run(folder, "part", "part of the block waits at a barrier, part has left"), 0);
-    assert_int_not_equal(run(folder, "half", "part of the warp waits at a shuffle, part does not"), 0);
-    assert_int_equal(run(folder, "c0", NULL), 0);
-    assert_int_not_equal(run(folder, "c1", NULL), 0);  // read before the wait
-    assert_int_not_equal(run(folder, "c2", NULL), 0);  // waited for its own copies alone
-    assert_int_not_equal(run(folder, "late", "left with copies under way"), 0);
-    snprintf(text, sizeof text, "rm -r %s", folder);
-    assert_int_equal(system(text), 0);
+    snprintf(source, sizeof source, "%s/a.cc", folder);
+    snprintf(library, sizeof library, "%s/a.so", folder);
+    snprintf(log, sizeof log, "%s/log", folder);
+    write_source(source);
+    assert_true(compile_emulated(source, library));
+    void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(handle);
+    int missed = 0;
+    for (size_t i = 0; i < FAULTS; i++) {
+        if (is_found(handle, &faults[i], log)) continue;
+        print_message("%s: %s\n", faults[i].name, faults[i].message ? "not found" : "found what is not there");
+        snprintf(command, sizeof command, "cat %s", log);
+        missed += system(command) >= 0;
+    }
+    dlclose(handle);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(missed, 0);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_meet)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(faults_are_found)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
