@@ -10,16 +10,18 @@
 // Requires: calls not yet inlined (expand-calls comes later); rows static, or bounded by a `compact`: then
 // chunks are cut at its capacity, each with a `compact` of its own, and those beyond the extent are empty
 // when they run. Works before `gradient` too.
-// Leaves: nothing wide (rows times vocab) but chunks of at most `bytes`, or of 64 rows where that is more;
-// the chunks one after the other, so the order as it stands needs the memory of one. Where a cotangent
-// depends on all losses (a mean over something that they decide), there are two sweeps, and the second
+// Leaves: nothing wide (rows times vocab) but chunks of at most `bytes`; where those are few rows, up to eight
+// times as much for 256 of them, and 64 in any case: a chunk reads the head twice, and reads and writes its
+// gradient, 6 * rows FLOPs for every 16 bytes. The chunks stand one after the other, so the order as it
+// stands needs the memory of one. Where a cotangent depends on all losses (a mean over something that they decide), there are two sweeps, and the second
 // computes its chunks of logits again. What a region is: passes/loss_region.h.
 #include <string.h>
 
 #include "ir/op.h"
 #include "passes/loss_region.h"
 
-enum { ROWS_MIN = 64, ROWS_STEP = 16, CHUNKS_MAX = 512 };  // chunks: about, so that the graph stays small
+// Chunks: about, so that the graph stays small.
+enum { ROWS_FEW = 256, BYTES_FEW = 8, ROWS_MIN = 64, ROWS_STEP = 16, CHUNKS_MAX = 512 };
 
 typedef struct Meaning {            // of a composite at a chunk's extents
     const Graph *function;
@@ -54,10 +56,19 @@ static int64_t round_chunk(int64_t extent, int64_t target) {
     return target;
 }
 
+static int64_t rows_within(const LossRegion *region, int64_t bytes) {
+    return bytes / region->row_bytes / ROWS_STEP * ROWS_STEP;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 // As many whole inner rows as fit, in multiples of 16; outer dimensions are then taken one by one.
 static void choose_chunks(Sweep *sweep, int64_t bytes) {
     const LossRegion *region = &sweep->region;
-    int64_t target = bytes / region->row_bytes / ROWS_STEP * ROWS_STEP;
+    int64_t target = rows_within(region, bytes);
+    if (target < ROWS_FEW) target = least(rows_within(region, BYTES_FEW * bytes), ROWS_FEW);
     if (target < ROWS_MIN) target = ROWS_MIN;
     int64_t rows = 1;  // fewer than 2^47, like the elements of any value
     for (int i = 0; i < region->row_count; i++) rows *= region->rows[i].extent;

@@ -2,6 +2,7 @@
 #include "passes/pass.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,10 +61,11 @@ static const char *take_word(Reader *reader) {
     return names_intern_length(reader->ir->names, start, (size_t)(reader->at - start));
 }
 
+// Finite, and exact as an integer where it is one.
 static bool is_number(const char *text, double *number) {
     char *end;
     *number = strtod(text, &end);
-    return *text && !*end;
+    return *text && !*end && fabs(*number) <= 0x1p53;
 }
 
 // The declared options with their defaults: "bytes=8 mode=cheap".
@@ -104,7 +106,7 @@ static bool parse_option(Reader *reader, PassRequest *request) {
     double number = 0;
     bool numeric = is_number(text, &number);
     if (option->is_number && !numeric)
-        return report_error(diagnostics, NO_PLACE, "E0504", "pass %s: %s must be a number, not `%s`",
+        return report_error(diagnostics, NO_PLACE, "E0504", "pass %s: %s must be a number of at most 2^53, not `%s`",
                             pass->name, name, text);
     option->text = text;
     option->number = number;

@@ -111,16 +111,16 @@ static void check_vocabulary(const char *file, const char *const *settings, cons
     drop_plan(&b);
 }
 
-// The logits of 2048 rows would take 64 MiB and 128 MiB.
+// The logits of 2048 rows would take 512 MiB and 1 GiB; a chunk, 64 MiB of them.
 static void test_vocabulary(void **state) {
     (void)state;
     const char *nano[] = {"embed=64", "heads=4", "key=16", "ffn=128", "layers=1", "batch=8", "time=256", NULL};
     const char *llama[] = {"embed=64", "groups=2", "queries=2", "key=16",       "ffn=128",
                            "layers=1", "batch=8",  "time=256",  "accumulate=1", NULL};
-    check_vocabulary("models/nano.cherry", nano, "vocab=8192", "vocab=16384");
-    check_vocabulary("models/llama.cherry", llama, "vocab=8192", "vocab=16384");
+    check_vocabulary("models/nano.cherry", nano, "vocab=65536", "vocab=131072");
+    check_vocabulary("models/llama.cherry", llama, "vocab=65536", "vocab=131072");
     const char *distill[] = {"batch=8", "time=256", NULL};  // neither the student's logits nor the teacher's
-    check_vocabulary("tests/data/distill.cherry", distill, "vocab=8192", "vocab=16384");
+    check_vocabulary("tests/data/distill.cherry", distill, "vocab=65536", "vocab=131072");
 }
 
 // Heads over the same table each have logits of their own, and none is ever whole; their gradients go into
@@ -128,9 +128,9 @@ static void test_vocabulary(void **state) {
 static void test_heads(void **state) {
     (void)state;
     const char *nano[] = {"embed=64", "heads=4", "key=16", "ffn=128", "layers=1", "batch=8", "time=256", NULL};
-    Plan a = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=8192", true),
-         b = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=16384", true);
-    print_message("two heads: %.2f MiB at vocab=8192, %.2f MiB at vocab=16384\n", arena_mib(&a), arena_mib(&b));
+    Plan a = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=65536", true),
+         b = make_plan_after("add-heads{count=2}", "models/nano.cherry", nano, "vocab=131072", true);
+    print_message("two heads: %.2f MiB at vocab=65536, %.2f MiB at vocab=131072\n", arena_mib(&a), arena_mib(&b));
     assert_true((double)b.accumulate->arena_bytes <= 1.05 * (double)a.accumulate->arena_bytes);
     assert_int_equal(role_bytes(&b, ROLE_PARAMETER), role_bytes(&b, ROLE_GRADIENT));
     for (size_t i = 0; i < b.accumulate->buffers.count; i++) {
