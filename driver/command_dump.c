@@ -158,7 +158,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!module || !setup_options(arguments, ir, &options)) return EXIT_USER_ERROR;
     options.context = module->training.time ? module->training.time : 256;
     bool code = strcmp(format, "text") != 0 && !dump.dot;
-    options.cuda = is_cuda(format);
+    if (code) options.cuda = is_cuda(format);
     if (!code) options.observer = &observer;
     if (dump.folder && !open_index(&dump)) return EXIT_USER_ERROR;
     if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) &&

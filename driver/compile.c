@@ -194,7 +194,7 @@ static Program *compile_entry(PassContext *context, const Compilation *compilati
     if (!program) return NULL;
     program->name = entry_names[entry];
     observe(options, entry, "lower", NULL, program);
-    if (!fuse_program(program)) return NULL;
+    if (!fuse_program(program, options->cuda)) return NULL;
     observe(options, entry, "fuse", NULL, program);
     if (!order_program(program)) return NULL;
     observe(options, entry, "order", NULL, program);

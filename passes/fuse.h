@@ -23,6 +23,7 @@ typedef struct Fuse {
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
     struct NestTable *kept;       // nests so far, equal ones once: layers are alike
+    bool rows_are_sums;           // see fuse_program
     uint32_t last_scalar;         // fuse_merge: the last item without outer loops, or UINT32_MAX
 } Fuse;
 

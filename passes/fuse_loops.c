@@ -142,6 +142,7 @@ bool merge_structure_fits(const Merge *merge) {
     const Nest *p = merge->P->nest, *c = merge->C->nest;
     uint32_t more_p = nest_outer_mask(p) & ~merge_paired_p(merge),
              more_c = nest_outer_mask(c) & ~merge_paired_c(merge);
+    if (merge->row_products) return !more_p && !more_c;
     if (merge->is_contraction && (more_p || more_c || merge_reduces(c))) return false;
     if (merge_reduces(p) && merge_reduces(c) &&
         (reduces_columns(p, &merge->p_access) || reduces_columns(c, &merge->c_access)))
@@ -157,6 +158,77 @@ bool merge_structure_fits(const Merge *merge) {
         return false;
     double work = most_work(more_p ? p : c);
     return work <= MUCH_WORK || nest_iterations(p, merge_paired_p(merge)) >= ENOUGH_ITERATIONS;
+}
+
+// ---- One loop as two ----
+
+// The loops of P that walk what loop `j` of C walks: `a` by blocks, `b` within one.
+static bool find_division(const Merge *merge, const Access *p, const Access *c, int j, int *a, int *b) {
+    const Nest *pn = merge->P->nest;
+    const Loop *loop = &merge->C->nest->loops[j];
+    int64_t step = c->address.coefficient[j];
+    if (loop->bound_operand != UINT32_MAX || step == 0) return false;
+    for (*a = 0; *a < pn->outer_count; ++*a)
+        for (*b = 0; *b < pn->outer_count; ++*b) {
+            const Loop *outside = &pn->loops[*a], *inside = &pn->loops[*b];
+            int64_t block = inside->dimension.extent;
+            if (outside->bound_operand != UINT32_MAX || inside->bound_operand != UINT32_MAX) continue;
+            if (block == 1 || outside->dimension.extent == 1) continue;
+            if (loop->dimension.extent == outside->dimension.extent * block &&
+                p->address.coefficient[*b] == step && p->address.coefficient[*a] == step * block)
+                return true;
+        }
+    return false;
+}
+
+static Item divide(const Merge *merge, int j, const Dimension *outside, const Dimension *inside) {
+    const Nest *from = merge->C->nest;
+    Nest *nest = nest_create(&merge->fuse->trial, from->name, from->place);
+    Item result = {.nest = nest, .launch = merge->C->launch, .alive = true};
+    result.launch.operand_count = 0;
+    Transplant plant = transplant_begin(from, &merge->C->launch, nest, &result.launch);
+    for (int i = 0; i < from->loop_count; i++) {
+        transplant_loop(&plant, i);
+        if (i != j || plant.failed) continue;
+        Loop *first = &nest->loops[nest->loop_count - 1], second = *first;
+        first->dimension = *outside;
+        second.dimension = *inside;
+        if (nest->loop_count == LOOP_MAX) {
+            plant.failed = true;
+            break;
+        }
+        plant.loop[j].scale[nest->loop_count - 1] = inside->extent;
+        plant.loop[j].scale[nest->loop_count] = 1;
+        nest->loops[nest->loop_count++] = second;
+    }
+    nest->outer_count = nest->loop_count;
+    for (int i = 0; i < from->stage_count && !plant.failed; i++) {
+        Stage stage = from->stages[i];
+        transplant_forget(&plant);
+        stage.formula = transplant_formula(&plant, stage.formula);
+        transplant_write(&plant, &stage);
+        nest->stages[nest->stage_count++] = stage;
+    }
+    nest_mark_parallel(nest);
+    result.alive = !plant.failed;
+    return result;
+}
+
+bool merge_divide_loop(const Merge *merge, Item *divided) {
+    const Nest *nest = merge->C->nest;
+    if (!merge->feeds || nest->loop_count != nest->outer_count || merge_reduces(nest)) return false;
+    for (size_t i = 0; i < merge->p_access.count; i++)
+        for (size_t k = 0; k < merge->c_access.count; k++) {
+            const Access *p = &merge->p_access.items[i], *c = &merge->c_access.items[k];
+            if (!p->writes || c->writes || p->address.buffer != c->address.buffer) continue;
+            if (p->address.gathered || c->address.gathered) continue;
+            for (int j = 0, a, b; j < nest->outer_count; j++) {
+                if (!find_division(merge, p, c, j, &a, &b)) continue;
+                *divided = divide(merge, j, &merge->P->nest->loops[a].dimension, &merge->P->nest->loops[b].dimension);
+                return divided->alive;
+            }
+        }
+    return false;
 }
 
 // ---- The loops of the merged nest ----

@@ -11,10 +11,12 @@
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
 //  - C reads what P makes; or A) holds and they share a quarter of the bytes that the smaller one moves,
 //    or a byte where both are small; or both are scalars.
+//    Where C has one loop for what two of P walk (a key that P knows as halves of pairs), C takes those two.
 //  - they are near, or moving one over to the other does not keep more memory for longer.
 //  - what is computed again for the backward pass (a launch with a region) only joins its own region: it
 //    must not go back to where the values were made first.
-// C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue.
+// C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue. But
+// products with one row, where they are sums like any other (a GPU's gate and up of one token): those join by A).
 // Where C loads what a stage of P stored in the same place, it takes the formula: always at one point of
 // the iteration or where it does not move with the inner loops; else where it is small and the buffer is
 // gone then. Otherwise the value is read back from the row just written.
@@ -151,15 +153,24 @@ static bool fits(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
     return operands <= NEST_OPERAND_MAX;
 }
 
+// Products with one row, the second of which needs the first's result behind its sum.
+static bool are_row_products(const Fuse *fuse, const Item *P, const Item *C) {
+    Contraction p, c;
+    return fuse->rows_are_sums && nest_contraction(P->nest, &p) && nest_contraction(C->nest, &c) &&
+           nest_iterations(P->nest, p.batch | p.row) == 1 && nest_iterations(C->nest, c.batch | c.row) == 1 &&
+           feeds(fuse, P, C);
+}
+
 // Merges items p < c; returns where the merged one is, or UINT32_MAX.
 static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     const Item *P = &fuse->items[p], *C = &fuse->items[c];
     Contraction contraction;
     if (!P->nest || !C->nest || !all_parallel(P->nest) || !all_parallel(C->nest)) return UINT32_MAX;
-    if (!fits(fuse, P, C, c) || nest_contraction(C->nest, &contraction)) return UINT32_MAX;
+    bool row_products = are_row_products(fuse, P, C);
+    if (!fits(fuse, P, C, c) || (!row_products && nest_contraction(C->nest, &contraction))) return UINT32_MAX;
     if (C->launch.region != P->launch.region && C->launch.region != 0) return UINT32_MAX;
-    Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C};
-    merge.is_contraction = nest_contraction(P->nest, &contraction);
+    Merge merge = {.fuse = fuse, .p = p, .c = c, .P = P, .C = C, .row_products = row_products};
+    merge.is_contraction = !row_products && nest_contraction(P->nest, &contraction);
     merge.feeds = feeds(fuse, P, C);
     if (!merge.feeds && merge.is_contraction) return UINT32_MAX;
     bool up = !fuse_conflict(fuse, C, p, c) && (c - p <= FUSE_WINDOW || kept_when_up(fuse, P, C, c) <= 0);
@@ -168,6 +179,13 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     merge.p_access = merge_accesses(fuse, P);
     merge.c_access = merge_accesses(fuse, C);
     bool found = try_pair(&merge);
+    Item divided;
+    if (!found && merge_divide_loop(&merge, &divided)) {
+        merge.C = &divided;
+        merge.c_access = merge_accesses(fuse, &divided);
+        merge.tried_count = 0;
+        found = try_pair(&merge);
+    }
     if (found) merge.built.nest = fuse_keep_nest(fuse, merge.built.nest);
     fuse_end_trial(fuse);
     if (!found) return UINT32_MAX;

@@ -25,6 +25,7 @@ typedef struct Merge {
     const Item *P, *C;
     AccessList p_access, c_access;
     bool is_contraction, feeds;  // of P; C reads what P makes
+    bool row_products;           // both are products with one row, and remain plain sums
     int p_of_c[LOOP_MAX];        // the outer loop of P that is this outer loop of C, or -1
     Item built;
     Nest *nest;  // built.nest while it grows
@@ -46,6 +47,8 @@ bool merge_reduces(const Nest *nest);  // has reduction stages
 void merge_pair_loops(Merge *merge, const Access *p, const Access *c);
 uint32_t merge_paired_p(const Merge *merge);  // outer loops of P that have a partner
 uint32_t merge_paired_c(const Merge *merge);
+// C with the one loop that walks what two outer loops of P walk as those two; false: none does. In the trial arena.
+bool merge_divide_loop(const Merge *merge, Item *divided);
 bool merge_structure_fits(const Merge *merge);  // cases A, B and C at the head of fuse_merge.c
 void merge_make_loops(Merge *merge, const Access *p, const Access *c);
 bool merge_keeps_order(const Transplant *plant);  // a reduction keeps the order of its loops

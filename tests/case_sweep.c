@@ -70,6 +70,14 @@ static const Case row_cases[] = {
              "  operand 0: read f32 [137:532, 532:1]\n  operand 1: write f32 [532:1]\n  operand 2: update f32 [532:1]\n"
              "  stage 0: max over k { @0[k, n] }\n  stage 1: sum over k { mul(@0[k, n], @0[k, n]) }\n"
              "  stage 2: store @1[n] { sub(stage 0, stage 1) }\n  stage 3: add @2[n] { stage 1 }\n}\n"},
+    {.name = "two products",
+     .tolerance = 0x1p-7,
+     .text = "nest row_gate {\n  outer n=536\n  inner k=141\n  parallel n\n"
+             "  operand 0: read bf16 [141:1]\n  operand 1: read bf16 [141:536, 536:1]\n"
+             "  operand 2: read bf16 [141:536, 536:1]\n  operand 3: write bf16 [536:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[k]), cast f32(@1[k, n])) }\n"
+             "  stage 1: sum over k { mul(cast f32(@0[k]), cast f32(@2[k, n])) }\n"
+             "  stage 2: store @3[n] { cast bf16(mul(tanh(stage 0), stage 1)) }\n}\n"},
     {.name = "wide",
      .tolerance = 1e-5,
      .text = "nest row_wide {\n  outer n=2060\n  inner k=70\n  parallel n\n"

@@ -16,7 +16,7 @@ typedef struct Run {
 static Run run_graph(const Graph *graph, const Tensor *inputs, ThreadPool *pool) {
     Diagnostics *diagnostics = graph->ir->diagnostics;
     Run run = {.program = fuse_test_lower(graph, NULL)};
-    assert_true(fuse_program(run.program) && order_program(run.program));
+    assert_true(fuse_program(run.program, false) && order_program(run.program));
     if (getenv("FUSE_PRINT")) program_print(run.program, stderr);
     CpuOptions options = {.threads = 1};
     run.code = cpu_compile(graph->ir, &run.program, 1, &options);

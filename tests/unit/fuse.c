@@ -200,6 +200,51 @@ static void rope(void **state) {
     fuse_test(g, 5);
 }
 
+// The producer walks half and pair, its reader the key that they make up, and in another order.
+static void one_loop_as_two(void **state) {
+    (void)state;
+    const Type *heads = test_type(ir, ELEMENT_F32, "time", 3, "heads", 2, "key", 8, NULL);
+    Dimension parts[] = {test_dimension(ir, "half", 2), test_dimension(ir, "pair", 4)};
+    const char *half = test_name(ir, "half"), *from[] = {half, parts[1].name};
+    Value s = build_split(g, argument("x", heads), test_name(ir, "key"), parts, 2, NO_PLACE);
+    Attribute along = {.key = ATTRIBUTE_along, .count = 1, .text = half};
+    Value swapped = graph_add(g, OP_reverse, &s, 1, &along, 1, NO_PLACE);
+    Value turned = fuse_mul(g, fuse_add(g, s, swapped), argument("c", test_type(ir, ELEMENT_F32, "pair", 4, NULL)));
+    Value key = build_merge(g, turned, from, 2, test_name(ir, "key"), NO_PLACE);
+    Value across = argument("y", test_type(ir, ELEMENT_F32, "heads", 2, "time", 3, "key", 8, NULL));
+    fuse_output(g, "out", fuse_mul(g, fuse_mul(g, across, parameter("scale", test_type(ir, ELEMENT_F32, "key", 8, NULL))),
+                                   build_expand(g, key, graph_type(g, across), NO_PLACE)));
+    Program *program = fuse_test(g, 1);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+// One token's gate and up are one launch where products of one row are sums like any other.
+static Program *token_swiglu(int rows, int launches, bool rows_are_sums) {
+    const Type *row = test_type(ir, ELEMENT_F32, "time", rows, "embed", 8, NULL);
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL);
+    Value x = argument("x", row), gate = test_dot(g, x, parameter("gate", w), "embed");
+    Value up = test_dot(g, x, parameter("up", w), "embed");
+    fuse_output(g, "out", fuse_mul(g, fuse_one(g, OP_tanh, gate), up));
+    return fuse_test_for(g, launches, NULL, rows_are_sums);
+}
+
+static void row_products(void **state) {
+    (void)state;
+    Program *program = token_swiglu(1, 1, true);
+    assert_int_equal(program->kernels.items[0].nest->stage_count, 3);
+    assert_int_equal(program->arena_bytes, 0);
+}
+
+static void row_products_of_a_library(void **state) {
+    (void)state;
+    token_swiglu(1, 2, false);
+}
+
+static void products_of_rows(void **state) {
+    (void)state;
+    token_swiglu(2, 2, true);
+}
+
 static void shapes(void **state) {
     (void)state;
     Value x = argument("x", bte), y = fuse_mul(g, x, x), z = fuse_one(g, OP_neg, x);
@@ -306,6 +351,10 @@ int main(void) {
         TEST(adamw),
         TEST(tied_table),
         TEST(rope),
+        TEST(one_loop_as_two),
+        TEST(row_products),
+        TEST(row_products_of_a_library),
+        TEST(products_of_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),
         TEST(in_place_hazards),

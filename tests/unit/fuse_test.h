@@ -72,12 +72,13 @@ static inline void fuse_test_run(const Graph *graph, const Program *program, con
 }
 
 // The whole pipeline; returns the planned program. `launches` >= 0: how many there must be after fuse.
-static inline Program *fuse_test_kernels(const Graph *graph, int launches, bool (*has_kernel)(const char *)) {
+static inline Program *fuse_test_for(const Graph *graph, int launches, bool (*has_kernel)(const char *),
+                                     bool rows_are_sums) {
     Tensor *inputs = test_inputs(graph, 3);
     Program *program = fuse_test_lower(graph, has_kernel);
     fuse_test_run(graph, program, inputs, "lower");
     size_t before = program->launches.count;
-    assert_true(fuse_program(program));
+    assert_true(fuse_program(program, rows_are_sums));
     if (getenv("FUSE_PRINT")) program_print(program, stderr);
     fuse_test_run(graph, program, inputs, "fuse");
     assert_true(program->launches.count <= before + 8);
@@ -91,6 +92,10 @@ static inline Program *fuse_test_kernels(const Graph *graph, int launches, bool 
     fuse_test_run(graph, program, inputs, "plan-memory");
     assert_true(program->arena_bytes >= program->live_bytes);
     return program;
+}
+
+static inline Program *fuse_test_kernels(const Graph *graph, int launches, bool (*has_kernel)(const char *)) {
+    return fuse_test_for(graph, launches, has_kernel, false);
 }
 
 static inline Program *fuse_test(const Graph *graph, int launches) {

@@ -129,7 +129,7 @@ static void large_programs_are_fast(void **state) {
     double planned = clock_seconds();
     program = fuse_test_lower(g, NULL);
     double again = clock_seconds();
-    assert_true(fuse_program(program));
+    assert_true(fuse_program(program, false));
     double fused = clock_seconds();
     fuse_test_run(g, program, test_inputs(g, 3), "fuse");
     assert_true(program->kernels.count < 60);
@@ -205,7 +205,7 @@ static void bounded_extents(void **state) {
     Value n = fuse_div(g, y, fuse_sum(g, y, "embed"));
     fuse_output(g, "last", fuse_sum(g, fuse_mul(g, n, x), "time"));
     Program *program = fuse_test_lower(g, NULL);
-    assert_true(fuse_program(program) && order_program(program) && plan_memory(program) &&
+    assert_true(fuse_program(program, false) && order_program(program) && plan_memory(program) &&
                 program_verify(program));
     double length[] = {3}, data[32], out[4] = {0};
     for (int i = 0; i < 32; i++) data[i] = i < 12 ? 0.1 * i : 1e30;

@@ -139,7 +139,7 @@ static void planned_programs_agree(void **state) {
             f ? arena_format(ir->arena, "expand-stacks{recompute=all}%s", strchr(chunked, ',')) : chunked;
         Graph *graph = test_pass(ir, passes, loss);
         Program *program = fuse_test_lower(graph, cpu_has_kernel);
-        assert_true(fuse_program(program) && order_program(program) && plan_memory(program));
+        assert_true(fuse_program(program, false) && order_program(program) && plan_memory(program));
         for (int i = 0; i < COUNTS; i++)
             fuse_test_run(graph, program, masked_inputs(graph, counts[i]), "plan-memory");
     }
@@ -233,7 +233,7 @@ static void cpu_agrees(void **state) {
     Graph *loss = load(ir, "alpha=1"), *reference = test_pass(ir, whole, loss);
     Graph *graph = test_pass(ir, chunked, loss);
     Program *program = lower_graph(graph, cpu_has_kernel);
-    assert_true(program && fuse_program(program) && order_program(program) && program_verify(program));
+    assert_true(program && fuse_program(program, false) && order_program(program) && program_verify(program));
     const char *machines[] = {NULL, "x86-64-v3"};
     for (int m = 0; m < 2; m++) {
         CpuOptions options = {.cpu = machines[m], .threads = 1};
