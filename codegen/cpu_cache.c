@@ -1,8 +1,9 @@
-// Object code on disk. One file holds a batch; every kernel of the batch has a hard link to it under its
-// own name, so a kernel is found whatever it was compiled together with. The cache never fails: what is
-// missing, damaged or of another version is compiled again, and what cannot be written is not.
+// Object code on disk. One file, a bundle, holds what was compiled together, so that all that its objects call is
+// there; every kernel of it has a hard link to it under its own name, so a kernel is found whatever it was compiled
+// with. The cache never fails: what is missing, damaged or of another version is compiled again, and what cannot
+// be written is not.
 //
-// File: Header, an Entry per kernel, the object. The checksum covers everything behind it.
+// File: Header, an Entry per kernel, the size of each object, the objects. The checksum covers everything behind it.
 #include "codegen/cpu_cache.h"
 
 #include <dirent.h>
@@ -19,8 +20,8 @@ enum { FOLDER_LIMIT = 256 << 20 };  // bytes of files; the oldest go first
 typedef struct Header {
     char magic[8];
     uint64_t checksum;
-    uint64_t target_key, batch;
-    uint64_t entries, object_bytes;
+    uint64_t target_key, bundle;
+    uint64_t entries, objects;
 } Header;
 
 typedef struct Entry {
@@ -31,7 +32,7 @@ typedef struct Entry {
     int64_t pack_optional[WORKSPACE_MAX];
 } Entry;
 
-static const char magic[8] = "CHERRY4";
+static const char magic[8] = "CHERRY5";
 
 // ---- Where ----
 
@@ -92,21 +93,36 @@ static uint64_t checksum(const char *data, size_t length) {
     return hash_bytes(HASH_START, data + skipped, length - skipped);
 }
 
+static uint64_t object_size(const char *sizes, uint64_t number) {
+    uint64_t size;
+    memcpy(&size, sizes + number * sizeof size, sizeof size);
+    return size;
+}
+
 static bool is_sound(const CpuCompile *compile, const char *data, size_t length) {
     Header header;
     if (!data || length < sizeof header) return false;
     memcpy(&header, data, sizeof header);
     if (memcmp(header.magic, magic, sizeof magic) != 0 || header.target_key != compile->target_key) return false;
-    if (header.entries > length / sizeof(Entry) || header.object_bytes > length) return false;
-    if (sizeof header + header.entries * sizeof(Entry) + header.object_bytes != length) return false;
-    return header.checksum == checksum(data, length);
+    if (header.checksum != checksum(data, length)) return false;
+    size_t left = length - sizeof header;
+    if (header.entries > left / sizeof(Entry)) return false;
+    left -= header.entries * sizeof(Entry);
+    if (header.objects > left / sizeof(uint64_t)) return false;
+    const char *sizes = data + length - left;
+    left -= header.objects * sizeof(uint64_t);
+    for (uint64_t i = 0; i < header.objects; i++) {
+        if (object_size(sizes, i) > left) return false;
+        left -= object_size(sizes, i);
+    }
+    return left == 0;
 }
 
-static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t batch) {
+static void take_entry(CpuCompile *compile, const Entry *entry, uint64_t bundle) {
     CpuItem *item = cpu_compile_find(compile, entry->kernel);
     if (!item || item->found) return;
     item->found = true;
-    item->batch = batch;
+    item->bundle = bundle;
     item->code.phase_count = (int)entry->phase_count;
     memcpy(item->code.tasks, entry->tasks, sizeof entry->tasks);
     item->code.scratch_bytes = entry->scratch_bytes;
@@ -123,11 +139,16 @@ static void take_file(CpuCompile *compile, const char *data) {
     for (uint64_t i = 0; i < header.entries; i++) {
         Entry entry;
         memcpy(&entry, data + sizeof header + i * sizeof entry, sizeof entry);
-        take_entry(compile, &entry, header.batch);
+        take_entry(compile, &entry, header.bundle);
     }
-    const char *object = data + sizeof header + header.entries * sizeof(Entry);
-    LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(object, header.object_bytes, "cached");
-    vector_push(compile->ir->arena, &compile->cached_objects, buffer);
+    const char *sizes = data + sizeof header + header.entries * sizeof(Entry);
+    const char *object = sizes + header.objects * sizeof(uint64_t);
+    for (uint64_t i = 0; i < header.objects; i++) {
+        uint64_t size = object_size(sizes, i);
+        LLVMMemoryBufferRef buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(object, size, "cached");
+        vector_push(compile->ir->arena, &compile->cached_objects, buffer);
+        object += size;
+    }
 }
 
 void cpu_cache_load(CpuCompile *compile) {
@@ -147,25 +168,40 @@ void cpu_cache_load(CpuCompile *compile) {
 
 // ---- Writing ----
 
-static char *pack(Arena *arena, const CpuCompile *compile, const CpuBatch *batch, size_t *length) {
-    size_t object_bytes = LLVMGetBufferSize(batch->object);
-    Header header = {.target_key = compile->target_key, .batch = batch->key, .entries = batch->count,
-                     .object_bytes = object_bytes};
+static Entry entry_of(const CpuItem *item) {
+    const CpuKernel *code = &item->code;
+    Entry entry = {.kernel = item->kernel.hash, .phase_count = code->phase_count,
+                   .pack_count = code->pack_count, .scratch_bytes = code->scratch_bytes};
+    memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
+    memcpy(entry.workspace_bytes, code->workspace_bytes, sizeof entry.workspace_bytes);
+    memcpy(entry.packed_operand, code->packed_operand, sizeof entry.packed_operand);
+    for (int w = 0; w < WORKSPACE_MAX; w++) entry.pack_optional[w] = code->pack_optional[w];
+    memcpy(entry.packed_key, code->packed_key, sizeof entry.packed_key);
+    return entry;
+}
+
+static char *pack(Arena *arena, const CpuCompile *compile, size_t *length) {
+    Header header = {.target_key = compile->target_key, .bundle = compile->bundle, .objects = compile->batch_count};
     memcpy(header.magic, magic, sizeof magic);
-    *length = sizeof header + batch->count * sizeof(Entry) + object_bytes;
-    char *data = arena_allocate(arena, *length);
-    for (size_t i = 0; i < batch->count; i++) {
-        const CpuKernel *code = &batch->items[i]->code;
-        Entry entry = {.kernel = batch->items[i]->kernel.hash, .phase_count = code->phase_count,
-                       .pack_count = code->pack_count, .scratch_bytes = code->scratch_bytes};
-        memcpy(entry.tasks, code->tasks, sizeof entry.tasks);
-        memcpy(entry.workspace_bytes, code->workspace_bytes, sizeof entry.workspace_bytes);
-        memcpy(entry.packed_operand, code->packed_operand, sizeof entry.packed_operand);
-        for (int w = 0; w < WORKSPACE_MAX; w++) entry.pack_optional[w] = code->pack_optional[w];
-        memcpy(entry.packed_key, code->packed_key, sizeof entry.packed_key);
-        memcpy(data + sizeof header + i * sizeof entry, &entry, sizeof entry);
+    *length = sizeof header;
+    for (size_t b = 0; b < compile->batch_count; b++) {
+        header.entries += compile->batches[b].count;
+        *length += sizeof(uint64_t) + LLVMGetBufferSize(compile->batches[b].object);
     }
-    memcpy(data + *length - object_bytes, LLVMGetBufferStart(batch->object), object_bytes);
+    *length += header.entries * sizeof(Entry);
+    char *data = arena_allocate(arena, *length), *entries = data + sizeof header;
+    char *sizes = entries + header.entries * sizeof(Entry), *object = sizes + header.objects * sizeof(uint64_t);
+    for (size_t b = 0; b < compile->batch_count; b++) {
+        const CpuBatch *batch = &compile->batches[b];
+        for (size_t i = 0; i < batch->count; i++, entries += sizeof(Entry)) {
+            Entry entry = entry_of(batch->items[i]);
+            memcpy(entries, &entry, sizeof entry);
+        }
+        uint64_t size = LLVMGetBufferSize(batch->object);
+        memcpy(sizes + b * sizeof size, &size, sizeof size);
+        memcpy(object, LLVMGetBufferStart(batch->object), size);
+        object += size;
+    }
     memcpy(data, &header, sizeof header);
     header.checksum = checksum(data, *length);
     memcpy(data, &header, sizeof header);
@@ -180,16 +216,17 @@ static bool write_whole(const char *path, const char *data, size_t length) {
     return close(file) == 0 && done == length;
 }
 
-static void store_batch(Arena *arena, const CpuCompile *compile, const CpuBatch *batch) {
+static void store_bundle(Arena *arena, const CpuCompile *compile) {
     size_t length;
-    const char *data = pack(arena, compile, batch, &length);
+    const char *data = pack(arena, compile, &length);
     const char *temporary = arena_format(arena, "%s/%016" PRIx64 ".tmp-%ld", compile->cache_folder,
-                                         batch->key, (long)getpid());
-    if (write_whole(temporary, data, length))
-        for (size_t i = 0; i < batch->count; i++) {
-            const char *path = entry_path(arena, compile, batch->items[i]->kernel.hash);
+                                         compile->bundle, (long)getpid());
+    bool good = write_whole(temporary, data, length);
+    for (size_t b = 0; b < compile->batch_count; b++)
+        for (size_t i = 0; i < compile->batches[b].count && good; i++) {
+            const char *path = entry_path(arena, compile, compile->batches[b].items[i]->kernel.hash);
             // Another process may have been first: its file is as good.
-            if (link(temporary, path) != 0 && access(path, F_OK) != 0) break;
+            good = link(temporary, path) == 0 || access(path, F_OK) == 0;
         }
     unlink(temporary);
 }
@@ -235,7 +272,7 @@ static void bound_folder(Arena *arena, const char *folder) {
 void cpu_cache_store(CpuCompile *compile) {
     if (!compile->cache_folder || !compile->batch_count) return;
     Arena *arena = arena_create();
-    for (size_t i = 0; i < compile->batch_count; i++) store_batch(arena, compile, &compile->batches[i]);
+    store_bundle(arena, compile);
     bound_folder(arena, compile->cache_folder);
     arena_destroy(arena);
 }

@@ -8,6 +8,6 @@
 const char *cpu_cache_folder(Arena *arena, const CpuOptions *options);
 
 void cpu_cache_load(CpuCompile *compile);   // marks items as found and collects their objects
-void cpu_cache_store(CpuCompile *compile);  // every compiled batch
+void cpu_cache_store(CpuCompile *compile);  // what was compiled, as one bundle
 
 #endif

@@ -1,5 +1,6 @@
 // From programs to machine code in memory: equal kernels of all programs are compiled once, in batches of
-// some ten a module, by threads that each have their own LLVM context; the objects are linked by LLJIT.
+// some ten a module, by threads that each have their own LLVM context; functions that kernels share are defined
+// by the first module that asks (cpu_helper.h); the objects are linked by LLJIT.
 #include <inttypes.h>
 #include <llvm-c/LLJIT.h>
 #include <stdatomic.h>
@@ -8,6 +9,7 @@
 #include "base/hash.h"
 #include "base/thread.h"
 #include "codegen/cpu_cache.h"
+#include "codegen/cpu_helper.h"
 
 enum { BATCH_MAX = 16 };
 
@@ -51,18 +53,13 @@ static void collect(CpuCompile *compile, Program *const *programs, size_t count)
 
 // ---- One batch, on a compile thread ----
 
-static uint64_t batch_key(const CpuCompile *compile, const CpuBatch *batch) {
-    uint64_t hash = compile->target_key;
-    for (size_t i = 0; i < batch->count; i++) hash = hash_word(hash, batch->items[i]->kernel.hash);
-    return hash;
-}
-
 static bool emit_batch(CpuCompile *compile, CpuUnit *unit, CpuBatch *batch) {
-    unit->batch = batch->key = batch_key(compile, batch);
+    unit->bundle = compile->bundle;
+    unit->helpers = compile->helpers;
     for (size_t i = 0; i < batch->count; i++) {
         CpuItem *item = batch->items[i];
         if (!cpu_emit_kernel(unit, &item->kernel, &item->code)) return false;
-        item->batch = batch->key;
+        item->bundle = compile->bundle;
     }
     if (compile->verify && !cpu_llvm_verify(unit)) return false;
     if (unit->sanitize && !cpu_llvm_sanitize(unit)) return false;
@@ -99,6 +96,7 @@ static void make_batches(CpuCompile *compile, int threads) {
     size_t size = missing / (4 * (size_t)threads);
     size = size < 1 ? 1 : size > BATCH_MAX ? BATCH_MAX : size;
     compile->batches = ARENA_ARRAY(compile->ir->arena, CpuBatch, missing + 1);
+    compile->bundle = compile->target_key;
     CpuBatch *batch = NULL;
     for (size_t i = 0; i < compile->item_count; i++) {
         if (compile->items[i].found) continue;
@@ -107,6 +105,7 @@ static void make_batches(CpuCompile *compile, int threads) {
             batch->items = ARENA_ARRAY(compile->ir->arena, CpuItem *, size);
         }
         batch->items[batch->count++] = &compile->items[i];
+        compile->bundle = hash_word(compile->bundle, compile->items[i].kernel.hash);
     }
 }
 
@@ -116,7 +115,9 @@ static bool compile_all(CpuCompile *compile, int threads) {
     if ((size_t)threads > compile->batch_count) threads = (int)compile->batch_count;
     if (threads > 0) {
         ThreadPool *pool = thread_pool_create(threads);
+        compile->helpers = cpu_helpers_create(compile->ir->arena);
         thread_pool_run(pool, compile_thread, compile);
+        cpu_helpers_destroy(compile->helpers);
         thread_pool_destroy(pool);
     }
     bool ok = true;
@@ -159,7 +160,7 @@ static bool add_object(Ir *ir, CpuCode *code, LLVMMemoryBufferRef object) {
 static bool link_item(Ir *ir, CpuCode *code, CpuItem *item) {
     for (int phase = 0; phase < item->code.phase_count; phase++) {
         char symbol[64];
-        snprintf(symbol, sizeof symbol, "cherry_%016" PRIx64 "_%016" PRIx64 "_%d", item->kernel.hash, item->batch,
+        snprintf(symbol, sizeof symbol, "cherry_%016" PRIx64 "_%016" PRIx64 "_%d", item->kernel.hash, item->bundle,
                  phase);
         LLVMOrcExecutorAddress address = 0;
         if (!check_jit(ir, LLVMOrcLLJITLookup(code->jit, &address, symbol), "linking")) return false;

@@ -10,14 +10,13 @@
 typedef struct CpuItem {
     Kernel kernel;   // its hash is cpu_kernel_key
     CpuKernel code;  // functions are set by linking
-    uint64_t batch;  // that its symbols belong to
-    bool found;      // on disk
+    uint64_t bundle;  // that its symbols belong to
+    bool found;       // on disk
 } CpuItem;
 
 typedef struct CpuBatch {
     CpuItem **items;
     size_t count;
-    uint64_t key;
     LLVMMemoryBufferRef object;
     char failure[512];  // empty: none
     Place failure_place;
@@ -32,6 +31,8 @@ typedef struct CpuCompile {
     size_t item_count;
     uint32_t *table;  // open addressing by key: 1 + number of an item, or 0
     size_t table_size;
+    uint64_t bundle;  // what is compiled now: all batches together
+    CpuHelpers *helpers;
     CpuBatch *batches;
     size_t batch_count;
     _Atomic size_t next_batch;

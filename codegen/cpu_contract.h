@@ -13,7 +13,7 @@
 #ifndef CHERRY_CODEGEN_CPU_CONTRACT_H
 #define CHERRY_CODEGEN_CPU_CONTRACT_H
 
-#include "codegen/cpu_emit.h"
+#include "codegen/cpu_helper.h"
 
 // ---- Helper functions of a module: emitted at the first use, internal, shared by all its kernels ----
 
@@ -69,17 +69,7 @@ LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVM
 // As many zeros as a row of the widest tile has.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
 
-// Starts an internal function of the module, or returns the one that is there (then *fresh is false).
-// The builder is left at its entry; cpu_helper_end puts it back to where it was.
-typedef struct CpuHelper {
-    LLVMValueRef function;
-    LLVMBasicBlockRef before;
-    bool fresh;
-} CpuHelper;
 LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size);  // count / size, rounded up
-CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef type);
-void cpu_helper_end(CpuUnit *unit, CpuHelper *helper);
-void cpu_helper_call(CpuUnit *unit, LLVMValueRef function, LLVMValueRef *arguments, unsigned count);
 
 // ---- The plan of one contraction ----
 

@@ -1,4 +1,4 @@
-// Register tiles, and the small vocabulary of helper functions that the kernels of a module share.
+// Register tiles.
 #include <string.h>
 
 #include "codegen/cpu_contract.h"
@@ -11,31 +11,6 @@ CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     // Sums, one row of B and a broadcast.
     int vectors = (target->registers - 1) / ((int)rows + 1);
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
-}
-
-// ---- Helper functions ----
-
-CpuHelper cpu_helper_begin(CpuUnit *unit, const char *name, LLVMTypeRef type) {
-    CpuHelper helper = {.function = LLVMGetNamedFunction(unit->module, name)};
-    if (helper.function) return helper;
-    helper.function = LLVMAddFunction(unit->module, name, type);
-    LLVMSetLinkage(helper.function, LLVMInternalLinkage);
-    cpu_function_attributes(unit, helper.function);
-    helper.before = LLVMGetInsertBlock(unit->builder);
-    helper.fresh = true;
-    LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(unit->context, helper.function, "entry");
-    LLVMSetCurrentDebugLocation2(unit->builder, NULL);
-    LLVMPositionBuilderAtEnd(unit->builder, entry);
-    return helper;
-}
-
-void cpu_helper_end(CpuUnit *unit, CpuHelper *helper) {
-    LLVMBuildRetVoid(unit->builder);
-    if (helper->before) LLVMPositionBuilderAtEnd(unit->builder, helper->before);
-}
-
-void cpu_helper_call(CpuUnit *unit, LLVMValueRef function, LLVMValueRef *arguments, unsigned count) {
-    LLVMBuildCall2(unit->builder, LLVMGlobalGetValueType(function), function, arguments, count, "");
 }
 
 LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {

@@ -92,7 +92,7 @@ LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
 // ---- Functions ----
 
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase) {
-    return arena_format(unit->arena, "cherry_%016" PRIx64 "_%016" PRIx64 "_%d", kernel->hash, unit->batch, phase);
+    return arena_format(unit->arena, "cherry_%016" PRIx64 "_%016" PRIx64 "_%d", kernel->hash, unit->bundle, phase);
 }
 
 void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function) {

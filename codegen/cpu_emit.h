@@ -30,6 +30,8 @@ typedef struct CpuTarget {
 
 // ---- A module under construction; one compile thread owns it ----
 
+typedef struct CpuHelpers CpuHelpers;  // codegen/cpu_helper.h
+
 typedef struct CpuUnit {
     Arena *arena;              // of this thread: names and diagnostics of Ir must not be touched
     const CpuTarget *target;
@@ -41,7 +43,8 @@ typedef struct CpuUnit {
     LLVMTypeRef void_type, i1, i8, i16, i32, i64, f32, f64, pointer;
     LLVMTypeRef function_type;  // of CpuFunction
     struct CpuDebug *debug;     // line information, or NULL
-    uint64_t batch;             // of the kernels of this module: part of every symbol
+    uint64_t bundle;            // of the kernels that are compiled together: part of every symbol
+    CpuHelpers *helpers;        // of the compilation; NULL: this module stands alone
     // What went wrong, for E0602: set by cpu_fail.
     const char *failure;
     Place failure_place;
@@ -168,7 +171,7 @@ CpuBody *cpu_body_begin(CpuUnit *unit, const Kernel *kernel, int phase);
 void cpu_body_end(CpuBody *body);  // returns
 // What every function of a module needs, helper functions included.
 void cpu_function_attributes(CpuUnit *unit, LLVMValueRef function);
-// The symbol of a phase: "cherry_<kernel>_<batch>_<phase>".
+// The symbol of a phase: "cherry_<kernel>_<bundle>_<phase>".
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase);
 // The thread's note of this phase, an i64 that is -1 at first.
 LLVMValueRef cpu_note(CpuBody *body);

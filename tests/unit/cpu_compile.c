@@ -106,6 +106,66 @@ static void test_cache(void **state) {
     cpu_code_destroy(code);
 }
 
+// c = a b, for kernels [first, end) that differ in their depth; they share tiles, packing and the loops around them.
+static Program *make_products(Ir *ir, int first, int end) {
+    Program *program = program_create(ir, "test");
+    for (int i = first; i < end; i++) {
+        const char *text = arena_format(ir->arena,
+            "nest product {\n  outer m=40, n=96\n  inner k=%d\n  parallel m, n\n  operand 0: read f32 [40:%d, %d:1]\n"
+            "  operand 1: read f32 [%d:96, 96:1]\n  operand 2: write f32 [40:96, 96:1]\n"
+            "  stage 0: sum over k { mul(@0[m, k], @1[k, n]) }\n  stage 1: store @2[m, n] { stage 0 }\n}\n",
+            16 * i, 16 * i, 16 * i, 16 * i);
+        Nest *nest = nest_read(ir, "test", text);
+        assert_non_null(nest);
+        program_add_nest(program, nest);
+    }
+    return program;
+}
+
+static void check_products(const Program *program) {
+    for (size_t i = 0; i < program->kernels.count; i++) {
+        const Nest *nest = program->kernels.items[i].nest;
+        int depth = (int)nest->loops[2].dimension.extent;
+        float *a = calloc((size_t)(40 * depth), 4), *b = calloc((size_t)(depth * 96), 4), c[40 * 96];
+        for (int j = 0; j < 40 * depth; j++) a[j] = (float)(j % 7 - 3);
+        for (int j = 0; j < depth * 96; j++) b[j] = (float)(j % 5 - 2);
+        char *operands[] = {(char *)a, (char *)b, (char *)c};
+        run_split(&program->kernels.items[i].cpu, operands, 1);
+        for (int m = 0; m < 40; m++)
+            for (int n = 0; n < 96; n++) {
+                float sum = 0;  // of small whole numbers: exact
+                for (int k = 0; k < depth; k++) sum += a[m * depth + k] * b[k * 96 + n];
+                assert_true(c[m * 96 + n] == sum);
+            }
+        free(a);
+        free(b);
+    }
+}
+
+static CpuStatistics compile_products(Fixture *fixture, int first, int end, int threads) {
+    CpuOptions options = {.threads = threads, .cache = true, .cache_folder = fixture->folder};
+    Program *program = make_products(fixture->ir, first, end);
+    CpuCode *code = cpu_compile(fixture->ir, &program, 1, &options);
+    assert_non_null(code);
+    check_products(program);
+    CpuStatistics statistics = cpu_code_statistics(code);
+    cpu_code_destroy(code);
+    return statistics;
+}
+
+// One compilation defines what kernels share once; every bundle on disk has all that it calls, also where several
+// of them, or some and new code, come together.
+static void test_shared_functions(void **state) {
+    Fixture *fixture = *state;
+    size_t alone = compile_products(fixture, 20, 21, 1).object_bytes;
+    size_t sixteen = compile_products(fixture, 1, 17, 2).object_bytes;
+    assert_true(sixteen < 8 * alone);
+    assert_int_equal(compile_products(fixture, 17, 20, 1).cached, 0);
+    assert_int_equal(compile_products(fixture, 8, 21, 1).cached, 13);  // of three bundles
+    assert_int_equal(compile_products(fixture, 12, 26, 2).cached, 9);  // of three, and five new ones
+    assert_int_equal(compile_products(fixture, 1, 26, 1).cached, 25);
+}
+
 static void truncate_file(const char *path) { assert_int_equal(truncate(path, 100), 0); }
 
 static void empty_file(const char *path) { assert_int_equal(truncate(path, 0), 0); }
@@ -122,7 +182,7 @@ static void flip_byte(const char *path) {
 
 static void test_damage(void **state) {
     Fixture *fixture = *state;
-    // One kernel a file, so that each is damaged once and not undone through a second link.
+    // One file with three names: what is done to it an odd number of times stays done.
     Program *program = make_program(fixture->ir, 3);
     void (*damages[])(const char *) = {truncate_file, empty_file, flip_byte};
     for (int i = 0; i < 3; i++) {
@@ -230,6 +290,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_equal_kernels_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shared_functions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_useless_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(test_print, setup, teardown),
