@@ -162,6 +162,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
         return arena_format(ir->arena, "incremental{chunk=%lld, context=%lld, batch=%lld}",
                             (long long)entry_chunk(entry, graph, options), (long long)options->context,
                             (long long)options->sequences);
+    if (strcmp(passes, "gradient") == 0)
+        return module->has_training && !training_sums_gradients(&module->training) ? "gradient{start=zero}" : passes;
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
     // On a GPU a chunk of the loss is thousands of rows: every one reads and writes the head's gradient.
     if (strcmp(passes, "fuse-loss") == 0 && options->cuda) return "fuse-loss{bytes=1342177280}";

@@ -22,6 +22,7 @@ typedef struct Lowering {
     Program *program;
     View *views;               // of every value so far: views[lowering_slot(value)]
     const uint32_t *slots;     // first slot of each node
+    bool stores;               // the node accumulates where nothing was written yet: it stores
     Ir *scratch;               // where nests are built; its arena is reset after each node. NULL: program->ir
 } Lowering;
 

@@ -33,6 +33,9 @@ typedef struct Training {
     Place place;
 } Training;
 
+// Are gradients summed over micro-batches? Else `accumulate` stores them, and `update` need not clear them.
+static inline bool training_sums_gradients(const Training *training) { return training->accumulate != 1; }
+
 typedef struct Module Module;
 
 // A step from one model to the next: a module pass with its options.

@@ -240,9 +240,10 @@ static bool accumulate_lower(Lowering *lowering) {
     const char *along = attribute_text(lowering->node, ATTRIBUTE_along);
     int64_t at = attribute_integer(lowering->node, ATTRIBUTE_at, 0);
     View part = along ? view_pick(lowering->program->ir, *acc, along, at) : *acc;
-    NestBuilder builder = lower_nest(lowering, part.type);
+    NestBuilder builder = nest_builder(lowering, lowering->stores ? "store" : op_name(lowering->node->op));
+    nest_builder_outer(&builder, part.type, NULL, 0);
     uint32_t formula = nest_builder_load(&builder, lower_operand(lowering, 1));
-    nest_builder_store(&builder, STAGE_ADD, &part, formula, NULL, FORMULA_NONE);
+    nest_builder_store(&builder, lowering->stores ? STAGE_STORE : STAGE_ADD, &part, formula, NULL, FORMULA_NONE);
     nest_builder_finish(&builder);
     lowering_set_view(lowering, 0, *acc);
     return true;

@@ -3,10 +3,11 @@
 //   before: inputs parameter w, data x; output loss = f(w, x)
 //   after:  also input gradient w, scalar loss_scale; loss as before, and
 //           gradient.w = accumulate(accumulate(gradient w, c1), c2), replacing gradient w
+//           with start=zero: accumulate(accumulate(0, c1), c2), whatever gradient w holds
 //
 // Requires: an output `loss` of type f32[]; stacks expanded.
 // Leaves: the forward nodes first, in their order, then the backward ones. Each parameter's gradient is
-// one chain that starts at its ROLE_GRADIENT input, a contribution a link, in the order in which the
+// one chain that starts at its ROLE_GRADIENT input or at zeros, a contribution a link, in the order in which the
 // backward pass makes them: accumulate for the whole tensor, accumulate {along, at} for a pick of it,
 // scatter_add for a gather from it. So a layer that runs eight times, a tied table and accumulation over
 // micro-batches need no buffer beyond the gradient itself. The cotangent of the loss is loss_scale.
@@ -17,6 +18,8 @@
 typedef struct Chain {  // of one parameter
     Value parameter, input, value;
 } Chain;
+
+typedef enum Start { START_STATE, START_ZERO } Start;
 
 typedef struct Backward {
     PassContext *context;
@@ -84,7 +87,7 @@ static void make_slots(Backward *backward) {
     for (uint32_t i = 0; i < slot; i++) backward->cotangents[i] = VALUE_NONE;
 }
 
-static bool make_chains(Backward *backward) {
+static bool make_chains(Backward *backward, Start start) {
     Graph *graph = backward->graph;
     backward->chain_of = ARENA_ARRAY(graph->ir->arena, uint32_t, graph->nodes.count);
     backward->chains = ARENA_ARRAY(graph->ir->arena, Chain, graph->inputs.count + 1);
@@ -97,7 +100,12 @@ static bool make_chains(Backward *backward) {
         Value input = graph_add_input(graph, attribute_text(node, ATTRIBUTE_name), ROLE_GRADIENT,
                                       type_with_element(graph->ir, node->types[0], ELEMENT_F32), node->place);
         if (value_is_none(input)) return false;
-        backward->chains[backward->chain_count++] = (Chain){{id, 0}, input, input};
+        Value value = input;
+        if (start == START_ZERO)
+            value = build_expand(graph, build_constant(graph, ELEMENT_F32, 0, node->place),
+                                 graph_type(graph, input), node->place);
+        if (value_is_none(value)) return false;
+        backward->chains[backward->chain_count++] = (Chain){{id, 0}, input, value};
         backward->chain_of[id] = backward->chain_count;
     }
     return true;
@@ -333,6 +341,8 @@ static void add_gradient_outputs(Backward *backward) {
 
 Graph *differentiate(PassContext *context, const Graph *graph) {
     Ir *ir = context->ir;
+    int start = pass_choice(context, "start", "state zero");
+    if (start < 0) return NULL;
     const Output *output = graph_find_output(graph, "loss");
     const Type *type = output ? graph_type(graph, output->value) : NULL;
     if (!output || type->rank != 0 || type->element != ELEMENT_F32) {
@@ -347,7 +357,7 @@ Graph *differentiate(PassContext *context, const Graph *graph) {
     if (!forward) return NULL;
     Backward backward = {.context = context, .graph = forward};
     Value loss = graph_find_output(forward, "loss")->value;
-    if (!make_chains(&backward)) return NULL;
+    if (!make_chains(&backward, (Start)start)) return NULL;
     // The gradient inputs stand after the forward nodes; those of the backward pass follow.
     uint32_t *chain_of = ARENA_ARRAY(ir->arena, uint32_t, forward->nodes.count);
     for (uint32_t i = 0; i < backward.chain_count; i++) chain_of[backward.chains[i].parameter.node] = i + 1;

@@ -9,7 +9,8 @@
 //  - An output that replaces a state input is computed in the state's buffer, where its producer makes
 //    a fresh buffer and the old state has no later reader; else it is copied at the end.
 //  - accumulate, scatter_add and scatter work in place, where the old value has no later reader and
-//    its storage is a temporary or the state that the chain ends in; else on a copy.
+//    its storage is a temporary or the state that the chain ends in; else on a copy. A chain of accumulate
+//    that starts at zero and reaches every element stores what comes first: nothing is cleared.
 //  - A value that only a concat or a pad uses is computed in its part of the result.
 //  - All other values get a fresh temporary.
 #include <string.h>
@@ -30,6 +31,8 @@ typedef struct Lower {
     int32_t *last_use;        // per slot: last node that reads it, directly or through views; -1: none
     uint32_t *target;         // per slot: the buffer of the output that this value should be computed in
     uint32_t *output_buffer;  // per output
+    bool *starts;             // per node: accumulates onto zeros that need not be there
+    bool *stores;             // per node: the first of its chain that reaches its part
     VECTOR(int32_t) busy;     // per buffer: last node that reads what it holds now
 } Lower;
 
@@ -115,6 +118,52 @@ static void add_outputs(Lower *lower) {
                 break;  // needed later: a copy changes
             value = acc;
         }
+    }
+}
+
+// ---- Sums that start at zero ----
+
+static bool is_zero(const Graph *graph, Value value) {
+    const Node *node = graph_node(graph, value.node);
+    while (node->op == OP_broadcast) node = graph_node(graph, node->operands[0].node);
+    return node->op == OP_constant && attribute_number(node, ATTRIBUTE_value, 1) == 0;
+}
+
+// The links of the chain from `id` on that are the first to reach their indices of `along`, as long as only
+// such picks come. True where they reach all of them.
+static bool mark_first_links(Lower *lower, uint32_t id, const uint32_t *next) {
+    const Graph *graph = lower->graph;
+    const char *along = attribute_text(graph_node(graph, id), ATTRIBUTE_along);
+    const Type *type = graph_node(graph, id)->types[0];
+    int64_t extent = along ? type->dimensions[type_find(type, along)].extent : 1, reached = 0;
+    Arena *scratch = lower->lowering.scratch->arena;
+    bool *seen = ARENA_ARRAY(scratch, bool, (size_t)extent);
+    VECTOR(uint32_t) first = {0};
+    for (; id && reached < extent; id = next[id]) {
+        const Node *node = graph_node(graph, id);
+        if (node->op != OP_accumulate || attribute_text(node, ATTRIBUTE_along) != along) break;
+        int64_t at = attribute_integer(node, ATTRIBUTE_at, 0);
+        if (seen[at]) continue;
+        seen[at] = true;
+        reached++;
+        vector_push(scratch, &first, id);
+    }
+    for (size_t i = 0; reached == extent && i < first.count; i++) lower->stores[first.items[i]] = true;
+    arena_reset(scratch);
+    return reached == extent;
+}
+
+static void find_starts(Lower *lower) {
+    const Graph *graph = lower->graph;
+    uint32_t *next = ARENA_ARRAY(lower->program->ir->arena, uint32_t, graph->nodes.count + 1);  // 0: none
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        if (lower->needed[id] && consumes_first(node->op)) next[node->operands[0].node] = id;
+    }
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        if (lower->needed[id] && node->op == OP_accumulate && is_zero(graph, node->operands[0]))
+            lower->starts[id] = mark_first_links(lower, id, next);
     }
 }
 
@@ -260,7 +309,8 @@ static bool works_in_place(Lower *lower, const View *acc) {
     return true;
 }
 
-// A copy of operand 0 that the node may change, in the target's buffer where that is free already.
+// A copy of operand 0 that the node may change, in the target's buffer where that is free already. Of zeros
+// that need not be there it is only the place.
 static View copy_accumulator(Lower *lower, const View *acc) {
     uint32_t buffer = lower->target[lower->lowering.slots[lower->lowering.node_id]];
     bool target_is_free = buffer != UINT32_MAX && *busy(lower, buffer) < (int32_t)lower->lowering.node_id;
@@ -268,7 +318,7 @@ static View copy_accumulator(Lower *lower, const View *acc) {
         buffer =
             add_buffer(lower, (Buffer){.kind = BUFFER_TEMPORARY, .type = acc->type, .name = "accumulator"});
     View copy = view_row_major(buffer, acc->type);
-    copy_view(lower, acc, &copy);
+    if (!lower->starts[lower->lowering.node_id]) copy_view(lower, acc, &copy);
     return copy;
 }
 
@@ -336,8 +386,9 @@ static bool lower_node(Lower *lower, uint32_t id) {
     if (consumes_first(node->op)) {
         acc = &lowering->views[slot_of(lower, node->operands[0])];
         before = *acc;
-        if (!works_in_place(lower, acc)) *acc = copy_accumulator(lower, acc);
+        if (lower->starts[id] || !works_in_place(lower, acc)) *acc = copy_accumulator(lower, acc);
     }
+    lowering->stores = lower->stores[id];
     if (!lower_op(lower)) return false;
     if (acc) *acc = before;
     drop_copies_onto_themselves(lower->program, launches);
@@ -405,7 +456,10 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
     lower.last_use = ARENA_ARRAY(arena, int32_t, lower.slot_count + 1);
     lower.target = ARENA_ARRAY(arena, uint32_t, lower.slot_count + 1);
     lower.output_buffer = ARENA_ARRAY(arena, uint32_t, graph->outputs.count + 1);
+    lower.starts = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
+    lower.stores = ARENA_ARRAY(arena, bool, graph->nodes.count + 1);
     find_last_uses(&lower);
+    find_starts(&lower);
     add_inputs(&lower);
     add_outputs(&lower);
     place_parts(&lower);

@@ -3,6 +3,7 @@
 //   before: module with parameters and a train block
 //   after:  also graph update(parameters, gradients, moments; rate: f32[], step: i64[],
 //           gradient_scale: f32[]) -> parameters', moments', gradients' = 0, gradient_norm
+//           without gradients', where the train block has one micro-batch a step: `accumulate` stores them
 //
 // Requires: a train block. Leaves: every state output replaces its input, element by element, so all is in
 // place. Semantics are PyTorch's: clip_grad_norm_ over all parameters (norm after gradient_scale; factor
@@ -153,6 +154,7 @@ static Graph *update_graph(const Module *module) {
             adamw(&step, &parameters[i], values[i], gradients[i]);
         else
             sgd(&step, &parameters[i], values[i], gradients[i]);
+        if (!training_sums_gradients(&module->training)) continue;
         Value zero =
             build_expand(step.graph, number(&step, 0), graph_type(step.graph, gradients[i]), step.place);
         state_output(&step, zero, gradients[i]);

@@ -133,6 +133,36 @@ static void accumulates_into_slices(void **state) {
     assert_true(program->arena_bytes <= 192 + 2 * 192);
 }
 
+static Value zeros(const Type *type) {
+    return build_broadcast(g, fuse_number(g, 0), type->dimensions, type->rank, NO_PLACE);
+}
+
+// A chain that starts at zero: where it reaches every slice, what comes first to each is stored and nothing is
+// cleared (the launches are the products alone); where a slice is left out, all of them are cleared first.
+static void stores_what_comes_first(void **state) {
+    (void)state;
+    const Type *stacked = test_type(ir, ELEMENT_F32, "layer", 2, "embed", 8, "ffn", 5, NULL);
+    const Type *flat = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL);
+    Value x = argument("x", bte);
+    Value dy = argument("dy", test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "ffn", 5, NULL));
+    const char *over[] = {test_name(ir, "batch"), test_name(ir, "time")}, *layer = test_name(ir, "layer");
+    Value dw = build_dot(g, x, dy, over, 2, NO_PLACE), dv = build_dot(g, fuse_mul(g, x, x), dy, over, 2, NO_PLACE);
+    Value whole = gradient("whole", stacked), partly = gradient("partly", stacked), plain = gradient("plain", flat);
+    Value a = build_accumulate_at(g, zeros(stacked), dw, layer, 1, NO_PLACE);
+    a = build_accumulate_at(g, a, dv, layer, 1, NO_PLACE);
+    a = build_accumulate_at(g, a, dv, layer, 0, NO_PLACE);
+    fuse_replace(g, "whole", build_accumulate_at(g, a, dw, layer, 1, NO_PLACE), whole);
+    Value b = build_accumulate_at(g, zeros(stacked), dv, layer, 1, NO_PLACE);
+    fuse_replace(g, "partly", build_accumulate_at(g, b, dw, layer, 1, NO_PLACE), partly);
+    Value c = build_accumulate(g, zeros(flat), dv, NO_PLACE);
+    fuse_replace(g, "plain", build_accumulate(g, c, dv, NO_PLACE), plain);
+    Program *program = fuse_test(g, -1);
+    int clears = 0;
+    for (size_t i = 0; i < program->launches.count; i++)
+        clears += strstr(program->kernels.items[program->launches.items[i].kernel].nest->name, "constant") != NULL;
+    assert_int_equal(clears, 1);
+}
+
 static void adamw(void **state) {
     (void)state;
     const Type *type = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL),
@@ -348,6 +378,7 @@ int main(void) {
         TEST(contraction_with_epilogue),
         TEST(swiglu),
         TEST(accumulates_into_slices),
+        TEST(stores_what_comes_first),
         TEST(adamw),
         TEST(tied_table),
         TEST(rope),
