@@ -9,13 +9,20 @@
 
 #include "ir/program.h"
 
+struct CpuUnit;
+
+// AddressSanitizer's checks inside the generated code, where it is an option of cpu_compile. A program that does not
+// name it is linked without LLVM's passes.
+typedef bool (*CpuSanitize)(struct CpuUnit *unit);
+bool cpu_sanitize(struct CpuUnit *unit);
+
 typedef struct CpuOptions {
     const char *cpu;           // NULL: this machine. "x86-64-v3", "znver5", ...; a name that starts with
                                // "aarch64" compiles for the other machine (printing and objects only)
     int threads;               // compile threads; 0: one a processor
     bool cache;                // keep object code on disk
     const char *cache_folder;  // NULL: $XDG_CACHE_HOME/cherry or ~/.cache/cherry
-    bool sanitize;             // AddressSanitizer inside the generated code
+    CpuSanitize sanitize;      // NULL, or cpu_sanitize
 } CpuOptions;
 
 // Owns the machine code of the programs that were compiled together.

@@ -62,7 +62,7 @@ static bool emit_batch(CpuCompile *compile, CpuUnit *unit, CpuBatch *batch) {
         item->bundle = compile->bundle;
     }
     if (compile->verify && !cpu_llvm_verify(unit)) return false;
-    if (unit->sanitize && !cpu_llvm_sanitize(unit)) return false;
+    if (unit->sanitize && !unit->sanitize(unit)) return false;
     batch->object = cpu_llvm_emit(unit, false);
     return batch->object != NULL;
 }
@@ -211,7 +211,7 @@ CpuCode *cpu_compile(Ir *ir, Program *const *programs, size_t count, const CpuOp
         return NULL;
     }
     CpuCompile compile = {.ir = ir, .target = target, .sanitize = options->sanitize,
-                          .target_key = cpu_target_key(target, options->sanitize),
+                          .target_key = cpu_target_key(target, options->sanitize != NULL),
                           .cache_folder = cpu_cache_folder(ir->arena, options)};
 #ifndef NDEBUG
     compile.verify = true;

@@ -26,7 +26,8 @@ typedef struct CpuCompile {
     Ir *ir;
     const CpuTarget *target;
     uint64_t target_key;
-    bool sanitize, verify;
+    CpuSanitize sanitize;
+    bool verify;
     CpuItem *items;
     size_t item_count;
     uint32_t *table;  // open addressing by key: 1 + number of an item, or 0

@@ -12,6 +12,7 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
+#include "codegen/cpu.h"
 #include "codegen/normalise.h"
 #include "ir/program.h"
 
@@ -35,7 +36,7 @@ typedef struct CpuHelpers CpuHelpers;  // codegen/cpu_helper.h
 typedef struct CpuUnit {
     Arena *arena;              // of this thread: names and diagnostics of Ir must not be touched
     const CpuTarget *target;
-    bool sanitize;
+    CpuSanitize sanitize;      // or NULL
     LLVMContextRef context;
     LLVMModuleRef module;
     LLVMBuilderRef builder;

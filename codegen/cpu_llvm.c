@@ -5,7 +5,6 @@
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
-#include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -85,28 +84,6 @@ bool cpu_llvm_verify(CpuUnit *unit) {
     if (broken) cpu_fail(unit, NO_PLACE, "LLVM rejects the generated module: %s", message);
     LLVMDisposeMessage(message);
     return !broken;
-}
-
-bool cpu_llvm_run_passes(CpuUnit *unit, const char *passes) {
-    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
-    LLVMErrorRef error = LLVMRunPasses(unit->module, passes, unit->machine, options);
-    LLVMDisposePassBuilderOptions(options);
-    if (!error) return true;
-    char *message = LLVMGetErrorMessage(error);
-    cpu_fail(unit, NO_PLACE, "LLVM pass: %s", message);
-    LLVMDisposeErrorMessage(message);
-    return false;
-}
-
-// The pass adds a constructor that would register globals of ours, of which there are none; objects with
-// constructors cannot be linked side by side.
-bool cpu_llvm_sanitize(CpuUnit *unit) {
-    if (!cpu_llvm_run_passes(unit, "asan")) return false;
-    LLVMValueRef list = LLVMGetNamedGlobal(unit->module, "llvm.global_ctors");
-    if (list) LLVMDeleteGlobal(list);
-    LLVMValueRef constructor = LLVMGetNamedFunction(unit->module, "asan.module_ctor");
-    if (constructor) LLVMDeleteFunction(constructor);
-    return true;
 }
 
 LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly) {

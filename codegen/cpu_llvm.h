@@ -18,8 +18,6 @@ void cpu_llvm_text_attribute(CpuUnit *unit, LLVMValueRef function, const char *n
 
 // These return false or NULL after cpu_fail.
 bool cpu_llvm_verify(CpuUnit *unit);
-bool cpu_llvm_run_passes(CpuUnit *unit, const char *passes);
-bool cpu_llvm_sanitize(CpuUnit *unit);  // AddressSanitizer's checks, for functions that ask for them
 LLVMMemoryBufferRef cpu_llvm_emit(CpuUnit *unit, bool assembly);
 
 // cpu_target.c: the machine of the options; reports and returns NULL.
@@ -30,7 +28,7 @@ uint64_t cpu_kernel_key(const Kernel *kernel);
 uint64_t cpu_target_key(const CpuTarget *target, bool sanitize);  // machine, versions
 
 // cpu_unit.c: a module of its own context for one compile thread.
-CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, bool sanitize, const char **failure);
+CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure);
 void cpu_unit_destroy(CpuUnit *unit);
 
 #endif

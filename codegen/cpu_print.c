@@ -44,7 +44,7 @@ static void print_header(const Kernel *kernel, const CpuKernel *code, const char
 static bool print_kernel(Ir *ir, Arena *arena, const CpuTarget *target, const CpuOptions *options,
                          const Kernel *kernel, bool assembly, FILE *stream) {
     const char *failure = NULL;
-    CpuUnit *unit = cpu_unit_create(arena, target, options && options->sanitize, &failure);
+    CpuUnit *unit = cpu_unit_create(arena, target, options ? options->sanitize : NULL, &failure);
     if (!unit) return report_error(ir->diagnostics, NO_PLACE, "E0602", "code generation: %s", failure);
     CpuKernel code;
     bool ok = cpu_emit_kernel(unit, kernel, &code) && cpu_llvm_verify(unit);

@@ -4,7 +4,7 @@
 
 #include "codegen/cpu_llvm.h"
 
-CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, bool sanitize, const char **failure) {
+CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure) {
     LLVMTargetMachineRef machine = cpu_llvm_machine(target, failure);
     if (!machine) return NULL;
     CpuUnit *unit = ARENA_NEW(arena, CpuUnit);

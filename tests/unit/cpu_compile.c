@@ -270,7 +270,7 @@ static void test_sanitizer_sees_kernels(void **state) {
     if (!SANITIZE) skip();
     Fixture *fixture = *state;
     Program *program = make_program(fixture->ir, 1);
-    CpuOptions options = {.sanitize = true};
+    CpuOptions options = {.sanitize = cpu_sanitize};
     CpuCode *code = cpu_compile(fixture->ir, &program, 1, &options);
     assert_non_null(code);
     pid_t child = fork();

@@ -18,9 +18,9 @@
 
 // In a sanitized build generated code is checked as well.
 #ifdef __SANITIZE_ADDRESS__
-enum { SANITIZE = true };
+#define SANITIZE cpu_sanitize
 #else
-enum { SANITIZE = false };
+#define SANITIZE NULL
 #endif
 
 static inline void run_split(const CpuKernel *kernel, char *const *operands, int64_t step) {
