@@ -125,8 +125,8 @@ static int lane_order_loop(Arena *arena, const CpuPlan *plan, const Stage *stage
     return best;
 }
 
-// The inner loop along which a writing stage is cheapest, or -1.
-static int write_loop(Arena *arena, const CpuPlan *plan, const Stage *stage) {
+// The inner loop along which a writing stage is cheapest, or -1; and what a point costs then.
+static int write_loop(Arena *arena, const CpuPlan *plan, const Stage *stage, double *cost_of_point) {
     const Nest *nest = plan->nest;
     int best = -1;
     double best_cost = stage_cost(arena, plan, stage, -1).total;
@@ -136,14 +136,27 @@ static int write_loop(Arena *arena, const CpuPlan *plan, const Stage *stage) {
         double cost = stage_cost(arena, plan, stage, loop).total * (double)vectors;
         if (cost < best_cost) best = loop, best_cost = cost;
     }
+    *cost_of_point = best_cost;
     return best;
 }
 
+// What a point costs where no outer loop runs lanes at a time; there are no lane-ordered reductions.
+static double inner_cost(Arena *arena, const CpuPlan *plan) {
+    double sum = 0, cost;
+    for (int s = 0; s < plan->nest->stage_count; s++) {
+        const Stage *stage = &plan->nest->stages[s];
+        if (is_reduction(stage)) cost = stage_cost(arena, plan, stage, -1).total;
+        else write_loop(arena, plan, stage, &cost);
+        sum += cost;
+    }
+    return sum;
+}
+
+// The outer loop that should run lanes at a time, or -1.
 static int choose_outer(Arena *arena, const CpuPlan *plan) {
     const Nest *nest = plan->nest;
     int best = -1;
-    double best_cost = 0;
-    for (int s = 0; s < nest->stage_count; s++) best_cost += stage_cost(arena, plan, &nest->stages[s], -1).total;
+    double best_cost = inner_cost(arena, plan);
     for (int loop = 0; loop < nest->outer_count; loop++) {
         if (!outer_allows(plan, loop)) continue;
         double cost = 0;
@@ -193,11 +206,12 @@ static int stage_size(Arena *arena, const CpuPlan *plan, int first, int count) {
 
 static void make_groups(Arena *arena, CpuPlan *plan) {
     const Nest *nest = plan->nest;
+    double cost;
     for (int s = 0; s < nest->stage_count; s++) {
         const Stage *stage = &nest->stages[s];
         int vector = plan->vector >= 0    ? -1
                      : is_reduction(stage) ? lane_order_loop(arena, plan, stage)
-                                           : write_loop(arena, plan, stage);
+                                           : write_loop(arena, plan, stage, &cost);
         StageGroup *last = plan->group_count ? &plan->groups[plan->group_count - 1] : NULL;
         if (last && may_join(plan, last, stage, vector)) {
             last->count++;
