@@ -372,7 +372,7 @@ static LLVMValueRef tile_walk_end(CpuUnit *unit, TileWalk *walk) {
 }
 
 // The function that runs the stages behind the sum for one tile.
-static LLVMValueRef emit_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
+LLVMValueRef cpu_contract_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
     TileWalk walk;
     int lanes = plan->column < 0 ? 1 : unit->target->lanes;
     tile_walk_begin(unit, kernel, plan, PHASE_MAX, lanes, &walk);
@@ -485,7 +485,11 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CHECK(nest_contraction(kernel->nest, &contraction));
     const Nest *nest = normalise_nest(unit->arena, kernel->nest);
     CpuContraction plan = cpu_contraction_plan(unit->target, nest, contraction.load_a, contraction.load_b);
-    LLVMValueRef epilogue = emit_epilogue(unit, kernel, &plan);
+    if (cpu_contract_sweeps(&plan, unit->target)) {
+        cpu_contract_sweep_emit(unit, kernel, &plan, out);
+        return !unit->failure;
+    }
+    LLVMValueRef epilogue = cpu_contract_epilogue(unit, kernel, &plan);
     LLVMValueRef record = plan_record(unit, &plan, epilogue, emit_prefetch(unit, kernel, &plan));
     static const int sides[] = {PLAN_A, PLAN_B};
     for (int i = 0; i < 2; i++) {

@@ -164,4 +164,12 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b);
 // with (operands, task, tile, row0, rows); so is what brings its operands nearer.
 LLVMValueRef cpu_contract_task_function(CpuUnit *unit);
 
+// The function that runs the stages behind the sum for one tile.
+LLVMValueRef cpu_contract_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan);
+
+// ---- Few rows over a matrix that is read once: cpu_contract_sweep.c ----
+
+bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target);
+void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out);
+
 #endif

@@ -71,7 +71,9 @@ static void forms_and_extents(void **state) {
                                        {100, 97, 31}, {5, 17, 33},  {1, 257, 600}, {300, 1, 40},
                                        // operands that tiles read as they lie: no panels
                                        {24, 96, 600}, {48, 64, 33}, {3, 64, 70},  {9, 144, 600}, {96, 160, 40},
-                                       {1, 1408, 70}, {2, 673, 33}, {4, 416, 600}};
+                                       {1, 1408, 70}, {2, 673, 33}, {4, 416, 600},
+                                       // few rows: several chunks, halves of vectors
+                                       {1, 4640, 37}, {2, 48, 130}, {3, 2080, 18}, {4, 2112, 40}};
     Arena *arena = arena_create();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int choice = 0; choice < FORMS * NUMBERS; choice++) {

@@ -1,0 +1,246 @@
+// Few rows over a matrix that is read once, as a token's products are when a model generates: the time is that of
+// bringing the matrix in, and memory gives most when it is read in long runs, in several streams.
+//
+//   call: pack the rows of A
+//     chunk of columns, those of several tasks together:
+//       k, some steps at a time:
+//         sums += these rows of B, side by side, a vector of columns at a time
+//       epilogue of the chunk
+//
+// The sums of a chunk wait in the first cache. Each is the same chain in k as in a tile.
+#include "codegen/cpu_contract.h"
+
+enum {
+    SWEEP_ROWS = 4,
+    SWEEP_TASK_BYTES = 512,     // of a row of B: one task's columns
+    SWEEP_CHUNK = 2048,         // columns at most: sums of all rows and as many lines of B stay in the first cache
+    SWEEP_FACTORS = 16,         // of A, kept in registers
+    SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
+};
+
+bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target) {
+    const Nest *nest = plan->nest;
+    if (plan->rows > SWEEP_ROWS || plan->outer_count || plan->segment_count) return false;
+    if (plan->column < 0 || plan->k < 0) return false;
+    int64_t stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
+    bool row_is_static = plan->row < 0 || nest->loops[plan->row].bound_operand == UINT32_MAX;
+    bool k_is_static = nest->loops[plan->k].bound_operand == UINT32_MAX;
+    bool whole = plan->columns % target->lanes == 0 && nest->loops[plan->column].bound_operand == UINT32_MAX;
+    bool whole_pairs = plan->panel_b != PANEL_PAIRS || nest->loops[plan->k].dimension.extent % 2 == 0;
+    return plan->pack_b == PACK_UNIT && stride >= plan->columns && row_is_static && k_is_static && whole && whole_pairs;
+}
+
+// ---- Sums of one chunk ----
+
+typedef struct Sweep {
+    CpuUnit *unit;
+    const CpuContraction *plan;
+    int rows, lanes;
+    int vectors;         // of columns at a time: two are the even and the odd ones of bf16
+    int step_k;          // rows of B in a step
+    LLVMValueRef a, b;   // at the first step of a round
+    LLVMValueRef sums, sum_stride, columns, b_stride;
+} Sweep;
+
+static LLVMValueRef sum_at(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
+    CpuUnit *unit = sweep->unit;
+    LLVMValueRef start = LLVMBuildMul(unit->builder, sweep->sum_stride, cpu_i64(unit, row), "");
+    LLVMValueRef at = cpu_at(unit, cpu_at(unit, sweep->sums, ELEMENT_F32, start), ELEMENT_F32, column);
+    return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, vector * sweep->lanes));
+}
+
+static LLVMValueRef load_sum(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
+    return cpu_load(sweep->unit, ELEMENT_F32, sum_at(sweep, row, column, vector), sweep->lanes, NULL);
+}
+
+static void store_sum(const Sweep *sweep, int row, LLVMValueRef column, int vector, LLVMValueRef sum) {
+    cpu_store(sweep->unit, ELEMENT_F32, sum_at(sweep, row, column, vector), sum, NULL);
+}
+
+static LLVMValueRef row_of_b(const Sweep *sweep, int64_t row) {
+    CpuUnit *unit = sweep->unit;
+    LLVMValueRef at = LLVMBuildMul(unit->builder, sweep->b_stride, cpu_i64(unit, row), "");
+    return cpu_at(unit, sweep->b, sweep->plan->element_b, at);
+}
+
+// The even columns of 2 * lanes bf16 numbers, and the odd ones.
+static void load_halves(CpuUnit *unit, int lanes, LLVMValueRef at, LLVMValueRef *halves) {
+    LLVMTypeRef integer = cpu_vector_of(unit->i32, lanes), real = cpu_vector_of(unit->f32, lanes);
+    LLVMValueRef bits = LLVMBuildBitCast(unit->builder, cpu_load(unit, ELEMENT_F32, at, lanes, NULL), integer, "");
+    LLVMValueRef even = LLVMBuildShl(unit->builder, bits, cpu_number_like(bits, 16), "");
+    LLVMValueRef odd = LLVMBuildAnd(unit->builder, bits, cpu_number_like(bits, -65536), "");
+    halves[0] = LLVMBuildBitCast(unit->builder, even, real, "");
+    halves[1] = LLVMBuildBitCast(unit->builder, odd, real, "");
+}
+
+// The columns of step `step` from `column` on.
+static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMValueRef *vectors) {
+    const CpuContraction *plan = sweep->plan;
+    CpuUnit *unit = sweep->unit;
+    LLVMValueRef rows[2][2];
+    for (int i = 0; i < sweep->step_k; i++) {
+        LLVMValueRef at = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
+        if (sweep->vectors == 2) load_halves(unit, sweep->lanes, at, rows[i]);
+        else rows[i][0] = cpu_panel_load(unit, plan->element_b, plan->panel_b, at, sweep->lanes, NULL);
+    }
+    for (int v = 0; v < sweep->vectors; v++)
+        vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, rows[0][v], rows[1][v]) : rows[0][v];
+}
+
+static CpuLoop begin_columns(const Sweep *sweep) {
+    CpuLoop loop;
+    int at_once = sweep->vectors * sweep->lanes;
+    cpu_loop_begin(sweep->unit, &loop, cpu_i64(sweep->unit, 0), sweep->columns, at_once, NULL, 0);
+    return loop;
+}
+
+static void clear_sums(const Sweep *sweep) {
+    CpuLoop loop = begin_columns(sweep);
+    for (int row = 0; row < sweep->rows; row++)
+        for (int v = 0; v < sweep->vectors; v++)
+            store_sum(sweep, row, loop.index, v, cpu_number(sweep->unit, ELEMENT_F32, 0, sweep->lanes));
+    cpu_loop_end(sweep->unit, &loop, NULL);
+}
+
+static void add_steps(const Sweep *sweep, int steps) {
+    CpuUnit *unit = sweep->unit;
+    LLVMValueRef factors[SWEEP_FACTORS], sums[SWEEP_ROWS][2], columns[2];
+    for (int i = 0; i < steps * sweep->rows; i++) {
+        LLVMValueRef at = cpu_at(unit, sweep->a, ELEMENT_F32, cpu_i64(unit, i));
+        factors[i] = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, at, 1, NULL), sweep->lanes);
+    }
+    CpuLoop loop = begin_columns(sweep);
+    for (int row = 0; row < sweep->rows; row++)
+        for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
+    for (int step = 0; step < steps; step++) {
+        load_step(sweep, step, loop.index, columns);
+        for (int row = 0; row < sweep->rows; row++)
+            for (int v = 0; v < sweep->vectors; v++) {
+                LLVMValueRef factor = factors[step * sweep->rows + row], *sum = &sums[row][v];
+                *sum = sweep->step_k == 2 ? cpu_dot_pairs(unit, factor, columns[v], *sum)
+                                          : cpu_fma(unit, factor, columns[v], *sum);
+            }
+    }
+    for (int row = 0; row < sweep->rows; row++)
+        for (int v = 0; v < sweep->vectors; v++) store_sum(sweep, row, loop.index, v, sums[row][v]);
+    cpu_loop_end(unit, &loop, NULL);
+}
+
+// Sums of even and of odd columns as the columns stand.
+static void order_sums(const Sweep *sweep) {
+    int lanes = sweep->lanes, from[2][64];
+    for (int i = 0; i < lanes; i++)
+        for (int v = 0; v < 2; v++) from[v][i] = (v * lanes + i) / 2 + (i % 2) * lanes;
+    CpuLoop loop = begin_columns(sweep);
+    for (int row = 0; row < sweep->rows; row++) {
+        LLVMValueRef even = load_sum(sweep, row, loop.index, 0), odd = load_sum(sweep, row, loop.index, 1);
+        for (int v = 0; v < 2; v++)
+            store_sum(sweep, row, loop.index, v, cpu_shuffle(sweep->unit, even, odd, from[v], lanes));
+    }
+    cpu_loop_end(sweep->unit, &loop, NULL);
+}
+
+// Steps [begin, end), `steps` at a time; `state`: where A and B are at `begin`, then at `end`.
+static void add_rounds(Sweep *sweep, LLVMValueRef begin, LLVMValueRef end, int steps, LLVMValueRef *state) {
+    CpuUnit *unit = sweep->unit;
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, begin, end, steps, state, 2);
+    sweep->a = loop.carried[0];
+    sweep->b = loop.carried[1];
+    add_steps(sweep, steps);
+    LLVMValueRef next[] = {cpu_at(unit, sweep->a, ELEMENT_F32, cpu_i64(unit, steps * sweep->rows)),
+                           row_of_b(sweep, steps * sweep->step_k)};
+    cpu_loop_end(unit, &loop, next);
+    state[0] = loop.carried[0];
+    state[1] = loop.carried[1];
+}
+
+static int steps_of_round(const CpuContraction *plan) {
+    int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1;
+    bool runs_are_long = plan->columns * element_bytes(plan->element_b) >= SWEEP_LONG_BYTES;
+    int steps = (runs_are_long ? SWEEP_LONG_STREAMS : SWEEP_STREAMS) / step_k, most = SWEEP_FACTORS / (int)plan->rows;
+    return steps < most ? steps : most;
+}
+
+// void (a, b, i64 steps, sums, i64 columns, i64 b_stride): sums[row * SWEEP_CHUNK + column] of `columns` columns;
+// A is a panel of the rows there are, B lies across k.
+static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan, LLVMTypeRef *type) {
+    LLVMTypeRef pointer = unit->pointer, i64 = unit->i64, parameters[] = {pointer, pointer, i64, pointer, i64, i64};
+    *type = LLVMFunctionType(unit->void_type, parameters, 6, false);
+    int steps = steps_of_round(plan), rows = (int)plan->rows;
+    int vectors = plan->element_b == ELEMENT_BF16 && plan->columns % (2 * unit->target->lanes) == 0 ? 2 : 1;
+    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d", rows, steps, vectors,
+                                    element_name(plan->element_b), (int)plan->panel_b);
+    CpuHelper helper = cpu_helper_begin(unit, name, *type);
+    if (!helper.fresh) return helper.function;
+    LLVMValueRef k = LLVMGetParam(helper.function, 2), rounds;
+    Sweep sweep = {.unit = unit, .plan = plan, .rows = rows, .lanes = unit->target->lanes, .vectors = vectors,
+                   .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .sums = LLVMGetParam(helper.function, 3),
+                   .sum_stride = cpu_i64(unit, SWEEP_CHUNK), .columns = LLVMGetParam(helper.function, 4),
+                   .b_stride = LLVMGetParam(helper.function, 5)};
+    LLVMValueRef state[] = {LLVMGetParam(helper.function, 0), LLVMGetParam(helper.function, 1)};
+    clear_sums(&sweep);
+    rounds = LLVMBuildSub(unit->builder, k, LLVMBuildURem(unit->builder, k, cpu_i64(unit, steps), ""), "");
+    add_rounds(&sweep, cpu_i64(unit, 0), rounds, steps, state);
+    add_rounds(&sweep, rounds, k, 1, state);
+    if (vectors == 2) order_sums(&sweep);
+    cpu_helper_end(unit, &helper);
+    return helper.function;
+}
+
+// ---- The kernel ----
+
+static LLVMValueRef start_of(const CpuBody *body, const CpuContraction *plan, uint32_t load) {
+    const Index *index = cpu_contraction_index(plan, load);
+    uint32_t operand = plan->nest->formulas.items[load].operand;
+    Element element = plan->nest->operands[operand].element;
+    return cpu_at(body->unit, body->operand[operand], element, cpu_i64(body->unit, index[0].affine.offset));
+}
+
+static void pack_rows(const CpuBody *body, const CpuContraction *plan, LLVMValueRef to) {
+    CpuUnit *unit = body->unit;
+    const Index *index = cpu_contraction_index(plan, plan->load_a);
+    LLVMValueRef rows = cpu_i64(unit, plan->rows), k = cpu_i64(unit, plan->nest->loops[plan->k].dimension.extent);
+    int64_t row_stride = plan->row < 0 ? 0 : access_stride(index, plan->row);
+    LLVMValueRef arguments[] = {to, start_of(body, plan, plan->load_a), rows, k, cpu_i64(unit, row_stride),
+                                cpu_i64(unit, access_stride(index, plan->k)), rows, cpu_i64(unit, 1),
+                                cpu_i64(unit, plan->depth * plan->rows)};
+    LLVMValueRef function = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, (int)plan->rows);
+    LLVMBuildCall2(unit->builder, cpu_pack_type(unit), function, arguments, 9, "");
+}
+
+void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out) {
+    int64_t task_columns = SWEEP_TASK_BYTES / element_bytes(plan->element_b);
+    int64_t panel_bytes = (plan->rows * plan->depth * 4 + 127) & ~(int64_t)63;
+    LLVMValueRef epilogue = cpu_contract_epilogue(unit, kernel, plan);
+    CpuBody *body = cpu_body_begin(unit, kernel, 0);
+    LLVMTypeRef type;
+    LLVMValueRef function = sweep_function(unit, plan, &type);
+    LLVMValueRef task = cpu_stack_slot(body, LLVMArrayType2(unit->i64, TASK_SLOTS));
+    LLVMValueRef panel = body->scratch, sums = cpu_at_bytes(unit, panel, cpu_i64(unit, panel_bytes));
+    LLVMValueRef width = cpu_i64(unit, task_columns), zero = cpu_i64(unit, 0);
+    LLVMValueRef b = start_of(body, plan, plan->load_b);
+    int64_t b_stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
+    pack_rows(body, plan, panel);
+    LLVMValueRef begin = LLVMBuildMul(unit->builder, body->begin, width, "");
+    LLVMValueRef end = LLVMBuildMul(unit->builder, body->end, width, "");
+    end = cpu_minimum(unit, end, cpu_i64(unit, plan->columns));
+    CpuLoop chunk;
+    cpu_loop_begin(unit, &chunk, begin, end, SWEEP_CHUNK, NULL, 0);
+    LLVMValueRef left = LLVMBuildSub(unit->builder, end, chunk.index, "");
+    LLVMValueRef columns = cpu_minimum(unit, cpu_i64(unit, SWEEP_CHUNK), left);
+    LLVMValueRef arguments[] = {panel, cpu_at(unit, b, plan->element_b, chunk.index), cpu_i64(unit, plan->depth), sums,
+                                columns, cpu_i64(unit, b_stride)};
+    LLVMBuildCall2(unit->builder, type, function, arguments, 6, "");
+    cpu_slot_store(unit, task, TASK_COLUMN0, chunk.index);
+    cpu_slot_store(unit, task, TASK_COLUMN_COUNT, columns);
+    cpu_slot_store(unit, task, TASK_WIDTH, cpu_i64(unit, SWEEP_CHUNK));
+    LLVMValueRef around[] = {LLVMGetParam(body->function, 0), task, sums, zero, cpu_i64(unit, plan->rows)};
+    LLVMBuildCall2(unit->builder, unit->function_type, epilogue, around, 5, "");
+    cpu_loop_end(unit, &chunk, NULL);
+    cpu_body_end(body);
+    out->phase_count = 1;
+    out->tasks[0] = (plan->columns + task_columns - 1) / task_columns;
+    int64_t bytes = panel_bytes + plan->rows * SWEEP_CHUNK * 4 + 64;
+    if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
+}
