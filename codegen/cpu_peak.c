@@ -5,7 +5,7 @@
 
 enum {
     PEAK_LANES = 16,         // floats of the one operand: multiplier, addend
-    PEAK_STEPS = 1 << 20,    // iterations of one measurement: some 10 ms
+    PEAK_STEPS = 1 << 19,    // iterations of one measurement: some 5 ms
     PEAK_ROUNDS = 5          // measurements; the best counts
 };
 

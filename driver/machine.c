@@ -10,11 +10,10 @@
 #include "driver/predict.h"
 #include "passes/program_passes.h"
 #include "runtime/executor.h"
-#include "runtime/memory.h"
 #include "runtime/state.h"
 
 enum {
-    ROUNDS = 9,  // of all measurements in turn; others who use the machine come and go: a fourth counts as undisturbed
+    ROUNDS = 9,  // of all measurements in turn
     BARRIERS = 100,
     PRODUCT_ROWS = 1024, PRODUCT_COLUMNS = 512, PRODUCT_DEPTH = 512,  // as in a model of some size
     STREAM_ARRAYS = 4,
@@ -100,7 +99,6 @@ typedef struct Trial {
     CpuCode *code;
     State *state;
     Executor *executors[PROGRAMS];
-    MemoryBlock copy;
     const Program *product;
 } Trial;
 
@@ -114,8 +112,7 @@ static bool trial_create(Ir *ir, int threads, Element precision, const CpuOption
     for (int i = 0; i < PROGRAMS; i++)
         if (!plan_memory(programs[i])) return false;
     trial->state = state_create(ir->diagnostics, programs, PROGRAMS);
-    if (!trial->state || !memory_allocate(ir->diagnostics, STREAM_MOST * STREAM_BYTES, "a measurement", &trial->copy))
-        return false;
+    if (!trial->state) return false;
     for (int i = 0; i < PROGRAMS; i++) {
         trial->executors[i] = executor_create(ir->diagnostics, programs[i], trial->state, trial->pool);
         if (!trial->executors[i]) return false;
@@ -131,41 +128,32 @@ static void trial_destroy(Trial *trial) {
     for (int i = 0; i < PROGRAMS; i++)
         if (trial->executors[i]) executor_destroy(trial->executors[i]);
     if (trial->state) state_destroy(trial->state);
-    memory_release(&trial->copy);
     cpu_code_destroy(trial->code);
     thread_pool_destroy(trial->pool);
 }
 
 // ---- Measurements ----
 
-static void copy_share(void *context, int thread) {
-    const Trial *trial = context;
-    const char *from = state_data(trial->state, "stream", ROLE_PARAMETER);
-    int64_t begin, end;
-    thread_share(trial->copy.bytes, thread, thread_pool_count(trial->pool), &begin, &end);
-    memcpy(trial->copy.data + begin, from + begin, (size_t)(end - begin));
-}
-
 static void meet(void *context, int thread) {
     for (int i = 0; i < BARRIERS; i++) thread_pool_barrier(context, thread);
 }
 
-static double region_seconds(ThreadPool *pool, void (*work)(void *context, int thread), void *context) {
+static double barriers_seconds(ThreadPool *pool) {
     double start = clock_seconds();
-    thread_pool_run(pool, work, context);
+    thread_pool_run(pool, meet, pool);
     return clock_seconds() - start;
 }
 
-// Of a second run: the first one brings what fits into the cache.
+// A run before it brings what fits into a cache; not all does.
 static double run_seconds(const Trial *trial, int program) {
-    executor_run(trial->executors[program]);
+    if (program < PROGRAMS - 1) executor_run(trial->executors[program]);
     double start = clock_seconds();
     executor_run(trial->executors[program]);
     return clock_seconds() - start;
 }
 
 typedef struct Seconds {
-    double copy[ROUNDS], barriers[ROUNDS], programs[PROGRAMS][ROUNDS];
+    double barriers[ROUNDS], programs[PROGRAMS][ROUNDS];
 } Seconds;
 
 static int ascending(const void *a, const void *b) {
@@ -173,9 +161,10 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double undisturbed(double *values) {
+// Others who use the machine come and go: a third of the rounds is taken to be rid of them.
+static double typical(double *values) {
     qsort(values, ROUNDS, sizeof *values, ascending);
-    return values[ROUNDS / 4];
+    return values[ROUNDS / 3];
 }
 
 // The cache holds as much as streams at least as fast as midway between the fastest and memory.
@@ -183,13 +172,13 @@ static void set_memory(Machine *machine, Seconds *seconds) {
     double rates[STREAM_SIZES], fastest = 0;
     for (int i = 0; i < STREAM_SIZES; i++) {
         double bytes = STREAM_MOVED * STREAM_BYTES * (STREAM_LEAST << i);
-        rates[i] = bytes / undisturbed(seconds->programs[STREAM + i]);
+        rates[i] = bytes / typical(seconds->programs[STREAM + i]);
         if (rates[i] > fastest) fastest = rates[i];
     }
-    machine->stream_bytes_per_second = rates[STREAM_SIZES - 1];
+    machine->bytes_per_second = rates[STREAM_SIZES - 1];
     machine->cached_bytes_per_second = fastest;
     for (int i = 0; i < STREAM_SIZES; i++)
-        if (2 * rates[i] > fastest + machine->stream_bytes_per_second)
+        if (2 * rates[i] > fastest + machine->bytes_per_second)
             machine->cache_bytes = (double)STREAM_BYTES * (STREAM_LEAST << i);
 }
 
@@ -219,13 +208,11 @@ Machine machine_measure(Ir *ir, int threads, Element precision, const CpuOptions
     if (trial_create(ir, threads, precision, &machine.cpu, &trial)) {
         for (int round = 0; round < ROUNDS; round++) {
             for (int i = 0; i < PROGRAMS; i++) seconds.programs[i][round] = run_seconds(&trial, i);
-            seconds.copy[round] = region_seconds(trial.pool, copy_share, &trial);
-            seconds.barriers[round] = region_seconds(trial.pool, meet, trial.pool);
+            seconds.barriers[round] = barriers_seconds(trial.pool);
         }
-        machine.bytes_per_second = 2.0 * (double)trial.copy.bytes / undisturbed(seconds.copy);
-        machine.barrier_seconds = undisturbed(seconds.barriers) / BARRIERS;
+        machine.barrier_seconds = typical(seconds.barriers) / BARRIERS;
         set_memory(&machine, &seconds);
-        set_multiplies(&machine, trial.product, undisturbed(seconds.programs[PRODUCT]));
+        set_multiplies(&machine, trial.product, typical(seconds.programs[PRODUCT]));
     }
     trial_destroy(&trial);
     return machine;

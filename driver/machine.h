@@ -8,18 +8,17 @@ typedef struct Machine {
     const char *name;         // of a GPU; NULL: the CPU
     int threads;
     double flops_per_second;  // multiply-adds in registers, of f32 or of bf16 operands
-    double bytes_per_second;  // copying 64 MiB, bytes read and written
+    double bytes_per_second;  // of 64 MiB, read and written: updated in place by the CPU, copied by a GPU
     // Of the CPU alone, for predictions; 0: not known.
     double instructions_per_second;  // multiply-adds in registers, a vector each
     double multiplies_per_second;    // the same in a contraction, with all that it does beside
-    double stream_bytes_per_second;  // updating arrays in memory, bytes read and written
-    double cached_bytes_per_second;  // the same in a cache
+    double cached_bytes_per_second;  // updating what is in a cache
     double cache_bytes;              // that are still there when they are wanted again; 0: none
     double barrier_seconds;          // for all threads to meet
     CpuOptions cpu;                  // what code is made for
 } Machine;
 
-// The CPU, in some 0.1 s and 140 MiB. Rates that could not be measured are 0.
+// The CPU, in some 0.1 s and 80 MiB. Rates that could not be measured are 0.
 Machine machine_measure(Ir *ir, int threads, Element precision, const CpuOptions *options);
 
 #endif

@@ -73,7 +73,7 @@ static double memory_seconds(Memory *memory, const Launch *launch, const Kernel 
         near += cached * (read[i] + written[i]);
         far += (1 - cached) * (brought + written[i]);
     }
-    return near / machine->cached_bytes_per_second + far / machine->stream_bytes_per_second;
+    return near / machine->cached_bytes_per_second + far / machine->bytes_per_second;
 }
 
 static double launch_seconds(const CpuWork *work, double memory, const Machine *machine) {

@@ -121,7 +121,7 @@ void profile_print(Arena *arena, const Profile *profile) {
     const Machine *machine = &profile->machine;
     if (machine->name) printf("%s: ", machine->name);
     else printf("%d threads: ", machine->threads);
-    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", machine->flops_per_second / 1e9,
+    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of memory\n", machine->flops_per_second / 1e9,
            machine->bytes_per_second / 1e9);
     printf("%-32s %9s %9s %12s %12s %12s %7s %8s\n", "line", "GFLOP", "MB", "floor", "predicted", "measured",
            "share", "of floor");

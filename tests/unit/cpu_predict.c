@@ -29,9 +29,8 @@ static int teardown(void **state) {
 }
 
 static Machine machine(void) {
-    return (Machine){.threads = 2, .flops_per_second = 200e9, .bytes_per_second = 30e9,
-                     .instructions_per_second = 7e9, .multiplies_per_second = 6e9,
-                     .stream_bytes_per_second = 50e9, .cached_bytes_per_second = 150e9, .cache_bytes = 16 << 20,
+    return (Machine){.threads = 2, .flops_per_second = 200e9, .instructions_per_second = 7e9, .multiplies_per_second = 6e9,
+                     .bytes_per_second = 50e9, .cached_bytes_per_second = 150e9, .cache_bytes = 16 << 20,
                      .barrier_seconds = 1e-7, .cpu = {.cpu = "znver4"}};
 }
 
@@ -131,7 +130,7 @@ static void test_bytes_from_memory(void **state) {
     double bytes = 4.0 * COUNT * 4;
     near(seconds_of(addition(COUNT, 1), machine()), bytes / 50e9);
     Machine slower = machine();
-    slower.stream_bytes_per_second /= 2;
+    slower.bytes_per_second /= 2;
     near(seconds_of(addition(COUNT, 1), slower), bytes / 25e9);
     Machine faster = machine();  // in all that does not matter here
     faster.multiplies_per_second *= 2, faster.instructions_per_second *= 2, faster.cached_bytes_per_second *= 2;
@@ -159,7 +158,7 @@ static void test_bytes_from_the_cache(void **state) {
 static void test_multiplies(void **state) {
     (void)state;
     Machine given = machine();
-    given.cached_bytes_per_second = given.stream_bytes_per_second = given.instructions_per_second = 1e18;
+    given.cached_bytes_per_second = given.bytes_per_second = given.instructions_per_second = 1e18;
     Program *program = contraction(1024, 512, 512);
     double multiplies = 1024.0 * 512 * 512 / LANES, starts = 1.1e-6 * work_of(program).phases;
     near(seconds_of(program, given) - starts, multiplies / 6e9);
