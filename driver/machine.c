@@ -19,7 +19,8 @@ enum {
     STREAM_ARRAYS = 4,
     STREAM_COUNT = 1 << 16,                                // elements of an array that one launch takes
     STREAM_BYTES = STREAM_ARRAYS * STREAM_COUNT * 4,       // of a launch: 1 MiB
-    STREAM_LEAST = 2, STREAM_SIZES = 6,                    // launches: 2, 4, ..., 64
+    STREAM_LEAST = MACHINE_NEAR_LEAST / STREAM_BYTES,      // launches
+    STREAM_SIZES = MACHINE_NEAR_SIZES + 1,                 // the last one is for memory
     STREAM_MOST = STREAM_LEAST << (STREAM_SIZES - 1),
     PRODUCT = 0, STREAM = 1, PROGRAMS = STREAM + STREAM_SIZES
 };
@@ -144,9 +145,9 @@ static double barriers_seconds(ThreadPool *pool) {
     return clock_seconds() - start;
 }
 
-// A run before it brings what fits into a cache; not all does.
+// Of a second run: the first one leaves in the caches what stays there.
 static double run_seconds(const Trial *trial, int program) {
-    if (program < PROGRAMS - 1) executor_run(trial->executors[program]);
+    executor_run(trial->executors[program]);
     double start = clock_seconds();
     executor_run(trial->executors[program]);
     return clock_seconds() - start;
@@ -167,19 +168,12 @@ static double typical(double *values) {
     return values[ROUNDS / 3];
 }
 
-// The cache holds as much as streams at least as fast as midway between the fastest and memory.
 static void set_memory(Machine *machine, Seconds *seconds) {
-    double rates[STREAM_SIZES], fastest = 0;
     for (int i = 0; i < STREAM_SIZES; i++) {
         double bytes = STREAM_MOVED * STREAM_BYTES * (STREAM_LEAST << i);
-        rates[i] = bytes / typical(seconds->programs[STREAM + i]);
-        if (rates[i] > fastest) fastest = rates[i];
+        double *rate = i < MACHINE_NEAR_SIZES ? &machine->near_bytes_per_second[i] : &machine->bytes_per_second;
+        *rate = bytes / typical(seconds->programs[STREAM + i]);
     }
-    machine->bytes_per_second = rates[STREAM_SIZES - 1];
-    machine->cached_bytes_per_second = fastest;
-    for (int i = 0; i < STREAM_SIZES; i++)
-        if (2 * rates[i] > fastest + machine->bytes_per_second)
-            machine->cache_bytes = (double)STREAM_BYTES * (STREAM_LEAST << i);
 }
 
 // The rate that makes the contraction's predicted time the measured one.

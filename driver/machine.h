@@ -4,6 +4,9 @@
 
 #include "codegen/cpu.h"
 
+// Bytes that were touched not longer ago than so many others come from where those still are.
+enum { MACHINE_NEAR_LEAST = 2 << 20, MACHINE_NEAR_SIZES = 5 };  // 2, 4, ..., 32 MiB
+
 typedef struct Machine {
     const char *name;         // of a GPU; NULL: the CPU
     int threads;
@@ -12,8 +15,7 @@ typedef struct Machine {
     // Of the CPU alone, for predictions; 0: not known.
     double instructions_per_second;  // multiply-adds in registers, a vector each
     double multiplies_per_second;    // the same in a contraction, with all that it does beside
-    double cached_bytes_per_second;  // updating what is in a cache
-    double cache_bytes;              // that are still there when they are wanted again; 0: none
+    double near_bytes_per_second[MACHINE_NEAR_SIZES];  // the same of fewer bytes, again and again
     double barrier_seconds;          // for all threads to meet
     CpuOptions cpu;                  // what code is made for
 } Machine;
