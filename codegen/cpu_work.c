@@ -65,7 +65,7 @@ static CpuWork attention_work(Arena *arena, const CpuTarget *target, const Named
 static CpuWork kernel_work(Arena *arena, const CpuTarget *target, const Kernel *kernel) {
     if (kernel->named) {
         if (strncmp(kernel->named->name, "attention", 9) == 0) return attention_work(arena, target, kernel->named);
-        return (CpuWork){.tasks = 1, .phases = 1};
+        return (CpuWork){.tasks = 1, .phases = 1};  // others count by their bytes alone
     }
     const Nest *nest = normalise_nest(arena, kernel->nest);
     if (cpu_contract_supports(target, kernel->nest)) return contraction_work(arena, target, kernel, nest);

@@ -10,10 +10,11 @@
 #include "driver/predict.h"
 #include "passes/program_passes.h"
 #include "runtime/executor.h"
+#include "runtime/memory.h"
 #include "runtime/state.h"
 
 enum {
-    ROUNDS = 9,  // of all measurements in turn
+    ROUNDS = 9,  // of all measurements in turn; medians count, as others who use the machine come and go
     BARRIERS = 100,
     PRODUCT_ROWS = 1024, PRODUCT_COLUMNS = 512, PRODUCT_DEPTH = 512,  // as in a model of some size
     STREAM_ARRAYS = 4,
@@ -162,17 +163,16 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Others who use the machine come and go: a third of the rounds is taken to be rid of them.
-static double typical(double *values) {
+static double median(double *values) {
     qsort(values, ROUNDS, sizeof *values, ascending);
-    return values[ROUNDS / 3];
+    return values[ROUNDS / 2];
 }
 
 static void set_memory(Machine *machine, Seconds *seconds) {
     for (int i = 0; i < STREAM_SIZES; i++) {
         double bytes = STREAM_MOVED * STREAM_BYTES * (STREAM_LEAST << i);
         double *rate = i < MACHINE_NEAR_SIZES ? &machine->near_bytes_per_second[i] : &machine->bytes_per_second;
-        *rate = bytes / typical(seconds->programs[STREAM + i]);
+        *rate = bytes / median(seconds->programs[STREAM + i]);
     }
 }
 
@@ -194,7 +194,7 @@ Machine machine_measure(Ir *ir, int threads, Element precision, const CpuOptions
     Machine machine = {.threads = threads, .cpu = *options};
     machine.cpu.threads = 1;
     machine.flops_per_second = cpu_measure_peak(ir, threads, precision, &machine.cpu);
-    if (machine.flops_per_second <= 0) return machine;
+    if (machine.flops_per_second <= 0 || memory_available() < 2ll * STREAM_MOST * STREAM_BYTES) return machine;
     machine.instructions_per_second =
         machine.flops_per_second / cpu_peak_instruction_flops(ir, precision, &machine.cpu);
     Trial trial;
@@ -204,9 +204,9 @@ Machine machine_measure(Ir *ir, int threads, Element precision, const CpuOptions
             for (int i = 0; i < PROGRAMS; i++) seconds.programs[i][round] = run_seconds(&trial, i);
             seconds.barriers[round] = barriers_seconds(trial.pool);
         }
-        machine.barrier_seconds = typical(seconds.barriers) / BARRIERS;
+        machine.barrier_seconds = median(seconds.barriers) / BARRIERS;
         set_memory(&machine, &seconds);
-        set_multiplies(&machine, trial.product, typical(seconds.programs[PRODUCT]));
+        set_multiplies(&machine, trial.product, median(seconds.programs[PRODUCT]));
     }
     trial_destroy(&trial);
     return machine;
