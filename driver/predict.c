@@ -15,8 +15,8 @@
 #include "driver/cost.h"
 
 enum { BLOCK_BYTES = 1 << 16 };  // of memory, that are in the cache together
-// Some ten lines that come from memory one after the other, 0.1 us each: code, addresses, operands.
-static const double START_SECONDS = 1e-6;
+// Some twenty lines that come from memory one after the other, 0.1 us each: code, addresses, operands.
+static const double START_SECONDS = 2e-6;
 
 // When each block of memory was last touched, on a clock of bytes that starts at 1; 0: in an earlier run, since which
 // all of the program's memory was touched.

@@ -151,7 +151,7 @@ static void test_bytes_from_caches(void **state) {
     enum { COUNT = 1 << 20 };
     Machine given = machine();
     given.instructions_per_second = 1e18;
-    double bytes = 4.0 * COUNT * 4, start = 1.1e-6;
+    double bytes = 4.0 * COUNT * 4, start = 2.1e-6;
     near(seconds_of(addition(COUNT, 1), given) - start, bytes / 140e9);
     Program *program = addition(COUNT, 2);
     buffer(program, "other", 64 << 20);
@@ -168,7 +168,7 @@ static void test_multiplies(void **state) {
     (void)state;
     Machine given = boundless();
     Program *program = contraction(1024, 512, 512);
-    double multiplies = 1024.0 * 512 * 512 / LANES, starts = 1.1e-6 * work_of(program).phases;
+    double multiplies = 1024.0 * 512 * 512 / LANES, starts = 2.1e-6 * work_of(program).phases;
     near(seconds_of(program, given) - starts, multiplies / 6e9);
     given.multiplies_per_second /= 2;
     near(seconds_of(program, given) - starts, multiplies / 3e9);
@@ -184,7 +184,7 @@ static void test_shares(void **state) {
     one.threads = 1;
     Program *small = contraction(8, 16, 4096);
     assert_true(work_of(small).tasks == 1);
-    near((seconds_of(small, two) - 1.1e-6) / (seconds_of(small, one) - 1.1e-6), 2);
+    near((seconds_of(small, two) - 2.1e-6) / (seconds_of(small, one) - 2.1e-6), 2);
 }
 
 static Program *attention(const char *name, int64_t heads, int64_t time, int64_t key, bool causal) {
