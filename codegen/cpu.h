@@ -49,4 +49,25 @@ bool cpu_print(Ir *ir, const Program *program, const CpuOptions *options, bool a
 // `precision` is bf16: pairs at once where the machine does that as fast, else widened to f32.
 double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options);
 
+// What one launch of a kernel does, told by its plan: bounded extents at capacity.
+typedef struct CpuWork {
+    double multiplies;    // multiply-adds of products, a vector each, filled up to whole tiles
+    double instructions;  // vector instructions of all else, roughly
+    double packed_bytes;  // of operands, copied to where tiles read them
+    int64_t tasks;        // of the phase that computes
+    int phases;
+} CpuWork;
+
+// How much longer the thread with most tasks works than if all had the same.
+static inline double cpu_work_imbalance(const CpuWork *work, int threads) {
+    int64_t most = (work->tasks + threads - 1) / threads;
+    return work->tasks > 0 ? (double)most * threads / (double)work->tasks : 1;
+}
+
+// Of each kernel of a program, by its number; false after an error.
+bool cpu_program_work(Ir *ir, const Program *program, const CpuOptions *options, CpuWork *works);
+
+// FLOPs of one of the instructions that cpu_measure_peak counts; 0 after an error.
+double cpu_peak_instruction_flops(Ir *ir, Element precision, const CpuOptions *options);
+
 #endif

@@ -13,8 +13,8 @@
 
 #include <math.h>
 
-enum { Q, K, V, POSITIONS_OPERAND, REGULAR };
-enum { TASKS_WANTED = 16, UNROLL = 4 };
+enum { Q, K, V, POSITIONS_OPERAND };
+enum { UNROLL = 4 };
 
 typedef struct Forward {
     AttentionTask task;
@@ -322,10 +322,8 @@ static void emit_task(Forward *f, LLVMValueRef number, int64_t shares, LLVMValue
 
 bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuAttention plan;
-    if (!cpu_attention_plan(unit, kernel->named, REGULAR, &plan)) return false;
-    int64_t blocks = (plan.time + plan.queries - 1) / plan.queries;
-    int64_t shares = (TASKS_WANTED + plan.units - 1) / plan.units;
-    if (shares > blocks) shares = blocks;
+    if (!cpu_attention_plan(unit, kernel->named, ATTENTION_INPUTS, &plan)) return false;
+    int64_t shares = cpu_attention_shares(&plan);
     Forward f = {.output = kernel->named->output_start};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
     f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2};

@@ -14,6 +14,7 @@
 #include "codegen/cpu_contract.h"
 
 enum { ATTENTION_OPERANDS = 16, ATTENTION_VECTORS = 3 };  // vectors: of a tile, at most
+enum { ATTENTION_INPUTS = 4, ATTENTION_GRADIENT_INPUTS = 8 };  // that are not extents
 
 typedef struct AttentionSide {  // strides of one operand, in elements; 0 where it lacks the dimension
     Element element;
@@ -47,6 +48,7 @@ static const double ATTENTION_ABSENT = 1e30;   // log-sum of a lane without a qu
 
 // `regular`: inputs that are not extents. False after cpu_fail.
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan);
+int64_t cpu_attention_shares(const CpuAttention *plan);  // forward: tasks that share the query blocks of a unit
 
 // ---- Emission in a task ----
 

@@ -16,7 +16,7 @@
 
 #include "codegen/cpu_attention.h"
 
-enum { Q, K, V, POSITIONS_OPERAND, O, LSE, D_O, D_LSE, REGULAR };
+enum { Q, K, V, POSITIONS_OPERAND, O, LSE, D_O, D_LSE };
 
 typedef struct Backward {
     AttentionTask task;
@@ -368,7 +368,7 @@ static int64_t divide_scratch(Backward *g) {
 
 bool cpu_attention_gradient_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuAttention plan;
-    if (!cpu_attention_plan(unit, kernel->named, REGULAR, &plan)) return false;
+    if (!cpu_attention_plan(unit, kernel->named, ATTENTION_GRADIENT_INPUTS, &plan)) return false;
     int first = kernel->named->output_start;
     Backward g = {.d_q = first, .d_k = first + 1, .d_v = first + 2};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);

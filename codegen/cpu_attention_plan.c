@@ -105,3 +105,10 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
     choose_sizes(unit->target, plan);
     return true;
 }
+
+int64_t cpu_attention_shares(const CpuAttention *plan) {
+    enum { TASKS_WANTED = 16 };
+    int64_t blocks = (plan->time + plan->queries - 1) / plan->queries;
+    int64_t shares = (TASKS_WANTED + plan->units - 1) / plan->units;
+    return shares < blocks ? shares : blocks;
+}

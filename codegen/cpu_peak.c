@@ -5,7 +5,7 @@
 
 enum {
     PEAK_LANES = 16,         // floats of the one operand: multiplier, addend
-    PEAK_STEPS = 1 << 22,    // iterations of one measurement
+    PEAK_STEPS = 1 << 19,    // iterations of one measurement: some 5 ms
     PEAK_ROUNDS = 5          // measurements; the best counts
 };
 
@@ -65,20 +65,24 @@ static CpuCode *compile_peak(Ir *ir, Element precision, const CpuOptions *option
     return code;
 }
 
+double cpu_peak_instruction_flops(Ir *ir, Element precision, const CpuOptions *options) {
+    const CpuTarget *target = cpu_target_create(ir, options);
+    return target ? (takes_pairs(target, precision) ? 4.0 : 2.0) * target->lanes : 0;
+}
+
 double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options) {
     PeakRun run = {.input = {0.5f, 1}};
     CpuCode *code = compile_peak(ir, precision, options, &run.function);
     if (!code) return 0;
-    const CpuTarget *target = cpu_target_create(ir, options);
+    double flops = cpu_peak_instruction_flops(ir, precision, options);
+    int count = accumulators(cpu_target_create(ir, options));
     ThreadPool *pool = thread_pool_create(threads);
     double best = 0;
     for (int round = 0; round < PEAK_ROUNDS; round++) {
         double start = clock_seconds();
         thread_pool_run(pool, run_peak, &run);
-        double seconds = clock_seconds() - start;
-        double step_flops = (takes_pairs(target, precision) ? 4.0 : 2.0) * accumulators(target) * target->lanes;
-        double flops = step_flops * PEAK_STEPS * thread_pool_count(pool);
-        if (flops / seconds > best) best = flops / seconds;
+        double rate = flops * count * PEAK_STEPS * thread_pool_count(pool) / (clock_seconds() - start);
+        if (rate > best) best = rate;
     }
     thread_pool_destroy(pool);
     cpu_code_destroy(code);

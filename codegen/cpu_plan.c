@@ -311,3 +311,27 @@ CpuPlan cpu_plan(Arena *arena, const CpuTarget *target, const Nest *nest) {
     split_tasks(arena, &plan);
     return plan;
 }
+
+// ---- What all of it costs ----
+
+double cpu_stage_instructions(Arena *arena, const CpuTarget *target, const Nest *nest, int column) {
+    CpuPlan plan = {.nest = nest, .analysis = analyse_nest(arena, nest), .lanes = target->lanes};
+    double total = 0;
+    for (int s = 1; s < nest->stage_count; s++) total += stage_cost(arena, &plan, &nest->stages[s], column).total;
+    return total;
+}
+
+double cpu_plan_instructions(Arena *arena, const CpuPlan *plan) {
+    const Nest *nest = plan->nest;
+    double total = 0;
+    for (int g = 0; g < plan->group_count; g++) {
+        const StageGroup *group = &plan->groups[g];
+        int vector = plan->vector >= 0 ? plan->vector : group->vector;
+        double times = vector < 0 ? 1 : (double)divide_up(extent(nest, vector), plan->lanes);
+        for (int loop = 0; loop < nest->outer_count; loop++)
+            if (loop != vector) times *= (double)extent(nest, loop);
+        for (int s = group->first; s < group->first + group->count; s++)
+            total += times * stage_cost(arena, plan, &nest->stages[s], vector).total;
+    }
+    return total;
+}

@@ -34,4 +34,9 @@ typedef struct CpuPlan {
 
 CpuPlan cpu_plan(Arena *arena, const CpuTarget *target, const Nest *normalised);
 
+// Vector instructions, roughly: of one run of a nest, and of the stages behind the sum of a contraction for `lanes`
+// results along loop `column`.
+double cpu_plan_instructions(Arena *arena, const CpuPlan *plan);
+double cpu_stage_instructions(Arena *arena, const CpuTarget *target, const Nest *contraction, int column);
+
 #endif

@@ -34,4 +34,14 @@ double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions
     (void)ir, (void)threads, (void)precision, (void)options;
     return 0;  // not known
 }
+
+double cpu_peak_instruction_flops(Ir *ir, Element precision, const CpuOptions *options) {
+    (void)ir, (void)precision, (void)options;
+    return 0;
+}
+
+bool cpu_program_work(Ir *ir, const Program *program, const CpuOptions *options, CpuWork *works) {
+    (void)ir, (void)program, (void)options, (void)works;
+    return false;
+}
 #endif

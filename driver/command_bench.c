@@ -55,7 +55,6 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
     int threads = setup_threads(arguments, ir);
     Runner *runner = prepare(arguments, ir, module, threads, trace);
     if (!runner) return false;
-    CpuOptions cpu = {.cpu = arguments_text(arguments, "--cpu", NULL)};
     const Training *training = &module->training;
     runner_initialize(runner, training->seed);
     sample_inputs(runner, ENTRY_ACCUMULATE, "loss");
@@ -68,7 +67,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
         one_step(runner, training, step + 2);
         seconds[step] = clock_seconds() - start;
         peaks[step] = runner->device ? runner->machine.flops_per_second
-                                     : cpu_measure_peak(ir, threads, training->precision, &cpu);
+                                     : cpu_measure_peak(ir, threads, training->precision, &runner->cpu);
     }
     int64_t peak_bytes = runner_peak_bytes(runner);  // before what measuring takes
     int repeats = steps < PROFILE_REPEATS ? (int)steps : PROFILE_REPEATS;

@@ -2,6 +2,7 @@
 #include "driver/commands.h"
 #include "driver/cost.h"
 #include "driver/json.h"
+#include "driver/predict.h"
 #include "driver/setup.h"
 #include "passes/program_passes.h"
 
@@ -67,6 +68,10 @@ static double training_bytes(Compilation *compilation) {
     return (double)(cost_state_bytes(programs, 2) + arena);
 }
 
+static double predicted_seconds(const Program *program, const Machine *machine) {
+    return predict_launches(program, machine, ARENA_ARRAY(program->ir->arena, double, program->launches.count + 1));
+}
+
 static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, Summary *summary) {
     CompileOptions options;
     if (!setup_options(arguments, ir, &options)) return false;
@@ -91,12 +96,10 @@ static bool summarise(const Arguments *arguments, Ir *ir, const Module *module, 
     int threads = setup_threads(arguments, ir);
     if (!threads) return false;
     if (options.cuda) return true;  // speed is the CPU's
-    Machine machine = machine_measure(ir, threads, module_precision(module), options.cpu.cpu);
-    if (machine.flops_per_second > 0)
-        summary->predicted_step_seconds =
-            cost_predict_seconds(compilation->programs[ENTRY_ACCUMULATE], &machine) *
-                (double)training->accumulate +
-            cost_predict_seconds(compilation->programs[ENTRY_UPDATE], &machine);
+    Machine machine = machine_measure(ir, threads, module_precision(module), &options.cpu);
+    summary->predicted_step_seconds =
+        predicted_seconds(compilation->programs[ENTRY_ACCUMULATE], &machine) * (double)training->accumulate +
+        predicted_seconds(compilation->programs[ENTRY_UPDATE], &machine);
     return true;
 }
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/predict.h"
+
 static const Entry step_entries[] = {ENTRY_ACCUMULATE, ENTRY_UPDATE};
 enum { STEP_ENTRIES = 2 };
 
@@ -34,6 +36,8 @@ static double at_rate(double amount, double rate) { return rate > 0 ? amount / r
 // `times`: how often the program runs in a step; `seconds` are those of one run, by launch.
 static void add_program(Arena *arena, Profile *profile, const Program *program, const double *seconds,
                         int64_t times, bool by_kernel) {
+    double *predicted = ARENA_ARRAY(arena, double, program->launches.count + 1);
+    predict_launches(program, &profile->machine, predicted);
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
@@ -43,7 +47,7 @@ static void add_program(Arena *arena, Profile *profile, const Program *program, 
         ProfileRow cost = {.flops = n * flops,
                            .bytes = n * bytes,
                            .floor = n * (compute > memory ? compute : memory),
-                           .predicted = n * cost_predict_launch(kernel, &profile->machine),
+                           .predicted = n * predicted[i],
                            .measured = n * seconds[i],
                            .launches = times};
         add_cost(find_row(arena, profile, by_kernel ? kernel : NULL, launch->place), &cost);
@@ -117,7 +121,7 @@ void profile_print(Arena *arena, const Profile *profile) {
     const Machine *machine = &profile->machine;
     if (machine->name) printf("%s: ", machine->name);
     else printf("%d threads: ", machine->threads);
-    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of copying\n", machine->flops_per_second / 1e9,
+    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of memory\n", machine->flops_per_second / 1e9,
            machine->bytes_per_second / 1e9);
     printf("%-32s %9s %9s %12s %12s %12s %7s %8s\n", "line", "GFLOP", "MB", "floor", "predicted", "measured",
            "share", "of floor");

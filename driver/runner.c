@@ -52,7 +52,7 @@ Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const Comp
     if (!options->cuda && !check_memory(ir, module, entries)) return NULL;
     double start = clock_seconds();
     Runner *runner = ARENA_NEW(ir->arena, Runner);
-    *runner = (Runner){.ir = ir, .module = module, .cpu = options->cpu.cpu};
+    *runner = (Runner){.ir = ir, .module = module, .cpu = options->cpu};
     CompileOptions chosen = *options;
     if (options->cuda && !open_device(runner, &chosen)) {
         runner_destroy(runner);
@@ -117,7 +117,7 @@ bool runner_works(const Runner *runner) { return !runner->device || device_works
 
 Machine runner_machine(const Runner *runner) {
     if (runner->device) return runner->machine;
-    return machine_measure(runner->ir, thread_pool_count(runner->pool), module_precision(runner->module), runner->cpu);
+    return machine_measure(runner->ir, thread_pool_count(runner->pool), module_precision(runner->module), &runner->cpu);
 }
 
 int64_t runner_peak_bytes(const Runner *runner) {

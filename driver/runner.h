@@ -4,7 +4,7 @@
 
 #include "base/thread.h"
 #include "driver/compile.h"
-#include "driver/cost.h"
+#include "driver/machine.h"
 #include "runtime/executor.h"
 #include "runtime/state.h"
 
@@ -15,7 +15,7 @@ typedef struct Runner {
     Device *device;  // a GPU; NULL: the CPU
     ThreadPool *pool;
     Machine machine;  // a GPU's peaks; the CPU's are measured between steps: runner_machine
-    const char *cpu;  // the processor that code was made for, or NULL
+    CpuOptions cpu;   // how code was made
     State *state;
     Executor *executors[ENTRY_COUNT];
     double compile_seconds;  // passes and code
