@@ -1,7 +1,7 @@
 // Generator of contractions. A kernel has a phase that packs A for all tasks (where more than one group of panels
 // uses a block of rows), one that packs B (where more than one block of rows uses it), and one of tasks: block of
 // rows x group of panels of B. The loops around tiles are shared by the module (cpu_contract_driver.c); here stand
-// what a task's number means, and the epilogue.
+// what a task's number means; cpu_contract_epilogue.c has what follows the sums of a tile.
 // Launches that pack one operand into one form share the packing phase: see passes/share_packed.c.
 #include "base/hash.h"
 #include "codegen/cpu_contract.h"
@@ -53,8 +53,6 @@ static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
 }
 
 // ---- Records ----
-
-enum { CACHE_LINE = 64, PREFETCH_DEPTH = 64 };  // steps of k that outlast bringing lines nearer
 
 static CpuTile tile_of(const CpuContraction *plan, int vectors) {
     CpuTile tile = plan->tile;
@@ -329,87 +327,6 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_end(unit, &used);
 }
 
-// ---- Epilogue ----
-
-// Walks one tile, row by row: the place of each step is a frame.
-typedef struct TileWalk {
-    CpuBody *body;
-    CpuLoop row, column;
-    CpuFrame *frame;
-    LLVMValueRef tile, width;  // of the tile in memory
-} TileWalk;
-
-// Starts function `number` of the kernel, a CpuFunction called with (operands, task, tile, row0, rows), at a
-// step of `lanes` columns.
-static void tile_walk_begin(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, int number, int lanes,
-                            TileWalk *walk) {
-    CpuBody *body = walk->body = cpu_body_begin(unit, kernel, number);
-    LLVMSetLinkage(body->function, LLVMInternalLinkage);
-    LLVMValueRef task = body->workspaces, row0 = body->begin, rows = body->end;
-    LLVMValueRef column0 = cpu_slot_load(unit, task, TASK_COLUMN0, false);
-    LLVMValueRef columns = cpu_slot_load(unit, task, TASK_COLUMN_COUNT, false);
-    walk->width = cpu_slot_load(unit, task, TASK_WIDTH, false);
-    CpuFrame *frame = cpu_frame(body, plan->nest);
-    for (int i = 0; i < plan->outer_count; i++)
-        frame->loop[plan->outer[i]] = cpu_slot_load(unit, task, TASK_OUTER + plan->outer[i], false);
-    bool whole = plan->column < 0 || (plan->columns % lanes == 0 &&
-                                      plan->nest->loops[plan->column].bound_operand == UINT32_MAX);
-    cpu_loop_begin(unit, &walk->row, cpu_i64(unit, 0), rows, 1, NULL, 0);
-    CpuFrame *outside = cpu_frame_inside(frame);
-    if (plan->row >= 0) outside->loop[plan->row] = add(unit, row0, walk->row.index);
-    walk->tile = cpu_at(unit, body->scratch, ELEMENT_F32, LLVMBuildMul(unit->builder, walk->row.index, walk->width, ""));
-    cpu_loop_begin(unit, &walk->column, cpu_i64(unit, 0), columns, lanes, NULL, 0);
-    walk->frame = cpu_frame_vector(outside, plan->column, lanes);
-    if (plan->column >= 0) walk->frame->loop[plan->column] = add(unit, column0, walk->column.index);
-    if (!whole) walk->frame->mask = cpu_mask(unit, lanes, subtract(unit, columns, walk->column.index));
-}
-
-static LLVMValueRef tile_walk_end(CpuUnit *unit, TileWalk *walk) {
-    cpu_loop_end(unit, &walk->column, NULL);
-    cpu_loop_end(unit, &walk->row, NULL);
-    cpu_body_end(walk->body);
-    return walk->body->function;
-}
-
-// The function that runs the stages behind the sum for one tile.
-LLVMValueRef cpu_contract_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
-    TileWalk walk;
-    int lanes = plan->column < 0 ? 1 : unit->target->lanes;
-    tile_walk_begin(unit, kernel, plan, PHASE_MAX, lanes, &walk);
-    LLVMValueRef at = cpu_at(unit, walk.tile, ELEMENT_F32, walk.column.index);
-    walk.frame->stage[0] = cpu_load(unit, ELEMENT_F32, at, lanes, NULL);
-    cpu_emit_stages(walk.frame, 1);
-    return tile_walk_end(unit, &walk);
-}
-
-// Whether an access of the epilogue walks memory along the columns, so that a tile touches many lines of it.
-static bool walks_lines(const CpuContraction *plan, uint32_t operand, const Index *index) {
-    for (int d = 0; d < plan->nest->operands[operand].rank; d++)
-        if (index[d].gathered != FORMULA_NONE) return false;
-    return plan->column >= 0 && access_stride(index, plan->column) == 1;
-}
-
-// The function that brings nearer what the epilogue of a tile will touch, while the tile is computed: rows of a
-// tile lie far apart, where the machine does not look ahead by itself. NULL where there is nothing.
-static LLVMValueRef emit_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
-    const Nest *nest = plan->nest;
-    TileWalk walk;
-    if (plan->depth < PREFETCH_DEPTH || plan->column < 0 || plan->direct) return LLVMConstNull(unit->pointer);
-    tile_walk_begin(unit, kernel, plan, PHASE_MAX + 1, CACHE_LINE / 4, &walk);
-    for (size_t i = 0; i < nest->formulas.count; i++) {
-        const Formula *load = &nest->formulas.items[i];
-        if (load->kind != FORMULA_LOAD || i == plan->load_a || i == plan->load_b) continue;
-        if (!walks_lines(plan, load->operand, load->index)) continue;
-        cpu_prefetch(unit, cpu_address(walk.frame, load->operand, load->index), false);
-    }
-    for (int i = 1; i < nest->stage_count; i++) {
-        const Stage *stage = &nest->stages[i];
-        if (stage->kind != STAGE_ADD || !walks_lines(plan, stage->operand, stage->index)) continue;
-        cpu_prefetch(unit, cpu_address(walk.frame, stage->operand, stage->index), true);
-    }
-    return tile_walk_end(unit, &walk);
-}
-
 // ---- The generator ----
 
 bool cpu_contract_supports(const CpuTarget *target, const Nest *nest) {
@@ -450,6 +367,7 @@ static void emit_phase(CpuUnit *unit, const Kernel *kernel, const CpuContraction
     if (side != COMPUTE) emit_pack_task(&e, side, loop.index);
     else emit_compute_task(&e, loop.index, packed_rows);
     cpu_loop_end(unit, &loop, NULL);
+    if (side == COMPUTE && cpu_contract_streamed(plan, unit->target)) cpu_fence(unit);
     cpu_body_end(e.body);
 }
 
@@ -490,7 +408,7 @@ bool cpu_contract_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
         return !unit->failure;
     }
     LLVMValueRef epilogue = cpu_contract_epilogue(unit, kernel, &plan);
-    LLVMValueRef record = plan_record(unit, &plan, epilogue, emit_prefetch(unit, kernel, &plan));
+    LLVMValueRef record = plan_record(unit, &plan, epilogue, cpu_contract_prefetch(unit, kernel, &plan));
     static const int sides[] = {PLAN_A, PLAN_B};
     for (int i = 0; i < 2; i++) {
         if (is_private(&plan, sides[i])) continue;

@@ -164,8 +164,16 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b);
 // with (operands, task, tile, row0, rows); so is what brings its operands nearer.
 LLVMValueRef cpu_contract_task_function(CpuUnit *unit);
 
+// ---- What follows the sums of a tile: cpu_contract_epilogue.c ----
+
 // The function that runs the stages behind the sum for one tile.
 LLVMValueRef cpu_contract_epilogue(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan);
+// The function that brings nearer what the epilogue of a tile will touch, while the tile is computed: rows of a
+// tile lie far apart, where the machine does not look ahead by itself. NULL where there is nothing.
+LLVMValueRef cpu_contract_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan);
+// Operands that the epilogue stores past the caches. The lines need not be brought in then, nor do they push the rows
+// of A out of the second cache. Tasks end with a cpu_fence.
+uint32_t cpu_contract_streamed(const CpuContraction *plan, const CpuTarget *target);
 
 // ---- Few rows over a matrix that is read once: cpu_contract_sweep.c ----
 

@@ -238,6 +238,7 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     LLVMValueRef around[] = {LLVMGetParam(body->function, 0), task, sums, zero, cpu_i64(unit, plan->rows)};
     LLVMBuildCall2(unit->builder, unit->function_type, epilogue, around, 5, "");
     cpu_loop_end(unit, &chunk, NULL);
+    if (cpu_contract_streamed(plan, unit->target)) cpu_fence(unit);
     cpu_body_end(body);
     out->phase_count = 1;
     out->tasks[0] = (plan->columns + task_columns - 1) / task_columns;

@@ -115,6 +115,9 @@ LLVMValueRef cpu_at_bytes(CpuUnit *unit, LLVMValueRef pointer, LLVMValueRef byte
 // `lanes` consecutive elements in register form. mask NULL: all; lanes that are off read as zero.
 LLVMValueRef cpu_load(CpuUnit *unit, Element element, LLVMValueRef pointer, int lanes, LLVMValueRef mask);
 void cpu_store(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef value, LLVMValueRef mask);
+// A whole vector past the caches, at a multiple of its size. cpu_fence: before another thread may read such stores.
+void cpu_stream(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef value);
+void cpu_fence(CpuUnit *unit);
 // Element `index[lane]` from `pointer` for every lane; `index` is a vector of i32 or i64.
 LLVMValueRef cpu_gather(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef index,
                         LLVMValueRef mask);
@@ -200,6 +203,7 @@ typedef struct CpuFrame {
     int lanes;
     LLVMValueRef mask;                // <lanes x i1> or NULL: lanes that exist
     LLVMValueRef guard;               // i1, scalar or vector, or NULL: where loads that may miss are made
+    uint32_t streamed;                // operands that are stored past the caches: every vector is whole and aligned
     LLVMValueRef stage[CPU_STAGE_LIMIT];  // results of reduction stages: scalars or vectors
     LLVMValueRef *values;             // by formula, NULL: not yet computed
     struct CpuBase *bases;            // addresses so far

@@ -231,6 +231,11 @@ void cpu_store_stage(CpuFrame *frame, const Stage *stage, LLVMValueRef value) {
         cpu_scatter(unit, access.element, access.pointer, access.index, value, mask);
         return;
     }
+    if (frame->streamed >> stage->operand & 1) {
+        CHECK(access.stride == 1 && !mask);
+        cpu_stream(unit, access.element, access.pointer, value);
+        return;
+    }
     if (access.stride == -1) {
         access.pointer = cpu_at(unit, access.pointer, access.element, cpu_i64(unit, 1 - frame->lanes));
         value = reversed(unit, value);

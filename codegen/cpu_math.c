@@ -1,7 +1,7 @@
 // Vector maths as inline polynomials, for f32 and f64 scalars and vectors of any width. Errors: f32 below
 // 4e-7 relative, f64 below 1e-15 or so (tests/unit/cpu_math.c). No branches, no tables, no calls.
 // Coefficients are minimax fits (highest power first), but those of sin, cos and log f64, which are
-// fdlibm's, log f32 (Cephes) and the f32 branches of tanh (Cephes) and erf.
+// fdlibm's, log f32 (Cephes) and the f32 branches of erf.
 // Legend: x argument, n whole number taken out, r what remains, z = r * r.
 #include <math.h>
 
@@ -206,23 +206,37 @@ static LLVMValueRef circular(CpuUnit *unit, LLVMValueRef x, int64_t quarter) {
 LLVMValueRef cpu_sin(CpuUnit *unit, LLVMValueRef x) { return circular(unit, x, 0); }
 LLVMValueRef cpu_cos(CpuUnit *unit, LLVMValueRef x) { return circular(unit, x, 1); }
 
-// x + x^3 P(x^2) near zero, 1 - 2 / (exp(2 |x|) + 1) elsewhere.
-LLVMValueRef cpu_tanh(CpuUnit *unit, LLVMValueRef x) {
-    static const double narrow[] = {-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2,
-                                    1.33314422036e-1, -3.33332819422e-1};
-    static const double wide[] = {
+// x P(x^2) / Q(x^2) for |x| < 9.011, beyond which it is 1; rounding must not carry it past 1. Half the work of
+// an exponential: it stands in the epilogues of gates, where nothing hides it.
+static LLVMValueRef tanh_narrow(const Kit *k, LLVMValueRef x) {
+    static const double above[] = {1.3336327542588404e-8, 2.0596090517883852e-5, 3.4948087114243791e-3,
+                                   1.3380372625326775e-1, 1};
+    static const double below[] = {7.7691259608340078e-7, 3.2843531183446221e-4, 2.5874027219871702e-2,
+                                   4.6713688070916417e-1, 1};
+    x = clamp(k, x, -9.011, 9.011);
+    LLVMValueRef z = multiply(k, x, x);
+    LLVMValueRef p = multiply(k, HORNER(k, z, above), x);
+    return clamp(k, LLVMBuildFDiv(k->builder, p, HORNER(k, z, below), ""), -1, 1);
+}
+
+// x + x^3 P(x^2) for |x| < 0.55, else 1 - 2 / (exp(2 |x|) + 1).
+static LLVMValueRef tanh_wide(const Kit *k, LLVMValueRef x) {
+    static const double near[] = {
         7.87427434532582450e-06, -3.37208011204307787e-05, 9.45513305292240502e-05, -2.38472724801514613e-04,
         5.89905296949270455e-04, -1.45581909715135067e-03, 3.59212676996263462e-03, -8.86323546314679925e-03,
         2.18694885340739061e-02, -5.39682539682203727e-02, 1.33333333333333109e-01, -3.33333333333333315e-01};
-    Kit kit = kit_of(unit, x), *k = &kit;
     LLVMBuilderRef b = k->builder;
     LLVMValueRef t = magnitude(k, x), z = multiply(k, x, x);
-    LLVMValueRef p = k->wide ? HORNER(k, z, wide) : HORNER(k, z, narrow);
-    LLVMValueRef small = multiply_add(k, multiply(k, p, z), x, x);
-    LLVMValueRef power = LLVMBuildFAdd(b, cpu_exp(unit, multiply(k, t, real(k, 2))), real(k, 1), "");
+    LLVMValueRef small = multiply_add(k, multiply(k, HORNER(k, z, near), z), x, x);
+    LLVMValueRef power = LLVMBuildFAdd(b, cpu_exp(k->unit, multiply(k, t, real(k, 2))), real(k, 1), "");
     LLVMValueRef large = subtract(k, real(k, 1), LLVMBuildFDiv(b, real(k, 2), power, ""));
-    LLVMValueRef is_small = LLVMBuildFCmp(b, LLVMRealOLT, t, real(k, k->wide ? 0.55 : 0.625), "");
-    return cpu_select(unit, is_small, small, with_sign(k, large, x));
+    LLVMValueRef is_small = LLVMBuildFCmp(b, LLVMRealOLT, t, real(k, 0.55), "");
+    return cpu_select(k->unit, is_small, small, with_sign(k, large, x));
+}
+
+LLVMValueRef cpu_tanh(CpuUnit *unit, LLVMValueRef x) {
+    Kit kit = kit_of(unit, x);
+    return kit.wide ? tanh_wide(&kit, x) : tanh_narrow(&kit, x);
 }
 
 // 1 - exp(-t P(t)) for |x| > 0.93.

@@ -55,6 +55,18 @@ void cpu_store(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRe
     cpu_intrinsic(unit, "llvm.masked.store", overloads, 2, arguments, 4);
 }
 
+void cpu_stream(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef value) {
+    LLVMValueRef raw = to_memory(unit, element, value), one = cpu_i32(unit, 1);
+    LLVMValueRef store = LLVMBuildStore(unit->builder, raw, pointer);
+    LLVMSetAlignment(store, (unsigned)(cpu_lanes(raw) * element_bytes(element)));
+    unsigned kind = LLVMGetMDKindIDInContext(unit->context, "nontemporal", 11);
+    LLVMSetMetadata(store, kind, LLVMMDNodeInContext(unit->context, &one, 1));
+}
+
+void cpu_fence(CpuUnit *unit) {
+    LLVMBuildFence(unit->builder, LLVMAtomicOrderingSequentiallyConsistent, false, "");
+}
+
 static LLVMValueRef all_lanes(CpuUnit *unit, int lanes) {
     return LLVMConstAllOnes(LLVMVectorType(unit->i1, (unsigned)lanes));
 }

@@ -14,7 +14,7 @@ typedef struct NestEmitter {
     LLVMValueRef vector_begin, vector_end;  // of this task
 } NestEmitter;
 
-enum { VECTORS_MAX = 4 };
+enum { VECTORS_MAX = 16 };
 
 static bool is_reduction(const Stage *stage) { return stage->kind < STAGE_STORE; }
 
@@ -297,26 +297,37 @@ static void hoist_all(NestEmitter *e, CpuFrame *frame) {
     for (int g = 0; g < e->plan->group_count; g++) hoist(frame, &e->plan->groups[g]);
 }
 
-// [begin, end) of the outer vector loop; only the last block of it may end in a part of a step.
+// Steps of `count` vectors along the outer vector loop from `begin` on, as many as fit before its end. Returns where
+// they stop.
+static LLVMValueRef run_whole_steps(NestEmitter *e, CpuFrame *frame, LLVMValueRef begin, int count) {
+    CpuUnit *unit = e->unit;
+    int64_t step = (int64_t)e->plan->lanes * count, whole = constant_of(e->extent[e->plan->vector]);
+    if (whole >= 0 && whole < step) return begin;
+    LLVMValueRef length = LLVMBuildNSWSub(unit->builder, e->vector_end, begin, "");
+    LLVMValueRef full = LLVMBuildAnd(unit->builder, length, cpu_i64(unit, ~(step - 1)), "");
+    LLVMValueRef end = LLVMBuildNSWAdd(unit->builder, begin, full, "");
+    CpuLoop loop;
+    cpu_loop_begin(unit, &loop, begin, end, step, NULL, 0);
+    run_outer_vectors(e, cpu_frame_inside(frame), loop.index, count, NULL);
+    cpu_loop_end(unit, &loop, NULL);
+    return end;
+}
+
+// [begin, end) of the outer vector loop; only the last block of it may end in a part of a step. Long runs of columns
+// are what memory gives fastest, so a sum over rows takes many at once.
 static void run_outer_vector_loop(NestEmitter *e, CpuFrame *frame) {
     CpuUnit *unit = e->unit;
     const CpuPlan *plan = e->plan;
     int64_t step = (int64_t)plan->lanes * plan->unroll;
     int64_t whole = constant_of(e->extent[plan->vector]), rest = whole < 0 ? -1 : whole % step;
-    LLVMValueRef length = LLVMBuildNSWSub(unit->builder, e->vector_end, e->vector_begin, "");
-    LLVMValueRef full = LLVMBuildAnd(unit->builder, length, cpu_i64(unit, ~(step - 1)), "");
-    LLVMValueRef full_end = LLVMBuildNSWAdd(unit->builder, e->vector_begin, full, "");
     hoist_all(e, frame);
-    if (whole < 0 || whole >= step) {
-        CpuLoop loop;
-        cpu_loop_begin(unit, &loop, e->vector_begin, full_end, step, NULL, 0);
-        run_outer_vectors(e, cpu_frame_inside(frame), loop.index, plan->unroll, NULL);
-        cpu_loop_end(unit, &loop, NULL);
-    }
+    LLVMValueRef at = e->vector_begin;
+    if (plan->wide > plan->unroll) at = run_whole_steps(e, frame, at, plan->wide);
+    at = run_whole_steps(e, frame, at, plan->unroll);
     if (rest == 0) return;
     CpuLoop once;
-    cpu_loop_begin(unit, &once, full_end, e->vector_end, step, NULL, 0);
-    LLVMValueRef left = rest > 0 ? cpu_i64(unit, rest) : LLVMBuildNSWSub(unit->builder, length, full, "");
+    cpu_loop_begin(unit, &once, at, e->vector_end, step, NULL, 0);
+    LLVMValueRef left = rest > 0 ? cpu_i64(unit, rest) : LLVMBuildNSWSub(unit->builder, e->vector_end, at, "");
     int vectors = rest > 0 ? (int)((rest + plan->lanes - 1) / plan->lanes) : plan->unroll;
     run_outer_vectors(e, cpu_frame_inside(frame), once.index, vectors, left);
     cpu_loop_end(unit, &once, NULL);

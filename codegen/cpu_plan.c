@@ -306,6 +306,7 @@ CpuPlan cpu_plan(Arena *arena, const CpuTarget *target, const Nest *nest) {
     if (plan.vector >= 0) {
         int size = stage_size(arena, &plan, 0, nest->stage_count);
         plan.unroll = reduces ? (size <= 16 ? 4 : 2) : size <= 12 ? 2 : 1;
+        plan.wide = reduces && size <= 8 ? target->registers / 2 : plan.unroll;
     }
     split_loops(&plan);
     split_tasks(arena, &plan);

@@ -17,7 +17,8 @@ typedef struct CpuPlan {
     const NestAnalysis *analysis;
     int lanes;
     int vector;         // outer loop that runs lanes at a time, -1: the groups choose
-    int unroll;         // vectors of it at once
+    int unroll;         // vectors of it at once; a task is a multiple of them
+    int wide;           // as many where a share of the tasks has them
     int group_count;
     StageGroup groups[CPU_STAGE_LIMIT];
     int spread_count;   // parallel loops that tasks walk, but for `vector`; outermost first

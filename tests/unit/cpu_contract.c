@@ -179,6 +179,59 @@ static void bounded_loops(void **state) {
     }
 }
 
+// Results of 16 MB and more are stored past the caches where their operands start on cache lines: two of them, one in
+// place, have the same bits wherever they start and however tasks are split, and are what they should be.
+enum { WIDE = 1536, SHORT = 65, SKIPS = 3 };
+
+static float *numbers_at(char *memory, int64_t count) {
+    float *values = (float *)memory;
+    for (int64_t i = 0; i < count; i++) values[i] = (float)test_random() - 0.5f;
+    return values;
+}
+
+static void streamed_results(void **state) {
+    (void)state;
+    static const char text[] =
+        "nest t {\n  outer r=1536, c=1536\n  inner k=65\n  parallel r, c\n"
+        "  operand 0: read f32 [1536:65, 65:1]\n  operand 1: read f32 [65:1536, 1536:1]\n"
+        "  operand 2: update f32 [1536:1536, 1536:1]\n  operand 3: write f32 [1536:1536, 1536:1]\n"
+        "  stage 0: sum over k { mul(@0[r, k], @1[k, c]) }\n"
+        "  stage 1: store @3[r, c] { mul(@2[r, c], stage 0) }\n"
+        "  stage 2: store @2[r, c] { add(@2[r, c], stage 0) }\n}\n";
+    int64_t cells = (int64_t)WIDE * WIDE, bytes = cells * 4;
+    char *memory[SKIPS][2];
+    float *a = numbers_at(malloc(sizeof(float) * WIDE * SHORT), WIDE * SHORT);
+    float *b = numbers_at(malloc(sizeof(float) * WIDE * SHORT), WIDE * SHORT);
+    float *old = numbers_at(malloc((size_t)bytes), cells);
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    CpuKernel kernel;
+    CpuOptions options = {.threads = 1, .sanitize = SANITIZE};
+    CpuCode *code = compile_nest(ir, case_nest(ir, &(Case){.name = "streamed", .text = text}), &options, &kernel);
+    for (int i = 0; i < SKIPS; i++) {
+        static const int64_t skips[] = {0, 4, 64}, steps[] = {INT64_MAX / 2, 3, 1};
+        for (int j = 0; j < 2; j++) memory[i][j] = aligned_alloc(64, (size_t)bytes + 64);
+        char *sum = memory[i][0] + skips[i], *product = memory[i][1] + skips[i];
+        memcpy(sum, old, (size_t)bytes);
+        run_split(&kernel, (char *[]){(char *)a, (char *)b, sum, product}, steps[i]);
+        if (i) assert_memory_equal(sum, memory[0][0], (size_t)bytes);
+        if (i) assert_memory_equal(product, memory[0][1], (size_t)bytes);
+    }
+    for (int64_t cell = 0; cell < cells; cell += 997) {
+        double sum = 0;
+        for (int k = 0; k < SHORT; k++) sum += (double)a[cell / WIDE * SHORT + k] * b[k * WIDE + cell % WIDE];
+        assert_true(fabs(((float *)memory[0][0])[cell] - (old[cell] + sum)) < 1e-4);
+        assert_true(fabs(((float *)memory[0][1])[cell] - old[cell] * sum) < 1e-4);
+    }
+    for (int i = 0; i < SKIPS; i++)
+        for (int j = 0; j < 2; j++) free(memory[i][j]);
+    free(a);
+    free(b);
+    free(old);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
 static CpuKernel compile_form(Ir *ir, Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *cpu, CpuCode **code) {
     CpuKernel kernel;
     Case test = {.name = "rows", .text = form_text(ir->arena, form, numbers, m, n, k)};
@@ -230,6 +283,7 @@ static void rows_stand_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
+                                       cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(rows_stand_alone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,12 +149,30 @@ static void test_huge_angles(void **state) {
     arena_destroy(arena);
 }
 
+// Where the quotient is within rounding of 1, tanh is never more: gates take 1 - tanh^2.
+static void test_tanh_range(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    CpuKernel kernel;
+    CpuCode *code = compile_function(ir, "tanh", ELEMENT_F32, POINTS, NULL, &kernel);
+    float *in = malloc(POINTS * sizeof *in), *out = malloc(POINTS * sizeof *out);
+    for (int i = 0; i < POINTS; i++) in[i] = (i % 2 ? -1 : 1) * (8 + 2 * (float)i / POINTS);
+    run_split(&kernel, (char *[]){(char *)in, (char *)out}, 1);
+    for (int i = 0; i < POINTS; i++) assert_true(fabsf(out[i]) <= 1 && out[i] * in[i] > 0);
+    free(in);
+    free(out);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
 int main(int argc, char **argv) {
     print_errors = argc > 1 && strcmp(argv[1], "--print") == 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sweep),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_huge_angles),
+        cmocka_unit_test(test_tanh_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,6 +30,15 @@ static const Case nest_cases[] = {
              "  operand 0: read f32 [5:1179, 9:131, 131:1]\n  operand 1: update f32 [131:1]\n"
              "  stage 0: sum over batch, time { @0[batch, time, embed] }\n"
              "  stage 1: add @1[embed] { stage 0 }\n}\n"},
+    // With all tasks together: in steps of many vectors, of few, and a rest.
+    {.name = "sums over rows, many columns", .tolerance = 1e-4,
+     .text = "nest columns {\n  outer c=700\n  inner r=300\n  parallel c\n  operand 0: read f32 [300:700, 700:1]\n"
+             "  operand 1: read f32 [300:1]\n  operand 2: write f32 [700:1]\n"
+             "  stage 0: sum over r { mul(@0[r, c], @1[r]) }\n  stage 1: store @2[c] { stage 0 }\n}\n"},
+    {.name = "sums over rows, columns counted at run time", .tolerance = 1e-4, .bounds = {600},
+     .text = "nest columns {\n  outer c<=700:n@2\n  inner r=300\n  parallel c\n  operand 0: read f32 [300:700, 700:1]\n"
+             "  operand 1: write f32 [700:1]\n  operand 2: read i64 []\n"
+             "  stage 0: sum over r { @0[r, c] }\n  stage 1: store @1[c] { stage 0 }\n}\n"},
     {.name = "short rows",
      .text = "nest short {\n  outer n=50\n  inner k=4\n  parallel n\n  operand 0: read f32 [50:4, 4:1]\n"
              "  operand 1: write f32 [50:1]\n  stage 0: sum over k { @0[n, k] }\n"
