@@ -69,6 +69,17 @@ static LLVMValueRef tile_of(CpuUnit *unit, const CpuContraction *plan, int vecto
     return cpu_tile_function(unit, tile);
 }
 
+// What packs panels, or NULL where nothing does.
+static LLVMValueRef pack_of_a(CpuUnit *unit, const CpuContraction *plan) {
+    if (plan->tile.a != TILE_PANEL) return LLVMConstNull(unit->pointer);
+    return cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
+}
+
+static LLVMValueRef pack_of_b(CpuUnit *unit, const CpuContraction *plan, int width) {
+    if (plan->tile.b != TILE_PANEL && plan->whole_columns) return LLVMConstNull(unit->pointer);
+    return cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, width);
+}
+
 static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue,
                                 LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
@@ -100,10 +111,11 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
     slots[PLAN_LYING_ROWS] = cpu_i64(unit, plan->tile.b == TILE_PANEL ? 0 : plan->tile.keeps ? 1 : INT64_MAX);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
+    slots[PLAN_ADDS] = cpu_i64(unit, plan->adds);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
-    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
-    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, wide * lanes);
-    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, narrow * lanes);
+    slots[PLAN_PACK_A] = pack_of_a(unit, plan);
+    slots[PLAN_PACK_WIDE] = pack_of_b(unit, plan, wide * lanes);
+    slots[PLAN_PACK_NARROW] = pack_of_b(unit, plan, narrow * lanes);
     slots[PLAN_TILE_WIDE] = tile_of(unit, plan, wide, false);
     slots[PLAN_TILE_NARROW] = tile_of(unit, plan, narrow, false);
     slots[PLAN_LYING_WIDE] = tile_of(unit, plan, wide, true);
@@ -403,7 +415,8 @@ static bool walks_lines(const CpuContraction *plan, uint32_t operand, const Inde
 static LLVMValueRef emit_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
     const Nest *nest = plan->nest;
     TileWalk walk;
-    if (plan->depth < PREFETCH_DEPTH || plan->column < 0 || plan->direct) return LLVMConstNull(unit->pointer);
+    bool touches = plan->column >= 0 && (!plan->direct || plan->adds);
+    if (plan->depth < PREFETCH_DEPTH || !touches) return LLVMConstNull(unit->pointer);
     tile_walk_begin(unit, kernel, plan, PHASE_MAX + 1, CACHE_LINE / 4, &walk);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];

@@ -41,11 +41,12 @@ typedef struct CpuTile {
 // then B comes from memory, in runs that should be long.
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows);
 
-// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last, panel):
-// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings steps / 4 lines from `ahead` on into
-// the second cache; any address will do. The strides are those of operands that are no panels. Where A lies
-// along k, rows behind row `last` are not there and give anything. B along k: steps are a multiple of
-// the lanes. A tile that keeps B writes it to `panel`.
+// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last, panel, sum,
+//       i64 sum_stride):
+// c[row * stride + column] = (first ? 0 : c) + sum over k, or, where `sum` is given, adds that to it, the last of all.
+// Meanwhile brings steps / 4 lines from `ahead` on into the second cache; any address will do. The strides are those
+// of operands that are no panels. Where A lies along k, rows behind row `last` are not there and give anything; where
+// B does, steps are a multiple of the lanes. A tile that keeps B writes it to `panel`.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
@@ -112,7 +113,8 @@ typedef struct CpuContraction {
     // of A. Neighbours in memory are packed together.
     int64_t slab_a, slab_b, pack_rows;
     bool whole_columns;       // every panel of B is whole
-    bool direct;              // whole tiles go straight to the result: a plain store with unit columns
+    bool direct;              // whole tiles go straight to the result: a plain store or addition with unit columns
+    bool adds;                // it is an addition
 } CpuContraction;
 
 enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps for which a panel of A stays in the first cache
@@ -145,7 +147,8 @@ enum {
     PLAN_LYING_ROWS,               // of a block, for which whole panels of B are read as they lie
     PLAN_PACK_ROWS,
     PLAN_STEP_K,                   // of k in a step
-    PLAN_RESULT_STRIDE,  // of rows
+    PLAN_RESULT_STRIDE,            // of rows
+    PLAN_ADDS,                     // whole tiles are added to the result
     PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_EPILOGUE,
     PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_LYING_WIDE, PLAN_LYING_NARROW,  // of panels of B, and as it lies
     PLAN_PREFETCH,                 // or NULL
@@ -155,7 +158,7 @@ enum {
 enum {
     TASK_OPERANDS,
     TASK_A, TASK_B,      // at row and column 0
-    TASK_RESULT,         // where tiles may be written to directly, else NULL
+    TASK_RESULT,         // where tiles may be written or added to directly, else NULL
     TASK_BLOCK_A,        // packed rows, from TASK_ROW0 on
     TASK_PANEL,          // packed panel if private, else the packed matrix
     TASK_TILES,

@@ -226,15 +226,19 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef function = LLVMBuildSelect(builder, lies, t->lying_function, t->function, "");
     LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
                                multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
-    // Whole tiles of a plain store go straight to the result.
-    LLVMValueRef result = task_pointer(d, TASK_RESULT);
+    // Whole tiles go straight to the result, where that is the sums as they are; those that are added, in the end.
+    LLVMValueRef result = task_pointer(d, TASK_RESULT), nowhere = LLVMConstNull(unit->pointer);
+    LLVMValueRef adds = plan_says(d, PLAN_ADDS), done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
     LLVMValueRef full = LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, valid, t->tile_rows),
                                      compare(unit, LLVMIntSGE, t->panel.columns, width), "");
     full = LLVMBuildAnd(builder, full, LLVMBuildIsNotNull(builder, result, ""), "");
     LLVMValueRef row_stride = plan_number(d, PLAN_RESULT_STRIDE);
     LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
-    LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
-    LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
+    LLVMValueRef stores = LLVMBuildAnd(builder, full, LLVMBuildNot(builder, adds, ""), "");
+    LLVMValueRef c = LLVMBuildSelect(builder, stores, place, tile, "");
+    LLVMValueRef stride = LLVMBuildSelect(builder, stores, row_stride, width, "");
+    adds = LLVMBuildAnd(builder, LLVMBuildAnd(builder, full, adds, ""), done, "");
+    LLVMValueRef sum = LLVMBuildSelect(builder, adds, place, nowhere, "");
     LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
     LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
     // What follows in memory is used next: each panel of A brings its part of it nearer.
@@ -243,16 +247,14 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
     LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, stride_of(d, PLAN_A), stride_of(d, PLAN_B), last_row,
-                                panel};
-    LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
+                                panel, sum, row_stride};
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
     CpuIf last, far;
-    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""),
-                                          LLVMBuildSelect(builder, full, starts, done, ""), ""));
+    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""), done, ""));
     call_pointer(unit, unit->function_type, prefetch, around, 5);
     cpu_if_end(unit, &far);
-    call_pointer(unit, cpu_tile_type(unit), function, arguments, 11);
+    call_pointer(unit, cpu_tile_type(unit), function, arguments, sizeof arguments / sizeof *arguments);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
     call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);

@@ -160,7 +160,8 @@ void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
 // `lanes` columns of four numbers, transposed: rows[i] holds the i-th of every column.
 static void turn_four(CpuUnit *unit, const LLVMValueRef *columns, int lanes, LLVMValueRef rows[4]) {
     static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (int i = 0; i < 4; i++) rows[i] = lanes == 8 ? cpu_shuffle(unit, columns[i], columns[4 + i], join, 8) : columns[i];
+    for (int i = 0; i < 4; i++)
+        rows[i] = lanes == 8 ? cpu_shuffle(unit, columns[i], columns[4 + i], join, 8) : columns[i];
     cpu_panel_turn(unit, rows);
 }
 
@@ -211,9 +212,10 @@ static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel,
             cpu_prefetch(unit, cpu_at(unit, at[i], p->element, cpu_i64(unit, PREFETCH_AHEAD * step_size(p))), false);
     for (int done = 0; done < count; done += CPU_TURN_STEPS) {
         LLVMValueRef rows[CPU_TURN_STEPS], columns[8];
-        for (int i = 0; i < p->lanes; i++)
-            columns[i] = load_steps(unit, p->element, p->panel,
-                                    cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p))), CPU_TURN_STEPS);
+        for (int i = 0; i < p->lanes; i++) {
+            LLVMValueRef column = cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p)));
+            columns[i] = load_steps(unit, p->element, p->panel, column, CPU_TURN_STEPS);
+        }
         turn_four(unit, columns, p->lanes, rows);
         for (int i = 0; i < CPU_TURN_STEPS; i++)
             cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i],

@@ -125,9 +125,9 @@ static Cut cut_rows(CpuContraction *plan) {
 
 // Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
 // Tiles that would reach beyond the last row want panels, and so do those that would walk k in steps of many lines,
-// more than once: such lines fall into few places of the first cache.
+// more than once: such lines fall into few places of the first cache. One row along k is its own panel.
 static void choose_side_a(CpuContraction *plan) {
-    if (plan->panels > DIRECT_PANELS) return;
+    if (plan->panels > DIRECT_PANELS && plan->rows > 1) return;
     bool near = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
@@ -180,12 +180,13 @@ static void choose_tasks(CpuContraction *plan, const Cut *cut) {
     if (!plan->segment_count && plan->pack_b == PACK_UNIT) plan->slab_b = SLAB_STEPS;
 }
 
-// Whether the result is stage 0 as it is, in memory that a tile can be written to.
+// Whether the result is stage 0 as it is, in memory that a tile can be written or added to.
 static bool stores_plainly(const CpuContraction *plan) {
     const Nest *nest = plan->nest;
     const Stage *store = &nest->stages[1];
     const NestOperand *operand = &nest->operands[store->operand];
-    if (nest->stage_count != 2 || store->kind != STAGE_STORE || operand->element != ELEMENT_F32) return false;
+    bool writes = store->kind == STAGE_STORE || store->kind == STAGE_ADD;
+    if (nest->stage_count != 2 || !writes || operand->element != ELEMENT_F32) return false;
     if (nest->formulas.items[store->formula].kind != FORMULA_STAGE) return false;
     for (int d = 0; d < operand->rank; d++)
         if (store->index[d].gathered != FORMULA_NONE) return false;
@@ -234,5 +235,6 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     choose_sides(&plan, target, &cut);
     choose_tasks(&plan, &cut);
     plan.direct = stores_plainly(&plan);
+    plan.adds = plan.direct && normalised->stages[1].kind == STAGE_ADD;
     return plan;
 }

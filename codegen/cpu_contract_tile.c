@@ -11,7 +11,7 @@ enum {
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     int most = target->registers >= 32 ? 8 : 6;
     int64_t tiles = (rows + most - 1) / most;
-    rows = (rows + tiles - 1) / tiles;  // so that the last one is not mostly empty
+    if (rows > most) rows = (rows + tiles - 1) / tiles;  // so that the last one is not mostly empty
     // Sums, one row of B and a broadcast.
     int vectors = (target->registers - 1) / ((int)rows + 1);
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
@@ -77,6 +77,7 @@ static LLVMValueRef in_panel(CpuUnit *unit, CpuTile tile, LLVMValueRef panel, in
     return cpu_at(unit, panel, ELEMENT_F32, cpu_i64(unit, (step * tile.vectors + v) * unit->target->lanes));
 }
 
+// Leaves a vector of B in the panel of the tile, or nothing where it keeps none.
 static void keep(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, int v, LLVMValueRef column) {
     if (tile.keeps) cpu_store(unit, ELEMENT_F32, in_panel(unit, tile, reads->panel, step, v), column, NULL);
 }
@@ -168,13 +169,16 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
-    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64, pointer};
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64, pointer, pointer,
+                                i64};
     return LLVMFunctionType(unit->void_type, parameters, sizeof parameters / sizeof *parameters, false);
 }
 
 // Parameters of a tile's function.
-enum { ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_C, ARGUMENT_STRIDE, ARGUMENT_FIRST, ARGUMENT_AHEAD,
-       ARGUMENT_A_STRIDE, ARGUMENT_B_STRIDE, ARGUMENT_LAST, ARGUMENT_PANEL, ARGUMENTS };
+enum {
+    ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_C, ARGUMENT_STRIDE, ARGUMENT_FIRST, ARGUMENT_AHEAD,
+    ARGUMENT_A_STRIDE, ARGUMENT_B_STRIDE, ARGUMENT_LAST, ARGUMENT_PANEL, ARGUMENT_SUM, ARGUMENT_SUM_STRIDE, ARGUMENTS
+};
 
 // What the sums start from: c or zeros.
 static void load_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, LLVMValueRef c, LLVMValueRef *sums) {
@@ -187,6 +191,17 @@ static void load_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
         if (i && i % vectors == 0) from = cpu_at(unit, from, ELEMENT_F32, stride);
         LLVMValueRef at = cpu_at(unit, from, ELEMENT_F32, cpu_i64(unit, i % vectors * unit->target->lanes));
         sums[i] = cpu_load(unit, ELEMENT_F32, at, unit->target->lanes, NULL);
+    }
+}
+
+static void store_sums(CpuUnit *unit, CpuTile tile, int vectors, LLVMValueRef to, LLVMValueRef stride,
+                       const LLVMValueRef *sums, bool add) {
+    int lanes = unit->target->lanes;
+    for (int i = 0; i < tile.rows * vectors; i++) {
+        if (i && i % vectors == 0) to = cpu_at(unit, to, ELEMENT_F32, stride);
+        LLVMValueRef value = sums[i], at = cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, i % vectors * lanes));
+        if (add) value = LLVMBuildFAdd(unit->builder, cpu_load(unit, ELEMENT_F32, at, lanes, NULL), value, "");
+        cpu_store(unit, ELEMENT_F32, at, value, NULL);
     }
 }
 
@@ -218,11 +233,13 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     LLVMValueRef whole = LLVMBuildAnd(unit->builder, k, cpu_i64(unit, -unroll), "");
     tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, unroll, state);
     if (!turns) tile_loop(unit, tile, &reads, whole, k, 1, state);
-    for (int i = 0; i < sums; i++) {
-        if (i && i % vectors == 0) c = cpu_at(unit, c, ELEMENT_F32, LLVMGetParam(f, ARGUMENT_STRIDE));
-        LLVMValueRef at = cpu_i64(unit, i % vectors * lanes);
-        cpu_store(unit, ELEMENT_F32, cpu_at(unit, c, ELEMENT_F32, at), state[i], NULL);
-    }
+    CpuIf adds;
+    LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
+    cpu_if_begin(unit, &adds, LLVMBuildIsNotNull(unit->builder, sum, ""));
+    store_sums(unit, tile, vectors, cpu_at(unit, sum, ELEMENT_F32, column), sum_stride, state, true);
+    cpu_if_else(unit, &adds);
+    store_sums(unit, tile, vectors, c, LLVMGetParam(f, ARGUMENT_STRIDE), state, false);
+    cpu_if_end(unit, &adds);
 }
 
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
@@ -251,6 +268,7 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
 
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef none = cpu_i64(unit, 0), arguments[] = {a, b, k, c, stride, first, b, none, none, none, b};
+    LLVMValueRef none = cpu_i64(unit, 0), nowhere = LLVMConstNull(unit->pointer);
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b, none, none, none, b, nowhere, none};
     cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, ARGUMENTS);
 }
