@@ -82,6 +82,12 @@ LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {
     return LLVMBuildBitCast(unit->builder, bits, type, "");
 }
 
+LLVMValueRef cpu_narrow_pairs(CpuUnit *unit, LLVMValueRef numbers) {
+    int lanes = cpu_lanes(numbers);
+    LLVMValueRef halves = LLVMBuildFPTrunc(unit->builder, numbers, bfloat_vector(unit, lanes), "");
+    return LLVMBuildBitCast(unit->builder, halves, cpu_vector_of(unit->f32, lanes / 2), "");
+}
+
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value) {
     LLVMBuilderRef b = unit->builder;
     int lanes = cpu_lanes(value);

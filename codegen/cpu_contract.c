@@ -54,10 +54,28 @@ static int64_t wide_width(const CpuContraction *plan, const CpuTarget *target) {
 
 // ---- Records ----
 
-static CpuTile tile_of(const CpuContraction *plan, int vectors) {
+// Whether some tile reads a panel of B that a task made: packed, or kept by another tile.
+static bool has_private_panels(const CpuContraction *plan) {
+    return plan->private_b && (plan->tile.b == TILE_PANEL || plan->tile.keeps || !plan->whole_columns);
+}
+
+// The function for tiles that read B as it lies, or those that read panels; where there are none of a kind, the other.
+static LLVMValueRef tile_of(CpuUnit *unit, const CpuContraction *plan, int vectors, bool lying) {
     CpuTile tile = plan->tile;
     tile.vectors = vectors;
-    return tile;
+    if (!lying && (!plan->private_b || has_private_panels(plan))) tile.b = TILE_PANEL;
+    return cpu_tile_function(unit, tile);
+}
+
+// What packs panels, or NULL where nothing does.
+static LLVMValueRef pack_of_a(CpuUnit *unit, const CpuContraction *plan) {
+    if (plan->tile.a != TILE_PANEL) return LLVMConstNull(unit->pointer);
+    return cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
+}
+
+static LLVMValueRef pack_of_b(CpuUnit *unit, const CpuContraction *plan, int width) {
+    if (plan->tile.b != TILE_PANEL && plan->whole_columns) return LLVMConstNull(unit->pointer);
+    return cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, width);
 }
 
 static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue,
@@ -89,14 +107,17 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_PANELS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
     slots[PLAN_STEP_K] = cpu_i64(unit, step_k);
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
-    slots[PLAN_PACKS_B] = cpu_i64(unit, plan->private_b && plan->tile.b == TILE_PANEL);
+    slots[PLAN_LYING_ROWS] = cpu_i64(unit, plan->tile.b == TILE_PANEL ? 0 : plan->tile.keeps ? 1 : INT64_MAX);
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
+    slots[PLAN_ADDS] = cpu_i64(unit, plan->adds);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);
-    slots[PLAN_PACK_A] = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, plan->tile.rows);
-    slots[PLAN_PACK_WIDE] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, wide * lanes);
-    slots[PLAN_PACK_NARROW] = cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, narrow * lanes);
-    slots[PLAN_TILE_WIDE] = cpu_tile_function(unit, tile_of(plan, wide));
-    slots[PLAN_TILE_NARROW] = cpu_tile_function(unit, tile_of(plan, narrow));
+    slots[PLAN_PACK_A] = pack_of_a(unit, plan);
+    slots[PLAN_PACK_WIDE] = pack_of_b(unit, plan, wide * lanes);
+    slots[PLAN_PACK_NARROW] = pack_of_b(unit, plan, narrow * lanes);
+    slots[PLAN_TILE_WIDE] = tile_of(unit, plan, wide, false);
+    slots[PLAN_TILE_NARROW] = tile_of(unit, plan, narrow, false);
+    slots[PLAN_LYING_WIDE] = tile_of(unit, plan, wide, true);
+    slots[PLAN_LYING_NARROW] = tile_of(unit, plan, narrow, true);
     slots[PLAN_EPILOGUE] = epilogue;
     slots[PLAN_PREFETCH] = prefetch;
     LLVMValueRef value = LLVMConstStructInContext(unit->context, slots, PLAN_SLOTS, false);
@@ -154,7 +175,7 @@ static void start_task_record(Emission *e, CpuKernel *out) {
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
     int64_t width = wide_width(plan, unit->target);
     int64_t sizes[] = {may_pack_a(plan) ? aligned(plan->row_block * plan->depth * 4) : 0,
-                       plan->private_b && plan->tile.b == TILE_PANEL ? aligned(width * plan->depth * 4) : 0,
+                       has_private_panels(plan) ? aligned(width * plan->depth * 4) : 0,
                        aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
     LLVMValueRef parts[4] = {e->body->scratch};

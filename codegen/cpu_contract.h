@@ -17,8 +17,8 @@
 
 // ---- Helper functions of a module: emitted at the first use, internal, shared by all its kernels ----
 
-// Where a tile finds an operand: in a panel, or as it lies in memory, with steps of k (of A alone) or rows and
-// columns side by side, and a stride in the other direction.
+// Where a tile finds an operand: in a panel, or as it lies in memory, with steps of k or rows and columns side by
+// side, and a stride in the other direction.
 typedef enum CpuTileSide { TILE_PANEL, TILE_ALONG_K, TILE_ACROSS_K } CpuTileSide;
 
 // What a panel holds of what is in memory.
@@ -32,17 +32,21 @@ typedef struct CpuTile {
     int rows, vectors;  // of accumulators: rows x vectors
     CpuTileSide a, b;
     CpuPanel panel;     // of both sides
-    Element element_b;  // of B where it lies in memory, across k
+    Element element_b;  // of B where it lies in memory
+    bool once;          // nothing has read this part of B before
+    bool keeps;         // leaves a panel of B behind, for the rows that follow
 } CpuTile;
 
 // The largest tile that the registers hold with room for one row of B and a broadcast; of fewer rows a wider one:
 // then B comes from memory, in runs that should be long.
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows);
 
-// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last):
-// c[row * stride + column] = (first ? 0 : c) + sum over k. Meanwhile brings steps / 4 lines from `ahead` on into
-// the second cache; any address will do. The strides are those of operands that are no panels. Where A lies
-// along k, rows behind row `last` are not there and give anything.
+// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last, panel, sum,
+//       i64 sum_stride):
+// c[row * stride + column] = (first ? 0 : c) + sum over k, or, where `sum` is given, adds that to it, the last of all.
+// Meanwhile brings steps / 4 lines from `ahead` on into the second cache; any address will do. The strides are those
+// of operands that are no panels. Where A lies along k, rows behind row `last` are not there and give anything; where
+// B does, steps are a multiple of the lanes. A tile that keeps B writes it to `panel`.
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
@@ -66,6 +70,15 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
                             LLVMValueRef mask);
 
+// A vector of each of as many columns as it has lanes, which lie along k at these addresses, as steps that are still to
+// be turned, CPU_TURN_STEPS together. A line of memory is read at once: columns may fall into few places of the first
+// cache, and be gone soon.
+enum { CPU_TURN_STEPS = 4 };
+void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+                          LLVMValueRef *steps);
+// Blocks of CPU_TURN_STEPS lanes are matrices, one row each: transposes every one.
+void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]);
+
 // As many zeros as a row of the widest tile has.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
 
@@ -88,7 +101,8 @@ typedef struct CpuContraction {
     bool narrow_a, narrow_b;                // bf16 numbers: as they lie, or rounded as they are read
     CpuPanel panel_a, panel_b;              // PANEL_PAIRS: both
     CpuPack pack_a, pack_b;
-    CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors. It may read A and B as they lie
+    CpuTile tile;             // of wide panels; narrow ones have `narrow` vectors. It may read A and B as they lie:
+                              // of B whole panels. Where it keeps them, the rows behind the first tile read panels
     int narrow;
     int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
@@ -98,7 +112,9 @@ typedef struct CpuContraction {
     // A phase that packs has a task for this many steps of k, or, where that is 0, for a panel of B or pack_rows
     // of A. Neighbours in memory are packed together.
     int64_t slab_a, slab_b, pack_rows;
-    bool direct;              // whole tiles go straight to the result: a plain store with unit columns
+    bool whole_columns;       // every panel of B is whole
+    bool direct;              // whole tiles go straight to the result: a plain store or addition with unit columns
+    bool adds;                // it is an addition
 } CpuContraction;
 
 enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps for which a panel of A stays in the first cache
@@ -127,11 +143,14 @@ enum {
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
-    PLAN_PANELS_A, PLAN_PACKS_B, PLAN_SHARES_B,  // tiles read panels of A; tasks pack; a phase packed
+    PLAN_PANELS_A, PLAN_SHARES_B,  // tiles read panels of A; a phase packed B
+    PLAN_LYING_ROWS,               // of a block, for which whole panels of B are read as they lie
     PLAN_PACK_ROWS,
     PLAN_STEP_K,                   // of k in a step
-    PLAN_RESULT_STRIDE,  // of rows
-    PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_EPILOGUE,
+    PLAN_RESULT_STRIDE,            // of rows
+    PLAN_ADDS,                     // whole tiles are added to the result
+    PLAN_PACK_A, PLAN_PACK_WIDE, PLAN_PACK_NARROW, PLAN_EPILOGUE,
+    PLAN_TILE_WIDE, PLAN_TILE_NARROW, PLAN_LYING_WIDE, PLAN_LYING_NARROW,  // of panels of B, and as it lies
     PLAN_PREFETCH,                 // or NULL
     PLAN_SLOTS
 };
@@ -139,7 +158,7 @@ enum {
 enum {
     TASK_OPERANDS,
     TASK_A, TASK_B,      // at row and column 0
-    TASK_RESULT,         // where tiles may be written to directly, else NULL
+    TASK_RESULT,         // where tiles may be written or added to directly, else NULL
     TASK_BLOCK_A,        // packed rows, from TASK_ROW0 on
     TASK_PANEL,          // packed panel if private, else the packed matrix
     TASK_TILES,
@@ -178,6 +197,7 @@ uint32_t cpu_contract_streamed(const CpuContraction *plan, const CpuTarget *targ
 // ---- Few rows over a matrix that is read once: cpu_contract_sweep.c ----
 
 bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target);
+int64_t cpu_contract_sweep_tasks(const CpuContraction *plan);
 void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out);
 
 #endif

@@ -4,7 +4,7 @@
 //
 //   cherry_contract(plan, task):
 //     pack the block's rows of A, all of k             (unless a phase did, or the previous task had the same rows)
-//     panel of B:  pack it                             (unless a phase did)
+//     panel of B:  pack it                             (unless a phase did, or tiles read it as it lies)
 //       block of k:                                    (its share of a panel of A stays in the first cache)
 //         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
 #include "codegen/cpu_contract.h"
@@ -194,7 +194,8 @@ static void pack_block_a(const Driver *d) {
 // What the loops over tiles keep from outside.
 typedef struct Tiles {
     Panel panel;
-    LLVMValueRef b, packed_b, function, depth, rows, tile_rows;
+    LLVMValueRef packed, lying_rows;  // the panel, and the rows for which B is read as it lies
+    LLVMValueRef function, lying_function, depth, rows, tile_rows;
 } Tiles;
 
 // Row or column `at`, step k0, of an operand that is read as it lies.
@@ -219,36 +220,41 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
     LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
     LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PANELS_A), packed, in_place(d, PLAN_A, row0, k0), "");
-    packed = cpu_at(unit, t->b, ELEMENT_F32, multiply(unit, k0, width));
-    LLVMValueRef b = LLVMBuildSelect(builder, t->packed_b, packed, in_place(d, PLAN_B, t->panel.column0, k0), "");
+    LLVMValueRef lies = compare(unit, LLVMIntSLT, local, t->lying_rows);
+    LLVMValueRef panel = cpu_at(unit, t->packed, ELEMENT_F32, multiply(unit, k0, width));
+    LLVMValueRef b = LLVMBuildSelect(builder, lies, in_place(d, PLAN_B, t->panel.column0, k0), panel, "");
+    LLVMValueRef function = LLVMBuildSelect(builder, lies, t->lying_function, t->function, "");
     LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
                                multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
-    // Whole tiles of a plain store go straight to the result.
-    LLVMValueRef result = task_pointer(d, TASK_RESULT);
+    // Whole tiles go straight to the result, where that is the sums as they are; those that are added, in the end.
+    LLVMValueRef result = task_pointer(d, TASK_RESULT), nowhere = LLVMConstNull(unit->pointer);
+    LLVMValueRef adds = plan_says(d, PLAN_ADDS), done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
     LLVMValueRef full = LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, valid, t->tile_rows),
                                      compare(unit, LLVMIntSGE, t->panel.columns, width), "");
     full = LLVMBuildAnd(builder, full, LLVMBuildIsNotNull(builder, result, ""), "");
     LLVMValueRef row_stride = plan_number(d, PLAN_RESULT_STRIDE);
     LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
-    LLVMValueRef c = LLVMBuildSelect(builder, full, place, tile, "");
-    LLVMValueRef stride = LLVMBuildSelect(builder, full, row_stride, width, "");
+    LLVMValueRef stores = LLVMBuildAnd(builder, full, LLVMBuildNot(builder, adds, ""), "");
+    LLVMValueRef c = LLVMBuildSelect(builder, stores, place, tile, "");
+    LLVMValueRef stride = LLVMBuildSelect(builder, stores, row_stride, width, "");
+    adds = LLVMBuildAnd(builder, LLVMBuildAnd(builder, full, adds, ""), done, "");
+    LLVMValueRef sum = LLVMBuildSelect(builder, adds, place, nowhere, "");
     LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
     LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
     // What follows in memory is used next: each panel of A brings its part of it nearer.
     LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
-    LLVMValueRef ahead = cpu_at(unit, b, ELEMENT_F32, multiply(unit, k, width));
+    LLVMValueRef ahead = cpu_at(unit, panel, ELEMENT_F32, multiply(unit, k, width));
     ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, stride_of(d, PLAN_A), stride_of(d, PLAN_B), last_row};
-    LLVMValueRef done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, stride_of(d, PLAN_A), stride_of(d, PLAN_B), last_row,
+                                panel, sum, row_stride};
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
     CpuIf last, far;
-    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""),
-                                          LLVMBuildSelect(builder, full, starts, done, ""), ""));
+    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""), done, ""));
     call_pointer(unit, unit->function_type, prefetch, around, 5);
     cpu_if_end(unit, &far);
-    call_pointer(unit, cpu_tile_type(unit), t->function, arguments, 10);
+    call_pointer(unit, cpu_tile_type(unit), function, arguments, sizeof arguments / sizeof *arguments);
     cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
     call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);
@@ -261,17 +267,20 @@ static void run_panel(const Driver *d, const Panel *panel) {
     cpu_slot_store(unit, d->task, TASK_COLUMN0, panel->column0);
     cpu_slot_store(unit, d->task, TASK_COLUMN_COUNT, cpu_minimum(unit, panel->columns, panel->width));
     cpu_slot_store(unit, d->task, TASK_WIDTH, panel->width);
-    LLVMValueRef packs = plan_says(d, PLAN_PACKS_B), shares = plan_says(d, PLAN_SHARES_B);
+    LLVMValueRef whole = compare(unit, LLVMIntSGE, panel->columns, panel->width), shares = plan_says(d, PLAN_SHARES_B);
+    LLVMValueRef lying_rows = LLVMBuildSelect(builder, whole, plan_number(d, PLAN_LYING_ROWS), zero, "");
     CpuIf pack;
-    cpu_if_begin(unit, &pack, packs);
+    cpu_if_begin(unit, &pack, LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, lying_rows, zero),
+                                           LLVMBuildNot(builder, shares, ""), ""));
     pack_panel_b(d, panel, task_pointer(d, TASK_PANEL));
     cpu_if_end(unit, &pack);
     Tiles tiles = {.panel = *panel, .depth = task_number(d, TASK_DEPTH), .rows = task_number(d, TASK_ROWS),
-                   .tile_rows = plan_number(d, PLAN_TILE_ROWS)};
-    tiles.b = LLVMBuildSelect(builder, shares, shared_panel(d, panel), task_pointer(d, TASK_PANEL), "");
-    tiles.packed_b = LLVMBuildOr(builder, packs, shares, "");
+                   .tile_rows = plan_number(d, PLAN_TILE_ROWS), .lying_rows = lying_rows};
+    tiles.packed = LLVMBuildSelect(builder, shares, shared_panel(d, panel), task_pointer(d, TASK_PANEL), "");
     tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
                                      plan_pointer(d, PLAN_TILE_NARROW), "");
+    tiles.lying_function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_LYING_WIDE),
+                                           plan_pointer(d, PLAN_LYING_NARROW), "");
     // A depth of 0, possible at run time only, still writes its zeros.
     LLVMValueRef none = compare(unit, LLVMIntSLT, tiles.depth, one), block = cpu_i64(unit, CONTRACTION_DEPTH_BLOCK);
     LLVMValueRef end = LLVMBuildSelect(builder, none, one, tiles.depth, "");

@@ -159,7 +159,8 @@ static bool needs_lines(const CpuContraction *plan, const CpuTarget *target, con
 LLVMValueRef cpu_contract_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
     const Nest *nest = plan->nest;
     TileWalk walk;
-    if (plan->depth < PREFETCH_DEPTH || plan->column < 0 || plan->direct) return LLVMConstNull(unit->pointer);
+    bool touches = plan->column >= 0 && (!plan->direct || plan->adds);
+    if (plan->depth < PREFETCH_DEPTH || !touches) return LLVMConstNull(unit->pointer);
     int columns = CACHE_LINE / smallest_element(nest);
     CpuBody *body = tile_function_begin(unit, kernel, PHASE_MAX + 1);
     tile_walk_begin(body, plan, columns, 0, &walk);

@@ -6,7 +6,6 @@
 
 enum {
     COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
-    TRANSPOSE_STEPS = 4,      // of k at a time
     TRANSPOSE_ROUND = 16,     // of k for all columns before the next: about a line of each
     PREFETCH_AHEAD = 64       // floats along k that transposing looks ahead
 };
@@ -35,6 +34,13 @@ LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVM
     return panel != PANEL_F32 && element == ELEMENT_F32 ? cpu_round_bf16(unit, value) : value;
 }
 
+// `count` steps of one row whose neighbours in k are neighbours in memory.
+static LLVMValueRef load_steps(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int count) {
+    if (panel != PANEL_PAIRS) return cpu_panel_load(unit, element, panel, at, count, NULL);
+    if (element == ELEMENT_BF16) return cpu_load(unit, ELEMENT_F32, at, count, NULL);  // as it lies
+    return cpu_narrow_pairs(unit, cpu_load(unit, element, at, 2 * count, NULL));
+}
+
 static int64_t step_size(const Packing *p) { return p->panel == PANEL_PAIRS ? 2 : 1; }  // of k
 
 // One step of `lanes` neighbours in the panel; where it is a pair and not `whole`, the second is zero.
@@ -44,15 +50,6 @@ static LLVMValueRef load_step(CpuUnit *unit, const Packing *p, LLVMValueRef at, 
     if (p->panel != PANEL_PAIRS) return low;
     if (whole) high = cpu_panel_load(unit, p->element, p->panel, cpu_at(unit, at, p->element, p->k_stride), lanes, mask);
     return cpu_pair(unit, low, high);
-}
-
-// `count` steps of one row whose neighbours in k are neighbours in memory.
-static LLVMValueRef load_steps(CpuUnit *unit, const Packing *p, LLVMValueRef at, int count) {
-    if (p->panel != PANEL_PAIRS) return cpu_panel_load(unit, p->element, p->panel, at, count, NULL);
-    if (p->element == ELEMENT_BF16) return cpu_load(unit, ELEMENT_F32, at, count, NULL);  // as it lies
-    static const int even[] = {0, 2, 4, 6}, odd[] = {1, 3, 5, 7};
-    LLVMValueRef row = cpu_panel_load(unit, p->element, p->panel, at, 2 * count, NULL);
-    return cpu_pair(unit, cpu_shuffle(unit, row, NULL, even, count), cpu_shuffle(unit, row, NULL, odd, count));
 }
 
 // Where step `index` of a panel is in memory.
@@ -152,8 +149,7 @@ static LLVMValueRef shuffle_blocks(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b
     return cpu_shuffle(unit, a, b, from, lanes);
 }
 
-// Vectors whose blocks of four lanes are 4 x 4 matrices, one row each: transposes every matrix.
-static void transpose_blocks(CpuUnit *unit, LLVMValueRef rows[4]) {
+void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
     static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7}, pair[] = {0, 1, 4, 5}, rest[] = {2, 3, 6, 7};
     LLVMValueRef half[] = {shuffle_blocks(unit, rows[0], rows[1], low), shuffle_blocks(unit, rows[2], rows[3], low),
                            shuffle_blocks(unit, rows[0], rows[1], high), shuffle_blocks(unit, rows[2], rows[3], high)};
@@ -161,12 +157,50 @@ static void transpose_blocks(CpuUnit *unit, LLVMValueRef rows[4]) {
         rows[i] = shuffle_blocks(unit, half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? rest : pair);
 }
 
+// `lanes` columns of four numbers, transposed: rows[i] holds the i-th of every column.
+static void turn_four(CpuUnit *unit, const LLVMValueRef *columns, int lanes, LLVMValueRef rows[4]) {
+    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (int i = 0; i < 4; i++)
+        rows[i] = lanes == 8 ? cpu_shuffle(unit, columns[i], columns[4 + i], join, 8) : columns[i];
+    cpu_panel_turn(unit, rows);
+}
+
+// Half a vector of two columns.
+static LLVMValueRef load_halves(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int half) {
+    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int count = unit->target->lanes / 2, step = panel == PANEL_PAIRS ? 2 : 1;
+    LLVMValueRef parts[2];
+    for (int i = 0; i < 2; i++) {
+        LLVMValueRef at = cpu_at(unit, columns[i * 4], element, cpu_i64(unit, half * count * step));
+        parts[i] = load_steps(unit, element, panel, at, count);
+    }
+    return cpu_shuffle(unit, parts[0], parts[1], join, 2 * count);
+}
+
+// A vector of every fourth column: steps[4 * i] holds block i, of four steps, of them all.
+static void load_blocks(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+                        LLVMValueRef *steps) {
+    static const int even[] = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
+    static const int odd[] = {4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
+    int lanes = unit->target->lanes;
+    if (lanes == 4) steps[0] = load_steps(unit, element, panel, columns[0], lanes);
+    for (int half = 0; half < 2 && lanes > 4; half++) {
+        LLVMValueRef low = load_halves(unit, element, panel, columns, half), high = NULL;
+        if (lanes > 8) high = load_halves(unit, element, panel, &columns[8], half);
+        steps[lanes / 2 * half] = high ? cpu_shuffle(unit, low, high, even, lanes) : low;
+        if (high) steps[lanes / 2 * half + 4] = cpu_shuffle(unit, low, high, odd, lanes);
+    }
+}
+
+void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+                          LLVMValueRef *steps) {
+    for (int i = 0; i < CPU_TURN_STEPS; i++) load_blocks(unit, element, panel, &columns[i], &steps[i]);
+}
+
 // `count` steps from `step` on of one full panel, transposed in registers, `lanes` columns at a time.
 static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel, LLVMValueRef from, LLVMValueRef step,
                             int count) {
-    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
     CpuLoop groups;
-    LLVMValueRef rows[16];
     LLVMValueRef place = cpu_at(unit, panel, ELEMENT_F32, multiply(unit, step, cpu_i64(unit, p->columns)));
     LLVMValueRef state[] = {place, step_at(unit, p, from, step)};
     cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, p->columns), p->lanes, state, 2);
@@ -176,14 +210,14 @@ static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel,
     if (count == TRANSPOSE_ROUND)
         for (int i = 0; i < p->lanes && i < p->columns; i++)
             cpu_prefetch(unit, cpu_at(unit, at[i], p->element, cpu_i64(unit, PREFETCH_AHEAD * step_size(p))), false);
-    for (int done = 0; done < count; done += TRANSPOSE_STEPS) {
-        for (int i = 0; i < p->lanes; i++)
-            rows[i] = load_steps(unit, p, cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p))),
-                                 TRANSPOSE_STEPS);
-        if (p->lanes == 8)
-            for (int i = 0; i < 4; i++) rows[i] = cpu_shuffle(unit, rows[i], rows[4 + i], join, 8);
-        transpose_blocks(unit, rows);
-        for (int i = 0; i < TRANSPOSE_STEPS; i++)
+    for (int done = 0; done < count; done += CPU_TURN_STEPS) {
+        LLVMValueRef rows[CPU_TURN_STEPS], columns[8];
+        for (int i = 0; i < p->lanes; i++) {
+            LLVMValueRef column = cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p)));
+            columns[i] = load_steps(unit, p->element, p->panel, column, CPU_TURN_STEPS);
+        }
+        turn_four(unit, columns, p->lanes, rows);
+        for (int i = 0; i < CPU_TURN_STEPS; i++)
             cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i],
                       p->in_panel);
     }
@@ -199,8 +233,8 @@ static void pack_transpose(CpuUnit *unit, const Packing *p, LLVMValueRef panel, 
     cpu_loop_begin(unit, &steps, cpu_i64(unit, 0), rounds, TRANSPOSE_ROUND, NULL, 0);
     transpose_steps(unit, p, panel, from, steps.index, TRANSPOSE_ROUND);
     cpu_loop_end(unit, &steps, NULL);
-    cpu_loop_begin(unit, &steps, rounds, whole, TRANSPOSE_STEPS, NULL, 0);
-    transpose_steps(unit, p, panel, from, steps.index, TRANSPOSE_STEPS);
+    cpu_loop_begin(unit, &steps, rounds, whole, CPU_TURN_STEPS, NULL, 0);
+    transpose_steps(unit, p, panel, from, steps.index, CPU_TURN_STEPS);
     cpu_loop_end(unit, &steps, NULL);
 }
 
@@ -213,7 +247,7 @@ static void pack_panels(CpuUnit *unit, const Packing *p, bool transpose) {
     LLVMValueRef valid = cpu_minimum(unit, left, p->width);
     if (transpose) {
         LLVMValueRef full = LLVMBuildICmp(unit->builder, LLVMIntEQ, valid, p->width, "");
-        begin = LLVMBuildAnd(unit->builder, p->whole, cpu_i64(unit, -TRANSPOSE_STEPS), "");
+        begin = LLVMBuildAnd(unit->builder, p->whole, cpu_i64(unit, -CPU_TURN_STEPS), "");
         begin = LLVMBuildSelect(unit->builder, full, begin, cpu_i64(unit, 0), "");
         pack_transpose(unit, p, to, from, begin);
     }

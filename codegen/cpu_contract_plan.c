@@ -98,43 +98,72 @@ static bool is_static(const CpuContraction *plan, int loop) {
     return loop < 0 || plan->nest->loops[loop].bound_operand == UINT32_MAX;
 }
 
-// Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
-// Tiles that would reach beyond the last row or column want panels, and so do those that would walk k in steps
-// of many lines, more than once: such lines fall into few places of the first cache.
-static void choose_sides(CpuContraction *plan, const CpuTarget *target) {
-    bool few_rows = plan->rows <= plan->tile.rows, few_columns = plan->panels <= DIRECT_PANELS;
-    bool near_a = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
-    bool near_b = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS;
-    bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
-    bool whole_columns = plan->columns % target->lanes == 0 && is_static(plan, plan->column);
-    bool pairs = plan->panel_a == PANEL_PAIRS;
-    bool whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
-    if (plan->segment_count || (pairs && !whole_pairs)) return;
-    bool plain_a = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
-    bool plain_b = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32;
-    if (few_columns && plan->pack_a == PACK_TRANSPOSE && (plain_a || (pairs && plan->element_a == ELEMENT_BF16)))
-        plan->tile.a = TILE_ALONG_K;
-    if (few_columns && plan->pack_a == PACK_UNIT && near_a && whole_rows && plain_a) plan->tile.a = TILE_ACROSS_K;
-    if (plan->pack_b == PACK_UNIT && whole_columns && (few_rows || (near_b && plain_b)))
-        plan->tile.b = TILE_ACROSS_K;
-}
+// Tasks by what they have in common: those of the outer loops that move A, those that move only B, and how often
+// each part of B is taken, by blocks of rows and by outer loops that do not move it.
+typedef struct Cut {
+    int64_t outer_a, outer_b, uses_b;
+} Cut;
 
-static void choose_blocks(CpuContraction *plan) {
-    int64_t outer_a = 1, outer_b = 1, shared = 1;
+static Cut cut_rows(CpuContraction *plan) {
+    Cut cut = {1, 1, 1};
     for (int i = 0; i < plan->outer_count; i++) {
         int64_t extent = extent_of(plan->nest, plan->outer[i]);
-        *(i < plan->outer_a_count ? &outer_a : &outer_b) *= extent;
-        if (!stride_of(plan, plan->load_b, plan->outer[i])) shared *= extent;
+        *(i < plan->outer_a_count ? &cut.outer_a : &cut.outer_b) *= extent;
+        if (!stride_of(plan, plan->load_b, plan->outer[i])) cut.uses_b *= extent;
     }
-    int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1;
+    int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1, tasks = cut.outer_a * cut.outer_b;
     if (limit < ROW_BLOCK_MIN) limit = ROW_BLOCK_MIN;
     if (limit > ROW_BLOCK_MAX) limit = ROW_BLOCK_MAX;
     while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
-    if (outer_a * outer_b * plan->panels < 2 * TASKS_MIN)
-        while (outer_a * outer_b * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
+    if (tasks * plan->panels < 2 * TASKS_MIN)
+        while (tasks * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
     plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
     plan->row_blocks = divide_up(plan->rows, plan->row_block);
-    int64_t tasks = outer_a * outer_b * plan->row_blocks, group = plan->panels;
+    cut.uses_b *= plan->row_blocks;
+    return cut;
+}
+
+// Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
+// Tiles that would reach beyond the last row want panels, and so do those that would walk k in steps of many lines,
+// more than once: such lines fall into few places of the first cache. One row along k is its own panel.
+static void choose_side_a(CpuContraction *plan) {
+    if (plan->panels > DIRECT_PANELS && plan->rows > 1) return;
+    bool near = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
+    bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
+    bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
+    bool pairs = plan->panel_a == PANEL_PAIRS && plan->element_a == ELEMENT_BF16;
+    if (plan->pack_a == PACK_TRANSPOSE && (plain || pairs)) plan->tile.a = TILE_ALONG_K;
+    if (plan->pack_a == PACK_UNIT && near && whole_rows && plain) plan->tile.a = TILE_ACROSS_K;
+}
+
+// A part of B that one task alone takes is not worth a phase: the task's first tile reads it as it lies, and keeps
+// it as a panel where other tiles follow.
+static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
+    CpuTile *tile = &plan->tile;
+    bool one_tile = plan->rows <= tile->rows, one_task = cut->uses_b == 1;
+    if (plan->panels == 1 && !plan->whole_columns) return;
+    if (plan->pack_b == PACK_UNIT) {
+        bool plain = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32 && plan->whole_columns;
+        bool near = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS && plain;
+        if (one_task || near || (one_tile && plan->whole_columns)) tile->b = TILE_ACROSS_K;
+        tile->once = tile->b == TILE_ACROSS_K && !near;
+    } else if (plan->pack_b == PACK_TRANSPOSE && one_task) {
+        bool whole_turns = plan->segment_depth % target->lanes == 0 && is_static(plan, plan->k);
+        if (whole_turns) tile->b = TILE_ALONG_K;
+        tile->once = whole_turns;
+    }
+    tile->keeps = tile->once && !one_tile;
+}
+
+static void choose_sides(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
+    bool whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
+    if (plan->segment_count || (plan->panel_a == PANEL_PAIRS && !whole_pairs)) return;
+    choose_side_b(plan, target, cut);
+    choose_side_a(plan);
+}
+
+static void choose_tasks(CpuContraction *plan, const Cut *cut) {
+    int64_t tasks = cut->outer_a * cut->outer_b * plan->row_blocks, group = plan->panels;
     double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
     double panel_flops = (step_flops * (double)plan->row_block + READ_FLOPS) * (double)plan->columns *
                          (double)plan->depth / (double)plan->panels;
@@ -143,20 +172,21 @@ static void choose_blocks(CpuContraction *plan) {
         group = divide_up(group, 2);
     plan->panel_group = group;
     plan->panel_groups = divide_up(plan->panels, group);
-    plan->private_a = plan->panel_groups * outer_b == 1 || plan->tile.a != TILE_PANEL;
-    plan->optional_a = !plan->private_a && plan->row_blocks * outer_a >= TASKS_MIN;
-    plan->private_b = plan->row_blocks * shared == 1 || plan->tile.b != TILE_PANEL;
+    plan->private_a = plan->panel_groups * cut->outer_b == 1 || plan->tile.a != TILE_PANEL;
+    plan->optional_a = !plan->private_a && plan->row_blocks * cut->outer_a >= TASKS_MIN;
+    plan->private_b = cut->uses_b == 1 || plan->tile.b != TILE_PANEL;
     plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
     if (!plan->segment_count && plan->pack_a == PACK_UNIT) plan->slab_a = SLAB_STEPS;
     if (!plan->segment_count && plan->pack_b == PACK_UNIT) plan->slab_b = SLAB_STEPS;
 }
 
-// Whether the result is stage 0 as it is, in memory that a tile can be written to.
+// Whether the result is stage 0 as it is, in memory that a tile can be written or added to.
 static bool stores_plainly(const CpuContraction *plan) {
     const Nest *nest = plan->nest;
     const Stage *store = &nest->stages[1];
     const NestOperand *operand = &nest->operands[store->operand];
-    if (nest->stage_count != 2 || store->kind != STAGE_STORE || operand->element != ELEMENT_F32) return false;
+    bool writes = store->kind == STAGE_STORE || store->kind == STAGE_ADD;
+    if (nest->stage_count != 2 || !writes || operand->element != ELEMENT_F32) return false;
     if (nest->formulas.items[store->formula].kind != FORMULA_STAGE) return false;
     for (int d = 0; d < operand->rank; d++)
         if (store->index[d].gathered != FORMULA_NONE) return false;
@@ -200,9 +230,11 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
     choose_numbers(&plan, target);
     choose_panels(&plan, target);
-    choose_sides(&plan, target);
-    choose_blocks(&plan);
-
+    plan.whole_columns = plan.columns % target->lanes == 0 && is_static(&plan, plan.column);
+    Cut cut = cut_rows(&plan);
+    choose_sides(&plan, target, &cut);
+    choose_tasks(&plan, &cut);
     plan.direct = stores_plainly(&plan);
+    plan.adds = plan.direct && normalised->stages[1].kind == STAGE_ADD;
     return plan;
 }

@@ -30,6 +30,13 @@ bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target) {
     return plan->pack_b == PACK_UNIT && stride >= plan->columns && row_is_static && k_is_static && whole && whole_pairs;
 }
 
+static int64_t columns_of_task(const CpuContraction *plan) { return SWEEP_TASK_BYTES / element_bytes(plan->element_b); }
+
+int64_t cpu_contract_sweep_tasks(const CpuContraction *plan) {
+    int64_t columns = columns_of_task(plan);
+    return (plan->columns + columns - 1) / columns;
+}
+
 // ---- Sums of one chunk ----
 
 typedef struct Sweep {
@@ -210,7 +217,6 @@ static void pack_rows(const CpuBody *body, const CpuContraction *plan, LLVMValue
 }
 
 void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out) {
-    int64_t task_columns = SWEEP_TASK_BYTES / element_bytes(plan->element_b);
     int64_t panel_bytes = (plan->rows * plan->depth * 4 + 127) & ~(int64_t)63;
     LLVMValueRef epilogue = cpu_contract_epilogue(unit, kernel, plan);
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
@@ -218,7 +224,7 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     LLVMValueRef function = sweep_function(unit, plan, &type);
     LLVMValueRef task = cpu_stack_slot(body, LLVMArrayType2(unit->i64, TASK_SLOTS));
     LLVMValueRef panel = body->scratch, sums = cpu_at_bytes(unit, panel, cpu_i64(unit, panel_bytes));
-    LLVMValueRef width = cpu_i64(unit, task_columns), zero = cpu_i64(unit, 0);
+    LLVMValueRef width = cpu_i64(unit, columns_of_task(plan)), zero = cpu_i64(unit, 0);
     LLVMValueRef b = start_of(body, plan, plan->load_b);
     int64_t b_stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
     pack_rows(body, plan, panel);
@@ -241,7 +247,7 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     if (cpu_contract_streamed(plan, unit->target)) cpu_fence(unit);
     cpu_body_end(body);
     out->phase_count = 1;
-    out->tasks[0] = (plan->columns + task_columns - 1) / task_columns;
+    out->tasks[0] = cpu_contract_sweep_tasks(plan);
     int64_t bytes = panel_bytes + plan->rows * SWEEP_CHUNK * 4 + 64;
     if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
 }

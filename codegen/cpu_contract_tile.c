@@ -3,11 +3,15 @@
 
 #include "codegen/cpu_contract.h"
 
-enum { ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 3, TILE_VECTORS_MAX = 8, CACHE_LINE = 64, AHEAD_STEPS = 8 };
+enum {
+    ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
+    AHEAD_STEPS = 8   // that B is asked for before it is read, where it lies across k
+};
 
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     int most = target->registers >= 32 ? 8 : 6;
-    if (rows > most) rows = most;
+    int64_t tiles = (rows + most - 1) / most;
+    if (rows > most) rows = (rows + tiles - 1) / tiles;  // so that the last one is not mostly empty
     // Sums, one row of B and a broadcast.
     int vectors = (target->registers - 1) / ((int)rows + 1);
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
@@ -22,7 +26,8 @@ LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
 
 // What a tile reads: pointers that walk along k, and what does not change.
 typedef struct TileReads {
-    LLVMValueRef a, b, k;                  // at the first step of a round; k: its number
+    int vectors;                           // of columns that are summed at once
+    LLVMValueRef a, b, panel, k;           // at the first step of a round; k: its number
     LLVMValueRef row[16];                  // A along k: its rows at step 0
     LLVMValueRef a_stride, b_stride;
 } TileReads;
@@ -33,6 +38,7 @@ static int64_t step_size(CpuTile tile) { return tile.panel == PANEL_PAIRS ? 2 : 
 static LLVMValueRef step_on(CpuUnit *unit, CpuTile tile, LLVMValueRef at, CpuTileSide side, int64_t packed, Element element,
                             LLVMValueRef stride, int64_t steps) {
     if (side == TILE_PANEL) return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, steps * packed));
+    if (side == TILE_ALONG_K) return cpu_at(unit, at, element, cpu_i64(unit, steps * step_size(tile)));
     return cpu_at(unit, at, element, LLVMBuildMul(unit->builder, stride, cpu_i64(unit, steps * step_size(tile)), ""));
 }
 
@@ -67,29 +73,54 @@ static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *
     return cpu_pair(unit, low, cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL));
 }
 
-// Whether B comes from memory: there are no more rows than this tile has.
-static bool reads_once(CpuTile tile) { return tile.b == TILE_ACROSS_K && tile.rows < 6; }
+static LLVMValueRef in_panel(CpuUnit *unit, CpuTile tile, LLVMValueRef panel, int64_t step, int v) {
+    return cpu_at(unit, panel, ELEMENT_F32, cpu_i64(unit, (step * tile.vectors + v) * unit->target->lanes));
+}
 
-// One step: sums[row][v] += a[row] * b[v].
+// Leaves a vector of B in the panel of the tile, or nothing where it keeps none.
+static void keep(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, int v, LLVMValueRef column) {
+    if (tile.keeps) cpu_store(unit, ELEMENT_F32, in_panel(unit, tile, reads->panel, step, v), column, NULL);
+}
+
+// sums[row][v] += a[row] * b[v], b being `columns`.
+static void add_products(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step,
+                         const LLVMValueRef *columns, LLVMValueRef *sums) {
+    for (int row = 0; row < tile.rows; row++) {
+        LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), unit->target->lanes);
+        for (int v = 0; v < reads->vectors; v++) {
+            LLVMValueRef *sum = &sums[row * reads->vectors + v];
+            *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, factor, columns[v], *sum)
+                                             : cpu_fma(unit, factor, columns[v], *sum);
+        }
+    }
+}
+
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
     LLVMValueRef columns[TILE_VECTORS_MAX], b = step_on_b(unit, tile, reads->b, reads, step);
-    for (int v = 0; v < tile.vectors; v++)
-        columns[v] = tile.b == TILE_PANEL
-                         ? cpu_load(unit, ELEMENT_F32, cpu_at(unit, b, ELEMENT_F32, cpu_i64(unit, v * lanes)), lanes, NULL)
-                         : vector_across(unit, tile, reads, b, v);
-    if (reads_once(tile))  // rows lie far apart, where the machine does not look ahead by itself
+    for (int v = 0; v < tile.vectors; v++) {
+        columns[v] = tile.b == TILE_PANEL ? cpu_load(unit, ELEMENT_F32, in_panel(unit, tile, b, 0, v), lanes, NULL)
+                                          : vector_across(unit, tile, reads, b, v);
+        keep(unit, tile, reads, step, v, columns[v]);
+    }
+    if (tile.once)  // rows lie far apart, where the machine does not look ahead by itself
         for (int v = 0; v < tile.vectors; v++) {
             LLVMValueRef ahead = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
             cpu_prefetch(unit, cpu_at(unit, ahead, tile.element_b, cpu_i64(unit, v * lanes)), false);
         }
-    for (int row = 0; row < tile.rows; row++) {
-        LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), lanes);
-        for (int v = 0; v < tile.vectors; v++) {
-            LLVMValueRef *sum = &sums[row * tile.vectors + v];
-            *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, factor, columns[v], *sum)
-                                             : cpu_fma(unit, factor, columns[v], *sum);
-        }
+    add_products(unit, tile, reads, step, columns, sums);
+}
+
+// As many steps of B along k as there are lanes, for one vector of columns.
+static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef *sums) {
+    LLVMValueRef columns[16] = {reads->b}, steps[16];
+    for (int i = 1; i < unit->target->lanes; i++)
+        columns[i] = cpu_at(unit, columns[i - 1], tile.element_b, reads->b_stride);
+    cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, steps);
+    for (int step = 0; step < unit->target->lanes; step++) {
+        if (step % CPU_TURN_STEPS == 0) cpu_panel_turn(unit, &steps[step]);
+        keep(unit, tile, reads, step, 0, steps[step]);
+        add_products(unit, tile, reads, step, &steps[step], sums);
     }
 }
 
@@ -99,22 +130,25 @@ static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
     cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
 }
 
-// Runs steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into A and B, and
-// what to bring nearer meanwhile: one line of the cache with each round.
+// Runs steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into A and B, what to bring
+// nearer meanwhile: one line of the cache with each round, and the panel that B is kept in.
 static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
-    int sums = tile.rows * tile.vectors;
+    int sums = tile.rows * reads->vectors;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
-    if (unroll > 1) prefetch_far(unit, state[sums + 2]);
+    if (unroll > 1 && tile.b == TILE_PANEL) prefetch_far(unit, state[sums + 2]);
     reads->a = state[sums];
     reads->b = state[sums + 1];
+    reads->panel = state[sums + 3];
     reads->k = loop.index;
-    for (int step = 0; step < unroll; step++) tile_step(unit, tile, reads, step, state);
+    if (tile.b == TILE_ALONG_K) tile_turn(unit, tile, reads, state);
+    for (int step = 0; step < unroll && tile.b != TILE_ALONG_K; step++) tile_step(unit, tile, reads, step, state);
     state[sums] = step_on_a(unit, tile, state[sums], reads, unroll);
     state[sums + 1] = step_on_b(unit, tile, state[sums + 1], reads, unroll);
     state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, CACHE_LINE));
+    state[sums + 3] = in_panel(unit, tile, state[sums + 3], unroll, 0);
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
 }
@@ -135,51 +169,98 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
-    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64};
-    return LLVMFunctionType(unit->void_type, parameters, 10, false);
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64, pointer, pointer,
+                                i64};
+    return LLVMFunctionType(unit->void_type, parameters, sizeof parameters / sizeof *parameters, false);
+}
+
+// Parameters of a tile's function.
+enum {
+    ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_C, ARGUMENT_STRIDE, ARGUMENT_FIRST, ARGUMENT_AHEAD,
+    ARGUMENT_A_STRIDE, ARGUMENT_B_STRIDE, ARGUMENT_LAST, ARGUMENT_PANEL, ARGUMENT_SUM, ARGUMENT_SUM_STRIDE, ARGUMENTS
+};
+
+// What the sums start from: c or zeros.
+static void load_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, LLVMValueRef c, LLVMValueRef *sums) {
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef zero = cpu_i64(unit, 0);
+    LLVMValueRef first = LLVMBuildICmp(builder, LLVMIntNE, LLVMGetParam(f, ARGUMENT_FIRST), zero, "");
+    LLVMValueRef from = LLVMBuildSelect(builder, first, cpu_zeros(unit), c, "");
+    LLVMValueRef stride = LLVMBuildSelect(builder, first, zero, LLVMGetParam(f, ARGUMENT_STRIDE), "");
+    for (int i = 0; i < tile.rows * vectors; i++) {
+        if (i && i % vectors == 0) from = cpu_at(unit, from, ELEMENT_F32, stride);
+        LLVMValueRef at = cpu_at(unit, from, ELEMENT_F32, cpu_i64(unit, i % vectors * unit->target->lanes));
+        sums[i] = cpu_load(unit, ELEMENT_F32, at, unit->target->lanes, NULL);
+    }
+}
+
+static void store_sums(CpuUnit *unit, CpuTile tile, int vectors, LLVMValueRef to, LLVMValueRef stride,
+                       const LLVMValueRef *sums, bool add) {
+    int lanes = unit->target->lanes;
+    for (int i = 0; i < tile.rows * vectors; i++) {
+        if (i && i % vectors == 0) to = cpu_at(unit, to, ELEMENT_F32, stride);
+        LLVMValueRef value = sums[i], at = cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, i % vectors * lanes));
+        if (add) value = LLVMBuildFAdd(unit->builder, cpu_load(unit, ELEMENT_F32, at, lanes, NULL), value, "");
+        cpu_store(unit, ELEMENT_F32, at, value, NULL);
+    }
+}
+
+static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *reads) {
+    for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
+        LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(f, ARGUMENT_LAST));
+        LLVMValueRef at = LLVMBuildMul(unit->builder, existing, reads->a_stride, "");
+        Element element = tile.panel == PANEL_PAIRS ? ELEMENT_BF16 : ELEMENT_F32;
+        reads->row[row] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_A), element, at);
+    }
+}
+
+// The sums of `vectors` vectors of columns, from vector `begin` on.
+static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, LLVMValueRef begin) {
+    bool turns = tile.b == TILE_ALONG_K;
+    int lanes = unit->target->lanes, sums = tile.rows * vectors, unroll = turns ? lanes : TILE_UNROLL;
+    LLVMValueRef state[CPU_CARRY_MAX], k = LLVMGetParam(f, ARGUMENT_STEPS);
+    LLVMValueRef column = LLVMBuildMul(unit->builder, begin, cpu_i64(unit, lanes), "");
+    LLVMValueRef c = cpu_at(unit, LLVMGetParam(f, ARGUMENT_C), ELEMENT_F32, column);
+    TileReads reads = {.vectors = vectors, .a_stride = LLVMGetParam(f, ARGUMENT_A_STRIDE),
+                       .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE)};
+    LLVMValueRef before = turns ? LLVMBuildMul(unit->builder, column, reads.b_stride, "") : column;
+    load_sums(unit, tile, f, vectors, c, state);
+    state[sums] = LLVMGetParam(f, ARGUMENT_A);
+    state[sums + 1] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_B), tile.element_b, before);
+    state[sums + 2] = LLVMGetParam(f, ARGUMENT_AHEAD);
+    state[sums + 3] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_PANEL), ELEMENT_F32, column);
+    find_rows(unit, tile, f, &reads);
+    LLVMValueRef whole = LLVMBuildAnd(unit->builder, k, cpu_i64(unit, -unroll), "");
+    tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, unroll, state);
+    if (!turns) tile_loop(unit, tile, &reads, whole, k, 1, state);
+    CpuIf adds;
+    LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
+    cpu_if_begin(unit, &adds, LLVMBuildIsNotNull(unit->builder, sum, ""));
+    store_sums(unit, tile, vectors, cpu_at(unit, sum, ELEMENT_F32, column), sum_stride, state, true);
+    cpu_if_else(unit, &adds);
+    store_sums(unit, tile, vectors, c, LLVMGetParam(f, ARGUMENT_STRIDE), state, false);
+    cpu_if_end(unit, &adds);
 }
 
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     static const char *const sides[] = {[TILE_PANEL] = "panel", [TILE_ALONG_K] = "along", [TILE_ACROSS_K] = "across"};
     static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
-    bool lies = tile.b == TILE_ACROSS_K;
+    bool lies = tile.b != TILE_PANEL;
+    if (!lies) tile.once = tile.keeps = false;
     if (tile.panel == PANEL_ROUNDED && !lies) tile.panel = PANEL_F32;  // packing has rounded it
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s", tile.rows, tile.vectors, sides[tile.a],
-                                    sides[tile.b], lies ? element_name(tile.element_b) : "", panels[tile.panel]);
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s%s%s", tile.rows, tile.vectors,
+                                    sides[tile.a], sides[tile.b], lies ? element_name(tile.element_b) : "",
+                                    panels[tile.panel], tile.once ? "_once" : "", tile.keeps ? "_keeps" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
-    LLVMBuilderRef builder = unit->builder;
-    int lanes = unit->target->lanes, sums = tile.rows * tile.vectors;
-    LLVMValueRef k = LLVMGetParam(helper.function, 2), c = LLVMGetParam(helper.function, 3);
-    LLVMValueRef stride = LLVMGetParam(helper.function, 4);
-    LLVMValueRef first = LLVMBuildICmp(builder, LLVMIntNE, LLVMGetParam(helper.function, 5), cpu_i64(unit, 0), "");
-    LLVMValueRef from = LLVMBuildSelect(builder, first, cpu_zeros(unit), c, "");
-    LLVMValueRef from_stride = LLVMBuildSelect(builder, first, cpu_i64(unit, 0), stride, "");
-
-    LLVMValueRef state[CPU_CARRY_MAX], rows[16];
-    for (int i = 0; i < sums; i++) {
-        if (i) from = i % tile.vectors ? from : cpu_at(unit, from, ELEMENT_F32, from_stride);
-        LLVMValueRef at = cpu_at(unit, from, ELEMENT_F32, cpu_i64(unit, i % tile.vectors * lanes));
-        state[i] = cpu_load(unit, ELEMENT_F32, at, lanes, NULL);
-    }
-    state[sums] = LLVMGetParam(helper.function, 0);
-    state[sums + 1] = LLVMGetParam(helper.function, 1);
-    state[sums + 2] = LLVMGetParam(helper.function, 6);
-    TileReads reads = {.a_stride = LLVMGetParam(helper.function, 7), .b_stride = LLVMGetParam(helper.function, 8)};
-    for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
-        LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(helper.function, 9));
-        LLVMValueRef at = LLVMBuildMul(builder, existing, reads.a_stride, "");
-        reads.row[row] = cpu_at(unit, state[sums], tile.panel == PANEL_PAIRS ? ELEMENT_BF16 : ELEMENT_F32, at);
-    }
-    LLVMValueRef whole = LLVMBuildAnd(builder, k, cpu_i64(unit, -TILE_UNROLL), "");
-    tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, TILE_UNROLL, state);
-    tile_loop(unit, tile, &reads, whole, k, 1, state);
-
-    rows[0] = c;
-    for (int row = 1; row < tile.rows; row++) rows[row] = cpu_at(unit, rows[row - 1], ELEMENT_F32, stride);
-    for (int i = 0; i < sums; i++) {
-        LLVMValueRef at = cpu_i64(unit, i % tile.vectors * lanes);
-        cpu_store(unit, ELEMENT_F32, cpu_at(unit, rows[i / tile.vectors], ELEMENT_F32, at), state[i], NULL);
+    LLVMValueRef zero = cpu_i64(unit, 0);
+    if (tile.b == TILE_ALONG_K) {  // turning takes as many registers as a vector has lanes
+        CpuLoop vectors;
+        cpu_loop_begin(unit, &vectors, zero, cpu_i64(unit, tile.vectors), 1, NULL, 0);
+        emit_sums(unit, tile, helper.function, 1, vectors.index);
+        cpu_loop_end(unit, &vectors, NULL);
+    } else {
+        emit_sums(unit, tile, helper.function, tile.vectors, zero);
     }
     cpu_helper_end(unit, &helper);
     return helper.function;
@@ -187,6 +268,7 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
 
 void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
                    LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef none = cpu_i64(unit, 0), arguments[] = {a, b, k, c, stride, first, b, none, none, none};
-    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, 10);
+    LLVMValueRef none = cpu_i64(unit, 0), nowhere = LLVMConstNull(unit->pointer);
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b, none, none, none, b, nowhere, none};
+    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, ARGUMENTS);
 }

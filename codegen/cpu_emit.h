@@ -91,6 +91,8 @@ LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to 
 LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum);
 // Lanes of pairs out of two f32 values that hold bf16 numbers; NULL: zeros.
 LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high);
+// Neighbours of f32 numbers, rounded to bf16, as lanes of pairs.
+LLVMValueRef cpu_narrow_pairs(CpuUnit *unit, LLVMValueRef numbers);
 LLVMValueRef cpu_convert(CpuUnit *unit, LLVMValueRef value, Element from, Element to);  // primitive `cast`
 
 // cpu_math.c: inline polynomials on scalars and vectors of f32 and f64 of any width.

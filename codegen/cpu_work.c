@@ -29,8 +29,13 @@ static CpuWork contraction_work(Arena *arena, const CpuTarget *target, const Ker
                     .tasks = (int64_t)outer * plan.row_blocks * plan.panel_groups,
                     .phases = 1 + !plan.private_a + !plan.private_b};
     work.instructions = outer * (double)plan.rows * vectors * cpu_stage_instructions(arena, target, nest, plan.column);
+    if (cpu_contract_sweeps(&plan, target)) {
+        work.tasks = cpu_contract_sweep_tasks(&plan);
+        work.phases = 1;
+        return work;
+    }
     if (plan.tile.a == TILE_PANEL) work.packed_bytes += 4 * depth * rows * outer_product(&plan, plan.load_a);
-    if (plan.tile.b == TILE_PANEL)
+    if (plan.tile.b == TILE_PANEL || plan.tile.keeps)
         work.packed_bytes += 4 * depth * vectors * target->lanes * outer_product(&plan, plan.load_b);
     return work;
 }
