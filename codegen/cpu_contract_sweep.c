@@ -11,7 +11,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
-    SWEEP_ROWS = 4,
+    SWEEP_ROWS = 2,             // of more, arithmetic decides: tiles do less of it beside the products
     SWEEP_TASK_BYTES = 512,     // of a row of B: one task's columns
     SWEEP_CHUNK = 2048,         // columns at most: sums of all rows and as many lines of B stay in the first cache
     SWEEP_FACTORS = 16,         // of A, kept in registers
