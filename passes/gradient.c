@@ -87,6 +87,16 @@ static void make_slots(Backward *backward) {
     for (uint32_t i = 0; i < slot; i++) backward->cotangents[i] = VALUE_NONE;
 }
 
+// Zeros of the parameter alone: two chains that begin alike must not be one node, as each takes over what it began with.
+static Value own_zeros(Graph *graph, Value input) {
+    const Node *node = graph_node(graph, input.node);
+    Attribute attributes[] = {{.key = ATTRIBUTE_value, .number = 0},
+                              {.key = ATTRIBUTE_element, .integer = ELEMENT_F32},
+                              {.key = ATTRIBUTE_site, .text = attribute_text(node, ATTRIBUTE_name)}};
+    Value zero = graph_add(graph, OP_constant, NULL, 0, attributes, 3, node->place);
+    return value_is_none(zero) ? zero : build_expand(graph, zero, node->types[0], node->place);
+}
+
 static bool make_chains(Backward *backward, Start start) {
     Graph *graph = backward->graph;
     backward->chain_of = ARENA_ARRAY(graph->ir->arena, uint32_t, graph->nodes.count);
@@ -100,10 +110,7 @@ static bool make_chains(Backward *backward, Start start) {
         Value input = graph_add_input(graph, attribute_text(node, ATTRIBUTE_name), ROLE_GRADIENT,
                                       type_with_element(graph->ir, node->types[0], ELEMENT_F32), node->place);
         if (value_is_none(input)) return false;
-        Value value = input;
-        if (start == START_ZERO)
-            value = build_expand(graph, build_constant(graph, ELEMENT_F32, 0, node->place),
-                                 graph_type(graph, input), node->place);
+        Value value = start == START_ZERO ? own_zeros(graph, input) : input;
         if (value_is_none(value)) return false;
         backward->chains[backward->chain_count++] = (Chain){{id, 0}, input, value};
         backward->chain_of[id] = backward->chain_count;
