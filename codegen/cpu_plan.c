@@ -125,7 +125,7 @@ static int lane_order_loop(Arena *arena, const CpuPlan *plan, const Stage *stage
     return best;
 }
 
-// The inner loop along which a writing stage is cheapest, or -1; and what a point costs then.
+// The inner loop along which a writing stage is cheapest, or -1; and, where it is asked for, what a point costs then.
 static int write_loop(Arena *arena, const CpuPlan *plan, const Stage *stage, double *cost_of_point) {
     const Nest *nest = plan->nest;
     int best = -1;
@@ -136,7 +136,7 @@ static int write_loop(Arena *arena, const CpuPlan *plan, const Stage *stage, dou
         double cost = stage_cost(arena, plan, stage, loop).total * (double)vectors;
         if (cost < best_cost) best = loop, best_cost = cost;
     }
-    *cost_of_point = best_cost;
+    if (cost_of_point) *cost_of_point = best_cost;
     return best;
 }
 
@@ -206,12 +206,11 @@ static int stage_size(Arena *arena, const CpuPlan *plan, int first, int count) {
 
 static void make_groups(Arena *arena, CpuPlan *plan) {
     const Nest *nest = plan->nest;
-    double cost;
     for (int s = 0; s < nest->stage_count; s++) {
         const Stage *stage = &nest->stages[s];
         int vector = plan->vector >= 0    ? -1
                      : is_reduction(stage) ? lane_order_loop(arena, plan, stage)
-                                           : write_loop(arena, plan, stage, &cost);
+                                           : write_loop(arena, plan, stage, NULL);
         StageGroup *last = plan->group_count ? &plan->groups[plan->group_count - 1] : NULL;
         if (last && may_join(plan, last, stage, vector)) {
             last->count++;
