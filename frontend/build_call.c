@@ -61,7 +61,7 @@ static int match_argument(Context *context, const Statement *callee, const Argum
         if (!callee->prelude) NOTE(context, callee->place, "declared here");
         return -1;
     }
-    if (argument->sign != '=' || argument->range) {
+    if (argument->sign != '=') {
         REPORT(context, argument->place, "E0228", "an option is written name = value");
         return -1;
     }

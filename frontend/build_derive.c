@@ -50,7 +50,7 @@ static bool check_arguments(const Derive *derive, size_t count, const char *know
         const char *at = strstr(known, label);
         size_t length = strlen(label);
         bool whole = at && (at == known || at[-1] == ' ') && (!at[length] || at[length] == ' ');
-        if (!whole || !argument->value || argument->range)
+        if (!whole)
             return wrong(derive, argument->place,
                          FORMAT(derive, "%s knows no option '%s'", derive->call->a->name, label), usage);
     }

@@ -112,7 +112,7 @@ static bool knows_label(const char *labels, const char *label) {
 static bool check_label(Context *context, const Intrinsic *intrinsic, const Expression *expression,
                         const Argument *argument) {
     const Expression *label = argument->label;
-    if (argument->sign != '=' || argument->range)
+    if (argument->sign != '=')
         return REPORT(context, argument->place, "E0228", "an option is written name = value");
     if (strcmp(intrinsic->labels, "*") == 0) return true;
     if (label->kind == EXPRESSION_NAME && knows_label(intrinsic->labels, label->name)) return true;

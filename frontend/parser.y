@@ -75,8 +75,8 @@ static void share_initialisers(Parse *parse, Statements *declared, Place place);
 %type <statements> statements block constants dims declarations else_part body
 %type <statement> statement constant dim_declaration declaration if_statement
 %type <expression> expression postfix primary
-%type <argument> argument
-%type <arguments> arguments argument_list
+%type <argument> argument index
+%type <arguments> arguments argument_list indices
 %type <dimensions> dimensions dimension_list
 %type <dimension> dimension
 %type <type> type result optional_dimensions let_type
@@ -349,7 +349,7 @@ expression:
 postfix:
     primary
   | postfix '(' arguments ')' { $$ = syntax_arguments(parse, EXPRESSION_CALL, $1, $3, @$); }
-  | postfix '[' argument_list ']' { $$ = syntax_arguments(parse, EXPRESSION_INDEX, $1, $3, @$); }
+  | postfix '[' indices ']' { $$ = syntax_arguments(parse, EXPRESSION_INDEX, $1, $3, @$); }
   | postfix '.' NAME { $$ = syntax_field(parse, $1, $3, @$); }
 
 primary:
@@ -379,6 +379,13 @@ argument:
     expression { $$ = (Argument){.value = $1, .place = @1}; }
   | expression '=' expression { $$ = (Argument){.label = $1, .sign = '=', .value = $3, .place = @$}; }
   | expression ':' expression { $$ = (Argument){.label = $1, .sign = ':', .value = $3, .place = @$}; }
+
+indices:
+    index { $$ = EMPTY(Arguments); vector_push(ARENA, $$, $1); }
+  | indices ',' index { $$ = $1; vector_push(ARENA, $$, $3); }
+
+index:
+    argument
   | expression ':' expression ".." {
         $$ = (Argument){.label = $1, .sign = ':', .value = $3, .range = true, .place = @$};
     }

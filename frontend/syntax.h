@@ -39,11 +39,11 @@ typedef enum Operator {
     OPERATOR_ARROW  // a -> b: a new count
 } Operator;
 
-// One entry between parentheses or brackets: value, label = value, label: value, label: value..end.
+// One entry between parentheses or brackets: value, label = value, label: value; between brackets also label: from..end.
 typedef struct Argument {
     Expression *label;  // NULL where there is none
     char sign;          // '=' or ':', 0 without a label
-    Expression *value;  // NULL in `label: ..end`
+    Expression *value;  // NULL in `[label: ..end]`
     Expression *end;
     bool range;  // there was a `..`
     Place place;
