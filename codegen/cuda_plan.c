@@ -55,7 +55,7 @@ static uint32_t loaded(const CudaPlan *plan, const Stage *stage) {
     return stage->kind == STAGE_ADD ? mask | 1u << stage->operand : mask;
 }
 
-static bool same_place(const Nest *nest, uint32_t operand, const Index *a, const Index *b) {
+bool cuda_same_place(const Nest *nest, uint32_t operand, const Index *a, const Index *b) {
     return memcmp(a, b, sizeof *a * (size_t)nest->operands[operand].rank) == 0;
 }
 
@@ -66,7 +66,7 @@ static bool loads_only_its_place(Arena *arena, const Nest *nest, const Stage *st
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
         if (used[i] && load->kind == FORMULA_LOAD && load->operand == stage->operand &&
-            !same_place(nest, stage->operand, load->index, stage->index))
+            !cuda_same_place(nest, stage->operand, load->index, stage->index))
             return false;
     }
     return true;
@@ -135,12 +135,12 @@ static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int co
                 plan->analysis->loops[load->index[d].gathered] >> loop & 1)
                 return 1;
     }
-    uint32_t written = 0;
+    uint32_t added = 0;
     for (int s = first; s < first + count; s++) {
         const Stage *stage = &nest->stages[s];
-        if (loaded(plan, stage) & written) return 1;  // a store waits for its pack
+        if (loaded(plan, stage) & added) return 1;  // what was stored is at hand, a sum waits for its pack
         if (cuda_is_reduction(stage)) continue;
-        written |= 1u << stage->operand;
+        if (stage->kind == STAGE_ADD) added |= 1u << stage->operand;
         int bytes = element_bytes(nest->operands[stage->operand].element);
         if (bytes > widest) widest = bytes;
         if (!loads_only_its_place(unit->arena, nest, stage, first, count)) return 1;
@@ -177,6 +177,13 @@ static bool is_serial(CudaUnit *unit, const CudaPlan *plan, int number) {
     return false;
 }
 
+// Whether a stage loads nothing of what an earlier one of its iteration writes, or the very element that it stored.
+static bool takes_value(CudaUnit *unit, const CudaPlan *plan, int earlier, int number) {
+    const Stage *written = &plan->nest->stages[earlier];
+    if (!(loaded(plan, &plan->nest->stages[number]) >> written->operand & 1)) return true;
+    return written->kind == STAGE_STORE && loads_only_its_place(unit->arena, plan->nest, written, number, 1);
+}
+
 static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *group, int number) {
     const Nest *nest = plan->nest;
     const Stage *stage = &nest->stages[number];
@@ -187,9 +194,7 @@ static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *grou
     for (int s = group->first; s < group->first + group->count; s++) {
         const Stage *earlier = &nest->stages[s];
         if (plan->analysis->stages[stage->formula] >> s & 1) return false;
-        if (!cuda_is_reduction(earlier) &&
-            (loaded(plan, stage) | (reduces ? 0 : 1u << stage->operand)) >> earlier->operand & 1)
-            return false;
+        if (!reduces && (stage->operand == earlier->operand || !takes_value(unit, plan, s, number))) return false;
         if (!reduces && loaded(plan, earlier) >> stage->operand & 1 &&
             !loads_only_its_place(unit->arena, nest, stage, s, 1))
             return false;
@@ -354,6 +359,7 @@ CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
     make_groups(unit, &plan);
     choose_shape(unit, &plan);
     if (!choose_packs(unit, &plan)) choose_splits(&plan);
+    cuda_choose_rows(unit, &plan);
     bool flat = plan.shape == CUDA_POINTS && plan.spread_count && !plan.sequential_count;
     for (int g = 0; g < plan.group_count; g++) flat &= !plan.groups[g].inner;
     if (flat)
