@@ -13,6 +13,9 @@ Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel))
 // that two of them may share a nest; any other product is a library's, which can add one matrix to it and no more.
 bool fuse_program(Program *program, bool for_gpu);
 
+// Rows of temporaries that a library multiplies are aligned: passes/pad_rows.c. For a GPU.
+bool pad_rows(Program *program);
+
 // Reorders launches within their dependences so that less is live at once: see passes/order.c.
 bool order_program(Program *program);
 

@@ -332,6 +332,32 @@ static void stored_for_a_later_launch(void **state) {
     assert_int_equal(product_of(program, "w")->operand_count, 4);
 }
 
+// Rows of a product's result are padded to 16 bytes where every launch walks them by rows; the others stay.
+static void padded_rows(void **state) {
+    (void)state;
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "vocab", 515, NULL);
+    Value logits = test_dot(g, argument("x", bte), parameter("w", w), "embed");
+    Value share = fuse_mul(g, logits, fuse_sum(g, fuse_one(g, OP_tanh, logits), "vocab"));
+    Value narrow = build_cast(g, share, ELEMENT_BF16, NO_PLACE);
+    fuse_output(g, "out", test_dot(g, narrow, build_cast(g, parameter("v", w), ELEMENT_BF16, NO_PLACE), "vocab"));
+    Tensor *inputs = test_inputs(g, 3);
+    Program *program = fuse_test_lower(g, NULL);
+    assert_true(fuse_program(program, true) && pad_rows(program));
+    fuse_test_run(g, program, inputs, "pad-rows");
+    int found = 0;
+    for (size_t b = 0; b < program->buffers.count; b++) {
+        const Buffer *buffer = &program->buffers.items[b];
+        const Type *type = buffer->type;
+        if (buffer->kind != BUFFER_TEMPORARY || type->rank < 2 || type->dimensions[type->rank - 1].extent < 515) continue;
+        assert_int_equal(type->dimensions[type->rank - 1].extent, type->element == ELEMENT_BF16 ? 520 : 516);
+        assert_int_equal(buffer->bytes, type_bytes(type));
+        found++;
+    }
+    assert_int_equal(found, 2);
+    assert_true(order_program(program) && plan_memory(program));
+    fuse_test_run(g, program, inputs, "plan-memory");
+}
+
 static void shapes(void **state) {
     (void)state;
     Value x = argument("x", bte), y = fuse_mul(g, x, x), z = fuse_one(g, OP_neg, x);
@@ -446,6 +472,7 @@ int main(void) {
         TEST(sums_of_products),
         TEST(rounded_beside_norm),
         TEST(stored_for_a_later_launch),
+        TEST(padded_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),
         TEST(in_place_hazards),
