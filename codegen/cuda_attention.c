@@ -243,7 +243,7 @@ static int64_t wide_bytes(const Attention *a, Tiles tiles) {
     int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
     if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
     if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
-    if (a->kept_bytes) return 2 * WIDE_GRADIENT_KEYS * cuda_divide_up(a->keys, 64) * 64 * 2;
+    if (a->kept_bytes) return 2 * WIDE_BLOCK_KEYS * cuda_divide_up(a->keys, 64) * 64 * 2;
     return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
 }
 

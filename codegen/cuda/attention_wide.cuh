@@ -2,7 +2,7 @@
 // weights go from one product to the next in registers. S as in attention.cuh, and
 //   QUERIES, KEYS            of a block of the forward pass and of the gradient of queries: 64 R, and what
 //                            streams past
-//   GRADIENT_KEYS            keys that stream past the gradient of queries
+//   GRADIENT_KEYS            keys that stream past the gradient of queries, where d_scores were not kept
 //   KEPT                     whether the gradient of keys keeps d_scores for that of queries
 // The gradient of keys has 64 keys in a block, 64 queries stream past.
 // Scores are kept without `scale`; weights are powers of two.
@@ -212,9 +212,9 @@ template <class S> struct WideKept {
     __device__ __forceinline__ u32 *at(int key, int query) const {
         return from + (((i64)(key / 64) * TILES + query / 64) * 16 + key % 64 / 16 * 4 + query % 64 / 16) * WORDS;
     }
-    template <int R, int J> __device__ __forceinline__ void fetch(pack<u32, 4> (&to)[R][J], int key, int query) const {
+    template <int R> __device__ __forceinline__ void fetch(pack<u32, 4> (&to)[R], int key, int query) const {
 #pragma unroll
-        for (int i = 0; i < R * J; i++) to[i / J][i % J] = load_pack<4>(at(key + i % J * 16, query + i / J * 16));
+        for (int r = 0; r < R; r++) to[r] = load_pack<4>(at(key, query + 16 * r));
     }
 };
 
@@ -394,7 +394,7 @@ template <class S>
 DEVICE void attention_gradient_queries_kept(const bf16 *k, const i32 *position, u32 *kept, bf16 *d_q, int unit, int group, int groups,
                                             int first, int time, int past) {
     typedef WideSizes<S> Z;
-    constexpr int KEYS = S::GRADIENT_KEYS, R = S::QUERIES / 64, J = KEYS / 16, FK = Z::K / 8;
+    constexpr int KEYS = 64, R = S::QUERIES / 64, J = KEYS / 16, FK = Z::K / 8;
     SHARED_MEMORY;
     bf16 *ks = (bf16 *)shared_memory;
     k += S::k(unit, group);
@@ -408,19 +408,25 @@ DEVICE void attention_gradient_queries_kept(const bf16 *k, const i32 *position, 
     copy_rows<KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
     float sums[R][FK][4];
     clear_sums(sums);
-    pack<u32, 4> coming[R][J] = {};
-    if (begin < end && ends.may_see(begin / 64 * 64)) d_scores.fetch(coming, begin, query);
+    pack<u32, 4> coming[J][R] = {};
+#pragma unroll
+    for (int j = 0; j < J; j++)
+        if (begin < end && ends.may_see(begin)) d_scores.fetch(coming[j], begin + 16 * j, query);
     int buffer = 0;
     for (int key = begin; key < end; key += KEYS, buffer ^= 1) {
         const int next = key + KEYS;
+        const bool now = ends.may_see(key), soon = next < end && ends.may_see(next);
         wait_for_copies();
         __syncthreads();
         if (next < end) copy_rows<KEYS, Z::K, Z::PITCH_K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, next, end, S::keys);
-        u32 left[R][J][4];
 #pragma unroll
-        for (int i = 0; i < R * J; i++) turn_left(left[i / J][i % J], coming[i / J][i % J].at);
-        if (next < end && ends.may_see(next / 64 * 64)) d_scores.fetch(coming, next, query);
-        if (ends.may_see(key / 64 * 64)) multiply_left<Z::PITCH_K>(sums, left, ks + buffer * KEYS * Z::PITCH_K);
+        for (int j = 0; j < J; j++) {
+            u32 left[R][1][4];
+#pragma unroll
+            for (int r = 0; r < R; r++) turn_left(left[r][0], coming[j][r].at);
+            if (soon) d_scores.fetch(coming[j], next + 16 * j, query);
+            if (now) multiply_left<Z::PITCH_K>(sums, left, ks + (buffer * KEYS + 16 * j) * Z::PITCH_K);
+        }
     }
     wait_for_copies();
     float factor[R][2];
