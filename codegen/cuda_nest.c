@@ -192,6 +192,8 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
     const char *live = emit->live ? cuda_text(unit, "%s && ", emit->live) : "";
     bool alone = group->serial || emit->plan->team == 1;
     const char *times = group->vector > 1 ? cuda_text(unit, " * %d", group->vector) : "";
+    // Blocks that keep rows are few on a multiprocessor: each thread has several loads under way.
+    if (unit->rows && group->reduces) fprintf(unit->stream, "#pragma unroll 4\n");
     if (alone)
         cuda_open(unit, "for (%s i = 0; %si < %s; i += %d)", type, live, count, group->vector);
     else
