@@ -20,7 +20,7 @@ enum {
     FILL_BLOCKS = 256
 };
 // d_scores are kept where they take no more: what is written and read again costs less than two products.
-static const int64_t kept_bytes_most = (int64_t)2 << 30;
+static const int64_t kept_bytes_most = (int64_t)4 << 30;
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -104,8 +104,9 @@ static int choose_splits(const Attention *a) {
 }
 
 static int64_t choose_kept_bytes(const Attention *a) {
-    int64_t tile = WIDE_BLOCK_KEYS, blocks = cuda_divide_up(a->past_extent, tile), tiles = cuda_divide_up(a->time, tile);
-    int64_t bytes = a->shared.total * a->group.total * blocks * tiles * tile * tile * element_bytes(a->element);
+    int64_t keys = cuda_divide_up(a->past_extent, WIDE_BLOCK_KEYS) * WIDE_BLOCK_KEYS,
+            queries = cuda_divide_up(a->time, WIDE_BLOCK_KEYS) * WIDE_BLOCK_KEYS;
+    int64_t bytes = a->shared.total * a->group.total * keys * queries * element_bytes(a->element);
     return bytes <= kept_bytes_most && !a->unit->keep_no_scores ? bytes : 0;
 }
 

@@ -170,8 +170,9 @@ static void load_rows(CudaScope *scope, const CudaGroup *group) {
     cuda_mark_used(nest, group->first, group->count, used);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
-        const CudaRow *row = used[i] && load->kind == FORMULA_LOAD ? cuda_find_row(scope->unit->rows, load, group->first) : NULL;
-        if (!row || scope->value[i]) continue;
+        if (!used[i] || load->kind != FORMULA_LOAD || scope->value[i]) continue;
+        const CudaRow *row = cuda_find_row(scope->unit->rows, load, group->first);
+        if (!row) continue;
         cuda_note_place(scope->unit, load->place);
         const char *from = cuda_element(scope, load->operand, load->index);
         int number = scope->unit->variables++;
@@ -180,24 +181,19 @@ static void load_rows(CudaScope *scope, const CudaGroup *group) {
     }
 }
 
-// The iterations of the group's loops as one loop, shared by the team.
-static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
+// Iterations [begin, end) of the group's loops as one loop, shared by the team, `vector` of them at once.
+static void emit_walk(const Emit *emit, const CudaGroup *group, int64_t begin, const char *end, int vector) {
     CudaUnit *unit = emit->unit;
     const Nest *nest = emit->plan->nest;
     CudaScope *inner = cuda_inner_scope(emit->scope);
-    int64_t below = cuda_points(nest, group->inner) / nest->loops[group->order[0]].dimension.extent;
-    const char *count = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(inner, group->order[0]),
-                                  (long long)below);
     const char *type = cuda_points(nest, group->inner) > INT32_MAX / 2 ? "i64" : "int";
     const char *live = emit->live ? cuda_text(unit, "%s && ", emit->live) : "";
-    bool alone = group->serial || emit->plan->team == 1;
-    const char *times = group->vector > 1 ? cuda_text(unit, " * %d", group->vector) : "";
-    // Blocks that keep rows are few on a multiprocessor: each thread has several loads under way.
-    if (unit->rows && group->reduces) fprintf(unit->stream, "#pragma unroll 4\n");
-    if (alone)
-        cuda_open(unit, "for (%s i = 0; %si < %s; i += %d)", type, live, count, group->vector);
+    const char *times = vector > 1 ? cuda_text(unit, " * %d", vector) : "";
+    const char *start = begin ? cuda_text(unit, "%lld + ", (long long)begin) : "";
+    if (group->serial || emit->plan->team == 1)
+        cuda_open(unit, "for (%s i = %lld; %si < %s; i += %d)", type, (long long)begin, live, end, vector);
     else
-        cuda_open(unit, "for (%s i = %s%s; %si < %s; i += %s%s)", type, emit->first, times, live, count,
+        cuda_open(unit, "for (%s i = %s%s%s; %si < %s; i += %s%s)", type, start, emit->first, times, live, end,
                   emit->step, times);
     cuda_split_index(inner, "i", group->order, group->order_count);
     for (int i = 1; i < group->order_count; i++)
@@ -207,13 +203,26 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
     if (unit->packed_sums) {
         emit_packed(inner, group->first, group->count, emit->plan->spread[emit->plan->spread_count - 1],
                     emit->plan->vector);
-    } else if (group->vector > 1) {
-        emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], group->vector);
+    } else if (vector > 1) {
+        emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], vector);
     } else {
         load_rows(inner, group);
         for (int s = group->first; s < group->first + group->count; s++) emit_stage(inner, s);
     }
     cuda_close(unit);
+}
+
+static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const Nest *nest = emit->plan->nest;
+    int64_t all = cuda_points(nest, group->inner), below = all / nest->loops[group->order[0]].dimension.extent;
+    int64_t whole = all / group->vector * group->vector;
+    const char *end = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(emit->scope, group->order[0]),
+                                (long long)below);
+    // Blocks that keep rows are few on a multiprocessor: each thread has several loads under way.
+    if (unit->rows && group->reduces) fprintf(unit->stream, "#pragma unroll 4\n");
+    emit_walk(emit, group, 0, whole < all ? cuda_text(unit, "%lld", (long long)whole) : end, group->vector);
+    if (whole < all) emit_walk(emit, group, whole, end, 1);
 }
 
 static void emit_fold(const Emit *emit, int number) {

@@ -18,7 +18,7 @@ typedef struct CudaGroup {
     bool serial;                       // iterations meet in one place: one thread runs them in order
     bool sync;                         // other groups touch what it writes: the team meets before and after
     int order[LOOP_MAX], order_count;  // the inner loops, slowest first
-    int vector;                        // iterations of the last of them at once; 1: one
+    int vector;  // iterations of the last of them at once, 1: one; of a single loop some may be left
 } CudaGroup;
 
 // A row that several groups walk alike and that stays in shared memory.
@@ -65,11 +65,12 @@ void cuda_mark_used(const Nest *nest, int first, int count, bool *used);
 bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop,
                     int vector);
 
-// Rows in shared memory: codegen/cuda_rows.c. The row that a load of the group that starts at stage `first` walks, or NULL.
+// Rows in shared memory: codegen/cuda_rows.c.
 void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan);
 void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan);
+// The row that a load of the group that starts at stage `first` walks, or NULL.
 const CudaRow *cuda_find_row(const CudaPlan *plan, const Formula *load, int first);
-// Declares pack x`number` of iterations [i, i + vector): out of `from`, an element, and into the row; or out of the row.
+// Declares pack x`number` of iterations [i, i + vector): out of `from`, an element, and into the row; or out of it.
 void cuda_load_row(CudaUnit *unit, const CudaRow *row, bool fills, int vector, const char *from, int number);
 
 typedef enum CudaPart { CUDA_WHOLE, CUDA_PARTIAL_SUMS, CUDA_REST } CudaPart;

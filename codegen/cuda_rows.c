@@ -100,12 +100,16 @@ static const CudaGroup *find_rows(const CudaUnit *unit, CudaPlan *plan) {
     return walked;
 }
 
+static int row_width(const CudaPlan *plan, int row) {
+    return element_bytes(plan->nest->operands[plan->rows[row].operand].element);
+}
+
 void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan) {
     if (plan->shape != CUDA_ROWS || plan->splits > 1 || plan->sequential_count) return;
     const CudaGroup *walked = find_rows(unit, plan);
     if (!walked) return;
     int64_t length = cuda_points(plan->nest, walked->inner), width = 0;
-    for (int i = 0; i < plan->row_count; i++) width += element_bytes(plan->nest->operands[plan->rows[i].operand].element);
+    for (int i = 0; i < plan->row_count; i++) width += row_width(plan, i);
     if (RESIDENT / plan->team * length * width <= CACHED_BYTES) {
         plan->row_count = 0;
         return;
@@ -120,7 +124,7 @@ void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan) {
     plan->keeps_all = length <= plan->kept;
     for (int i = 0; i < plan->row_count; i++) {
         plan->rows[i].at = plan->row_bytes;
-        plan->row_bytes += plan->width * plan->kept * element_bytes(plan->nest->operands[plan->rows[i].operand].element);
+        plan->row_bytes += plan->width * plan->kept * row_width(plan, i);
     }
 }
 

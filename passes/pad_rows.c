@@ -45,9 +45,9 @@ static void find_padded(const Program *program, bool *padded) {
         for (int o = 0; o < launch->operand_count; o++) {
             uint32_t buffer = launch->buffers[o];
             multiplied[buffer] |= multiplies;
-            if (padded[buffer])
-                padded[buffer] =
-                    nest && walks_rows(&nest->operands[o], launch->offsets[o], row_of(program->buffers.items[buffer].type));
+            if (!padded[buffer]) continue;
+            int64_t row = row_of(program->buffers.items[buffer].type);
+            padded[buffer] = nest && walks_rows(&nest->operands[o], launch->offsets[o], row);
         }
     }
     for (size_t b = 0; b < program->buffers.count; b++) padded[b] &= multiplied[b];

@@ -86,9 +86,9 @@ static const Case row_cases[] = {
 };
 enum { ROW_CASES = sizeof row_cases / sizeof *row_cases };
 
-// Rows that a GPU keeps in shared memory from one loop to the next: part of a long one, single elements of an odd one,
-// those of several warps; the last loop takes what it has just stored.
-#define KEPT_SOFTMAX                                                                                                    \
+// Rows that a GPU keeps in shared memory from one loop to the next: part of a long one, single elements of an odd one
+// or, where it is aligned, of its end; those of several warps; the last loop takes what it has just stored.
+#define KEPT_SOFTMAX                                                                                                   \
     "  stage 0: store over n @1[row, n] { cast bf16(@0[row, n]) }\n  stage 1: max over n { @0[row, n] }\n"             \
     "  let v0 = exp(sub(@0[row, n], stage 1))\n  stage 2: sum over n { v0 }\n"                                        \
     "  stage 3: store over n @2[row, n] { div(v0, stage 2) }\n}\n"
@@ -103,6 +103,11 @@ static const Case kept_cases[] = {
      .text = "nest kept_odd {\n  outer row=2\n  inner n=20011\n  parallel row\n"
              "  operand 0: read f32 [2:20011, 20011:1]\n  operand 1: write bf16 [2:20011, 20011:1]\n"
              "  operand 2: write f32 [2:20011, 20011:1]\n" KEPT_SOFTMAX},
+    {.name = "odd and aligned",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_rest {\n  outer row=2\n  inner n=20011\n  parallel row\n"
+             "  operand 0: read f32 [2:20012, 20011:1]\n  operand 1: write bf16 [2:20016, 20011:1]\n"
+             "  operand 2: write f32 [2:20012, 20011:1]\n" KEPT_SOFTMAX},
     {.name = "warps",
      .tolerance = 0x1p-7,
      .text = "nest kept_warps {\n  outer row=2050\n  inner n=264\n  parallel row\n"
