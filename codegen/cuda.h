@@ -22,7 +22,6 @@ typedef struct CudaOptions {
     bool cache;                // keep machine code on disk
     const char *cache_folder;  // NULL: $XDG_CACHE_HOME/cherry or ~/.cache/cherry
     bool no_library;           // products as generated kernels too, never cuBLASLt: for tests and comparison
-    bool keep_no_scores;       // attention's gradient computes its scores twice, however few they are: for tests
 } CudaOptions;
 
 typedef struct CudaStatistics {

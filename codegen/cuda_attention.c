@@ -19,8 +19,6 @@ enum {
     WIDE_BLOCK_KEYS = 64,
     FILL_BLOCKS = 256
 };
-// d_scores are kept where they take no more: what is written and read again costs less than two products.
-static const int64_t kept_bytes_most = (int64_t)4 << 30;
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
@@ -41,7 +39,6 @@ typedef struct Attention {
     int tile_m, tile_n;
     bool wide;   // attention_wide.cuh
     int splits;  // blocks that share the keys of a block of queries
-    int64_t kept_bytes;  // of d_scores, from the gradient of keys to that of queries; 0: computed twice
     Element element;
 } Attention;
 
@@ -103,13 +100,6 @@ static int choose_splits(const Attention *a) {
     return splits > 1 ? (int)splits : 1;
 }
 
-static int64_t choose_kept_bytes(const Attention *a) {
-    int64_t keys = cuda_divide_up(a->past_extent, WIDE_BLOCK_KEYS) * WIDE_BLOCK_KEYS,
-            queries = cuda_divide_up(a->time, WIDE_BLOCK_KEYS) * WIDE_BLOCK_KEYS;
-    int64_t bytes = a->shared.total * a->group.total * keys * queries * element_bytes(a->element);
-    return bytes <= kept_bytes_most && !a->unit->keep_no_scores ? bytes : 0;
-}
-
 static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     const NamedKernel *named = unit->kernel->named;
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along"),
@@ -163,7 +153,6 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     a->wide = is_wide(a);
     if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
     a->splits = a->wide && regular == 4 ? choose_splits(a) : 1;
-    if (a->wide && regular == 8) a->kept_bytes = choose_kept_bytes(a);
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -200,14 +189,11 @@ static void emit_struct(const Attention *a, bool gradient) {
     cuda_note_place(unit, a->named->place);
     cuda_open(unit, "struct S" CUDA_KEY_MARK);
     cuda_line(unit, "typedef %s T;", cuda_memory_type(a->element));
-    cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld, past = %lld;",
-              a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time,
-              (long long)a->past_extent);
-    if (a->wide) {
+    cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;",
+              a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time);
+    if (a->wide)
         cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d;",
                   WIDE_GRADIENT_KEYS, a->splits);
-        cuda_line(unit, "static constexpr bool KEPT = %s;", a->kept_bytes ? "true" : "false");
-    }
     cuda_line(unit, "static constexpr i64 rows = %lld;",
               (long long)(a->shared.total * a->group.total * a->time));
     cuda_line(unit, "static constexpr bool causal = %s;",
@@ -244,7 +230,6 @@ static int64_t wide_bytes(const Attention *a, Tiles tiles) {
     int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
     if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
     if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
-    if (a->kept_bytes) return 2 * WIDE_BLOCK_KEYS * cuda_divide_up(a->keys, 64) * 64 * 2;
     return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
 }
 
@@ -342,41 +327,6 @@ bool cuda_attention_emit(CudaUnit *unit) {
     return true;
 }
 
-static void emit_gradient_keys(const Attention *a, const char *kept) {
-    CudaUnit *unit = a->unit;
-    CudaPhase *phase = begin(a, "_keys", GRADIENT_KEYS);
-    int keys = a->wide ? WIDE_BLOCK_KEYS : a->tile_n, out = a->named->output_start;
-    phase->grid[0] = cuda_divide_up(a->past_extent, keys);
-    phase->grid[1] = a->shared.total;
-    emit_unit(a, "(int)blockIdx.y");
-    cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
-    cuda_line(unit, "if (key >= past) return;");
-    cuda_line(unit,
-              "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d%s%s, unit, "
-              "%lld, key, time, past);",
-              a->wide ? "_wide" : "", out + 1, out + 2, a->wide ? ", " : "", a->wide ? kept : "",
-              (long long)a->group.total);
-    cuda_close(unit);
-}
-
-static void emit_gradient_queries(const Attention *a, const char *kept) {
-    CudaUnit *unit = a->unit;
-    CudaPhase *phase = begin(a, "_queries", GRADIENT_QUERIES);
-    int out = a->named->output_start;
-    emit_query_block(a, phase);
-    if (a->kept_bytes)
-        cuda_line(unit,
-                  "attention_gradient_queries_kept<S>(p1, p3, %s, p%d, unit, group, %lld, first, time, past);",
-                  kept, out, (long long)a->group.total);
-    else
-        cuda_line(unit,
-                  "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
-                  "group, %lld, first, time, past);",
-                  a->wide ? "_wide" : "", out, (long long)a->group.total);
-    cuda_close(unit);
-}
-
-// The workspace holds delta, then the d_scores that are kept.
 bool cuda_attention_gradient_emit(CudaUnit *unit) {
     Attention a;
     if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, GRADIENT_KEYS)) ||
@@ -385,16 +335,34 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
-    int64_t rows = a.shared.total * a.group.total * a.time, delta_bytes = cuda_divide_up(rows * 4, 16) * 16;
-    const char *kept = cuda_text(unit, "(u32 *)(workspace + %lldll)", (long long)delta_bytes);
+    int out = a.named->output_start;
+    int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a, true);
     CudaPhase *phase = begin(&a, "_delta", NO_TILES);
     emit_row(&a, phase);
     cuda_line(unit, "attention_delta%s<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);",
               a.wide ? "_wide" : "", O, D_O, D_LSE);
     cuda_close(unit);
-    emit_gradient_keys(&a, kept);
-    emit_gradient_queries(&a, kept);
-    unit->out->workspace_bytes = delta_bytes + a.kept_bytes;
+    phase = begin(&a, "_keys", GRADIENT_KEYS);
+    int keys = a.wide ? WIDE_BLOCK_KEYS : a.tile_n;
+    phase->grid[0] = cuda_divide_up(a.past_extent, keys);
+    phase->grid[1] = a.shared.total;
+    emit_unit(&a, "(int)blockIdx.y");
+    cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
+    cuda_line(unit, "if (key >= past) return;");
+    cuda_line(
+        unit,
+        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
+        "%lld, key, time, past);",
+        a.wide ? "_wide" : "", out + 1, out + 2, (long long)groups);
+    cuda_close(unit);
+    phase = begin(&a, "_queries", GRADIENT_QUERIES);
+    emit_query_block(&a, phase);
+    cuda_line(unit,
+              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
+              "group, %lld, first, time, past);",
+              a.wide ? "_wide" : "", out, (long long)groups);
+    cuda_close(unit);
+    unit->out->workspace_bytes = rows * 4;
     return true;
 }

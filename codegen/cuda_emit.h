@@ -14,7 +14,7 @@ typedef struct CudaUnit {
     Arena *arena;
     const Kernel *kernel;
     const char *architecture;
-    bool no_library, keep_no_scores;
+    bool no_library;
     int64_t alignment[NEST_OPERAND_MAX];  // bytes that every launch aligns the operand to
     CudaKernel *out;
     FILE *stream;  // of the text

@@ -106,7 +106,6 @@ static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *p
     CudaUnit unit = {.arena = arena, .kernel = kernel, .out = &kernel->cuda, .architecture = "sm_90"};
     if (options && options->architecture) unit.architecture = options->architecture;
     unit.no_library = options && options->no_library;
-    unit.keep_no_scores = options && options->keep_no_scores;
     find_alignment(program, number, unit.alignment);
     char *text = NULL;
     size_t length = 0;

@@ -2,8 +2,7 @@
 // weights go from one product to the next in registers. S as in attention.cuh, and
 //   QUERIES, KEYS            of a block of the forward pass and of the gradient of queries: 64 R, and what
 //                            streams past
-//   GRADIENT_KEYS            keys that stream past the gradient of queries, where d_scores were not kept
-//   KEPT                     whether the gradient of keys keeps d_scores for that of queries
+//   GRADIENT_KEYS            keys that stream past the gradient of queries
 // The gradient of keys has 64 keys in a block, 64 queries stream past.
 // Scores are kept without `scale`; weights are powers of two.
 
@@ -181,43 +180,6 @@ template <class S> DEVICE void attention_join(float *parts, bf16 *o, float *lse,
     if (lane == 0) lse[S::lse(unit, group) + at * S::lse_time] = most * S::scale + logf(total);
 }
 
-// The least and the largest position of a tile of 64 queries, those beyond `time` left out: a warp's.
-template <class S> struct WideEnds {
-    int least = 0x7fffffff, most = -1;
-    __device__ __forceinline__ WideEnds(const i32 *position, int first, int time) {
-        for (int at = first + threadIdx.x % 32; at < smaller(first + 64, time); at += 32) {
-            const int place = position[at * S::position_time];
-            least = smaller(least, place), most = larger(most, place);
-        }
-        least = -fold_warp<MaxInteger>(-least);
-        most = fold_warp<MaxInteger>(most);
-    }
-    // Of keys [key, key + 64).
-    __device__ __forceinline__ bool may_see(int key) const {
-        return most >= 0 && (!S::causal || key <= most) && (S::window == 0 || least - (key + 63) < S::window);
-    }
-    __device__ __forceinline__ bool see_all(int key) const {
-        return (!S::causal || key + 63 <= least) && (S::window == 0 || most - key < S::window);
-    }
-};
-
-// d_scores where the gradient of keys keeps them for that of queries: blocks of 64 keys by tiles of 64 queries, each as
-// left operands of 16 keys by 16 queries, 16 bytes a lane. Of the tiles only those are written that WideEnds::may_see.
-template <class S> struct WideKept {
-    static constexpr int TILES = (S::time + 63) / 64, BLOCKS = (S::past + 63) / 64, WORDS = 32 * 4;
-    u32 *from;
-    __device__ __forceinline__ WideKept(u32 *kept, int unit, int group, int groups)
-        : from(kept + ((i64)unit * groups + group) * BLOCKS * TILES * 16 * WORDS + threadIdx.x % 32 * 4) {}
-    // `key` and `query` are multiples of 16.
-    __device__ __forceinline__ u32 *at(int key, int query) const {
-        return from + (((i64)(key / 64) * TILES + query / 64) * 16 + key % 64 / 16 * 4 + query % 64 / 16) * WORDS;
-    }
-    template <int R> __device__ __forceinline__ void fetch(pack<u32, 4> (&to)[R], int key, int query) const {
-#pragma unroll
-        for (int r = 0; r < R; r++) to[r] = load_pack<4>(at(key, query + 16 * r));
-    }
-};
-
 // A block: 64 keys of one unit; queries of all groups stream past. Rows are keys, columns are queries, so that
 // weights and d_scores are left operands as they come.
 template <class S> struct WideStream {
@@ -245,12 +207,17 @@ template <class S> struct WideStream {
             copy_word(deltas + to, delta + ((i64)unit * groups + group) * S::time + at, first + i < time);
         }
     }
-    // By tile of queries: 0 none sees a key of [key, key + 64), 1 some may, 2 all of them see all.
+    // By tile of queries: 0 none sees a key of [key, key + 64), 1 some, 2 all of them see all.
     static __device__ __forceinline__ void look(u8 *seen, const i32 *position, int key, int time, int past) {
         for (int tile = threadIdx.x / 32; tile * COUNT < time; tile += TILE_THREADS / 32) {
-            const WideEnds<S> ends(position, tile * COUNT, time);
-            const bool every = key + 64 <= past && (tile + 1) * COUNT <= time && ends.see_all(key);
-            if (threadIdx.x % 32 == 0) seen[tile] = every ? 2 : ends.may_see(key) ? 1 : 0;
+            bool any = false, all = key + 64 <= past;
+            for (int i = threadIdx.x % 32; i < COUNT; i += 32) {
+                const int at = tile * COUNT + i, place = at < time ? position[at * S::position_time] : 0;
+                any = any || (at < time && (!S::causal || key <= place) && (S::window == 0 || place - (key + 63) < S::window));
+                all = all && at < time && (!S::causal || key + 63 <= place) && (S::window == 0 || place - key < S::window);
+            }
+            const bool some = __ballot_sync(ALL_LANES, any) != 0, every = __ballot_sync(ALL_LANES, all) == ALL_LANES;
+            if (threadIdx.x % 32 == 0) seen[tile] = every ? 2 : some ? 1 : 0;
         }
     }
     static __device__ __forceinline__ int next(const u8 *seen, int tile, int tiles) {
@@ -262,8 +229,8 @@ template <class S> struct WideStream {
 
 template <class S>
 DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, const float *lse,
-                                         const bf16 *d_o, const float *delta, bf16 *d_k, bf16 *d_v, u32 *kept, int unit, int groups,
-                                         int key, int time, int past) {
+                                         const bf16 *d_o, const float *delta, bf16 *d_k, bf16 *d_v, int unit, int groups, int key,
+                                         int time, int past) {
     typedef WideSizes<S> Z;
     typedef WideStream<S> Stream;
     constexpr int C = Stream::COUNT / 8, FK = Z::K / 8, FV = Z::F / 8;
@@ -311,14 +278,6 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
 #pragma unroll
         for (int i = 0; i < C * 4; i++) scores[0][i / 4][i % 4] *= from_values[0][i / 4][i % 4] - stream.deltas[column + i / 4 * 8 + i % 2];
         as_left(left, scores);
-        if (S::KEPT) {
-            const WideKept<S> d_scores(kept, unit, group, groups);
-#pragma unroll
-            for (int j = 0; j < C / 2; j++) {
-                const pack<u32, 4> words = {{left[0][j][0], left[0][j][1], left[0][j][2], left[0][j][3]}};
-                store_pack(d_scores.at(key + row, tile * Stream::COUNT + 16 * j), words);
-            }
-        }
         multiply_left<Z::PITCH_K>(sums_k, left, qs);
         tile = next_tile, group = next_group, buffer ^= 1;
     }
@@ -387,52 +346,6 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
 #pragma unroll
     for (int i = 0; i < R * 2; i++) factor[i / 2][i % 2] = S::scale;
     store_sums(d_q + S::d_q(unit, group), S::d_q_time, sums, factor, first + queries.first_row(), time, S::keys);
-}
-
-// The same out of what the gradient of keys kept: one product where there were three, and the same bits.
-template <class S>
-DEVICE void attention_gradient_queries_kept(const bf16 *k, const i32 *position, u32 *kept, bf16 *d_q, int unit, int group, int groups,
-                                            int first, int time, int past) {
-    typedef WideSizes<S> Z;
-    constexpr int KEYS = 64, R = S::QUERIES / 64, J = KEYS / 16, FK = Z::K / 8;
-    SHARED_MEMORY;
-    bf16 *ks = (bf16 *)shared_memory;
-    k += S::k(unit, group);
-    WideQueries<S, R> queries;
-    int begin, end;
-    queries.load(position, first, time);
-    queries.visible_keys(past, KEYS, begin, end);
-    const int query = first + queries.first_row();  // a warp's queries are of one tile
-    const WideEnds<S> ends(position, query / 64 * 64, time);
-    const WideKept<S> d_scores(kept, unit, group, groups);
-    copy_rows<KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
-    float sums[R][FK][4];
-    clear_sums(sums);
-    pack<u32, 4> coming[J][R] = {};
-#pragma unroll
-    for (int j = 0; j < J; j++)
-        if (begin < end && ends.may_see(begin)) d_scores.fetch(coming[j], begin + 16 * j, query);
-    int buffer = 0;
-    for (int key = begin; key < end; key += KEYS, buffer ^= 1) {
-        const int next = key + KEYS;
-        const bool now = ends.may_see(key), soon = next < end && ends.may_see(next);
-        wait_for_copies();
-        __syncthreads();
-        if (next < end) copy_rows<KEYS, Z::K, Z::PITCH_K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, next, end, S::keys);
-#pragma unroll
-        for (int j = 0; j < J; j++) {
-            u32 left[R][1][4];
-#pragma unroll
-            for (int r = 0; r < R; r++) turn_left(left[r][0], coming[j][r].at);
-            if (soon) d_scores.fetch(coming[j], next + 16 * j, query);
-            if (now) multiply_left<Z::PITCH_K>(sums, left, ks + (buffer * KEYS + 16 * j) * Z::PITCH_K);
-        }
-    }
-    wait_for_copies();
-    float factor[R][2];
-#pragma unroll
-    for (int i = 0; i < R * 2; i++) factor[i / 2][i % 2] = S::scale;
-    store_sums(d_q + S::d_q(unit, group), S::d_q_time, sums, factor, query, time, S::keys);
 }
 
 // delta[row] = sum over features of d_o * o - d_lse: a warp for each query.

@@ -54,22 +54,6 @@ DEVICE void load_fragments_turned(u32 *x, const bf16 *row) {
 #endif
 }
 
-// A matrix of 8 x 8 whose elements lie as load_fragments leaves them, turned.
-DEVICE u32 turn_fragment(u32 x) {
-#ifdef CHERRY_EMULATED
-    return emulate_turn_fragment(x);
-#else
-    u32 result;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(x));
-    return result;
-#endif
-}
-// A left operand of 16 x 16, turned.
-DEVICE void turn_left(u32 *to, const u32 *from) {
-    to[0] = turn_fragment(from[0]), to[1] = turn_fragment(from[2]);
-    to[2] = turn_fragment(from[1]), to[3] = turn_fragment(from[3]);
-}
-
 // Two bf16 numbers in a word, `low` at the lower address.
 DEVICE u32 narrow_pair(float low, float high) {
 #ifdef CHERRY_EMULATED

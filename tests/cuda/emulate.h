@@ -283,14 +283,6 @@ EMULATE_MEETING void emulate_load_fragments(unsigned *x, const void *row, bool t
     }
 }
 
-// movmatrix.trans: lane 4 g + t holds (g, 2t), (g, 2t + 1) and gets (2t, g), (2t + 1, g).
-EMULATE_MEETING unsigned emulate_turn_fragment(unsigned x) {
-    const unsigned *all = emulate_exchange(x, __builtin_return_address(0));
-    unsigned group = threadIdx.x % 32 / 4, row = threadIdx.x % 4 * 2, shift = group % 2 * 16;
-    unsigned low = all[row * 4 + group / 2] >> shift & 0xffff, high = all[(row + 1) * 4 + group / 2] >> shift & 0xffff;
-    return low | high << 16;
-}
-
 struct EmulateFragments {
     unsigned a[4], b[2];
 };
