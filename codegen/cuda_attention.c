@@ -245,11 +245,10 @@ static int64_t shared_bytes(const Attention *a, Tiles tiles) {
 }
 
 static bool fits(CudaUnit *unit, int64_t bytes) {
-    const char *name = unit->architecture;
-    bool small = strncmp(name, "sm_12", 5) == 0 || strcmp(name, "sm_86") == 0 || strcmp(name, "sm_89") == 0;
-    int64_t limit = small ? 99 << 10 : strncmp(name, "sm_80", 5) == 0 ? 163 << 10 : 227 << 10;
-    return bytes <= limit || cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld",
-                                       unit->kernel->named->name, (long long)bytes, name, (long long)limit);
+    int64_t limit = cuda_shared_limit(unit->architecture);
+    return bytes <= limit ||
+           cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld", unit->kernel->named->name,
+                     (long long)bytes, unit->architecture, (long long)limit);
 }
 
 static const char *extent_text(const Attention *a, uint32_t bound, int64_t extent) {

@@ -20,6 +20,7 @@ typedef struct CudaUnit {
     FILE *stream;  // of the text
     int indent;
     int variables;        // that have a number
+    const struct CudaPlan *rows;  // the plan of a function that keeps rows in shared memory, or NULL
     bool packed_sums;     // sums are packs: s0[e], a thread's neighbouring columns
     Place place;          // of the last source line that was noted
     const char *failure;  // what went wrong, for E0620; the first one stays
@@ -111,6 +112,7 @@ bool cuda_contract_emit(CudaUnit *unit, const Nest *nest, bool *taken);
 
 static inline int64_t cuda_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline bool cuda_is_reduction(const Stage *stage) { return stage->kind < STAGE_STORE; }
+int64_t cuda_shared_limit(const char *architecture);  // bytes of shared memory that a block may have
 int64_t cuda_points(const Nest *nest, uint32_t loops);  // product of extents at capacity
 
 #endif

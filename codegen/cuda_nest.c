@@ -56,6 +56,19 @@ static void emit_stage(CudaScope *scope, int number) {
         cuda_line(unit, "%s = %s::of(%s, %s);", sum, fold_name(stage), sum, value);
 }
 
+// Whether every stage of a group that uses a load comes behind the one that stores what it reads.
+static bool is_stored_before(const CudaScope *scope, int first, int count, uint32_t load) {
+    const Nest *nest = scope->nest;
+    for (int s = first; s < first + count; s++) {
+        bool *used = ARENA_ARRAY(scope->unit->arena, bool, nest->formulas.count + 1);
+        cuda_mark_used(nest, s, 1, used);
+        if (used[load]) return false;
+        if (nest->stages[s].kind == STAGE_STORE && nest->stages[s].operand == nest->formulas.items[load].operand)
+            return true;
+    }
+    return false;
+}
+
 // Packs of the loads that lie side by side along `loop`, before the loop over their elements.
 static void load_packs(CudaScope *scope, CudaScope *element, int first, int count, int loop, int vector) {
     const Nest *nest = scope->nest;
@@ -67,16 +80,29 @@ static void load_packs(CudaScope *scope, CudaScope *element, int first, int coun
         if (!used[i] || load->kind != FORMULA_LOAD || scope->value[i]) continue;
         if (access_may_miss(load) && !cuda_stays_inside(scope, load)) continue;
         if (!cuda_is_packed(unit, nest, load->operand, load->index, loop, vector)) continue;
+        if (is_stored_before(scope, first, count, (uint32_t)i)) continue;
         cuda_note_place(unit, load->place);
         const char *test = cuda_guard(scope, load), *at = cuda_element(scope, load->operand, load->index);
+        const CudaRow *row = cuda_find_row(unit->rows, load, first);
         int number = unit->variables++;
-        if (test)
+        if (row)
+            cuda_load_row(unit, row, row->first == first, vector, at, number);
+        else if (test)
             cuda_line(unit, "const auto x%d = %s ? load_pack<%d>(&%s) : pack<%s, %d>{};", number, test,
                       vector, at, cuda_memory_type(load->element), vector);
         else
             cuda_line(unit, "const auto x%d = load_pack<%d>(&%s);", number, vector, at);
         element->value[i] = cuda_text(unit, "value_of(x%d.at[e])", number);
     }
+}
+
+// Loads of what a stage stored into pack `number` have its value.
+static void take_stored(CudaScope *element, const Stage *stage, int number) {
+    const Nest *nest = element->nest;
+    cuda_forget(element, stage->operand);
+    for (size_t i = 0; i < nest->formulas.count; i++)
+        if (nest->formulas.items[i].kind == FORMULA_LOAD && nest->formulas.items[i].operand == stage->operand)
+            element->value[i] = cuda_text(element->unit, "value_of(y%d.at[e])", number);
 }
 
 static void emit_packed(CudaScope *scope, int first, int count, int loop, int vector) {
@@ -118,6 +144,7 @@ static void emit_packed(CudaScope *scope, int first, int count, int loop, int ve
         cuda_note_place(unit, stage->place);
         if (stage->kind == STAGE_ADD) sum = cuda_text(unit, "value_of(y%d.at[e]) + ", pack[s]);
         cuda_line(unit, "put(y%d.at[e], %s%s);", pack[s], sum, value);
+        if (stage->kind == STAGE_STORE) take_stored(element, stage, pack[s]);
     }
     cuda_close(unit);
     for (int s = first; s < first + count; s++) {
@@ -136,22 +163,37 @@ static void emit_team_sync(const Emit *emit) {
     cuda_line(emit->unit, warp ? "__syncwarp();" : "__syncthreads();");
 }
 
-// The iterations of the group's loops as one loop, shared by the team.
-static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
+// What a group that takes one iteration at once has of rows in shared memory.
+static void load_rows(CudaScope *scope, const CudaGroup *group) {
+    const Nest *nest = scope->nest;
+    bool *used = ARENA_ARRAY(scope->unit->arena, bool, nest->formulas.count + 1);
+    cuda_mark_used(nest, group->first, group->count, used);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (!used[i] || load->kind != FORMULA_LOAD || scope->value[i]) continue;
+        const CudaRow *row = cuda_find_row(scope->unit->rows, load, group->first);
+        if (!row) continue;
+        cuda_note_place(scope->unit, load->place);
+        const char *from = cuda_element(scope, load->operand, load->index);
+        int number = scope->unit->variables++;
+        cuda_load_row(scope->unit, row, row->first == group->first, 1, from, number);
+        scope->value[i] = cuda_text(scope->unit, "value_of(x%d.at[0])", number);
+    }
+}
+
+// Iterations [begin, end) of the group's loops as one loop, shared by the team, `vector` of them at once.
+static void emit_walk(const Emit *emit, const CudaGroup *group, int64_t begin, const char *end, int vector) {
     CudaUnit *unit = emit->unit;
     const Nest *nest = emit->plan->nest;
     CudaScope *inner = cuda_inner_scope(emit->scope);
-    int64_t below = cuda_points(nest, group->inner) / nest->loops[group->order[0]].dimension.extent;
-    const char *count = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(inner, group->order[0]),
-                                  (long long)below);
     const char *type = cuda_points(nest, group->inner) > INT32_MAX / 2 ? "i64" : "int";
     const char *live = emit->live ? cuda_text(unit, "%s && ", emit->live) : "";
-    bool alone = group->serial || emit->plan->team == 1;
-    const char *times = group->vector > 1 ? cuda_text(unit, " * %d", group->vector) : "";
-    if (alone)
-        cuda_open(unit, "for (%s i = 0; %si < %s; i += %d)", type, live, count, group->vector);
+    const char *times = vector > 1 ? cuda_text(unit, " * %d", vector) : "";
+    const char *start = begin ? cuda_text(unit, "%lld + ", (long long)begin) : "";
+    if (group->serial || emit->plan->team == 1)
+        cuda_open(unit, "for (%s i = %lld; %si < %s; i += %d)", type, (long long)begin, live, end, vector);
     else
-        cuda_open(unit, "for (%s i = %s%s; %si < %s; i += %s%s)", type, emit->first, times, live, count,
+        cuda_open(unit, "for (%s i = %s%s%s; %si < %s; i += %s%s)", type, start, emit->first, times, live, end,
                   emit->step, times);
     cuda_split_index(inner, "i", group->order, group->order_count);
     for (int i = 1; i < group->order_count; i++)
@@ -161,12 +203,26 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
     if (unit->packed_sums) {
         emit_packed(inner, group->first, group->count, emit->plan->spread[emit->plan->spread_count - 1],
                     emit->plan->vector);
-    } else if (group->vector > 1) {
-        emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], group->vector);
+    } else if (vector > 1) {
+        emit_packed(inner, group->first, group->count, group->order[group->order_count - 1], vector);
     } else {
+        load_rows(inner, group);
         for (int s = group->first; s < group->first + group->count; s++) emit_stage(inner, s);
     }
     cuda_close(unit);
+}
+
+static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const Nest *nest = emit->plan->nest;
+    int64_t all = cuda_points(nest, group->inner), below = all / nest->loops[group->order[0]].dimension.extent;
+    int64_t whole = all / group->vector * group->vector;
+    const char *end = cuda_text(unit, below > 1 ? "%s * %lld" : "%s", cuda_extent(emit->scope, group->order[0]),
+                                (long long)below);
+    // Blocks that keep rows are few on a multiprocessor: each thread has several loads under way.
+    if (unit->rows && group->reduces) fprintf(unit->stream, "#pragma unroll 4\n");
+    emit_walk(emit, group, 0, whole < all ? cuda_text(unit, "%lld", (long long)whole) : end, group->vector);
+    if (whole < all) emit_walk(emit, group, whole, end, 1);
 }
 
 static void emit_fold(const Emit *emit, int number) {
@@ -327,6 +383,7 @@ static void emit_body(Emit *emit) {
     CudaUnit *unit = emit->unit;
     emit->scope = cuda_scope(unit, plan->original, plan->nest, plan->analysis);
     cuda_declare_bounds(emit->scope);
+    cuda_declare_rows(unit, plan);
     emit_point(emit);
     if (plan->splits == 0) {
         emit_epilogue(emit);
@@ -351,6 +408,8 @@ void cuda_emit_function(CudaUnit *unit, const CudaPlan *plan, CudaPart part, con
     CudaPhase *phase = cuda_begin_function(unit, suffix, plan->width * plan->team);
     Emit emit = {.unit = unit, .plan = plan, .part = part, .first = "lane"};
     unit->packed_sums = plan->shape == CUDA_COLUMNS && plan->vector > 1;
+    unit->rows = plan->row_count ? plan : NULL;
+    phase->shared_bytes = plan->row_bytes;
     emit.step = cuda_text(unit, "%d", plan->team);
     phase->grid[0] = cuda_divide_up(plan->points, (int64_t)plan->width * plan->vector);
     if (part == CUDA_PARTIAL_SUMS) {
@@ -371,7 +430,7 @@ bool cuda_nest_emit(CudaUnit *unit) {
     CudaPlan plan = cuda_plan(unit, original, nest);
     if (plan.splits <= 1) {
         cuda_emit_function(unit, &plan, CUDA_WHOLE, "");
-        unit->out->joins = true;
+        unit->out->joins = plan.row_count == 0;  // blocks of others would have its shared memory too
         return true;
     }
     cuda_emit_function(unit, &plan, CUDA_PARTIAL_SUMS, "_a");

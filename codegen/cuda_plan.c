@@ -55,7 +55,7 @@ static uint32_t loaded(const CudaPlan *plan, const Stage *stage) {
     return stage->kind == STAGE_ADD ? mask | 1u << stage->operand : mask;
 }
 
-static bool same_place(const Nest *nest, uint32_t operand, const Index *a, const Index *b) {
+bool cuda_same_place(const Nest *nest, uint32_t operand, const Index *a, const Index *b) {
     return memcmp(a, b, sizeof *a * (size_t)nest->operands[operand].rank) == 0;
 }
 
@@ -66,7 +66,7 @@ static bool loads_only_its_place(Arena *arena, const Nest *nest, const Stage *st
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
         if (used[i] && load->kind == FORMULA_LOAD && load->operand == stage->operand &&
-            !same_place(nest, stage->operand, load->index, stage->index))
+            !cuda_same_place(nest, stage->operand, load->index, stage->index))
             return false;
     }
     return true;
@@ -119,8 +119,8 @@ bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, co
 }
 
 // How many iterations of `loop` one thread takes at once: as many as 16 bytes hold of the widest element,
-// where every write is packed and stays apart from every load but those of its own place.
-static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int count, int loop) {
+// where every write is packed and stays apart from every load but those of its own place. `rest`: some may be left.
+static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int count, int loop, bool rest) {
     const Nest *nest = plan->nest;
     int widest = 1;
     bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
@@ -135,12 +135,12 @@ static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int co
                 plan->analysis->loops[load->index[d].gathered] >> loop & 1)
                 return 1;
     }
-    uint32_t written = 0;
+    uint32_t added = 0;
     for (int s = first; s < first + count; s++) {
         const Stage *stage = &nest->stages[s];
-        if (loaded(plan, stage) & written) return 1;  // a store waits for its pack
+        if (loaded(plan, stage) & added) return 1;  // what was stored is at hand, a sum waits for its pack
         if (cuda_is_reduction(stage)) continue;
-        written |= 1u << stage->operand;
+        if (stage->kind == STAGE_ADD) added |= 1u << stage->operand;
         int bytes = element_bytes(nest->operands[stage->operand].element);
         if (bytes > widest) widest = bytes;
         if (!loads_only_its_place(unit->arena, nest, stage, first, count)) return 1;
@@ -150,11 +150,18 @@ static int choose_vector(CudaUnit *unit, const CudaPlan *plan, int first, int co
                 return 1;
     }
     int vector = widest > 1 ? 16 / widest : 1;
-    if (vector < 2 || is_bounded(nest, loop) || extent(nest, loop) % vector) return 1;
+    if (vector < 2 || is_bounded(nest, loop) || (!rest && extent(nest, loop) % vector)) return 1;
     for (int s = first; s < first + count; s++)
         if (!cuda_is_reduction(&nest->stages[s]) &&
             !cuda_is_packed(unit, nest, nest->stages[s].operand, nest->stages[s].index, loop, vector))
             return 1;
+    bool odd = extent(nest, loop) % vector != 0;  // its rows are seldom aligned
+    for (size_t i = 0; odd && i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (used[i] && load->kind == FORMULA_LOAD && access_stride(load->index, loop) == 1 &&
+            !cuda_is_packed(unit, nest, load->operand, load->index, loop, vector))
+            return 1;
+    }
     return vector;
 }
 
@@ -177,6 +184,13 @@ static bool is_serial(CudaUnit *unit, const CudaPlan *plan, int number) {
     return false;
 }
 
+// Whether a stage loads nothing of what an earlier one of its iteration writes, or the very element that it stored.
+static bool takes_value(CudaUnit *unit, const CudaPlan *plan, int earlier, int number) {
+    const Stage *written = &plan->nest->stages[earlier];
+    if (!(loaded(plan, &plan->nest->stages[number]) >> written->operand & 1)) return true;
+    return written->kind == STAGE_STORE && loads_only_its_place(unit->arena, plan->nest, written, number, 1);
+}
+
 static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *group, int number) {
     const Nest *nest = plan->nest;
     const Stage *stage = &nest->stages[number];
@@ -187,9 +201,7 @@ static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *grou
     for (int s = group->first; s < group->first + group->count; s++) {
         const Stage *earlier = &nest->stages[s];
         if (plan->analysis->stages[stage->formula] >> s & 1) return false;
-        if (!cuda_is_reduction(earlier) &&
-            (loaded(plan, stage) | (reduces ? 0 : 1u << stage->operand)) >> earlier->operand & 1)
-            return false;
+        if (!reduces && (stage->operand == earlier->operand || !takes_value(unit, plan, s, number))) return false;
         if (!reduces && loaded(plan, earlier) >> stage->operand & 1 &&
             !loads_only_its_place(unit->arena, nest, stage, s, 1))
             return false;
@@ -235,8 +247,8 @@ static void make_groups(CudaUnit *unit, CudaPlan *plan) {
         CudaGroup *group = &plan->groups[g];
         order_loops(unit, plan, group);
         if (group->order_count && !group->serial)
-            group->vector =
-                choose_vector(unit, plan, group->first, group->count, group->order[group->order_count - 1]);
+            group->vector = choose_vector(unit, plan, group->first, group->count,
+                                          group->order[group->order_count - 1], group->order_count == 1);
         uint32_t written = 0;
         for (int s = group->first; s < group->first + group->count && !group->reduces; s++)
             written |= 1u << nest->stages[s].operand;
@@ -319,7 +331,7 @@ static bool choose_packs(CudaUnit *unit, CudaPlan *plan) {
     if (plan->shape != CUDA_COLUMNS || plan->sequential_count || !plan->groups[0].reduces) return false;
     for (int g = 1; g < plan->group_count; g++)
         if (plan->groups[g].inner || plan->groups[g].reduces) return false;
-    int vector = choose_vector(unit, plan, 0, nest->stage_count, plan->spread[plan->spread_count - 1]);
+    int vector = choose_vector(unit, plan, 0, nest->stage_count, plan->spread[plan->spread_count - 1], false);
     if (vector < 2) return false;
     int width = PACKS_MOST;
     while (width > PACKS_LEAST && plan->points < (int64_t)FILL_BLOCKS * width * vector) width /= 2;
@@ -354,10 +366,12 @@ CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
     make_groups(unit, &plan);
     choose_shape(unit, &plan);
     if (!choose_packs(unit, &plan)) choose_splits(&plan);
+    cuda_choose_rows(unit, &plan);
     bool flat = plan.shape == CUDA_POINTS && plan.spread_count && !plan.sequential_count;
     for (int g = 0; g < plan.group_count; g++) flat &= !plan.groups[g].inner;
     if (flat)
-        plan.vector = choose_vector(unit, &plan, 0, nest->stage_count, plan.spread[plan.spread_count - 1]);
+        plan.vector =
+            choose_vector(unit, &plan, 0, nest->stage_count, plan.spread[plan.spread_count - 1], false);
     return plan;
 }
 
@@ -376,7 +390,7 @@ CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *ne
     memcpy(plan.spread, spread, sizeof *spread * (size_t)count);
     for (int i = 0; i < count; i++) plan.points *= extent(nest, spread[i]);
     make_groups(unit, &plan);
-    int vector = choose_vector(unit, &plan, 1, nest->stage_count - 1, spread[count - 1]);
+    int vector = choose_vector(unit, &plan, 1, nest->stage_count - 1, spread[count - 1], false);
     plan.vector = vector > 4 ? 4 : vector;  // the sums, f32, are read as widely
     plan.splits = 0;                        // marks the epilogue
     return plan;

@@ -18,8 +18,19 @@ typedef struct CudaGroup {
     bool serial;                       // iterations meet in one place: one thread runs them in order
     bool sync;                         // other groups touch what it writes: the team meets before and after
     int order[LOOP_MAX], order_count;  // the inner loops, slowest first
-    int vector;                        // iterations of the last of them at once; 1: one
+    int vector;  // iterations of the last of them at once, 1: one; of a single loop some may be left
 } CudaGroup;
+
+// A row that several groups walk alike and that stays in shared memory.
+typedef struct CudaRow {
+    uint32_t operand;
+    const Index *index;
+    int first;       // the group that reads it from memory, by its first stage
+    uint32_t users;  // bit mask: the groups that walk it, by their first stages
+    int64_t at;      // in shared memory, the block's first one
+} CudaRow;
+
+enum { CUDA_ROWS_MOST = 4 };
 
 typedef struct CudaPlan {
     const Nest *original, *nest;  // nest: normalised
@@ -35,6 +46,10 @@ typedef struct CudaPlan {
     const char *sums;  // where they lie
     int group_count;
     CudaGroup groups[STAGE_LIMIT];
+    int row_count;
+    CudaRow rows[CUDA_ROWS_MOST];
+    int64_t kept, row_bytes;  // iterations that stay of each row; bytes of all rows of a block
+    bool keeps_all;
 } CudaPlan;
 
 CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *normalised);
@@ -42,11 +57,21 @@ CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *normalised)
 CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *normalised, const int *spread,
                             int count);
 
+// Whether two accesses through an operand are of one place.
+bool cuda_same_place(const Nest *nest, uint32_t operand, const Index *a, const Index *b);
 // Marks the formulas that stages [first, first + count) use.
 void cuda_mark_used(const Nest *nest, int first, int count, bool *used);
 // Whether an access takes `vector` elements along `loop` that lie side by side, aligned.
 bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, const Index *index, int loop,
                     int vector);
+
+// Rows in shared memory: codegen/cuda_rows.c.
+void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan);
+void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan);
+// The row that a load of the group that starts at stage `first` walks, or NULL.
+const CudaRow *cuda_find_row(const CudaPlan *plan, const Formula *load, int first);
+// Declares pack x`number` of iterations [i, i + vector): out of `from`, an element, and into the row; or out of it.
+void cuda_load_row(CudaUnit *unit, const CudaRow *row, bool fills, int vector, const char *from, int number);
 
 typedef enum CudaPart { CUDA_WHOLE, CUDA_PARTIAL_SUMS, CUDA_REST } CudaPart;
 // Emits one function: everything; the first group's partial sums into the workspace; or what follows, which

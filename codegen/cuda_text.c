@@ -95,6 +95,7 @@ CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads) 
                 cuda_memory_type(operand_element(kernel, i)), i);
     fprintf(unit->stream, "char *workspace) {\n");
     unit->indent = 1;
+    cuda_line(unit, "begin_launch();");
     unit->place = NO_PLACE;
     return phase;
 }

@@ -198,6 +198,7 @@ static Program *compile_entry(PassContext *context, const Compilation *compilati
     observe(options, entry, "lower", NULL, program);
     if (!fuse_program(program, options->cuda)) return NULL;
     observe(options, entry, "fuse", NULL, program);
+    if (options->cuda && !pad_rows(program)) return NULL;
     if (!order_program(program)) return NULL;
     observe(options, entry, "order", NULL, program);
     return program;

@@ -108,10 +108,10 @@ static void finish(Fuse *fuse) {
     drop_unused_buffers(fuse);
 }
 
-bool fuse_program(Program *program, bool rows_are_sums) {
+bool fuse_program(Program *program, bool for_gpu) {
     Arena *arena = arena_create();
     Fuse fuse = begin(program, arena);
-    fuse.rows_are_sums = rows_are_sums;
+    fuse.for_gpu = for_gpu;
     for (uint32_t i = 0; i < fuse.count; i++)
         if (fuse.items[i].alive) fuse_list_item(&fuse, i);
     fuse_inline(&fuse);

@@ -23,7 +23,7 @@ typedef struct Fuse {
     uint32_t count;
     ItemList *readers, *writers;  // per buffer: items alive
     struct NestTable *kept;       // nests so far, equal ones once: layers are alike
-    bool rows_are_sums;           // see fuse_program
+    bool for_gpu;                 // see fuse_program
     uint32_t last_scalar;         // fuse_merge: the last item without outer loops, or UINT32_MAX
 } Fuse;
 
@@ -119,6 +119,8 @@ typedef struct FormulaCost {
     int operations;  // primitives but casts
     bool expensive, gathers;
 } FormulaCost;
+// Whether a launch is a product that the library of a GPU computes.
+bool item_is_library_product(const Fuse *fuse, const Item *item);
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula);
 double nest_iterations(const Nest *nest, uint32_t loops);  // product of the extents
 

@@ -14,6 +14,7 @@
 //  - more often: never where the formula is expensive or gathers; else where the readers together then
 //    move no more bytes than before, and the formula is small: 12 operations up to 4 repeats, 2 above;
 //  - constants, indices and scalars: always, up to 8 operations.
+// On a GPU a sum of products is not one formula behind the last of them: each adds what the one before made.
 // Rounding to fewer bytes is there for what is stored: a float that is made narrower out of a temporary is kept so.
 // The two factors of a contraction take only casts of state and inputs: its fast path wants plain loads.
 #include <string.h>
@@ -293,6 +294,29 @@ static double epilogue_bytes(const Inline *inl, uint32_t id) {
     return bytes;
 }
 
+// The buffer of a library's product that only this item reads, of those that its formula adds up; UINT32_MAX: none.
+static uint32_t added_product(const Fuse *fuse, uint32_t id) {
+    const Item *item = &fuse->items[id];
+    if (!is_elementwise(item)) return UINT32_MAX;
+    const Nest *nest = item->nest;
+    const Formula *sum = &nest->formulas.items[nest->stages[0].formula];
+    for (int a = 0; sum->kind == FORMULA_PRIMITIVE && sum->primitive == PRIMITIVE_add && a < 2; a++) {
+        const Formula *load = &nest->formulas.items[sum->arguments[a]];
+        if (load->kind != FORMULA_LOAD) continue;
+        uint32_t buffer = item->launch.buffers[load->operand];
+        if (fuse->readers[buffer].count == 1 && fuse->writers[buffer].count == 1 &&
+            item_is_library_product(fuse, &fuse->items[fuse->writers[buffer].items[0]]))
+            return buffer;
+    }
+    return UINT32_MAX;
+}
+
+// Whether the item and its one reader each add a product.
+static bool chains_products(const Fuse *fuse, uint32_t id, const ItemList *readers) {
+    return readers->count == 1 && added_product(fuse, id) != UINT32_MAX &&
+           added_product(fuse, readers->items[0]) != UINT32_MAX;
+}
+
 // Constants, indices and what little comes of them.
 static bool is_free(const Producer *about) {
     double own = 0;
@@ -360,7 +384,9 @@ static void decide(Inline *inl, uint32_t id) {
     }
     if (named && (named == readers->count || !is_free(about))) return;
     for (size_t i = 0; i < about->leaves.count; i++) before += about->leaves.items[i].bytes;
-    before += own * (double)(1 + readers->count) - epilogue_bytes(inl, id);
+    if (chains_products(fuse, id, readers)) return;
+    // On a GPU what reads the leaves makes the result on the way, and only others read it.
+    before += own * (double)(readers->count + !fuse->for_gpu) - epilogue_bytes(inl, id);
     if (!is_worth_it(about, repeats, before, after) || !keeps_little(inl, id, own)) return;
     about->inlined = named == 0;
     inl->maker[buffer] = id;

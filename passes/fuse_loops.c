@@ -151,7 +151,7 @@ bool merge_structure_fits(const Merge *merge) {
         most_work(p) + most_work(c) > LITTLE_WORK)
         return false;
     if (!more_p && !more_c) return true;
-    if ((more_p && more_c) || !merge->feeds) return false;
+    if ((more_p && more_c) || (!merge->feeds && !merge->fuse->for_gpu)) return false;
     if (more_p ? merge_reduces(p) : merge_reduces(c)) return false;
     if (merge_paired_p(merge) == 0) return false;
     if (!lie_inside(more_p ? p : c, more_p ? &merge->p_access : &merge->c_access, more_p ? more_p : more_c))

@@ -9,13 +9,15 @@
 //    reductions: its further loops become inner ones; or C) P has more and no reductions. In B and C the
 //    loops that turn inner take smaller steps than the others, and enough iterations are left outside;
 //  - whatever one of them writes and the other touches is touched in the same outer iteration;
-//  - C reads what P makes; or A) holds and they share a quarter of the bytes that the smaller one moves,
-//    or a byte where both are small; or both are scalars.
+//  - C reads what P makes; or A) holds (for a GPU B or C will do: rows under way at once are more than its caches
+//    hold) and they share a quarter of the bytes that the smaller one moves, or a byte where both are small; or both
+//    are scalars.
 //    Where C has one loop for what two of P walk (a key that P knows as halves of pairs), C takes those two.
 //  - they are near, or moving one over to the other does not keep more memory for longer.
 //  - what is computed again for the backward pass (a launch with a region) only joins its own region: it
 //    must not go back to where the values were made first.
-// C never is a contraction. Where P is one, A) holds, C has no reductions, and C becomes its epilogue. But
+// C never is a contraction. Behind a GPU's library it is a launch of its own anyway, and joins what else reads P's
+// result where that must be stored. Where P is one, A) holds, C has no reductions, and C becomes its epilogue. But
 // products with one row, where they are sums like any other (a GPU's gate and up of one token): those join by A).
 // Where C loads what a stage of P stored in the same place, it takes the formula: always at one point of
 // the iteration or where it does not move with the inner loops; else where it is small and the buffer is
@@ -156,9 +158,27 @@ static bool fits(const Fuse *fuse, const Item *P, const Item *C, uint32_t c) {
 // Products with one row, the second of which needs the first's result behind its sum.
 static bool are_row_products(const Fuse *fuse, const Item *P, const Item *C) {
     Contraction p, c;
-    return fuse->rows_are_sums && nest_contraction(P->nest, &p) && nest_contraction(C->nest, &c) &&
+    return fuse->for_gpu && nest_contraction(P->nest, &p) && nest_contraction(C->nest, &c) &&
            nest_iterations(P->nest, p.batch | p.row) == 1 && nest_iterations(C->nest, c.batch | c.row) == 1 &&
            feeds(fuse, P, C);
+}
+
+// Whether some other launch needs what C reads of P whole: one that is no point for point work, which might join too.
+static bool is_stored_anyway(const Fuse *fuse, const Item *P, uint32_t c) {
+    for (int i = 0; i < P->launch.operand_count; i++) {
+        const ItemList *readers = &fuse->readers[P->launch.buffers[i]];
+        bool read = false, kept = false;
+        if (!item_writes(fuse, P, i)) continue;
+        for (size_t r = 0; r < readers->count; r++) {
+            const Nest *nest = fuse->items[readers->items[r]].nest;
+            if (readers->items[r] == c)
+                read = true;
+            else
+                kept |= !nest || nest->loop_count != nest->outer_count;
+        }
+        if (read && !kept) return false;
+    }
+    return true;
 }
 
 // Merges items p < c; returns where the merged one is, or UINT32_MAX.
@@ -173,6 +193,7 @@ static uint32_t merge_items(Fuse *fuse, uint32_t p, uint32_t c) {
     merge.is_contraction = !row_products && nest_contraction(P->nest, &contraction);
     merge.feeds = feeds(fuse, P, C);
     if (!merge.feeds && merge.is_contraction) return UINT32_MAX;
+    if (item_is_library_product(fuse, P) && is_stored_anyway(fuse, P, c)) return UINT32_MAX;
     bool up = !fuse_conflict(fuse, C, p, c) && (c - p <= FUSE_WINDOW || kept_when_up(fuse, P, C, c) <= 0);
     if (!up && (fuse_conflict(fuse, P, p, c) || (c - p > FUSE_WINDOW && kept_when_down(fuse, P) > 0)))
         return UINT32_MAX;

@@ -266,6 +266,14 @@ double nest_iterations(const Nest *nest, uint32_t loops) {
     return product;
 }
 
+bool item_is_library_product(const Fuse *fuse, const Item *item) {
+    Contraction found;
+    if (!fuse->for_gpu || !item->nest || !nest_contraction(item->nest, &found)) return false;
+    for (int loop = 0; loop < item->nest->loop_count; loop++)
+        if (item->nest->loops[loop].bound_operand != UINT32_MAX) return false;  // generated, whatever follows it too
+    return nest_iterations(item->nest, found.batch | found.row) > 1;
+}
+
 // ---- Transplants ----
 
 Transplant transplant_begin(const Nest *from, const Launch *from_launch, Nest *to, Launch *launch) {

@@ -9,9 +9,12 @@
 // launch for every node that computes; shape ops become views.
 Program *lower_graph(const Graph *graph, bool (*has_kernel)(const char *kernel));
 
-// Merges launches: see passes/fuse.c. `rows_are_sums`: the back end computes a product with one row like any
-// other sum, so that two of them may share a nest.
-bool fuse_program(Program *program, bool rows_are_sums);
+// Merges launches: see passes/fuse.c. `for_gpu`: the back end computes a product with one row like any other sum, so
+// that two of them may share a nest; any other product is a library's, which can add one matrix to it and no more.
+bool fuse_program(Program *program, bool for_gpu);
+
+// Rows of temporaries that a library multiplies are aligned: passes/pad_rows.c. For a GPU.
+bool pad_rows(Program *program);
 
 // Reorders launches within their dependences so that less is live at once: see passes/order.c.
 bool order_program(Program *program);

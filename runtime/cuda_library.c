@@ -36,6 +36,7 @@ bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
         return false;
     }
     const Call calls[] = {{&driver->initialize, "cuInit"},
+                          {&driver->version, "cuDriverGetVersion"},
                           {&driver->device_count, "cuDeviceGetCount"},
                           {&driver->device_get, "cuDeviceGet"},
                           {&driver->device_name, "cuDeviceGetName"},
@@ -57,7 +58,7 @@ bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
                           {&driver->module_unload, "cuModuleUnload"},
                           {&driver->module_function, "cuModuleGetFunction"},
                           {&driver->function_attribute, "cuFuncSetAttribute"},
-                          {&driver->launch, "cuLaunchKernel"},
+                          {&driver->launch, "cuLaunchKernelEx"},
                           {&driver->stream_create, "cuStreamCreate"},
                           {&driver->stream_destroy, "cuStreamDestroy_v2"},
                           {&driver->stream_wait, "cuStreamSynchronize"},

@@ -18,13 +18,31 @@ enum {
     CUDA_STREAM_NON_BLOCKING = 1,
     CUDA_CAPTURE_THREAD_LOCAL = 1,
     CUDA_EVENT_DEFAULT = 0,
+    CUDA_LAUNCH_OVERLAP = 6,         // attribute of a launch: it may begin before the one in front of it ends
     CUDA_ERROR_OUT_OF_MEMORY = 2,
     CUDA_ERROR_NO_DEVICE = 100
 };
 
+typedef struct CudaLaunchAttribute {  // CUlaunchAttribute
+    int number;
+    union {
+        int64_t aligned;
+        int value;
+        char bytes[64];
+    };
+} CudaLaunchAttribute;
+
+typedef struct CudaLaunch {  // CUlaunchConfig
+    unsigned grid[3], block[3], shared_bytes;
+    void *stream;
+    const CudaLaunchAttribute *attributes;
+    unsigned attribute_count;
+} CudaLaunch;
+
 typedef struct CudaDriver {
     void *library;
     int (*initialize)(unsigned flags);
+    int (*version)(int *version);
     int (*device_count)(int *count);
     int (*device_get)(int *device, int ordinal);
     int (*device_name)(char *name, int limit, int device);
@@ -46,8 +64,7 @@ typedef struct CudaDriver {
     int (*module_unload)(void *module);
     int (*module_function)(void **function, void *module, const char *name);
     int (*function_attribute)(void *function, int attribute, int value);
-    int (*launch)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
-                  unsigned block_z, unsigned shared_bytes, void *stream, void **parameters, void **extra);
+    int (*launch)(const CudaLaunch *launch, void *function, void **parameters, void **extra);
     int (*stream_create)(void **stream, unsigned flags);
     int (*stream_destroy)(void *stream);
     int (*stream_wait)(void *stream);

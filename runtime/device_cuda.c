@@ -21,9 +21,12 @@ bool device_check(Device *device, int status, const char *doing) {
 
 // ---- Opening ----
 
+enum { OVERLAP_VERSION = 12040 };  // of the driver, from which on graphs keep what launches say of overlapping
+
 static bool choose_device(Device *device) {
     CudaDriver *driver = &device->driver;
-    int count = 0, major = 0, minor = 0, status = driver->initialize(0);
+    int count = 0, major = 0, minor = 0, version = 0, status = driver->initialize(0);
+    if (status == 0) status = driver->version(&version);
     if (status == 0) status = driver->device_count(&count);
     if (status == CUDA_ERROR_NO_DEVICE || (status == 0 && count == 0)) {
         report_error(device->diagnostics, NO_PLACE, "E0642", "the NVIDIA driver finds no GPU");
@@ -40,6 +43,7 @@ static bool choose_device(Device *device) {
                       "asking for the GPU's architecture"))
         return false;
     snprintf(device->architecture, sizeof device->architecture, "sm_%d%d", major % 100, minor % 10);
+    device->overlaps = major >= 9 && version >= OVERLAP_VERSION;
     if (major >= 8) return true;
     return report_error(device->diagnostics, NO_PLACE, "E0642", "%s is %s; kernels need sm_80 or later", device->name,
                         device->architecture);

@@ -33,6 +33,7 @@ struct Device {
     struct DeviceProduct *products;  // a list
     int64_t used, peak;  // bytes
     bool failed, careful;
+    bool overlaps;             // a launch may begin before the one in front of it ends
     const char *running;  // the program that was last asked to run, or NULL
 };
 

@@ -196,9 +196,14 @@ static int launch_step(const CudaExecutor *executor, const Step *step) {
         return device_product_run(device, step->product, &phase->product, step->operands,
                                   step->operands[step->launch->operand_count]);
     if (phase->grid[0] * phase->grid[1] * phase->grid[2] == 0) return 0;
-    return device->driver.launch(step->function, (unsigned)phase->grid[0], (unsigned)phase->grid[1], (unsigned)phase->grid[2],
-                                 (unsigned)phase->block, 1, 1, (unsigned)phase->shared_bytes, device->stream,
-                                 step->parameters, NULL);
+    const CudaLaunchAttribute overlap = {.number = CUDA_LAUNCH_OVERLAP, .value = 1};
+    const CudaLaunch launch = {.grid = {(unsigned)phase->grid[0], (unsigned)phase->grid[1], (unsigned)phase->grid[2]},
+                               .block = {(unsigned)phase->block, 1, 1},
+                               .shared_bytes = (unsigned)phase->shared_bytes,
+                               .stream = device->stream,
+                               .attributes = &overlap,
+                               .attribute_count = device->overlaps};
+    return device->driver.launch(&launch, step->function, step->parameters, NULL);
 }
 
 // ---- Running ----

@@ -86,6 +86,38 @@ static const Case row_cases[] = {
 };
 enum { ROW_CASES = sizeof row_cases / sizeof *row_cases };
 
+// Rows that a GPU keeps in shared memory from one loop to the next: part of a long one, single elements of an odd one
+// or, where it is aligned, of its end; those of several warps; the last loop takes what it has just stored.
+#define KEPT_SOFTMAX                                                                                                   \
+    "  stage 0: store over n @1[row, n] { cast bf16(@0[row, n]) }\n  stage 1: max over n { @0[row, n] }\n"             \
+    "  let v0 = exp(sub(@0[row, n], stage 1))\n  stage 2: sum over n { v0 }\n"                                        \
+    "  stage 3: store over n @2[row, n] { div(v0, stage 2) }\n}\n"
+static const Case kept_cases[] = {
+    {.name = "long",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_long {\n  outer row=3\n  inner n=60000\n  parallel row\n"
+             "  operand 0: read f32 [3:60000, 60000:1]\n  operand 1: write bf16 [3:60000, 60000:1]\n"
+             "  operand 2: write f32 [3:60000, 60000:1]\n" KEPT_SOFTMAX},
+    {.name = "odd",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_odd {\n  outer row=2\n  inner n=20011\n  parallel row\n"
+             "  operand 0: read f32 [2:20011, 20011:1]\n  operand 1: write bf16 [2:20011, 20011:1]\n"
+             "  operand 2: write f32 [2:20011, 20011:1]\n" KEPT_SOFTMAX},
+    {.name = "odd and aligned",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_rest {\n  outer row=2\n  inner n=20011\n  parallel row\n"
+             "  operand 0: read f32 [2:20012, 20011:1]\n  operand 1: write bf16 [2:20016, 20011:1]\n"
+             "  operand 2: write f32 [2:20012, 20011:1]\n" KEPT_SOFTMAX},
+    {.name = "warps",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_warps {\n  outer row=2050\n  inner n=264\n  parallel row\n"
+             "  operand 0: read bf16 [2050:264, 264:1]\n  operand 1: read f32 [2050:264, 264:1]\n"
+             "  operand 2: update f32 [2050:264, 264:1]\n  operand 3: write bf16 [2050:264, 264:1]\n"
+             "  stage 0: sum over n { mul(cast f32(@0[row, n]), @1[row, n]) }\n"
+             "  stage 1: store over n @2[row, n] { add(mul(@1[row, n], stage 0), cast f32(@0[row, n])) }\n"
+             "  stage 2: store over n @3[row, n] { cast bf16(mul(@2[row, n], 0.5:f32)) }\n}\n"},
+};
+enum { KEPT_CASES = sizeof kept_cases / sizeof *kept_cases };
 
 // ---- Programs ----
 
@@ -186,7 +218,8 @@ bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char
     }
     return add_nest_cases(&collection, "nest", nest_cases, NEST_CASES) &&
            add_nest_cases(&collection, "half", half_cases, HALF_CASES) &&
-           add_nest_cases(&collection, "row", row_cases, ROW_CASES);
+           add_nest_cases(&collection, "row", row_cases, ROW_CASES) &&
+           add_nest_cases(&collection, "kept", kept_cases, KEPT_CASES);
 }
 
 // ---- Running ----

@@ -23,6 +23,15 @@ struct bf16 {
     unsigned short bits;
 };
 
+// Launches overlap where the runtime says so: the next one may begin while this one runs, and nothing is read or written
+// before the one that came before is done.
+DEVICE void begin_launch() {
+#if !defined(CHERRY_EMULATED) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- Conversions ----
 
 DEVICE float infinity() { return __int_as_float(0x7f800000); }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tests/cuda/compile.h"
+#include "runtime/cuda_library.h"
 #include "tests/cuda/launch.h"
 
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
@@ -59,10 +60,14 @@ EXPORT int cuDeviceGetName(char *name, int limit, int device) {
     snprintf(name, (size_t)limit, "fake GPU %d", device);
     return OK;
 }
+static int architecture(void) { return atoi(variable("CHERRY_FAKE_ARCHITECTURE", "90")); }
+EXPORT int cuDriverGetVersion(int *version) {
+    *version = 13000;
+    return OK;
+}
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    int architecture = atoi(variable("CHERRY_FAKE_ARCHITECTURE", "90"));
-    *value = attribute == 75 ? architecture / 10 : attribute == 76 ? architecture % 10 : 0;
+    *value = attribute == 75 ? architecture() / 10 : attribute == 76 ? architecture() % 10 : 0;
     return OK;
 }
 EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
@@ -448,15 +453,20 @@ static void record(const Recorded *recorded) {
     capturing->items[capturing->count++] = *recorded;
 }
 
-EXPORT int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                          unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra) {
+EXPORT int cuLaunchKernelEx(const CudaLaunch *launch, void *function, void **parameters, void **extra) {
     Kernel *kernel = function;
+    const unsigned *grid = launch->grid, *block = launch->block;
     if (failed) return failed;
-    if (!stream || extra || !grid_x || !grid_y || !grid_z || grid_y > 65535 || grid_z > 65535 || block_x > 1024 ||
-        block_y != 1 || block_z != 1 || (int)shared > kernel->shared_limit)
+    if (!launch->stream || extra || !grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535 ||
+        block[0] > 1024 || block[1] != 1 || block[2] != 1 || (int)launch->shared_bytes > kernel->shared_limit)
         return INVALID;
+    const CudaLaunchAttribute *overlap = launch->attributes;
+    if (launch->attribute_count != (architecture() >= 90)) return INVALID;
+    if (launch->attribute_count && (overlap->number != CUDA_LAUNCH_OVERLAP || overlap->value != 1)) return INVALID;
     if (!kernel->launch) compile_kernels();
-    Recorded recorded = {.kernel = kernel, .grid = {.blocks = {grid_x, grid_y, grid_z}, .block = (int)block_x, .shared_bytes = shared}};
+    Recorded recorded = {
+        .kernel = kernel,
+        .grid = {.blocks = {grid[0], grid[1], grid[2]}, .block = (int)block[0], .shared_bytes = launch->shared_bytes}};
     if (kernel->arguments > ARGUMENTS_MAX) complain("too many arguments");
     for (int i = 0; i < kernel->arguments; i++) memcpy(&recorded.pointers[i], parameters[i], sizeof(void *));
     record(&recorded);

@@ -23,6 +23,15 @@ SAME(CUDA_FUNCTION_DYNAMIC_SHARED, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYT
 SAME(CUDA_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING);
 SAME(CUDA_CAPTURE_THREAD_LOCAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 SAME(CUDA_EVENT_DEFAULT, CU_EVENT_DEFAULT);
+SAME(CUDA_LAUNCH_OVERLAP, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+SAME(sizeof(CudaLaunchAttribute), sizeof(CUlaunchAttribute));
+SAME(offsetof(CudaLaunchAttribute, value), offsetof(CUlaunchAttribute, value.programmaticStreamSerializationAllowed));
+SAME(sizeof(CudaLaunch), sizeof(CUlaunchConfig));
+SAME(offsetof(CudaLaunch, block), offsetof(CUlaunchConfig, blockDimX));
+SAME(offsetof(CudaLaunch, shared_bytes), offsetof(CUlaunchConfig, sharedMemBytes));
+SAME(offsetof(CudaLaunch, stream), offsetof(CUlaunchConfig, hStream));
+SAME(offsetof(CudaLaunch, attributes), offsetof(CUlaunchConfig, attrs));
+SAME(offsetof(CudaLaunch, attribute_count), offsetof(CUlaunchConfig, numAttrs));
 SAME(OUR_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
 SAME(OUR_NO_DEVICE, CUDA_ERROR_NO_DEVICE);
 SAME(sizeof(CudaAddress), sizeof(CUdeviceptr));

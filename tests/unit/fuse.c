@@ -249,13 +249,13 @@ static void one_loop_as_two(void **state) {
 }
 
 // One token's gate and up are one launch where products of one row are sums like any other.
-static Program *token_swiglu(int rows, int launches, bool rows_are_sums) {
+static Program *token_swiglu(int rows, int launches, bool for_gpu) {
     const Type *row = test_type(ir, ELEMENT_F32, "time", rows, "embed", 8, NULL);
     const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL);
     Value x = argument("x", row), gate = test_dot(g, x, parameter("gate", w), "embed");
     Value up = test_dot(g, x, parameter("up", w), "embed");
     fuse_output(g, "out", fuse_mul(g, fuse_one(g, OP_tanh, gate), up));
-    return fuse_test_for(g, launches, NULL, rows_are_sums);
+    return fuse_test_for(g, launches, NULL, for_gpu);
 }
 
 static void row_products(void **state) {
@@ -273,6 +273,89 @@ static void row_products_of_a_library(void **state) {
 static void products_of_rows(void **state) {
     (void)state;
     token_swiglu(2, 2, true);
+}
+
+// The kernel of a product, by the name of one of the inputs that it multiplies.
+static const Nest *product_of(const Program *program, const char *factor) {
+    for (size_t l = 0; l < program->launches.count; l++) {
+        const Launch *launch = &program->launches.items[l];
+        const Nest *nest = program->kernels.items[launch->kernel].nest;
+        Contraction found;
+        if (!nest_contraction(nest, &found)) continue;
+        const uint32_t loads[] = {found.load_a, found.load_b};
+        for (int i = 0; i < 2; i++) {
+            const Formula *load = &nest->formulas.items[loads[i]];
+            if (strcmp(program->buffers.items[launch->buffers[load->operand]].name, factor) == 0) return nest;
+        }
+    }
+    fail_msg("no product of %s", factor);
+    return NULL;
+}
+
+// A library adds one matrix to a product: a sum of products is a chain of such additions.
+static void sums_of_products(void **state) {
+    (void)state;
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 6, NULL);
+    Value a = test_dot(g, argument("x", bte), parameter("a", w), "embed");
+    Value b = test_dot(g, argument("y", bte), parameter("b", w), "embed");
+    Value c = test_dot(g, argument("z", bte), parameter("c", w), "embed");
+    fuse_output(g, "out", fuse_add(g, fuse_add(g, a, b), c));
+    Program *program = fuse_test_for(g, 3, NULL, true);
+    assert_int_equal(product_of(program, "a")->operand_count, 3);
+    assert_int_equal(product_of(program, "b")->operand_count, 4);
+    assert_int_equal(product_of(program, "c")->operand_count, 4);
+}
+
+// What is kept rounded of a sum joins the norm that reads the sum too, not the library's product before it.
+static void rounded_beside_norm(void **state) {
+    (void)state;
+    Value w = parameter("w", test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 6, NULL));
+    const Type *wide = test_type(ir, ELEMENT_F32, "batch", 2, "time", 3, "ffn", 6, NULL);
+    Value h = fuse_add(g, argument("residual", wide), test_dot(g, argument("x", bte), w, "embed"));
+    fuse_output(g, "kept", build_cast(g, h, ELEMENT_BF16, NO_PLACE));
+    fuse_output(g, "out", fuse_mul(g, h, fuse_sum(g, fuse_mul(g, h, h), "ffn")));
+    Program *program = fuse_test_for(g, 2, NULL, true);
+    assert_int_equal(product_of(program, "w")->stage_count, 2);
+}
+
+// Three matrices make one that two launches read: on a GPU the one that has them at hand stores it for the other.
+static void stored_for_a_later_launch(void **state) {
+    (void)state;
+    Value p = argument("p", bte), w = parameter("w", test_type(ir, ELEMENT_F32, "embed", 8, "k", 8, NULL));
+    Value q = argument("q", bte), s = fuse_sum(g, fuse_mul(g, p, q), "embed");
+    Value d = fuse_add(g, fuse_add(g, fuse_mul(g, p, s), q), argument("u", bte));
+    Value product = build_rename(g, test_dot(g, build_cast(g, d, ELEMENT_BF16, NO_PLACE),
+                                             build_cast(g, w, ELEMENT_BF16, NO_PLACE), "embed"),
+                                 "k", "embed", NO_PLACE);
+    fuse_output(g, "out", fuse_add(g, product, d));
+    Program *program = fuse_test_for(g, 2, NULL, true);
+    assert_int_equal(product_of(program, "w")->operand_count, 4);
+}
+
+// Rows of a product's result are padded to 16 bytes where every launch walks them by rows; the others stay.
+static void padded_rows(void **state) {
+    (void)state;
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "vocab", 515, NULL);
+    Value logits = test_dot(g, argument("x", bte), parameter("w", w), "embed");
+    Value share = fuse_mul(g, logits, fuse_sum(g, fuse_one(g, OP_tanh, logits), "vocab"));
+    Value narrow = build_cast(g, share, ELEMENT_BF16, NO_PLACE);
+    fuse_output(g, "out", test_dot(g, narrow, build_cast(g, parameter("v", w), ELEMENT_BF16, NO_PLACE), "vocab"));
+    Tensor *inputs = test_inputs(g, 3);
+    Program *program = fuse_test_lower(g, NULL);
+    assert_true(fuse_program(program, true) && pad_rows(program));
+    fuse_test_run(g, program, inputs, "pad-rows");
+    int found = 0;
+    for (size_t b = 0; b < program->buffers.count; b++) {
+        const Buffer *buffer = &program->buffers.items[b];
+        const Type *type = buffer->type;
+        if (buffer->kind != BUFFER_TEMPORARY || type->rank < 2 || type->dimensions[type->rank - 1].extent < 515) continue;
+        assert_int_equal(type->dimensions[type->rank - 1].extent, type->element == ELEMENT_BF16 ? 520 : 516);
+        assert_int_equal(buffer->bytes, type_bytes(type));
+        found++;
+    }
+    assert_int_equal(found, 2);
+    assert_true(order_program(program) && plan_memory(program));
+    fuse_test_run(g, program, inputs, "plan-memory");
 }
 
 static void shapes(void **state) {
@@ -386,6 +469,10 @@ int main(void) {
         TEST(row_products),
         TEST(row_products_of_a_library),
         TEST(products_of_rows),
+        TEST(sums_of_products),
+        TEST(rounded_beside_norm),
+        TEST(stored_for_a_later_launch),
+        TEST(padded_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),
         TEST(in_place_hazards),

@@ -73,12 +73,12 @@ static inline void fuse_test_run(const Graph *graph, const Program *program, con
 
 // The whole pipeline; returns the planned program. `launches` >= 0: how many there must be after fuse.
 static inline Program *fuse_test_for(const Graph *graph, int launches, bool (*has_kernel)(const char *),
-                                     bool rows_are_sums) {
+                                     bool for_gpu) {
     Tensor *inputs = test_inputs(graph, 3);
     Program *program = fuse_test_lower(graph, has_kernel);
     fuse_test_run(graph, program, inputs, "lower");
     size_t before = program->launches.count;
-    assert_true(fuse_program(program, rows_are_sums));
+    assert_true(fuse_program(program, for_gpu));
     if (getenv("FUSE_PRINT")) program_print(program, stderr);
     fuse_test_run(graph, program, inputs, "fuse");
     assert_true(program->launches.count <= before + 8);
