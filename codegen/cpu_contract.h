@@ -69,6 +69,9 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 // Numbers in memory as a panel holds them; half a step where those are pairs.
 LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
                             LLVMValueRef mask);
+// Of a step and the one behind it, whole steps of pairs.
+LLVMValueRef cpu_panel_load_pair(CpuUnit *unit, Element element, LLVMValueRef low, LLVMValueRef high, int lanes,
+                                 LLVMValueRef mask);
 
 // A vector of each of as many columns as it has lanes, which lie along k at these addresses, as steps that are still to
 // be turned, CPU_TURN_STEPS together. A line of memory is read at once: columns may fall into few places of the first

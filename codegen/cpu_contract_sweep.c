@@ -84,14 +84,17 @@ static void load_halves(CpuUnit *unit, int lanes, LLVMValueRef at, LLVMValueRef 
 static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMValueRef *vectors) {
     const CpuContraction *plan = sweep->plan;
     CpuUnit *unit = sweep->unit;
-    LLVMValueRef rows[2][2];
-    for (int i = 0; i < sweep->step_k; i++) {
-        LLVMValueRef at = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
-        if (sweep->vectors == 2) load_halves(unit, sweep->lanes, at, rows[i]);
-        else rows[i][0] = cpu_panel_load(unit, plan->element_b, plan->panel_b, at, sweep->lanes, NULL);
+    LLVMValueRef at[2], halves[2][2];
+    for (int i = 0; i < sweep->step_k; i++)
+        at[i] = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
+    if (sweep->vectors == 1) {
+        vectors[0] = sweep->step_k == 2 ? cpu_panel_load_pair(unit, plan->element_b, at[0], at[1], sweep->lanes, NULL)
+                                        : cpu_panel_load(unit, plan->element_b, plan->panel_b, at[0], sweep->lanes, NULL);
+        return;
     }
+    for (int i = 0; i < sweep->step_k; i++) load_halves(unit, sweep->lanes, at[i], halves[i]);
     for (int v = 0; v < sweep->vectors; v++)
-        vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, rows[0][v], rows[1][v]) : rows[0][v];
+        vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, halves[0][v], halves[1][v]) : halves[0][v];
 }
 
 static CpuLoop begin_columns(const Sweep *sweep) {

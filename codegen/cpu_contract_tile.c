@@ -67,10 +67,9 @@ static LLVMValueRef element_of_a(CpuUnit *unit, CpuTile tile, const TileReads *r
 static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef at, int v) {
     int lanes = unit->target->lanes;
     at = cpu_at(unit, at, tile.element_b, cpu_i64(unit, v * lanes));
-    LLVMValueRef low = cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL);
-    if (tile.panel != PANEL_PAIRS) return low;
-    at = cpu_at(unit, at, tile.element_b, reads->b_stride);
-    return cpu_pair(unit, low, cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL));
+    if (tile.panel != PANEL_PAIRS) return cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL);
+    LLVMValueRef next = cpu_at(unit, at, tile.element_b, reads->b_stride);
+    return cpu_panel_load_pair(unit, tile.element_b, at, next, lanes, NULL);
 }
 
 static LLVMValueRef in_panel(CpuUnit *unit, CpuTile tile, LLVMValueRef panel, int64_t step, int v) {
