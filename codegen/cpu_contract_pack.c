@@ -6,6 +6,7 @@
 
 enum {
     COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
+    CPU_TURN_STEPS = 4,
     TRANSPOSE_ROUND = 16,     // of k for all columns before the next: about a line of each
     PREFETCH_AHEAD = 64       // floats along k that transposing looks ahead
 };
@@ -182,7 +183,8 @@ static LLVMValueRef shuffle_blocks(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b
     return cpu_shuffle(unit, a, b, from, lanes);
 }
 
-void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
+// Blocks of CPU_TURN_STEPS lanes are matrices, one row each: transposes every one.
+static void turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
     static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7}, pair[] = {0, 1, 4, 5}, rest[] = {2, 3, 6, 7};
     LLVMValueRef half[] = {shuffle_blocks(unit, rows[0], rows[1], low), shuffle_blocks(unit, rows[2], rows[3], low),
                            shuffle_blocks(unit, rows[0], rows[1], high), shuffle_blocks(unit, rows[2], rows[3], high)};
@@ -198,24 +200,29 @@ static LLVMValueRef load_halves(CpuUnit *unit, Element element, CpuPanel panel, 
                     cpu_at(unit, columns[4], element, offset), count);
 }
 
-// A vector of every fourth column: steps[4 * i] holds block i, of four steps, of them all.
-static void load_blocks(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+// A part of every fourth column: steps[0] holds the first four steps of them all, steps[4] what is behind.
+static void load_blocks(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int part,
                         LLVMValueRef *steps) {
     static const int even[] = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
     static const int odd[] = {4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
     int lanes = unit->target->lanes;
-    if (lanes == 4) steps[0] = load_steps(unit, element, panel, columns[0], lanes);
-    for (int half = 0; half < 2 && lanes > 4; half++) {
-        LLVMValueRef low = load_halves(unit, element, panel, columns, half), high = NULL;
-        if (lanes > 8) high = load_halves(unit, element, panel, &columns[8], half);
-        steps[lanes / 2 * half] = high ? cpu_shuffle(unit, low, high, even, lanes) : low;
-        if (high) steps[lanes / 2 * half + 4] = cpu_shuffle(unit, low, high, odd, lanes);
+    if (lanes == 4) {
+        steps[0] = load_steps(unit, element, panel, columns[0], lanes);
+        return;
     }
+    steps[0] = load_halves(unit, element, panel, columns, part);
+    if (lanes == 8) return;
+    LLVMValueRef low = steps[0], high = load_halves(unit, element, panel, &columns[8], part);
+    steps[0] = cpu_shuffle(unit, low, high, even, lanes);
+    steps[4] = cpu_shuffle(unit, low, high, odd, lanes);
 }
 
-void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+int cpu_panel_part(const CpuTarget *target) { return target->lanes > 4 ? target->lanes / 2 : 4; }
+
+void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int part,
                           LLVMValueRef *steps) {
-    for (int i = 0; i < CPU_TURN_STEPS; i++) load_blocks(unit, element, panel, &columns[i], &steps[i]);
+    for (int i = 0; i < CPU_TURN_STEPS; i++) load_blocks(unit, element, panel, &columns[i], part, &steps[i]);
+    for (int step = 0; step < cpu_panel_part(unit->target); step += CPU_TURN_STEPS) turn(unit, &steps[step]);
 }
 
 // `count` steps from `step` on of one full panel, transposed in registers, `lanes` columns at a time.
@@ -239,7 +246,7 @@ static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel,
                                     : load_two(unit, p->element, p->panel, column,
                                                cpu_at(unit, at[4 + i], p->element, offset), CPU_TURN_STEPS);
         }
-        cpu_panel_turn(unit, rows);
+        turn(unit, rows);
         for (int i = 0; i < CPU_TURN_STEPS; i++)
             store_step(unit, p, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i]);
     }
