@@ -98,8 +98,9 @@ static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMVal
     for (int i = 0; i < sweep->step_k; i++)
         at[i] = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
     if (sweep->vectors == 1) {
-        vectors[0] = sweep->step_k == 2 ? cpu_panel_load_pair(unit, plan->element_b, at[0], at[1], sweep->lanes, NULL)
-                                        : cpu_panel_load(unit, plan->element_b, plan->panel_b, at[0], sweep->lanes, NULL);
+        Element element = plan->element_b;
+        vectors[0] = sweep->step_k == 2 ? cpu_panel_load_pair(unit, element, at[0], at[1], sweep->lanes, NULL)
+                                        : cpu_panel_load(unit, element, plan->panel_b, at[0], sweep->lanes, NULL);
         return;
     }
     for (int i = 0; i < sweep->step_k; i++) load_halves(unit, sweep->lanes, at[i], halves[i]);
@@ -256,8 +257,8 @@ static LLVMValueRef start_of(const CpuBody *body, const CpuContraction *plan, ui
     return cpu_at(body->unit, body->operand[operand], element, cpu_i64(body->unit, index[0].affine.offset));
 }
 
-// About half a page behind the place that the first column has in its page: a load waits for an earlier store to the same
-// place of another page, and every sum is stored before columns near to its own are read.
+// About half a page behind the place that the first column has in its page: a load waits for an earlier store to the
+// same place of another page, and every sum is stored before columns near to its own are read.
 static LLVMValueRef place_sums(const CpuBody *body, LLVMValueRef columns) {
     CpuUnit *unit = body->unit;
     LLVMBuilderRef builder = unit->builder;
