@@ -15,8 +15,8 @@
 #include "base/thread.h"
 #include "codegen/cpu.h"
 
-enum { REPETITIONS = 100 };
-static const double TARGET_SECONDS = 1e-3;  // of one repetition
+enum { REPETITIONS = 100, REPETITIONS_MIN = 15 };
+static const double TARGET_SECONDS = 1e-3, KERNEL_SECONDS = 1;  // of one repetition, and of all
 
 typedef struct Bench {
     ThreadPool *pool;
@@ -111,7 +111,9 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
     once = (now(bench) - start) / 2;
     int inner = once < TARGET_SECONDS ? (int)ceil(TARGET_SECONDS / once) : 1;
     double before = peak_seconds_per_step(bench);
-    for (int i = 0; i < REPETITIONS; i++) {
+    int count = once * REPETITIONS > KERNEL_SECONDS ? (int)(KERNEL_SECONDS / once) : REPETITIONS;
+    if (count < REPETITIONS_MIN) count = REPETITIONS_MIN;
+    for (int i = 0; i < count; i++) {
         start = now(bench);
         for (int j = 0; j < inner; j++) thread_pool_run(bench->pool, run_thread, &run);
         seconds[i] = (now(bench) - start) / inner;
@@ -119,11 +121,11 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
         shares[i] = flops / (bench->flops_per_step * threads) * step / seconds[i];
         before = after;
     }
-    qsort(shares, REPETITIONS, sizeof *shares, ascending);
-    qsort(seconds, REPETITIONS, sizeof *seconds, ascending);
-    double time = seconds[REPETITIONS / 2];
+    qsort(shares, (size_t)count, sizeof *shares, ascending);
+    qsort(seconds, (size_t)count, sizeof *seconds, ascending);
+    double time = seconds[count / 2];
     printf("%-44s %5.1f %% of peak, best tenth %5.1f %%, %8.1f us (least %8.1f), %6.1f GFLOP/s, compiled in %.1f ms\n", name,
-           100 * shares[REPETITIONS / 2], 100 * shares[REPETITIONS * 9 / 10], time * 1e6, seconds[0] * 1e6,
+           100 * shares[count / 2], 100 * shares[count * 9 / 10], time * 1e6, seconds[0] * 1e6,
            flops / time * 1e-9,
            compile_seconds * 1e3);
     fflush(stdout);

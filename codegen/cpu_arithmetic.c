@@ -88,6 +88,22 @@ LLVMValueRef cpu_narrow_pairs(CpuUnit *unit, LLVMValueRef numbers) {
     return LLVMBuildBitCast(unit->builder, halves, cpu_vector_of(unit->f32, lanes / 2), "");
 }
 
+LLVMValueRef cpu_narrow_two(CpuUnit *unit, LLVMValueRef first, LLVMValueRef second) {
+    int bits = cpu_lanes(first) * 32;
+    const char *name = arena_format(unit->arena, "llvm.x86.avx512bf16.cvtne2ps2bf16.%d", bits);
+    LLVMValueRef halves = cpu_intrinsic(unit, name, NULL, 0, (LLVMValueRef[]){second, first}, 2);
+    return LLVMBuildBitCast(unit->builder, halves, LLVMTypeOf(first), "");
+}
+
+LLVMValueRef cpu_round_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {
+    int lanes = cpu_lanes(low), from[32];
+    if (lanes == 1) return cpu_pair(unit, cpu_round_bf16(unit, low), cpu_round_bf16(unit, high));
+    LLVMTypeRef halves = cpu_vector_of(unit->i16, 2 * lanes);
+    LLVMValueRef both = LLVMBuildBitCast(unit->builder, cpu_narrow_two(unit, low, high), halves, "");
+    for (int i = 0; i < 2 * lanes; i++) from[i] = i / 2 + i % 2 * lanes;
+    return LLVMBuildBitCast(unit->builder, cpu_shuffle(unit, both, NULL, from, 2 * lanes), LLVMTypeOf(low), "");
+}
+
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value) {
     LLVMBuilderRef b = unit->builder;
     int lanes = cpu_lanes(value);

@@ -69,15 +69,15 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit);
 // Numbers in memory as a panel holds them; half a step where those are pairs.
 LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int lanes,
                             LLVMValueRef mask);
+// Of a step and the one behind it, whole steps of pairs.
+LLVMValueRef cpu_panel_load_pair(CpuUnit *unit, Element element, LLVMValueRef low, LLVMValueRef high, int lanes,
+                                 LLVMValueRef mask);
 
-// A vector of each of as many columns as it has lanes, which lie along k at these addresses, as steps that are still to
-// be turned, CPU_TURN_STEPS together. A line of memory is read at once: columns may fall into few places of the first
-// cache, and be gone soon.
-enum { CPU_TURN_STEPS = 4 };
-void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+// Steps of one part, of as many columns as a vector has lanes, which lie along k at these addresses: a part is half a
+// vector of each column, of which the other half is read soon after, or a whole one of four lanes.
+int cpu_panel_part(const CpuTarget *target);
+void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int part,
                           LLVMValueRef *steps);
-// Blocks of CPU_TURN_STEPS lanes are matrices, one row each: transposes every one.
-void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]);
 
 // As many zeros as a row of the widest tile has.
 LLVMValueRef cpu_zeros(CpuUnit *unit);

@@ -6,6 +6,7 @@
 
 enum {
     COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
+    CPU_TURN_STEPS = 4,
     TRANSPOSE_ROUND = 16,     // of k for all columns before the next: about a line of each
     PREFETCH_AHEAD = 64       // floats along k that transposing looks ahead
 };
@@ -34,6 +35,12 @@ LLVMValueRef cpu_panel_load(CpuUnit *unit, Element element, CpuPanel panel, LLVM
     return panel != PANEL_F32 && element == ELEMENT_F32 ? cpu_round_bf16(unit, value) : value;
 }
 
+LLVMValueRef cpu_panel_load_pair(CpuUnit *unit, Element element, LLVMValueRef low, LLVMValueRef high, int lanes,
+                                 LLVMValueRef mask) {
+    LLVMValueRef first = cpu_load(unit, element, low, lanes, mask), second = cpu_load(unit, element, high, lanes, mask);
+    return element == ELEMENT_F32 ? cpu_round_pair(unit, first, second) : cpu_pair(unit, first, second);
+}
+
 // `count` steps of one row whose neighbours in k are neighbours in memory.
 static LLVMValueRef load_steps(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef at, int count) {
     if (panel != PANEL_PAIRS) return cpu_panel_load(unit, element, panel, at, count, NULL);
@@ -41,15 +48,26 @@ static LLVMValueRef load_steps(CpuUnit *unit, Element element, CpuPanel panel, L
     return cpu_narrow_pairs(unit, cpu_load(unit, element, at, 2 * count, NULL));
 }
 
+// `count` steps of one row, then as many of another.
+static LLVMValueRef load_two(CpuUnit *unit, Element element, CpuPanel panel, LLVMValueRef first, LLVMValueRef second,
+                             int count) {
+    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    if (panel == PANEL_PAIRS && element == ELEMENT_F32)
+        return cpu_narrow_two(unit, cpu_load(unit, element, first, 2 * count, NULL),
+                              cpu_load(unit, element, second, 2 * count, NULL));
+    return cpu_shuffle(unit, load_steps(unit, element, panel, first, count),
+                       load_steps(unit, element, panel, second, count), join, 2 * count);
+}
+
 static int64_t step_size(const Packing *p) { return p->panel == PANEL_PAIRS ? 2 : 1; }  // of k
 
 // One step of `lanes` neighbours in the panel; where it is a pair and not `whole`, the second is zero.
 static LLVMValueRef load_step(CpuUnit *unit, const Packing *p, LLVMValueRef at, int lanes, LLVMValueRef mask,
                               bool whole) {
-    LLVMValueRef low = cpu_panel_load(unit, p->element, p->panel, at, lanes, mask), high = NULL;
-    if (p->panel != PANEL_PAIRS) return low;
-    if (whole) high = cpu_panel_load(unit, p->element, p->panel, cpu_at(unit, at, p->element, p->k_stride), lanes, mask);
-    return cpu_pair(unit, low, high);
+    LLVMValueRef next = cpu_at(unit, at, p->element, p->k_stride);
+    if (p->panel == PANEL_PAIRS && whole) return cpu_panel_load_pair(unit, p->element, at, next, lanes, mask);
+    LLVMValueRef step = cpu_panel_load(unit, p->element, p->panel, at, lanes, mask);
+    return p->panel == PANEL_PAIRS ? cpu_pair(unit, step, NULL) : step;
 }
 
 // Where step `index` of a panel is in memory.
@@ -83,6 +101,22 @@ static void pack_strided(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMV
     if (p->panel == PANEL_PAIRS) pack_strided_steps(unit, p, to, from, valid, p->whole, p->steps, false);
 }
 
+// A vector of a panel, which may be narrower. Without masks in registers of their own, masked stores take up to seven
+// times as long as the parts that the vector has.
+static void store_step(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef value) {
+    int count = p->columns < p->lanes ? p->columns : p->lanes, from[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    if (count == p->lanes || unit->target->masks) {
+        cpu_store(unit, ELEMENT_F32, to, value, p->in_panel);
+        return;
+    }
+    for (int done = 0, part = p->lanes / 2; part; part /= 2) {
+        if (!(count & part)) continue;
+        LLVMValueRef some = cpu_shuffle(unit, value, NULL, &from[done], part);
+        cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, done)), some, NULL);
+        done += part;
+    }
+}
+
 // Copies `count` steps, which stand at `from`, of one panel at `to`. `valid` columns exist, or all where it is NULL.
 // Asks for the steps behind them: rows lie far apart, where the machine does not look ahead by itself.
 static void copy_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, int count,
@@ -99,7 +133,7 @@ static void copy_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMVal
                 cpu_prefetch(unit, cpu_at(unit, at, p->element, next), false);
             }
             LLVMValueRef place = cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, step * p->columns + first));
-            cpu_store(unit, ELEMENT_F32, place, value, p->in_panel);
+            store_step(unit, p, place, value);
         }
     }
 }
@@ -149,7 +183,8 @@ static LLVMValueRef shuffle_blocks(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b
     return cpu_shuffle(unit, a, b, from, lanes);
 }
 
-void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
+// Blocks of CPU_TURN_STEPS lanes are matrices, one row each: transposes every one.
+static void turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
     static const int low[] = {0, 4, 1, 5}, high[] = {2, 6, 3, 7}, pair[] = {0, 1, 4, 5}, rest[] = {2, 3, 6, 7};
     LLVMValueRef half[] = {shuffle_blocks(unit, rows[0], rows[1], low), shuffle_blocks(unit, rows[2], rows[3], low),
                            shuffle_blocks(unit, rows[0], rows[1], high), shuffle_blocks(unit, rows[2], rows[3], high)};
@@ -157,44 +192,37 @@ void cpu_panel_turn(CpuUnit *unit, LLVMValueRef rows[CPU_TURN_STEPS]) {
         rows[i] = shuffle_blocks(unit, half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? rest : pair);
 }
 
-// `lanes` columns of four numbers, transposed: rows[i] holds the i-th of every column.
-static void turn_four(CpuUnit *unit, const LLVMValueRef *columns, int lanes, LLVMValueRef rows[4]) {
-    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (int i = 0; i < 4; i++)
-        rows[i] = lanes == 8 ? cpu_shuffle(unit, columns[i], columns[4 + i], join, 8) : columns[i];
-    cpu_panel_turn(unit, rows);
-}
-
 // Half a vector of two columns.
 static LLVMValueRef load_halves(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int half) {
-    static const int join[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int count = unit->target->lanes / 2, step = panel == PANEL_PAIRS ? 2 : 1;
-    LLVMValueRef parts[2];
-    for (int i = 0; i < 2; i++) {
-        LLVMValueRef at = cpu_at(unit, columns[i * 4], element, cpu_i64(unit, half * count * step));
-        parts[i] = load_steps(unit, element, panel, at, count);
-    }
-    return cpu_shuffle(unit, parts[0], parts[1], join, 2 * count);
+    LLVMValueRef offset = cpu_i64(unit, half * count * step);
+    return load_two(unit, element, panel, cpu_at(unit, columns[0], element, offset),
+                    cpu_at(unit, columns[4], element, offset), count);
 }
 
-// A vector of every fourth column: steps[4 * i] holds block i, of four steps, of them all.
-static void load_blocks(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+// A part of every fourth column: steps[0] holds the first four steps of them all, steps[4] what is behind.
+static void load_blocks(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int part,
                         LLVMValueRef *steps) {
     static const int even[] = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
     static const int odd[] = {4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
     int lanes = unit->target->lanes;
-    if (lanes == 4) steps[0] = load_steps(unit, element, panel, columns[0], lanes);
-    for (int half = 0; half < 2 && lanes > 4; half++) {
-        LLVMValueRef low = load_halves(unit, element, panel, columns, half), high = NULL;
-        if (lanes > 8) high = load_halves(unit, element, panel, &columns[8], half);
-        steps[lanes / 2 * half] = high ? cpu_shuffle(unit, low, high, even, lanes) : low;
-        if (high) steps[lanes / 2 * half + 4] = cpu_shuffle(unit, low, high, odd, lanes);
+    if (lanes == 4) {
+        steps[0] = load_steps(unit, element, panel, columns[0], lanes);
+        return;
     }
+    steps[0] = load_halves(unit, element, panel, columns, part);
+    if (lanes == 8) return;
+    LLVMValueRef low = steps[0], high = load_halves(unit, element, panel, &columns[8], part);
+    steps[0] = cpu_shuffle(unit, low, high, even, lanes);
+    steps[4] = cpu_shuffle(unit, low, high, odd, lanes);
 }
 
-void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns,
+int cpu_panel_part(const CpuTarget *target) { return target->lanes > 4 ? target->lanes / 2 : 4; }
+
+void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const LLVMValueRef *columns, int part,
                           LLVMValueRef *steps) {
-    for (int i = 0; i < CPU_TURN_STEPS; i++) load_blocks(unit, element, panel, &columns[i], &steps[i]);
+    for (int i = 0; i < CPU_TURN_STEPS; i++) load_blocks(unit, element, panel, &columns[i], part, &steps[i]);
+    for (int step = 0; step < cpu_panel_part(unit->target); step += CPU_TURN_STEPS) turn(unit, &steps[step]);
 }
 
 // `count` steps from `step` on of one full panel, transposed in registers, `lanes` columns at a time.
@@ -211,15 +239,16 @@ static void transpose_steps(CpuUnit *unit, const Packing *p, LLVMValueRef panel,
         for (int i = 0; i < p->lanes && i < p->columns; i++)
             cpu_prefetch(unit, cpu_at(unit, at[i], p->element, cpu_i64(unit, PREFETCH_AHEAD * step_size(p))), false);
     for (int done = 0; done < count; done += CPU_TURN_STEPS) {
-        LLVMValueRef rows[CPU_TURN_STEPS], columns[8];
-        for (int i = 0; i < p->lanes; i++) {
-            LLVMValueRef column = cpu_at(unit, at[i], p->element, cpu_i64(unit, done * step_size(p)));
-            columns[i] = load_steps(unit, p->element, p->panel, column, CPU_TURN_STEPS);
+        LLVMValueRef rows[CPU_TURN_STEPS];
+        for (int i = 0; i < CPU_TURN_STEPS; i++) {
+            LLVMValueRef offset = cpu_i64(unit, done * step_size(p)), column = cpu_at(unit, at[i], p->element, offset);
+            rows[i] = p->lanes == 4 ? load_steps(unit, p->element, p->panel, column, CPU_TURN_STEPS)
+                                    : load_two(unit, p->element, p->panel, column,
+                                               cpu_at(unit, at[4 + i], p->element, offset), CPU_TURN_STEPS);
         }
-        turn_four(unit, columns, p->lanes, rows);
+        turn(unit, rows);
         for (int i = 0; i < CPU_TURN_STEPS; i++)
-            cpu_store(unit, ELEMENT_F32, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i],
-                      p->in_panel);
+            store_step(unit, p, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, (done + i) * p->columns)), rows[i]);
     }
     LLVMValueRef beside = multiply(unit, p->panel_stride, cpu_i64(unit, p->lanes));
     LLVMValueRef next[] = {cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, p->lanes)), cpu_at(unit, at[0], p->element, beside)};

@@ -1,26 +1,35 @@
 // Few rows over a matrix that is read once, as a token's products are when a model generates: the time is that of
 // bringing the matrix in, and memory gives most when it is read in long runs, in several streams.
 //
-//   call: pack the rows of A
-//     chunk of columns, those of several tasks together:
-//       k, some steps at a time:
-//         sums += these rows of B, side by side, a vector of columns at a time
-//       epilogue of the chunk
+//   call: chunk of columns, those of several tasks together:
+//     k, some steps at a time:
+//       these steps of A, of all rows, in registers
+//       sums += these rows of B, side by side, a vector of columns at a time
+//     epilogue of the chunk
 //
 // The sums of a chunk wait in the first cache. Each is the same chain in k as in a tile.
 #include "codegen/cpu_contract.h"
 
 enum {
-    SWEEP_ROWS = 2,             // of more, arithmetic decides: tiles do less of it beside the products
+    SWEEP_ROWS = 2, SWEEP_ROWS_MAX = 4,  // of more, arithmetic decides: tiles do less of it beside the products
+    TILE_RUN = 256,             // bytes of a row of B that a tile reads, from which on memory is not in its way
     SWEEP_TASK_BYTES = 512,     // of a row of B: one task's columns
-    SWEEP_CHUNK = 2048,         // columns at most: sums of all rows and as many lines of B stay in the first cache
-    SWEEP_FACTORS = 16,         // of A, kept in registers
+    SWEEP_CHUNK = 2048,         // columns at most,
+    SWEEP_SUMS = 4096,          // and sums of all rows: they and as many lines of B stay in the first cache
+    PAGE = 4096, CACHE_LINE = 64, SUMS_APART = PAGE / 2 + 2 * CACHE_LINE,
+    SWEEP_FACTORS = 16,         // of A at most, kept in half of the registers
     SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
 };
 
+// More rows than two are swept where their arithmetic is fast, in pairs, or tiles read B in short runs.
+static int64_t rows_swept(const CpuContraction *plan, const CpuTarget *target) {
+    int64_t run = (int64_t)cpu_tile_shape(target, SWEEP_ROWS_MAX).vectors * target->lanes * 4;
+    return plan->panel_b != PANEL_PAIRS && run >= TILE_RUN ? SWEEP_ROWS : SWEEP_ROWS_MAX;
+}
+
 bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target) {
     const Nest *nest = plan->nest;
-    if (plan->rows > SWEEP_ROWS || plan->outer_count || plan->segment_count) return false;
+    if (plan->rows > rows_swept(plan, target) || plan->outer_count || plan->segment_count) return false;
     if (plan->column < 0 || plan->k < 0) return false;
     int64_t stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
     bool row_is_static = plan->row < 0 || nest->loops[plan->row].bound_operand == UINT32_MAX;
@@ -45,15 +54,16 @@ typedef struct Sweep {
     int rows, lanes;
     int vectors;         // of columns at a time: two are the even and the odd ones of bf16
     int step_k;          // rows of B in a step
+    int64_t chunk;       // columns for which a row of sums has room
     LLVMValueRef a, b;   // at the first step of a round
-    LLVMValueRef sums, sum_stride, columns, b_stride;
+    LLVMValueRef a_row, a_k, b_stride;  // strides: of rows of A, and of k
+    LLVMValueRef sums, columns;
 } Sweep;
 
 static LLVMValueRef sum_at(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
     CpuUnit *unit = sweep->unit;
-    LLVMValueRef start = LLVMBuildMul(unit->builder, sweep->sum_stride, cpu_i64(unit, row), "");
-    LLVMValueRef at = cpu_at(unit, cpu_at(unit, sweep->sums, ELEMENT_F32, start), ELEMENT_F32, column);
-    return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, vector * sweep->lanes));
+    LLVMValueRef at = cpu_at(unit, sweep->sums, ELEMENT_F32, column);
+    return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, row * sweep->chunk + vector * sweep->lanes));
 }
 
 static LLVMValueRef load_sum(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
@@ -84,14 +94,18 @@ static void load_halves(CpuUnit *unit, int lanes, LLVMValueRef at, LLVMValueRef 
 static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMValueRef *vectors) {
     const CpuContraction *plan = sweep->plan;
     CpuUnit *unit = sweep->unit;
-    LLVMValueRef rows[2][2];
-    for (int i = 0; i < sweep->step_k; i++) {
-        LLVMValueRef at = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
-        if (sweep->vectors == 2) load_halves(unit, sweep->lanes, at, rows[i]);
-        else rows[i][0] = cpu_panel_load(unit, plan->element_b, plan->panel_b, at, sweep->lanes, NULL);
+    LLVMValueRef at[2], halves[2][2];
+    for (int i = 0; i < sweep->step_k; i++)
+        at[i] = cpu_at(unit, row_of_b(sweep, step * sweep->step_k + i), plan->element_b, column);
+    if (sweep->vectors == 1) {
+        Element element = plan->element_b;
+        vectors[0] = sweep->step_k == 2 ? cpu_panel_load_pair(unit, element, at[0], at[1], sweep->lanes, NULL)
+                                        : cpu_panel_load(unit, element, plan->panel_b, at[0], sweep->lanes, NULL);
+        return;
     }
+    for (int i = 0; i < sweep->step_k; i++) load_halves(unit, sweep->lanes, at[i], halves[i]);
     for (int v = 0; v < sweep->vectors; v++)
-        vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, rows[0][v], rows[1][v]) : rows[0][v];
+        vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, halves[0][v], halves[1][v]) : halves[0][v];
 }
 
 static CpuLoop begin_columns(const Sweep *sweep) {
@@ -109,13 +123,35 @@ static void clear_sums(const Sweep *sweep) {
     cpu_loop_end(sweep->unit, &loop, NULL);
 }
 
+// Where A lies along k, pairs of bf16 lie as they are.
+static bool has_pairs(const CpuContraction *plan) {
+    return plan->panel_a == PANEL_PAIRS && plan->element_a == ELEMENT_BF16 && plan->pack_a == PACK_TRANSPOSE;
+}
+
+static LLVMValueRef step_of_a(const Sweep *sweep, LLVMValueRef at, int64_t k) {
+    CpuUnit *unit = sweep->unit;
+    LLVMValueRef before = LLVMBuildMul(unit->builder, sweep->a_k, cpu_i64(unit, k), "");
+    return cpu_at(unit, at, sweep->plan->element_a, before);
+}
+
+// Step `step` of a row of A in all lanes.
+static LLVMValueRef load_factor(const Sweep *sweep, int step, int row) {
+    const CpuContraction *plan = sweep->plan;
+    CpuUnit *unit = sweep->unit;
+    Element element = plan->element_a;
+    LLVMValueRef before = LLVMBuildMul(unit->builder, sweep->a_row, cpu_i64(unit, row), ""), factor;
+    LLVMValueRef at = step_of_a(sweep, cpu_at(unit, sweep->a, element, before), step * sweep->step_k);
+    if (has_pairs(plan)) factor = cpu_load(unit, ELEMENT_F32, at, 1, NULL);
+    else if (sweep->step_k == 2) factor = cpu_panel_load_pair(unit, element, at, step_of_a(sweep, at, 1), 1, NULL);
+    else factor = cpu_panel_load(unit, element, plan->panel_a, at, 1, NULL);
+    return cpu_splat(unit, factor, sweep->lanes);
+}
+
 static void add_steps(const Sweep *sweep, int steps) {
     CpuUnit *unit = sweep->unit;
-    LLVMValueRef factors[SWEEP_FACTORS], sums[SWEEP_ROWS][2], columns[2];
-    for (int i = 0; i < steps * sweep->rows; i++) {
-        LLVMValueRef at = cpu_at(unit, sweep->a, ELEMENT_F32, cpu_i64(unit, i));
-        factors[i] = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, at, 1, NULL), sweep->lanes);
-    }
+    LLVMValueRef factors[SWEEP_FACTORS], sums[SWEEP_ROWS_MAX][2], columns[2];
+    for (int i = 0; i < steps * sweep->rows; i++)
+        factors[i] = load_factor(sweep, i / sweep->rows, i % sweep->rows);
     CpuLoop loop = begin_columns(sweep);
     for (int row = 0; row < sweep->rows; row++)
         for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
@@ -155,44 +191,61 @@ static void add_rounds(Sweep *sweep, LLVMValueRef begin, LLVMValueRef end, int s
     sweep->a = loop.carried[0];
     sweep->b = loop.carried[1];
     add_steps(sweep, steps);
-    LLVMValueRef next[] = {cpu_at(unit, sweep->a, ELEMENT_F32, cpu_i64(unit, steps * sweep->rows)),
-                           row_of_b(sweep, steps * sweep->step_k)};
+    LLVMValueRef next[] = {step_of_a(sweep, sweep->a, steps * sweep->step_k), row_of_b(sweep, steps * sweep->step_k)};
     cpu_loop_end(unit, &loop, next);
     state[0] = loop.carried[0];
     state[1] = loop.carried[1];
 }
 
-static int steps_of_round(const CpuContraction *plan) {
-    int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1;
+static int steps_of_round(const CpuContraction *plan, const CpuTarget *target) {
+    int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, factors = target->registers / 2;
     bool runs_are_long = plan->columns * element_bytes(plan->element_b) >= SWEEP_LONG_BYTES;
-    int steps = (runs_are_long ? SWEEP_LONG_STREAMS : SWEEP_STREAMS) / step_k, most = SWEEP_FACTORS / (int)plan->rows;
+    int steps = (runs_are_long ? SWEEP_LONG_STREAMS : SWEEP_STREAMS) / step_k;
+    int most = (factors < SWEEP_FACTORS ? factors : SWEEP_FACTORS) / (int)plan->rows;
     return steps < most ? steps : most;
 }
 
-// void (a, b, i64 steps, sums, i64 columns, i64 b_stride): sums[row * SWEEP_CHUNK + column] of `columns` columns;
-// A is a panel of the rows there are, B lies across k.
-static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan, LLVMTypeRef *type) {
-    LLVMTypeRef pointer = unit->pointer, i64 = unit->i64, parameters[] = {pointer, pointer, i64, pointer, i64, i64};
-    *type = LLVMFunctionType(unit->void_type, parameters, 6, false);
-    int steps = steps_of_round(plan), rows = (int)plan->rows;
+// Columns of a chunk.
+static int64_t chunk_of(const CpuContraction *plan) {
+    int64_t columns = SWEEP_CHUNK;
+    while (columns * plan->rows > SWEEP_SUMS) columns /= 2;
+    return columns;
+}
+
+// void (a, b, i64 steps, sums, i64 columns, i64 a_row, i64 a_k, i64 b_stride): sums[row * chunk + column] of `columns`
+// columns; B lies across k.
+enum { ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_SUMS, ARGUMENT_COLUMNS, ARGUMENT_A_ROW, ARGUMENT_A_K,
+       ARGUMENT_B_STRIDE, ARGUMENTS };
+
+static LLVMTypeRef sweep_type(const CpuUnit *unit) {
+    LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
+    LLVMTypeRef parameters[ARGUMENTS] = {pointer, pointer, i64, pointer, i64, i64, i64, i64};
+    return LLVMFunctionType(unit->void_type, parameters, ARGUMENTS, false);
+}
+
+static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan) {
+    int steps = steps_of_round(plan, unit->target), rows = (int)plan->rows;
     int vectors = plan->element_b == ELEMENT_BF16 && plan->columns % (2 * unit->target->lanes) == 0 ? 2 : 1;
-    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d", rows, steps, vectors,
-                                    element_name(plan->element_b), (int)plan->panel_b);
-    CpuHelper helper = cpu_helper_begin(unit, name, *type);
-    if (!helper.fresh) return helper.function;
-    LLVMValueRef k = LLVMGetParam(helper.function, 2), rounds;
+    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d_%s_%d%s", rows, steps, vectors,
+                                    element_name(plan->element_b), (int)plan->panel_b, element_name(plan->element_a),
+                                    (int)plan->panel_a, has_pairs(plan) ? "_lying" : "");
+    CpuHelper helper = cpu_helper_begin(unit, name, sweep_type(unit));
+    LLVMValueRef f = helper.function;
+    if (!helper.fresh) return f;
+    LLVMValueRef k = LLVMGetParam(f, ARGUMENT_STEPS), rounds;
     Sweep sweep = {.unit = unit, .plan = plan, .rows = rows, .lanes = unit->target->lanes, .vectors = vectors,
-                   .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .sums = LLVMGetParam(helper.function, 3),
-                   .sum_stride = cpu_i64(unit, SWEEP_CHUNK), .columns = LLVMGetParam(helper.function, 4),
-                   .b_stride = LLVMGetParam(helper.function, 5)};
-    LLVMValueRef state[] = {LLVMGetParam(helper.function, 0), LLVMGetParam(helper.function, 1)};
+                   .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .chunk = chunk_of(plan),
+                   .sums = LLVMGetParam(f, ARGUMENT_SUMS), .columns = LLVMGetParam(f, ARGUMENT_COLUMNS),
+                   .a_row = LLVMGetParam(f, ARGUMENT_A_ROW), .a_k = LLVMGetParam(f, ARGUMENT_A_K),
+                   .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE)};
+    LLVMValueRef state[] = {LLVMGetParam(f, ARGUMENT_A), LLVMGetParam(f, ARGUMENT_B)};
     clear_sums(&sweep);
     rounds = LLVMBuildSub(unit->builder, k, LLVMBuildURem(unit->builder, k, cpu_i64(unit, steps), ""), "");
     add_rounds(&sweep, cpu_i64(unit, 0), rounds, steps, state);
     add_rounds(&sweep, rounds, k, 1, state);
     if (vectors == 2) order_sums(&sweep);
     cpu_helper_end(unit, &helper);
-    return helper.function;
+    return f;
 }
 
 // ---- The kernel ----
@@ -204,50 +257,50 @@ static LLVMValueRef start_of(const CpuBody *body, const CpuContraction *plan, ui
     return cpu_at(body->unit, body->operand[operand], element, cpu_i64(body->unit, index[0].affine.offset));
 }
 
-static void pack_rows(const CpuBody *body, const CpuContraction *plan, LLVMValueRef to) {
+// About half a page behind the place that the first column has in its page: a load waits for an earlier store to the
+// same place of another page, and every sum is stored before columns near to its own are read.
+static LLVMValueRef place_sums(const CpuBody *body, LLVMValueRef columns) {
     CpuUnit *unit = body->unit;
-    const Index *index = cpu_contraction_index(plan, plan->load_a);
-    LLVMValueRef rows = cpu_i64(unit, plan->rows), k = cpu_i64(unit, plan->nest->loops[plan->k].dimension.extent);
-    int64_t row_stride = plan->row < 0 ? 0 : access_stride(index, plan->row);
-    LLVMValueRef arguments[] = {to, start_of(body, plan, plan->load_a), rows, k, cpu_i64(unit, row_stride),
-                                cpu_i64(unit, access_stride(index, plan->k)), rows, cpu_i64(unit, 1),
-                                cpu_i64(unit, plan->depth * plan->rows)};
-    LLVMValueRef function = cpu_pack_function(unit, plan->pack_a, plan->element_a, plan->panel_a, (int)plan->rows);
-    LLVMBuildCall2(unit->builder, cpu_pack_type(unit), function, arguments, 9, "");
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef from = LLVMBuildPtrToInt(builder, columns, unit->i64, "");
+    LLVMValueRef to = LLVMBuildPtrToInt(builder, body->scratch, unit->i64, "");
+    LLVMValueRef apart = LLVMBuildAdd(builder, LLVMBuildSub(builder, from, to, ""), cpu_i64(unit, SUMS_APART), "");
+    return cpu_at_bytes(unit, body->scratch, LLVMBuildAnd(builder, apart, cpu_i64(unit, PAGE - CACHE_LINE), ""));
 }
 
 void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out) {
-    int64_t panel_bytes = (plan->rows * plan->depth * 4 + 127) & ~(int64_t)63;
     LLVMValueRef epilogue = cpu_contract_epilogue(unit, kernel, plan);
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    LLVMTypeRef type;
-    LLVMValueRef function = sweep_function(unit, plan, &type);
+    LLVMValueRef function = sweep_function(unit, plan), chunk = cpu_i64(unit, chunk_of(plan));
     LLVMValueRef task = cpu_stack_slot(body, LLVMArrayType2(unit->i64, TASK_SLOTS));
-    LLVMValueRef panel = body->scratch, sums = cpu_at_bytes(unit, panel, cpu_i64(unit, panel_bytes));
     LLVMValueRef width = cpu_i64(unit, columns_of_task(plan)), zero = cpu_i64(unit, 0);
-    LLVMValueRef b = start_of(body, plan, plan->load_b);
+    LLVMValueRef a = start_of(body, plan, plan->load_a), b = start_of(body, plan, plan->load_b);
+    const Index *index_a = cpu_contraction_index(plan, plan->load_a);
+    int64_t a_row = plan->row < 0 ? 0 : access_stride(index_a, plan->row), a_k = access_stride(index_a, plan->k);
     int64_t b_stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
-    pack_rows(body, plan, panel);
     LLVMValueRef begin = LLVMBuildMul(unit->builder, body->begin, width, "");
     LLVMValueRef end = LLVMBuildMul(unit->builder, body->end, width, "");
     end = cpu_minimum(unit, end, cpu_i64(unit, plan->columns));
-    CpuLoop chunk;
-    cpu_loop_begin(unit, &chunk, begin, end, SWEEP_CHUNK, NULL, 0);
-    LLVMValueRef left = LLVMBuildSub(unit->builder, end, chunk.index, "");
-    LLVMValueRef columns = cpu_minimum(unit, cpu_i64(unit, SWEEP_CHUNK), left);
-    LLVMValueRef arguments[] = {panel, cpu_at(unit, b, plan->element_b, chunk.index), cpu_i64(unit, plan->depth), sums,
-                                columns, cpu_i64(unit, b_stride)};
-    LLVMBuildCall2(unit->builder, type, function, arguments, 6, "");
-    cpu_slot_store(unit, task, TASK_COLUMN0, chunk.index);
+    CpuLoop chunks;
+    cpu_loop_begin(unit, &chunks, begin, end, (int)chunk_of(plan), NULL, 0);
+    LLVMValueRef columns = cpu_minimum(unit, chunk, LLVMBuildSub(unit->builder, end, chunks.index, ""));
+    LLVMValueRef from = cpu_at(unit, b, plan->element_b, chunks.index), sums = place_sums(body, from);
+    LLVMValueRef arguments[ARGUMENTS] = {
+        [ARGUMENT_A] = a, [ARGUMENT_B] = from,
+        [ARGUMENT_STEPS] = cpu_i64(unit, plan->depth), [ARGUMENT_SUMS] = sums, [ARGUMENT_COLUMNS] = columns,
+        [ARGUMENT_A_ROW] = cpu_i64(unit, a_row), [ARGUMENT_A_K] = cpu_i64(unit, a_k),
+        [ARGUMENT_B_STRIDE] = cpu_i64(unit, b_stride)};
+    LLVMBuildCall2(unit->builder, sweep_type(unit), function, arguments, ARGUMENTS, "");
+    cpu_slot_store(unit, task, TASK_COLUMN0, chunks.index);
     cpu_slot_store(unit, task, TASK_COLUMN_COUNT, columns);
-    cpu_slot_store(unit, task, TASK_WIDTH, cpu_i64(unit, SWEEP_CHUNK));
+    cpu_slot_store(unit, task, TASK_WIDTH, chunk);
     LLVMValueRef around[] = {LLVMGetParam(body->function, 0), task, sums, zero, cpu_i64(unit, plan->rows)};
     LLVMBuildCall2(unit->builder, unit->function_type, epilogue, around, 5, "");
-    cpu_loop_end(unit, &chunk, NULL);
+    cpu_loop_end(unit, &chunks, NULL);
     if (cpu_contract_streamed(plan, unit->target)) cpu_fence(unit);
     cpu_body_end(body);
     out->phase_count = 1;
     out->tasks[0] = cpu_contract_sweep_tasks(plan);
-    int64_t bytes = panel_bytes + plan->rows * SWEEP_CHUNK * 4 + 64;
+    int64_t bytes = PAGE + plan->rows * chunk_of(plan) * 4 + 64;
     if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
 }

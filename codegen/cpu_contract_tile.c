@@ -5,6 +5,7 @@
 
 enum {
     ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
+    TURNED_COLUMNS_MAX = 16,
     AHEAD_STEPS = 8   // that B is asked for before it is read, where it lies across k
 };
 
@@ -67,10 +68,9 @@ static LLVMValueRef element_of_a(CpuUnit *unit, CpuTile tile, const TileReads *r
 static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef at, int v) {
     int lanes = unit->target->lanes;
     at = cpu_at(unit, at, tile.element_b, cpu_i64(unit, v * lanes));
-    LLVMValueRef low = cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL);
-    if (tile.panel != PANEL_PAIRS) return low;
-    at = cpu_at(unit, at, tile.element_b, reads->b_stride);
-    return cpu_pair(unit, low, cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL));
+    if (tile.panel != PANEL_PAIRS) return cpu_panel_load(unit, tile.element_b, tile.panel, at, lanes, NULL);
+    LLVMValueRef next = cpu_at(unit, at, tile.element_b, reads->b_stride);
+    return cpu_panel_load_pair(unit, tile.element_b, at, next, lanes, NULL);
 }
 
 static LLVMValueRef in_panel(CpuUnit *unit, CpuTile tile, LLVMValueRef panel, int64_t step, int v) {
@@ -82,12 +82,12 @@ static void keep(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t st
     if (tile.keeps) cpu_store(unit, ELEMENT_F32, in_panel(unit, tile, reads->panel, step, v), column, NULL);
 }
 
-// sums[row][v] += a[row] * b[v], b being `columns`.
+// sums[row][v] += a[row] * b[v] for `count` vectors from the first of `sums` on, b being `columns`.
 static void add_products(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step,
-                         const LLVMValueRef *columns, LLVMValueRef *sums) {
+                         const LLVMValueRef *columns, int count, LLVMValueRef *sums) {
     for (int row = 0; row < tile.rows; row++) {
         LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), unit->target->lanes);
-        for (int v = 0; v < reads->vectors; v++) {
+        for (int v = 0; v < count; v++) {
             LLVMValueRef *sum = &sums[row * reads->vectors + v];
             *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, factor, columns[v], *sum)
                                              : cpu_fma(unit, factor, columns[v], *sum);
@@ -108,19 +108,23 @@ static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64
             LLVMValueRef ahead = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
             cpu_prefetch(unit, cpu_at(unit, ahead, tile.element_b, cpu_i64(unit, v * lanes)), false);
         }
-    add_products(unit, tile, reads, step, columns, sums);
+    add_products(unit, tile, reads, step, columns, tile.vectors, sums);
 }
 
-// As many steps of B along k as there are lanes, for one vector of columns.
-static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef *sums) {
-    LLVMValueRef columns[16] = {reads->b}, steps[16];
-    for (int i = 1; i < unit->target->lanes; i++)
-        columns[i] = cpu_at(unit, columns[i - 1], tile.element_b, reads->b_stride);
-    cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, steps);
-    for (int step = 0; step < unit->target->lanes; step++) {
-        if (step % CPU_TURN_STEPS == 0) cpu_panel_turn(unit, &steps[step]);
-        keep(unit, tile, reads, step, 0, steps[step]);
-        add_products(unit, tile, reads, step, &steps[step], sums);
+// As many steps of B along k as there are lanes, for vector v of columns.
+static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v, LLVMValueRef *sums) {
+    int lanes = unit->target->lanes, count = cpu_panel_part(unit->target);
+    LLVMValueRef columns[16], steps[16];
+    for (int i = 0; i < lanes; i++) {
+        LLVMValueRef before = LLVMBuildMul(unit->builder, reads->b_stride, cpu_i64(unit, v * lanes + i), "");
+        columns[i] = cpu_at(unit, reads->b, tile.element_b, before);
+    }
+    for (int part = 0; part < lanes / count; part++) {
+        cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, part, steps);
+        for (int i = 0; i < count; i++) {
+            keep(unit, tile, reads, part * count + i, v, steps[i]);
+            add_products(unit, tile, reads, part * count + i, &steps[i], 1, &sums[v]);
+        }
     }
 }
 
@@ -143,7 +147,7 @@ static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRe
     reads->b = state[sums + 1];
     reads->panel = state[sums + 3];
     reads->k = loop.index;
-    if (tile.b == TILE_ALONG_K) tile_turn(unit, tile, reads, state);
+    for (int v = 0; v < reads->vectors && tile.b == TILE_ALONG_K; v++) tile_turn(unit, tile, reads, v, state);
     for (int step = 0; step < unroll && tile.b != TILE_ALONG_K; step++) tile_step(unit, tile, reads, step, state);
     state[sums] = step_on_a(unit, tile, state[sums], reads, unroll);
     state[sums + 1] = step_on_b(unit, tile, state[sums + 1], reads, unroll);
@@ -242,6 +246,13 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     cpu_if_end(unit, &adds);
 }
 
+// Of columns along k. A few sums wait for one another, unless there are two vectors of them; more than 16 columns at
+// once fall into too few places of the first cache.
+static int vectors_turned(const CpuTarget *target, CpuTile tile) {
+    bool fits = 2 * tile.rows + cpu_panel_part(target) < target->registers && 2 * target->lanes <= TURNED_COLUMNS_MAX;
+    return fits && tile.vectors > 1 ? 2 : 1;
+}
+
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     static const char *const sides[] = {[TILE_PANEL] = "panel", [TILE_ALONG_K] = "along", [TILE_ACROSS_K] = "across"};
     static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
@@ -254,11 +265,14 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef zero = cpu_i64(unit, 0);
-    if (tile.b == TILE_ALONG_K) {  // turning takes as many registers as a vector has lanes
+    if (tile.b == TILE_ALONG_K) {
+        int together = vectors_turned(unit->target, tile);
         CpuLoop vectors;
-        cpu_loop_begin(unit, &vectors, zero, cpu_i64(unit, tile.vectors), 1, NULL, 0);
-        emit_sums(unit, tile, helper.function, 1, vectors.index);
+        cpu_loop_begin(unit, &vectors, zero, cpu_i64(unit, tile.vectors / together * together), together, NULL, 0);
+        emit_sums(unit, tile, helper.function, together, vectors.index);
         cpu_loop_end(unit, &vectors, NULL);
+        if (tile.vectors % together)
+            emit_sums(unit, tile, helper.function, 1, cpu_i64(unit, tile.vectors / together * together));
     } else {
         emit_sums(unit, tile, helper.function, tile.vectors, zero);
     }

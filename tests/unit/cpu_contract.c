@@ -312,10 +312,26 @@ static void reads_where_it_lies(void **state) {
         }
 }
 
+// Two rows along k are not packed: there is room for sums alone, however long they are.
+static void sweeps_pack_nothing(void **state) {
+    (void)state;
+    enum { STEPS = 1 << 15 };
+    for (int numbers = PLAIN; numbers <= ROUNDED; numbers++) {
+        Arena *arena = arena_create();
+        CpuCode *code;
+        CpuKernel kernel = compile_form(ir_create(arena), FORWARD, (Numbers)numbers, 2, 256, STEPS, NULL, &code);
+        assert_int_equal(kernel.phase_count, 1);
+        assert_true(kernel.scratch_bytes < STEPS);
+        cpu_code_destroy(code);
+        arena_destroy(arena);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
-                                       cmocka_unit_test(reads_where_it_lies)};
+                                       cmocka_unit_test(reads_where_it_lies),
+                                       cmocka_unit_test(sweeps_pack_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
