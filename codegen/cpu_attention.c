@@ -63,6 +63,7 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->rows,
+                                .lanes = (int)plan->lanes,
                                 .a_row = plan->key_columns,
                                 .a_step = 1,
                                 .b_step = plan->queries,
@@ -152,6 +153,7 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->query_rows,
+                                .lanes = unit->target->lanes,
                                 .a_row = 1,
                                 .a_step = plan->queries,
                                 .b_step = plan->feature_columns,
@@ -162,7 +164,7 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
         .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
         .c = f->result,
         .factors = f->fading,
-        .rows = cpu_i64(unit, plan->queries),
+        .rows = cpu_i64(unit, plan->query_lines),
         .columns = plan->feature_columns,
         .steps = rows,
         .key0 = key0,

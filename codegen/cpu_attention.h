@@ -34,11 +34,12 @@ typedef struct CpuAttention {
     AttentionSide side[ATTENTION_OPERANDS];  // by operand
     int rows;                                // of tiles: keys
     int vectors;                             // of queries side by side
-    int64_t lanes, queries;                  // of a vector; of a block: lanes * vectors
-    int query_rows;                          // of tiles that have queries for rows; divides `queries`
+    int64_t lanes, queries;                  // of a vector of queries; of a block: lanes * vectors
+    int query_rows;                          // of tiles that have queries for rows
+    int64_t query_lines;                     // rows of such tiles in a block: a multiple of query_rows
     int64_t key_block;                       // keys whose scores stand at once: a multiple of rows
     int64_t padded_past;                     // a multiple of rows
-    int64_t key_columns, feature_columns;    // keys and features, rounded up to lanes
+    int64_t key_columns, feature_columns;    // keys and features, rounded up to vectors of the target
     int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
 
@@ -140,7 +141,8 @@ typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } At
 // c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step +
 // column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats.
 typedef struct AttentionProduct {
-    int rows;  // of a tile
+    int rows;   // of a tile
+    int lanes;  // of a vector of columns
     int64_t a_row, a_step, b_step, c_row;
     int64_t steps;  // where their number is constant, else 0
     AttentionStart start;
@@ -158,7 +160,7 @@ typedef enum AttentionSkip {
 typedef struct AttentionMatrices {
     LLVMValueRef a, b, c, factors;  // factors: NULL unless the start fades
     LLVMValueRef rows;              // rounded up to those of a tile
-    int64_t columns;                // a multiple of lanes
+    int64_t columns;                // a multiple of the product's lanes
     LLVMValueRef steps;             // NULL where constant
     AttentionSkip skip;
     LLVMValueRef key0;  // the first of the block
