@@ -39,6 +39,7 @@ typedef struct CpuAttention {
     int64_t query_lines;                     // rows of such tiles in a block: a multiple of query_rows
     int64_t key_block;                       // keys whose scores stand at once: a multiple of rows
     int64_t padded_past;                     // a multiple of rows
+    bool passing;                            // forward: one block of queries takes all keys, each once
     int64_t key_columns, feature_columns;    // keys and features, rounded up to vectors of the target
     int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
@@ -73,7 +74,8 @@ typedef struct AttentionTask {
     LLVMValueRef copied;               // slot: keys [first_key, copied) stand in scratch
     LLVMValueRef brought;              // slot: rows of all streams asked for
     AttentionStream streams[ATTENTION_STREAMS];
-    int stream_count, bring_rows;  // rows asked for at a time
+    int stream_count;
+    int64_t bring_rows, bring_limit;  // rows asked for at a time, and in all
 } AttentionTask;
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound);
@@ -89,7 +91,10 @@ LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
 void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                          LLVMValueRef *begin, LLVMValueRef *end);
-// Copies rows [task->copied, end) of K and V, padded to columns, to their absolute rows in scratch.
+// Copies rows [first, end) of K and V, padded to columns, to rows of scratch from `row` on.
+void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVMValueRef end, LLVMValueRef row,
+                             LLVMValueRef keys, LLVMValueRef values);
+// The same with rows [task->copied, end), to their absolute rows.
 void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
 // Copies the positions of queries [query0, query0 + valid) to task->positions, and `valid`.
 void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);

@@ -375,7 +375,7 @@ bool cpu_attention_gradient_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel 
     int first = kernel->named->output_start;
     Backward g = {.d_q = first, .d_k = first + 1, .d_v = first + 2};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 1};
+    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 1, .bring_limit = plan.queries};
     int64_t used = divide_scratch(&g);
     g.task.copied = cpu_stack_slot(body, unit->i64);
     g.task.brought = cpu_stack_slot(body, unit->i64);

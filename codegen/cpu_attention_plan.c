@@ -52,6 +52,7 @@ static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *pl
     plan->query_lines = plan->time < plan->queries ? round_up(plan->time, plan->query_rows) : plan->queries;
     plan->key_block = 64;
     plan->padded_past = round_up(plan->past, plan->rows);
+    plan->passing = forward && plan->time <= plan->queries && plan->group_total == 1;
     plan->key_columns = round_up(plan->keys, target->lanes);
     plan->feature_columns = round_up(plan->features, target->lanes);
 }
