@@ -2,7 +2,8 @@
 // score outlives its block.
 //
 //   task: (shared indices, share of the query blocks)
-//     keys and values are copied as queries reach them   (kept while the next task has the same ones)
+//     keys and values are copied as queries reach them   (kept while the next task has the same ones; where a block
+//                                                         of queries is all there is, a block of keys at a time)
 //     block of queries:  transpose it;  O = 0, maximum = -1e20, sum = 0
 //       block of keys:   S = K Q^T;  maximum;  P = 2^(c S - maximum);  O = O 2^(old - new) + P^T V
 //       o = O / sum,  lse = ln 2 maximum + log(sum)
@@ -19,7 +20,7 @@ enum { UNROLL = 4 };
 typedef struct Forward {
     AttentionTask task;
     int output;                         // operand o; lse follows
-    LLVMValueRef keys, values;          // [past][columns]
+    LLVMValueRef keys, values;          // [past][columns]; where keys pass, of one block
     LLVMValueRef queries;               // [key][queries]
     LLVMValueRef scores;                // [key of the block][queries]
     LLVMValueRef result;                // [query][columns]
@@ -58,18 +59,24 @@ static void store_vector(const Forward *f, LLVMValueRef at, LLVMValueRef value) 
 
 static double score_scale(const CpuAttention *plan) { return plan->scale * M_LOG2E; }
 
+// Where key `key0` of a block stands in scratch.
+static LLVMValueRef row_of(const Forward *f, LLVMValueRef key0) {
+    return f->task.plan->passing ? cpu_i64(f->task.unit, 0) : key0;
+}
+
 // scores[0, rows) = keys [key0, key0 + rows) times the queries.
 static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->rows,
+                                .lanes = (int)plan->lanes,
                                 .a_row = plan->key_columns,
                                 .a_step = 1,
                                 .b_step = plan->queries,
                                 .c_row = plan->queries,
                                 .steps = plan->keys};
     AttentionMatrices matrices = {
-        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, key0, plan->key_columns)),
+        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, row_of(f, key0), plan->key_columns)),
         .b = f->queries,
         .c = f->scores,
         .rows = rows,
@@ -152,6 +159,7 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->query_rows,
+                                .lanes = unit->target->lanes,
                                 .a_row = 1,
                                 .a_step = plan->queries,
                                 .b_step = plan->feature_columns,
@@ -159,10 +167,10 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
                                 .start = ATTENTION_FADE};
     AttentionMatrices matrices = {
         .a = f->scores,
-        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, key0, plan->feature_columns)),
+        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, row_of(f, key0), plan->feature_columns)),
         .c = f->result,
         .factors = f->fading,
-        .rows = cpu_i64(unit, plan->queries),
+        .rows = cpu_i64(unit, plan->query_lines),
         .columns = plan->feature_columns,
         .steps = rows,
         .key0 = key0,
@@ -216,6 +224,20 @@ static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef 
     cpu_attention_stream(&f->task, next, f->output, o->time, o->feature, plan->features, following, true);
 }
 
+// Copies block [key0, key0 + rows); what will be asked for is the block behind it, or the first one of the next task.
+static void pass_keys(Forward *f, const AttentionTask *next_task, LLVMValueRef key0, LLVMValueRef rows,
+                      LLVMValueRef end) {
+    CpuUnit *unit = f->task.unit;
+    const CpuAttention *plan = f->task.plan;
+    const AttentionSide *k = &plan->side[K], *v = &plan->side[V];
+    LLVMValueRef behind = add(unit, key0, rows);
+    cpu_attention_copy_keys(&f->task, key0, behind, row_of(f, key0), f->keys, f->values);
+    AttentionNext next = {.task = next_task, .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, behind, end, "")};
+    cpu_attention_next(&f->task);
+    cpu_attention_stream(&f->task, next, K, k->past, k->key, plan->keys, behind, false);
+    cpu_attention_stream(&f->task, next, V, v->past, v->feature, plan->features, behind, false);
+}
+
 static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTask *next, LLVMValueRef over,
                              LLVMValueRef following) {
     CpuUnit *unit = f->task.unit;
@@ -235,8 +257,10 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     LLVMValueRef last =
         cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
-    cpu_attention_copy(&f->task, end, f->keys, f->values);
-    look_ahead(f, next, over, following, end);
+    if (!plan->passing) {
+        cpu_attention_copy(&f->task, end, f->keys, f->values);
+        look_ahead(f, next, over, following, end);
+    }
     LLVMValueRef state[2 * ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
         state[v] = cpu_number(unit, ELEMENT_F32, ATTENTION_LEAST, (int)plan->lanes);
@@ -249,6 +273,7 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
         running.sum[v] = blocks.carried[plan->vectors + v];
     }
     LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
+    if (plan->passing) pass_keys(f, next, blocks.index, rows, end);
     emit_scores(f, blocks.index, rows);
     cpu_attention_mask(
         &f->task, f->scores, blocks.index, rows,
@@ -326,10 +351,12 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     int64_t shares = cpu_attention_shares(&plan);
     Forward f = {.output = kernel->named->output_start};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2};
+    f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2, .bring_limit = plan.queries};
+    if (plan.passing) f.task.bring_rows = plan.rows, f.task.bring_limit = plan.key_block;
     int64_t used = 0;
-    f.keys = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.key_columns);
-    f.values = cpu_attention_take(unit, body->scratch, &used, plan.padded_past * plan.feature_columns);
+    int64_t rows = plan.passing ? plan.key_block : plan.padded_past;
+    f.keys = cpu_attention_take(unit, body->scratch, &used, rows * plan.key_columns);
+    f.values = cpu_attention_take(unit, body->scratch, &used, rows * plan.feature_columns);
     f.queries = cpu_attention_take(unit, body->scratch, &used, plan.keys * plan.queries);
     f.scores = cpu_attention_take(unit, body->scratch, &used, plan.key_block * plan.queries);
     f.result = cpu_attention_take(unit, body->scratch, &used, plan.feature_columns * plan.queries);

@@ -34,11 +34,13 @@ typedef struct CpuAttention {
     AttentionSide side[ATTENTION_OPERANDS];  // by operand
     int rows;                                // of tiles: keys
     int vectors;                             // of queries side by side
-    int64_t lanes, queries;                  // of a vector; of a block: lanes * vectors
-    int query_rows;                          // of tiles that have queries for rows; divides `queries`
+    int64_t lanes, queries;                  // of a vector of queries; of a block: lanes * vectors
+    int query_rows;                          // of tiles that have queries for rows
+    int64_t query_lines;                     // rows of such tiles in a block: a multiple of query_rows
     int64_t key_block;                       // keys whose scores stand at once: a multiple of rows
     int64_t padded_past;                     // a multiple of rows
-    int64_t key_columns, feature_columns;    // keys and features, rounded up to lanes
+    bool passing;                            // forward: one block of queries takes all keys, each once
+    int64_t key_columns, feature_columns;    // keys and features, rounded up to vectors of the target
     int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
 
@@ -72,7 +74,8 @@ typedef struct AttentionTask {
     LLVMValueRef copied;               // slot: keys [first_key, copied) stand in scratch
     LLVMValueRef brought;              // slot: rows of all streams asked for
     AttentionStream streams[ATTENTION_STREAMS];
-    int stream_count, bring_rows;  // rows asked for at a time
+    int stream_count;
+    int64_t bring_rows, bring_limit;  // rows asked for at a time, and in all
 } AttentionTask;
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound);
@@ -88,7 +91,10 @@ LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
 void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                          LLVMValueRef *begin, LLVMValueRef *end);
-// Copies rows [task->copied, end) of K and V, padded to columns, to their absolute rows in scratch.
+// Copies rows [first, end) of K and V, padded to columns, to rows of scratch from `row` on.
+void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVMValueRef end, LLVMValueRef row,
+                             LLVMValueRef keys, LLVMValueRef values);
+// The same with rows [task->copied, end), to their absolute rows.
 void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
 // Copies the positions of queries [query0, query0 + valid) to task->positions, and `valid`.
 void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
@@ -140,7 +146,8 @@ typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } At
 // c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step +
 // column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats.
 typedef struct AttentionProduct {
-    int rows;  // of a tile
+    int rows;   // of a tile
+    int lanes;  // of a vector of columns
     int64_t a_row, a_step, b_step, c_row;
     int64_t steps;  // where their number is constant, else 0
     AttentionStart start;
@@ -158,7 +165,7 @@ typedef enum AttentionSkip {
 typedef struct AttentionMatrices {
     LLVMValueRef a, b, c, factors;  // factors: NULL unless the start fades
     LLVMValueRef rows;              // rounded up to those of a tile
-    int64_t columns;                // a multiple of lanes
+    int64_t columns;                // a multiple of the product's lanes
     LLVMValueRef steps;             // NULL where constant
     AttentionSkip skip;
     LLVMValueRef key0;  // the first of the block

@@ -120,6 +120,7 @@ static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef tur
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows,
+                                .lanes = (int)plan->lanes,
                                 .a_row = columns,
                                 .a_step = 1,
                                 .b_step = plan->queries,
@@ -171,6 +172,7 @@ static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef 
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows,
+                                .lanes = unit->target->lanes,
                                 .a_row = plan->queries,
                                 .a_step = 1,
                                 .b_step = columns,
@@ -192,6 +194,7 @@ static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef r
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->query_rows,
+                                .lanes = unit->target->lanes,
                                 .a_row = 1,
                                 .a_step = plan->queries,
                                 .b_step = plan->key_columns,
@@ -372,7 +375,7 @@ bool cpu_attention_gradient_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel 
     int first = kernel->named->output_start;
     Backward g = {.d_q = first, .d_k = first + 1, .d_v = first + 2};
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
-    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 1};
+    g.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 1, .bring_limit = plan.queries};
     int64_t used = divide_scratch(&g);
     g.task.copied = cpu_stack_slot(body, unit->i64);
     g.task.brought = cpu_stack_slot(body, unit->i64);

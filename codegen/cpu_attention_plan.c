@@ -40,17 +40,21 @@ static void add_dimension(const CpuAttention *plan, int regular, const Dimension
 
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
-static void choose_sizes(const CpuTarget *target, CpuAttention *plan) {
-    bool many = target->registers >= 32;
+// A few queries, as in decoding, stand in vectors as short as they are, and make a tile of their own.
+static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *plan) {
+    enum { FEW = 4 };
+    bool many = target->registers >= 32, few = forward && plan->time <= FEW;
     plan->rows = many ? 8 : 4;
-    plan->lanes = target->lanes;
-    plan->vectors = plan->time <= target->lanes ? 1 : many ? 2 : 3;
+    plan->lanes = few ? FEW : target->lanes;
+    plan->vectors = plan->time <= plan->lanes ? 1 : many ? 2 : 3;
     plan->queries = plan->lanes * plan->vectors;
-    plan->query_rows = plan->queries % plan->rows ? (int)plan->queries : plan->rows;
+    plan->query_rows = few ? (int)plan->time : plan->queries % plan->rows ? (int)plan->queries : plan->rows;
+    plan->query_lines = plan->time < plan->queries ? round_up(plan->time, plan->query_rows) : plan->queries;
     plan->key_block = 64;
     plan->padded_past = round_up(plan->past, plan->rows);
-    plan->key_columns = round_up(plan->keys, plan->lanes);
-    plan->feature_columns = round_up(plan->features, plan->lanes);
+    plan->passing = forward && plan->time <= plan->queries && plan->group_total == 1;
+    plan->key_columns = round_up(plan->keys, target->lanes);
+    plan->feature_columns = round_up(plan->features, target->lanes);
 }
 
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {
@@ -102,7 +106,7 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
             add_dimension(plan, regular, dimension, plan->group, plan->group_bound, &plan->group_count,
                           &plan->group_total);
     }
-    choose_sizes(unit->target, plan);
+    choose_sizes(unit->target, regular == ATTENTION_INPUTS, plan);
     return true;
 }
 

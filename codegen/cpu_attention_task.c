@@ -176,20 +176,27 @@ static void copy_rows(const AttentionTask *task, int operand, int64_t column_str
     const AttentionSide *side = &task->plan->side[operand];
     LLVMValueRef from = cpu_attention_base(task, operand);
     from = cpu_at(unit, from, side->element, multiply(unit, first, side->past));
-    to = cpu_at(unit, to, ELEMENT_F32, multiply(unit, first, columns));
     cpu_attention_pack(unit, side->element, column_stride, side->past, columns, to, from,
                        cpu_i64(unit, count), LLVMBuildSub(unit->builder, end, first, ""), cpu_i64(unit, 0));
 }
 
-void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values) {
+void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVMValueRef end, LLVMValueRef row,
+                             LLVMValueRef keys, LLVMValueRef values) {
     enum { K = 1, V };
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
+    keys = cpu_at(unit, keys, ELEMENT_F32, multiply(unit, row, plan->key_columns));
+    values = cpu_at(unit, values, ELEMENT_F32, multiply(unit, row, plan->feature_columns));
+    copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
+    copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
+}
+
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values) {
+    CpuUnit *unit = task->unit;
     LLVMValueRef first = LLVMBuildLoad2(unit->builder, unit->i64, task->copied, "");
     CpuIf some;
     cpu_if_begin(unit, &some, compare(unit, LLVMIntSLT, first, end));
-    copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
-    copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
+    cpu_attention_copy_keys(task, first, end, first, keys, values);
     LLVMBuildStore(unit->builder, end, task->copied);
     cpu_if_end(unit, &some);
 }
@@ -229,7 +236,7 @@ void cpu_attention_bring(const AttentionTask *task) {
     CpuUnit *unit = task->unit;
     CpuIf left;
     LLVMValueRef row = LLVMBuildLoad2(unit->builder, unit->i64, task->brought, "");
-    cpu_if_begin(unit, &left, compare(unit, LLVMIntSLT, row, cpu_i64(unit, task->plan->queries)));
+    cpu_if_begin(unit, &left, compare(unit, LLVMIntSLT, row, cpu_i64(unit, task->bring_limit)));
     for (int s = 0; s < task->stream_count; s++) {
         const AttentionStream *stream = &task->streams[s];
         LLVMValueRef at = cpu_at_bytes(unit, stream->at, multiply(unit, row, stream->row_bytes));

@@ -13,7 +13,7 @@ static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, int64_t index) {
 
 static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef a, LLVMValueRef b,
                       LLVMValueRef *sums) {
-    int lanes = unit->target->lanes;
+    int lanes = p->lanes;
     LLVMValueRef columns[ATTENTION_VECTORS];
     for (int v = 0; v < vectors; v++)
         columns[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, b, v * lanes), lanes, NULL);
@@ -43,7 +43,7 @@ static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LL
 
 static void emit_start(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef c,
                        LLVMValueRef factors, LLVMValueRef *sums) {
-    int lanes = unit->target->lanes;
+    int lanes = p->lanes;
     for (int row = 0; row < p->rows; row++) {
         LLVMValueRef factor = NULL;
         if (p->start == ATTENTION_FADE)
@@ -64,13 +64,13 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     typedef long long L;
     LLVMTypeRef pointer = unit->pointer, parameters[] = {pointer, pointer, unit->i64, pointer, pointer};
     const char *name =
-        arena_format(unit->arena, "cherry_attention_%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
-                     (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
+        arena_format(unit->arena, "cherry_attention_%dx%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
+                     p->lanes, (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
     CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 5, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, c = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
     LLVMValueRef state[ROWS_MAX * ATTENTION_VECTORS + POINTERS];
-    int lanes = unit->target->lanes, sums = p->rows * vectors;
+    int lanes = p->lanes, sums = p->rows * vectors;
     emit_start(unit, p, vectors, c, LLVMGetParam(f, 4), state);
     state[sums] = LLVMGetParam(f, 0);
     state[sums + 1] = LLVMGetParam(f, 1);
@@ -89,7 +89,7 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
 // vectors. `skipped`: steps at the start that are left out, or NULL.
 static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m,
                          LLVMValueRef row, LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
-    int64_t left = m->columns / unit->target->lanes - first, tiles = (left + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
+    int64_t left = m->columns / p->lanes - first, tiles = (left + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")),
                  b = m->b;
@@ -101,7 +101,7 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
         steps = LLVMBuildSub(builder, steps, skipped, "");
     }
     for (; tiles; tiles--) {
-        int64_t count = (left + tiles - 1) / tiles, column = first * unit->target->lanes;
+        int64_t count = (left + tiles - 1) / tiles, column = first * p->lanes;
         LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column),
                                     factors};
         cpu_helper_call(unit, tile_function(unit, p, (int)count), arguments, 5);

@@ -4,6 +4,7 @@
 
 #include "base/thread.h"
 #include "codegen/cuda.h"
+#include "passes/panel_rounded.h"
 #include "passes/pass.h"
 #include "passes/program_passes.h"
 
@@ -21,6 +22,7 @@ static const struct Step {
     {"precision", GENERATION},  // caches hold what is rounded
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
     {"keep-rounded", GENERATION},
+    {"panel-rounded", GENERATION},
     {"simplify", EVERY},
     {"select-supervision", FOR(ACCUMULATE)},
     {"gradient", FOR(ACCUMULATE)},
@@ -80,7 +82,8 @@ static Graph *build_round(const Compilation *compilation) {
                 !value_is_none(graph_find_input(graph, copy->name, ROLE_ROUNDED)))
                 continue;
             Value parameter = graph_add_input(graph, copy->name, ROLE_PARAMETER,
-                                              type_with_element(ir, copy->type, ELEMENT_F32), NO_PLACE);
+                                              module_find_parameter(compilation->module, copy->name)->type, NO_PLACE);
+            parameter = panel_order(graph, parameter, copy->type);
             Value rounded = graph_add_input(graph, copy->name, ROLE_ROUNDED, copy->type, NO_PLACE);
             graph_add_output(graph, state_output_name(ir, ROLE_ROUNDED, copy->name),
                              build_cast(graph, parameter, ELEMENT_BF16, NO_PLACE), rounded);
@@ -165,6 +168,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
     if (strcmp(passes, "gradient") == 0)
         return module->has_training && !training_sums_gradients(&module->training) ? "gradient{start=zero}" : passes;
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
+    // A GPU's library takes matrices as they are written.
+    if (strcmp(passes, "panel-rounded") == 0 && options->cuda) return NULL;
     // On a GPU a chunk of the loss is thousands of rows: every one reads and writes the head's gradient.
     if (strcmp(passes, "fuse-loss") == 0 && options->cuda) return "fuse-loss{bytes=1342177280}";
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";

@@ -2,10 +2,11 @@
 //
 //   before: k = f(x)                         k[batch, time, heads, key]
 //           p = rename(k, time -> past);     attention over past
-//   after:  inputs cache.0[batch, past<=context:length, heads, key], scalars position, length: i64[]
-//           p = scatter(cache.0, index(time) + position, k) {along=past};  cache.0' = p
+//   after:  inputs cache.0[batch, heads, past<=context:length, key], scalars position, length: i64[]
+//           c = scatter(cache.0, index(time) + position, k) {along=past};  cache.0' = c;  p = transpose c
 //           k[batch, time=chunk, heads, key];  index(time) is index(time) + position everywhere
 //
+// In a cache only the last dimension stands behind `past`: what one head reads of the past lies together.
 // chunk=1 gives `decode`, another chunk `prefill`; both have the same caches. The caller gives `length` =
 // position + chunk and keeps position + chunk <= context.
 // Requires: stacks expanded; every op works position by position along `time`, or reads it under another
@@ -136,6 +137,20 @@ static Value rename_others(Rewrite *rewrite, const Node *node, Value value) {
     return value;
 }
 
+// `past` stands before the last of the other dimensions, which keep their order.
+static const Type *cache_type(Ir *ir, const Type *type, const char *past) {
+    Dimension dimensions[RANK_MAX];
+    int rank = 0, at = type_find(type, past);
+    for (int i = 0; i < type->rank; i++)
+        if (i != at) dimensions[rank++] = type->dimensions[i];
+    dimensions[rank] = type->dimensions[at];
+    if (rank) {
+        dimensions[rank] = dimensions[rank - 1];
+        dimensions[rank - 1] = type->dimensions[at];
+    }
+    return type_make(ir, type->element, type->rank, dimensions);
+}
+
 static bool cut_node(Rewrite *rewrite, uint32_t id) {
     Incremental *incremental = rewrite->data;
     const Node *node = graph_node(rewrite->from, id);
@@ -151,8 +166,9 @@ static bool cut_node(Rewrite *rewrite, uint32_t id) {
     Value value = rename_others(rewrite, node, rewrite_value(rewrite, node->operands[0]));
     if (value_is_none(value)) return rewrite_fail(rewrite);
     graph_add_output(rewrite->to, cache.name, value, VALUE_NONE);
-    rewrite_set(rewrite, (Value){id, 0},
-                graph_add_input(rewrite->to, cache.name, ROLE_CACHE, node->types[0], node->place));
+    const Type *type = cache_type(ir, node->types[0], past);
+    Value input = graph_add_input(rewrite->to, cache.name, ROLE_CACHE, type, node->place);
+    rewrite_set(rewrite, (Value){id, 0}, build_expand(rewrite->to, input, node->types[0], node->place));
     vector_push(ir->arena, &incremental->caches, cache);
     return true;
 }

@@ -116,14 +116,10 @@ static void test_same_tokens(void **state) {
 
 // ---- Rounded parameters ----
 
-static void test_rounded_once(void **state) {
-    (void)state;
-    static const struct Subject rounded = {
-        "nano",
-        "add-heads{count=2}",
-        {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=24", "precision=bf16"}};
+// `panels`: of the copy of a layer's last matrix; 0: it lies as its parameter does.
+static void hold_rounded_once(const struct Subject *rounded, int64_t panels) {
     static const Sampling sampling = {.temperature = 0.7, .seed = 4};
-    Subjected each = open_subject(&rounded, DRAFT), once = open_subject(&rounded, DRAFT | ROUND);
+    Subjected each = open_subject(rounded, DRAFT), once = open_subject(rounded, DRAFT | ROUND);
     assert_null(each.runner->executors[ENTRY_ROUND]);
     for (int weights = 0; weights < 2; weights++) {
         // Generating again reads the weights as they are then.
@@ -146,8 +142,24 @@ static void test_rounded_once(void **state) {
     const StateBuffer *copy = state_find(once.runner->state, "trunk.down", ROLE_ROUNDED);
     assert_non_null(copy);
     assert_int_equal(copy->type->element, ELEMENT_BF16);
+    int panel = type_find(copy->type, names_intern(once.runner->ir->names, "embed.panel"));
+    assert_int_equal(panel < 0 ? 0 : copy->type->dimensions[panel].extent, panels);
     close_subject(&each);
     close_subject(&once);
+}
+
+static void test_rounded_once(void **state) {
+    (void)state;
+    static const struct Subject small = {
+        "nano",
+        "add-heads{count=2}",
+        {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=24", "precision=bf16"}};
+    static const struct Subject wide = {
+        "nano",
+        "add-heads{count=2}",
+        {"vocab=5", "embed=192", "heads=3", "key=64", "ffn=320", "layers=2", "time=24", "precision=bf16"}};
+    hold_rounded_once(&small, 0);
+    hold_rounded_once(&wide, 2);
 }
 
 // ---- The distribution ----

@@ -1,0 +1,161 @@
+// One step of cached decoding, by number of sequences: tokens a second, and the least bytes that it moves (weights, and
+// caches at capacity) beside what as many threads read of as many bytes, in order, in turns with it. Medians.
+//
+//   bench_decode FILE [--set NAME=VALUE ...] [--sequences N] [--position N] [--threads N] [--kernels]
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/arguments.h"
+#include "driver/cost.h"
+#include "driver/runner.h"
+#include "driver/setup.h"
+#include "runtime/memory.h"
+
+enum { STEPS = 80, RUN = 10 /* of a turn */, SEQUENCES_MAX = 16, READ_STREAMS = 4 };
+
+typedef struct Bench {
+    Ir *ir;
+    const Module *module;
+    Runner *runner;
+    int threads;
+    int64_t position;
+    bool kernels;
+} Bench;
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values) {
+    qsort(values, STEPS, sizeof *values, ascending);
+    return values[STEPS / 2];
+}
+
+// ---- Reading ----
+
+typedef struct Reader {
+    ThreadPool *pool;
+    const char *data;
+    int64_t bytes;
+    uint64_t sums[64];
+} Reader;
+
+static void read_share(void *context, int thread) {
+    Reader *reader = context;
+    int64_t words = reader->bytes / 8 / thread_pool_count(reader->pool) / READ_STREAMS;
+    const uint64_t *from = (const uint64_t *)reader->data + thread * words * READ_STREAMS;
+    uint64_t sums[READ_STREAMS] = {0};
+    for (int64_t i = 0; i + 7 < words; i += 8)  // a word of each line
+        for (int stream = 0; stream < READ_STREAMS; stream++) sums[stream] += from[stream * words + i];
+    for (int stream = 0; stream < READ_STREAMS; stream++) reader->sums[thread % 64] += sums[stream];
+}
+
+static double read_seconds(Reader *reader) {
+    double start = clock_seconds();
+    thread_pool_run(reader->pool, read_share, reader);
+    return clock_seconds() - start;
+}
+
+// ---- Steps ----
+
+static double step_seconds(const Bench *bench) {
+    double start = clock_seconds();
+    runner_set_integer(bench->runner, ENTRY_DECODE, "position", bench->position);
+    runner_set_integer(bench->runner, ENTRY_DECODE, "length", bench->position + 1);
+    runner_run(bench->runner, ENTRY_DECODE);
+    return clock_seconds() - start;
+}
+
+static void measure(const Bench *bench, int64_t sequences) {
+    const Program *program = bench->runner->compilation->programs[ENTRY_DECODE];
+    double steps[STEPS], reads[STEPS], bytes = cost_program_least_bytes(program);
+    MemoryBlock block;
+    if (!memory_allocate(bench->ir->diagnostics, (int64_t)bytes, "what is read", &block)) return;
+    Reader reader = {.pool = bench->runner->pool, .data = block.data, .bytes = (int64_t)bytes};
+    memset(block.data, 1, (size_t)bytes);
+    for (int i = 0; i < STEPS; i += RUN) {  // in turns; the first of a turn finds the caches full of the other's
+        read_seconds(&reader);
+        for (int k = 0; k < RUN; k++) reads[i + k] = read_seconds(&reader);
+        step_seconds(bench);
+        for (int k = 0; k < RUN; k++) steps[i + k] = step_seconds(bench);
+    }
+    memory_release(&block);
+    double seconds = median(steps), read = median(reads);
+    printf("%9lld %10.3f ms %9.0f %10.1f MB %8.1f GB/s %8.1f GB/s %6.1f %%\n", (long long)sequences, 1e3 * seconds,
+           (double)sequences / seconds, bytes / 1e6, bytes / seconds / 1e9, bytes / read / 1e9, 100 * read / seconds);
+}
+
+// Seconds by kernel, a barrier behind each launch.
+static void measure_kernels(const Bench *bench) {
+    const Program *program = bench->runner->compilation->programs[ENTRY_DECODE];
+    size_t launches = program->launches.count, kernels = program->kernels.count;
+    double *seconds = ARENA_ARRAY(bench->ir->arena, double, launches + 1);
+    step_seconds(bench);
+    for (int i = 0; i < STEPS; i++) executor_run_timed(bench->runner->executors[ENTRY_DECODE], seconds);
+    for (size_t kernel = 0; kernel < kernels; kernel++) {
+        double sum = 0, bytes = 0;
+        int count = 0;
+        for (size_t i = 0; i < launches; i++) {
+            if (program->launches.items[i].kernel != kernel) continue;
+            sum += seconds[i] / STEPS;
+            bytes += cost_bytes(&program->kernels.items[kernel]);
+            count++;
+        }
+        if (count)
+            printf("%5d of %-32s %10.1f us %8.2f MB %8.1f GB/s\n", count, program->kernels.items[kernel].name, 1e6 * sum,
+                   bytes / 1e6, bytes / sum / 1e9);
+    }
+}
+
+static bool bench_sequences(Bench *bench, int64_t sequences, CompileOptions options) {
+    options.sequences = sequences;
+    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_DECODE | 1u << ENTRY_ROUND;
+    bench->runner = runner_create(bench->ir, bench->module, entries, &options, bench->threads);
+    if (!bench->runner) return false;
+    runner_initialize(bench->runner, 1);
+    if (bench->runner->executors[ENTRY_ROUND]) runner_run(bench->runner, ENTRY_ROUND);
+    if (bench->kernels) measure_kernels(bench);
+    measure(bench, sequences);
+    runner_destroy(bench->runner);
+    return true;
+}
+
+static int run(const Arguments *arguments, Ir *ir) {
+    int64_t sequences = 0;
+    Bench bench = {.ir = ir, .position = 128, .kernels = arguments_flag(arguments, "--kernels")};
+    CompileOptions options;
+    bench.module = setup_load(arguments, ir, false);
+    bench.threads = setup_threads(arguments, ir);
+    if (!bench.module || !bench.threads || !setup_options(arguments, ir, &options) ||
+        !arguments_integer(arguments, ir, "--sequences", 1, &sequences) ||
+        !arguments_integer(arguments, ir, "--position", 0, &bench.position))
+        return EXIT_USER_ERROR;
+    options.context = bench.position + 128;
+    printf("sequences        a step  tokens/s         moves                  in order     share\n");
+    for (int64_t count = sequences ? sequences : 1; count <= (sequences ? sequences : SEQUENCES_MAX); count *= 2)
+        if (!bench_sequences(&bench, count, options)) return EXIT_USER_ERROR;
+    return EXIT_OK;
+}
+
+static const CommandOption options[] = {
+    {"--sequences", "N", "that many alone (default: 1, 2, 4, 8, 16)"},
+    {"--position", "N", "tokens that the caches hold (default 128)"},
+    {"--kernels", NULL, "also seconds by kernel, a barrier behind each launch"},
+    MODEL_OPTIONS,
+    COMPILE_OPTIONS,
+    {NULL, NULL, NULL}};
+
+static const Command command = {"bench_decode", "FILE", "a step of cached decoding, by number of sequences", options, run};
+
+int main(int count, char **texts) {
+    Ir *ir = ir_create(arena_create());
+    const Arguments *arguments = arguments_parse(&command, count - 1, texts + 1, ir);
+    int status = EXIT_USAGE;
+    if (arguments && arguments_flag(arguments, "--help")) command_print_help(&command);
+    else if (arguments) status = command.run(arguments, ir);
+    diagnostics_print(ir->diagnostics, 0, stderr);
+    arena_destroy(ir->arena);
+    return status;
+}
