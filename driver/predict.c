@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "driver/cost.h"
+#include "driver/expected.h"
 
 enum { BLOCK_BYTES = 1 << 16 };  // of memory, that are in the cache together
 // Some twenty lines that come from memory one after the other, 0.1 us each: code, addresses, operands.
@@ -94,6 +95,7 @@ static double launch_seconds(const CpuWork *work, double memory, const Machine *
 
 double predict_launches(const Program *program, const Machine *machine, double *seconds) {
     for (size_t i = 0; i < program->launches.count; i++) seconds[i] = 0;
+    program = expected_program(program);
     CpuWork *works = ARENA_ARRAY(program->ir->arena, CpuWork, program->kernels.count + 1);
     if (machine->multiplies_per_second <= 0 || !cpu_program_work(program->ir, program, &machine->cpu, works)) return 0;
     Memory memory = memory_create(program, machine);

@@ -230,6 +230,27 @@ static void test_attention(void **state) {
     assert_true(gradient.tasks == 4);
 }
 
+// Rows that a count bounds are as many as that is expected to be; without expectation, all there may be.
+static void test_expected_rows(void **state) {
+    (void)state;
+    Program *program = program_create(ir, "bounded");
+    Launch launch = launch_of(program, "nest dot {\n  outer r<=1024:rows@3, c=256\n  inner k=128\n  parallel r, c\n"
+                                       "  operand 0: read f32 [1024:128, 128:1]\n  operand 1: read f32 [128:256, 256:1]\n"
+                                       "  operand 2: write f32 [1024:256, 256:1]\n  operand 3: read i64 []\n"
+                                       "  stage 0: sum over k { mul(@0[r, k], @1[k, c]) }\n"
+                                       "  stage 1: store @2[r, c] { stage 0 }\n}\n");
+    launch.operand_count = 4;
+    launch.buffers[0] = buffer(program, "a", 1024 * 128);
+    launch.buffers[1] = buffer(program, "b", 128 * 256);
+    launch.buffers[2] = buffer(program, "c", 1024 * 256);
+    launch.buffers[3] = program_add_buffer(program, (Buffer){.kind = BUFFER_TEMPORARY, .role = ROLE_SCALAR, .name = "rows",
+                                                             .type = type_scalar(ir, ELEMENT_I64), .bytes = 8});
+    vector_push(arena, &program->launches, launch);
+    near(seconds_of(program, machine()), seconds_of(contraction(1024, 256, 128), machine()));
+    program->buffers.items[launch.buffers[3]].expected = 512;
+    near(seconds_of(program, machine()), seconds_of(contraction(512, 256, 128), machine()));
+}
+
 static void test_unknown(void **state) {
     (void)state;
     assert_true(seconds_of(addition(1000, 2), (Machine){.name = "a GPU", .flops_per_second = 1e15}) == 0);
@@ -241,6 +262,7 @@ int main(void) {
         cmocka_unit_test(test_bytes_from_memory), cmocka_unit_test(test_bytes_from_caches),
         cmocka_unit_test(test_multiplies),        cmocka_unit_test(test_shares),
         cmocka_unit_test(test_attention),         cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_expected_rows),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
