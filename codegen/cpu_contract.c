@@ -308,6 +308,18 @@ static void set_panels(const Emission *e, LLVMValueRef group) {
     set(e, TASK_PANEL_END, cpu_minimum(unit, end, cpu_i64(unit, e->plan->panels)));
 }
 
+// Where block `block` of rows begins: of rows whose number is known at run time only, those that there are, shared by
+// all blocks alike, in whole tiles.
+static LLVMValueRef first_row(const Emission *e, LLVMValueRef block) {
+    CpuUnit *unit = e->unit;
+    const CpuContraction *plan = e->plan;
+    if (LLVMIsConstant(e->rows)) return scaled(unit, block, plan->row_block);
+    LLVMValueRef tile_rows = cpu_i64(unit, plan->tile.rows), tiles = cpu_blocks(unit, e->rows, tile_rows);
+    LLVMValueRef before = LLVMBuildMul(unit->builder, tiles, block, "");
+    before = LLVMBuildUDiv(unit->builder, before, cpu_i64(unit, plan->row_blocks), "");
+    return LLVMBuildMul(unit->builder, before, tile_rows, "");
+}
+
 // Computing: the loops that move A, block of rows, the loops that move only B, group of panels.
 static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packed_rows) {
     CpuUnit *unit = e->unit;
@@ -318,8 +330,8 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     key = rest;  // equal keys: equal rows of A
     cpu_divide(unit, rest, cpu_i64(unit, plan->row_blocks), &rest, &block);
     for (int i = plan->outer_a_count - 1; i >= 0; i--) rest = split_number(e, rest, plan->outer[i]);
-    LLVMValueRef row0 = scaled(unit, block, plan->row_block);
-    LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->row_block), subtract(unit, e->rows, row0));
+    LLVMValueRef row0 = first_row(e, block), end = first_row(e, add(unit, block, cpu_i64(unit, 1)));
+    LLVMValueRef rows = subtract(unit, cpu_minimum(unit, end, e->rows), row0);
     CpuIf used;
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");

@@ -3,9 +3,8 @@
 #include "codegen/cpu_contract.h"
 
 enum {
-    CACHE_LINE = 64,
-    PREFETCH_DEPTH = 64,     // steps of k that outlast bringing lines nearer
-    STREAM_BYTES = 16 << 20  // of results: half a usual third cache
+    CACHE_LINE = CPU_CACHE_LINE,
+    PREFETCH_DEPTH = 64  // steps of k that outlast bringing lines nearer
 };
 
 static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
@@ -93,7 +92,7 @@ uint32_t cpu_contract_streamed(const CpuContraction *plan, const CpuTarget *targ
         *(stores_lines(plan, target, stage) ? &streamed : &others) |= 1u << stage->operand;
         bytes += elements * element_bytes(plan->nest->operands[stage->operand].element);
     }
-    return plan->direct || bytes < STREAM_BYTES ? 0 : streamed & ~others;
+    return plan->direct || bytes < CPU_STREAM_BYTES ? 0 : streamed & ~others;
 }
 
 static void epilogue_walk(CpuBody *body, const CpuContraction *plan, uint32_t streamed) {
@@ -115,15 +114,8 @@ LLVMValueRef cpu_contract_epilogue(CpuUnit *unit, const Kernel *kernel, const Cp
         epilogue_walk(body, plan, 0);
         return tile_function_end(body);
     }
-    LLVMValueRef bits = cpu_i64(unit, 0);
-    for (int i = 0; i < plan->nest->operand_count; i++) {
-        if (!(streamed >> i & 1)) continue;
-        LLVMValueRef address = LLVMBuildPtrToInt(unit->builder, body->operand[i], unit->i64, "");
-        bits = LLVMBuildOr(unit->builder, bits, address, "");
-    }
-    bits = LLVMBuildAnd(unit->builder, bits, cpu_i64(unit, CACHE_LINE - 1), "");
     CpuIf lines;
-    cpu_if_begin(unit, &lines, LLVMBuildICmp(unit->builder, LLVMIntEQ, bits, cpu_i64(unit, 0), ""));
+    cpu_if_begin(unit, &lines, cpu_starts_on_lines(body, streamed));
     epilogue_walk(body, plan, streamed);
     cpu_if_else(unit, &lines);
     epilogue_walk(body, plan, 0);

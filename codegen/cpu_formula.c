@@ -109,6 +109,18 @@ static LLVMValueRef affine_address(CpuFrame *frame, uint32_t operand, const Inde
     return pointer;
 }
 
+LLVMValueRef cpu_starts_on_lines(CpuBody *body, uint32_t operands) {
+    CpuUnit *unit = body->unit;
+    LLVMValueRef bits = cpu_i64(unit, 0);
+    for (int i = 0; operands >> i; i++) {
+        if (!(operands >> i & 1)) continue;
+        LLVMValueRef address = LLVMBuildPtrToInt(unit->builder, body->operand[i], unit->i64, "");
+        bits = LLVMBuildOr(unit->builder, bits, address, "");
+    }
+    bits = LLVMBuildAnd(unit->builder, bits, cpu_i64(unit, CPU_CACHE_LINE - 1), "");
+    return LLVMBuildICmp(unit->builder, LLVMIntEQ, bits, cpu_i64(unit, 0), "");
+}
+
 // Widens an integer index, scalar or vector, to i64.
 static LLVMValueRef wide_index(CpuUnit *unit, LLVMValueRef value) {
     return LLVMBuildSExt(unit->builder, value, cpu_vector_of(unit->i64, cpu_lanes(value)), "");

@@ -427,12 +427,61 @@ static void run_tasks(NestEmitter *e, CpuFrame *frame) {
     cpu_loop_end(unit, &tasks, NULL);
 }
 
+// ---- Results past the caches ----
+
+// Whether each vector that a stage stores is a line of its own, where the operand starts on one.
+static bool stores_lines(const CpuPlan *plan, const Stage *stage) {
+    const NestOperand *operand = &plan->nest->operands[stage->operand];
+    int64_t bytes = element_bytes(operand->element);
+    if (stage->kind != STAGE_STORE || operand->reads || stage->inner || plan->lanes * bytes != CPU_CACHE_LINE) return false;
+    for (int d = 1; d < operand->rank; d++)
+        if (stage->index[d].gathered != FORMULA_NONE) return false;
+    const Affine *affine = &stage->index[0].affine;
+    if (affine->scale[plan->vector] != 1 || affine->offset * bytes % CPU_CACHE_LINE) return false;
+    for (int loop = 0; loop < plan->nest->loop_count; loop++)
+        if (loop != plan->vector && affine->scale[loop] * bytes % CPU_CACHE_LINE) return false;
+    return true;
+}
+
+// Whole lines of results so large that none stays near until it is read: they need not come before they are written.
+static uint32_t streamed_operands(const NestEmitter *e) {
+    const CpuPlan *plan = e->plan;
+    uint32_t streamed = 0, others = 0;
+    int64_t bytes = 0, elements = 1;
+    if (plan->vector < 0 || constant_of(e->extent[plan->vector]) % ((int64_t)plan->lanes * plan->unroll)) return 0;
+    for (int loop = 0; loop < plan->nest->outer_count; loop++) elements *= plan->nest->loops[loop].dimension.extent;
+    for (int s = 0; s < plan->nest->stage_count; s++) {
+        const Stage *stage = &plan->nest->stages[s];
+        if (is_reduction(stage)) continue;
+        *(stores_lines(plan, stage) ? &streamed : &others) |= 1u << stage->operand;
+        bytes += elements * element_bytes(plan->nest->operands[stage->operand].element);
+    }
+    return bytes < CPU_STREAM_BYTES ? 0 : streamed & ~others;
+}
+
+// In two versions where results are streamed.
+static void run_all(NestEmitter *e) {
+    CpuUnit *unit = e->unit;
+    uint32_t streamed = streamed_operands(e);
+    CpuIf lines;
+    if (streamed) {
+        cpu_if_begin(unit, &lines, cpu_starts_on_lines(e->body, streamed));
+        CpuFrame *frame = cpu_frame(e->body, e->plan->nest);
+        frame->streamed = streamed;
+        run_tasks(e, frame);
+        cpu_fence(unit);
+        cpu_if_else(unit, &lines);
+    }
+    run_tasks(e, cpu_frame(e->body, e->plan->nest));
+    if (streamed) cpu_if_end(unit, &lines);
+}
+
 bool cpu_nest_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     const Nest *nest = normalise_nest(unit->arena, kernel->nest);
     CpuPlan plan = cpu_plan(unit->arena, unit->target, nest);
     NestEmitter e = {.unit = unit, .plan = &plan, .body = cpu_body_begin(unit, kernel, 0)};
     for (int loop = 0; loop < nest->loop_count; loop++) e.extent[loop] = cpu_extent(e.body, nest, loop);
-    run_tasks(&e, cpu_frame(e.body, nest));
+    run_all(&e);
     cpu_body_end(e.body);
     out->phase_count = 1;
     out->tasks[0] = plan.tasks;

@@ -25,7 +25,7 @@ enum {
     STREAM_MOST = STREAM_LEAST << (STREAM_SIZES - 1),
     PRODUCT = 0, STREAM = 1, PROGRAMS = STREAM + STREAM_SIZES
 };
-static const double STREAM_MOVED = 7.0 / 4;  // reads of all arrays and writes of three, by the bytes of all
+static const double STREAM_MOVED = 7.0 / 4;  // reads of all arrays and writes of three, by the bytes that come
 
 // ---- Programs ----
 
@@ -170,10 +170,11 @@ static double median(double *values) {
 
 static void set_memory(Machine *machine, Seconds *seconds) {
     for (int i = 0; i < STREAM_SIZES; i++) {
-        double bytes = STREAM_MOVED * STREAM_BYTES * (STREAM_LEAST << i);
-        double *rate = i < MACHINE_NEAR_SIZES ? &machine->near_bytes_per_second[i] : &machine->bytes_per_second;
+        double bytes = (double)STREAM_BYTES * (STREAM_LEAST << i);
+        double *rate = i < MACHINE_NEAR_SIZES ? &machine->near_bytes_per_second[i] : &machine->far_bytes_per_second;
         *rate = bytes / median(seconds->programs[STREAM + i]);
     }
+    machine->bytes_per_second = STREAM_MOVED * machine->far_bytes_per_second;
 }
 
 // The rate that makes the contraction's predicted time the measured one.

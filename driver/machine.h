@@ -15,7 +15,8 @@ typedef struct Machine {
     // Of the CPU alone, for predictions; 0: not known.
     double instructions_per_second;  // multiply-adds in registers, a vector each
     double multiplies_per_second;    // the same in a contraction, with all that it does beside
-    double near_bytes_per_second[MACHINE_NEAR_SIZES];  // the same of fewer bytes, again and again
+    double near_bytes_per_second[MACHINE_NEAR_SIZES];  // that come to a processor, of so many again and again
+    double far_bytes_per_second;     // that come from memory
     double barrier_seconds;          // for all threads to meet
     CpuOptions cpu;                  // what code is made for
 } Machine;

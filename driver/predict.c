@@ -2,8 +2,8 @@
 //
 //   arithmetic   multiply-adds of products at the rate of a contraction, other vector instructions at that of
 //                registers; longer by as much as the thread with most tasks has more than its share
-//   memory       each byte at the rate of streams as long as it is since it was touched; lines come too that are
-//                only written; packed operands are written and read at once
+//   memory       each byte that comes, at the rate of streams as long as it is since it was touched; lines come too
+//                that are only written, and go back while others come; packed operands are written and read at once
 //   start        all threads meet before each phase, and wait for what its first lines hold
 //
 // A contraction needs one after the other: it packs its operands before it multiplies, and the lines of its results
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "driver/cost.h"
+#include "driver/expected.h"
 
 enum { BLOCK_BYTES = 1 << 16 };  // of memory, that are in the cache together
 // Some twenty lines that come from memory one after the other, 0.1 us each: code, addresses, operands.
@@ -54,7 +55,7 @@ static Memory memory_create(const Program *program, const Machine *machine) {
 static double byte_seconds(const Machine *machine, double ago) {
     for (int i = 0; i < MACHINE_NEAR_SIZES; i++)
         if (ago <= (double)((int64_t)MACHINE_NEAR_LEAST << i)) return 1 / machine->near_bytes_per_second[i];
-    return 1 / machine->bytes_per_second;
+    return 1 / machine->far_bytes_per_second;
 }
 
 // Touches bytes of a buffer; the mean of their byte_seconds.
@@ -78,7 +79,7 @@ static double memory_seconds(Memory *memory, const Launch *launch, const Kernel 
     cost_operand_bytes(kernel, read, written);
     for (int i = 0; i < launch->operand_count; i++) {
         double brought = read[i] > written[i] ? read[i] : written[i];
-        seconds += touch(memory, launch->buffers[i], launch->offsets[i], brought) * (brought + written[i]);
+        seconds += touch(memory, launch->buffers[i], launch->offsets[i], brought) * brought;
     }
     return seconds;
 }
@@ -87,13 +88,14 @@ static double launch_seconds(const CpuWork *work, double memory, const Machine *
     double arithmetic = work->multiplies / machine->multiplies_per_second +
                         work->instructions / machine->instructions_per_second;
     arithmetic *= cpu_work_imbalance(work, machine->threads);
-    memory += 2 * work->packed_bytes * byte_seconds(machine, work->packed_bytes);
+    memory += work->packed_bytes * byte_seconds(machine, work->packed_bytes);
     double both = work->multiplies > 0 ? arithmetic + memory : arithmetic > memory ? arithmetic : memory;
     return both + work->phases * (machine->barrier_seconds + START_SECONDS);
 }
 
 double predict_launches(const Program *program, const Machine *machine, double *seconds) {
     for (size_t i = 0; i < program->launches.count; i++) seconds[i] = 0;
+    program = expected_program(program);
     CpuWork *works = ARENA_ARRAY(program->ir->arena, CpuWork, program->kernels.count + 1);
     if (machine->multiplies_per_second <= 0 || !cpu_program_work(program->ir, program, &machine->cpu, works)) return 0;
     Memory memory = memory_create(program, machine);

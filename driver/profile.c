@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/expected.h"
 #include "driver/predict.h"
 
 static const Entry step_entries[] = {ENTRY_ACCUMULATE, ENTRY_UPDATE};
@@ -38,10 +39,12 @@ static void add_program(Arena *arena, Profile *profile, const Program *program, 
                         int64_t times, bool by_kernel) {
     double *predicted = ARENA_ARRAY(arena, double, program->launches.count + 1);
     predict_launches(program, &profile->machine, predicted);
+    const Program *costs = expected_program(program);
     for (size_t i = 0; i < program->launches.count; i++) {
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
-        double n = (double)times, flops = cost_flops(kernel), bytes = cost_bytes(kernel);
+        const Kernel *costing = &costs->kernels.items[costs->launches.items[i].kernel];
+        double n = (double)times, flops = cost_flops(costing), bytes = cost_bytes(costing);
         double compute = at_rate(flops, profile->machine.flops_per_second),
                memory = at_rate(bytes, profile->machine.bytes_per_second);
         ProfileRow cost = {.flops = n * flops,
@@ -53,7 +56,7 @@ static void add_program(Arena *arena, Profile *profile, const Program *program, 
         add_cost(find_row(arena, profile, by_kernel ? kernel : NULL, launch->place), &cost);
         add_cost(&profile->sum, &cost);
     }
-    profile->least_bytes += (double)times * cost_program_least_bytes(program);
+    profile->least_bytes += (double)times * cost_program_least_bytes(costs);
 }
 
 static int slower_first(const void *a, const void *b) {

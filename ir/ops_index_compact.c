@@ -1,5 +1,6 @@
 // compact: the positions where a mask is true. Its second result is an extent that the graph computes:
 // the dimension `along` of the first is bounded by it, under the name that the node carries.
+#include "ir/density.h"
 #include "ir/op_rules.h"
 
 // Of the positions that count, those numbered [start, start + capacity).
@@ -62,6 +63,18 @@ static Graph *meaning_of(Ir *ir, const Node *node, const Type *mask) {
     return graph;
 }
 
+// How many positions are expected, at least one, so that what they cost is not lost; 0: not known.
+static int64_t expected_count(const Lowering *lowering) {
+    const Node *node = lowering->node;
+    const Type *mask = graph_type(lowering->graph, node->operands[0]);
+    double density = graph_density(lowering->graph, node->operands[0]);
+    if (density == 1) return 0;
+    int64_t count = (int64_t)(density * (double)mask->dimensions[0].extent);
+    count -= attribute_integer(node, ATTRIBUTE_start, 0);
+    int64_t capacity = capacity_of(node, mask);
+    return count < 1 ? 1 : count < capacity ? count : capacity;
+}
+
 // The count stays in a buffer of its own, which loops find by its name, as they find scalar inputs.
 static View count_view(Lowering *lowering) {
     const Type *type = lowering->node->types[1];
@@ -72,6 +85,7 @@ static View count_view(Lowering *lowering) {
                      .name = name,
                      .type = type,
                      .bytes = type_bytes(type),
+                     .expected = expected_count(lowering),
                      .offset = -1};
     return view_row_major(program_add_buffer(lowering->program, buffer), type);
 }

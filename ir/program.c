@@ -156,6 +156,7 @@ static void print_buffer(const Program *program, uint32_t number, FILE *stream) 
     if (buffer->kind == BUFFER_TEMPORARY && buffer->offset >= 0)
         fprintf(stream, " at %lld, launches %d to %d", (long long)buffer->offset, buffer->first,
                 buffer->last);
+    if (buffer->expected) fprintf(stream, ", expected %lld", (long long)buffer->expected);
     fprintf(stream, "\n");
 }
 

@@ -20,6 +20,7 @@ typedef struct Buffer {
     const char *name;    // input or output name; a readable hint for temporaries
     const Type *type;
     int64_t bytes;       // at capacity
+    int64_t expected;    // of a scalar that bounds dimensions: the extent to reckon with, 0 where it is not known
     int64_t offset;      // temporaries: byte offset in the arena, a multiple of 64; -1 before planning
     int32_t first, last; // temporaries: launches between which it is live
 } Buffer;

@@ -1,13 +1,22 @@
-// fuse, second part: a large reduction to one scalar becomes two launches, so that it has iterations to
-// share between threads.
+// fuse, second part: a large reduction to one scalar, or to one row of them, becomes two launches, so that it has
+// iterations to share between threads, each of which reads memory from end to end.
 //
 //   s = sum over i of x[i]          (i = 2^20)
 //   -> parts[p] = sum over q of x[p * 2^14 + q];  s = sum over p of parts[p]
 //
+//   s[c] = sum over r of x[r, c]    (r = 2048, c = 512)
+//   -> parts[p, c] = sum over q of x[p * 32 + q, c];  s[c] = sum over p of parts[p, c]
+//
 // The split depends on the extents alone, never on threads, so the sum has one order everywhere.
 #include "passes/fuse.h"
 
-enum { LARGE = 1 << 14, PARTS = 64, FEWEST_PARTS = 8, MOST_PARTS = 1024 };
+#include <string.h>
+
+enum {
+    LARGE = 1 << 14, PARTS = 64, FEWEST_PARTS = 8, MOST_PARTS = 1024,
+    LARGE_ROWS = 1 << 18,  // elements of all rows
+    LONGEST_ROW = 1 << 12  // longer ones have columns enough to share
+};
 
 typedef struct Split {
     uint32_t outer;  // inner loops that become the parts
@@ -42,13 +51,43 @@ static bool choose_split(const Nest *nest, uint32_t inner, Split *split) {
     return parts >= FEWEST_PARTS;
 }
 
+static int64_t step_along(const NestOperand *operand, const Index *index, int loop) {
+    int64_t step = 0;
+    for (int d = 0; d < operand->rank; d++) step += index[d].affine.scale[loop] * operand->stride[d];
+    return step;
+}
+
+// Whether what lies side by side in memory belongs to different sums, as in a row of columns. Loads that all sums share
+// do not matter.
+static bool sums_columns(const Nest *nest) {
+    bool columns = false;
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        bool moves = false, inside = false;
+        for (int loop = 0; load->kind == FORMULA_LOAD && loop < nest->loop_count; loop++) {
+            int64_t step = step_along(&nest->operands[load->operand], load->index, loop);
+            if (loop >= nest->outer_count) inside |= step == 1;
+            else moves |= step != 0, columns |= step == 1;
+        }
+        if (moves && inside) return false;
+    }
+    return columns;
+}
+
+static bool is_large(const Nest *nest, const Stage *stage) {
+    double sums = nest_iterations(nest, nest_outer_mask(nest)), terms = nest_iterations(nest, stage->inner);
+    if (!nest->outer_count) return terms >= LARGE;
+    Contraction contraction;  // has a plan of its own
+    return sums <= LONGEST_ROW && sums * terms >= LARGE_ROWS && sums_columns(nest) &&
+           !nest_contraction(nest, &contraction);
+}
+
 // The one reduction that is worth it, or -1.
 static int find_large(const Nest *nest) {
     int found = -1;
-    if (nest->outer_count != 0) return -1;
     for (int i = 0; i < nest->stage_count; i++) {
         const Stage *stage = &nest->stages[i];
-        if (stage_writes(stage) || nest_iterations(nest, stage->inner) < LARGE) continue;
+        if (stage_writes(stage) || !is_large(nest, stage)) continue;
         if (found >= 0 || stage->element == ELEMENT_BF16) return -1;  // parts would be rounded
         found = i;
     }
@@ -66,6 +105,10 @@ static const Type *parts_type(const Fuse *fuse, const Nest *nest, const Split *s
         dimensions[rank] = nest->loops[loop].dimension;
         if (loop == split->loop) dimensions[rank].extent = split->cut;
         rank++;
+    }
+    for (int loop = 0; loop < nest->outer_count; loop++) {
+        if (rank == RANK_MAX) return NULL;
+        dimensions[rank++] = nest->loops[loop].dimension;
     }
     return type_make(fuse->program->ir, element, rank, dimensions);
 }
@@ -89,11 +132,20 @@ static uint32_t add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Typ
     return (uint32_t)nest->operand_count - 1;
 }
 
-// Adds loops for the parts to both nests; `loops` gets their numbers, which are the same in both.
-static void add_part_loop(Transplant *plant, int loop, const Split *split) {
-    transplant_loop(plant, loop);
-    if (loop == split->loop) plant->to->loops[plant->to->loop_count - 1].dimension.extent = split->cut;
+// Adds a loop for each dimension of the parts that stems from a loop of `mask`; their numbers go to `loops`.
+static int add_part_loops(Transplant *plant, uint32_t mask, const Split *split, int *loops) {
+    int count = 0;
+    for (int loop = 0; loop < plant->from->loop_count; loop++) {
+        if (!(mask >> loop & 1)) continue;
+        loops[count++] = plant->to->loop_count;
+        transplant_loop(plant, loop);
+        if (loop == split->loop && !plant->failed)
+            plant->to->loops[plant->to->loop_count - 1].dimension.extent = split->cut;
+    }
+    return count;
 }
+
+static uint32_t part_mask(const Split *split) { return split->outer | (split->loop < 0 ? 0 : 1u << split->loop); }
 
 // parts[p] = reduction over the rest.
 static bool make_first(Fuse *fuse, const Item *item, int number, const Split *split, uint32_t buffer,
@@ -104,12 +156,8 @@ static bool make_first(Fuse *fuse, const Item *item, int number, const Split *sp
     *made = (Item){.nest = first, .launch = item->launch, .alive = true};
     made->launch.operand_count = 0;
     Transplant plant = transplant_begin(nest, &item->launch, first, &made->launch);
-    int loops[LOOP_MAX], count = 0;
-    for (int loop = 0; loop < nest->loop_count; loop++)
-        if ((split->outer >> loop & 1) || loop == split->loop) {
-            loops[count++] = first->loop_count;
-            add_part_loop(&plant, loop, split);
-        }
+    int loops[2 * LOOP_MAX], count = add_part_loops(&plant, part_mask(split), split, loops);
+    add_part_loops(&plant, nest_outer_mask(nest), split, loops + count);
     first->outer_count = first->loop_count;
     for (int loop = 0; loop < nest->loop_count; loop++) {
         if (!(stage->inner >> loop & 1) || (split->outer >> loop & 1)) continue;
@@ -144,13 +192,11 @@ static bool make_second(Fuse *fuse, const Item *item, int number, const Split *s
     *made = (Item){.nest = second, .launch = item->launch, .alive = true};
     made->launch.operand_count = 0;
     Transplant plant = transplant_begin(nest, &item->launch, second, &made->launch);
-    int loops[LOOP_MAX], count = 0;
-    for (int loop = 0; loop < nest->loop_count; loop++)
-        if ((split->outer >> loop & 1) || loop == split->loop) {
-            loops[count++] = second->loop_count;
-            add_part_loop(&plant, loop, split);
-        }
-    uint32_t parts = (1u << second->loop_count) - 1, used = 0;
+    int outer[LOOP_MAX], loops[2 * LOOP_MAX], outer_count = add_part_loops(&plant, nest_outer_mask(nest), split, outer);
+    second->outer_count = second->loop_count;
+    int count = add_part_loops(&plant, part_mask(split), split, loops);
+    memcpy(loops + count, outer, sizeof *outer * (size_t)outer_count);
+    uint32_t parts = ((1u << second->loop_count) - 1) & ~nest_outer_mask(second), used = 0;
     for (int i = 0; i < nest->stage_count; i++) used |= i == number ? 0 : nest->stages[i].inner;
     for (int loop = 0; loop < nest->loop_count; loop++)
         if (used >> loop & 1) transplant_loop(&plant, loop);  // other stages have loops of their own

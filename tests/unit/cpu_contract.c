@@ -193,6 +193,44 @@ static void bounded_loops(void **state) {
     }
 }
 
+static const char *const rows_that_exist =
+    "nest t {\n  outer r<=512:rows@3, c=256\n  inner k=64\n  parallel r, c\n  operand 0: read f32 [512:64, 64:1]\n"
+    "  operand 1: read f32 [64:256, 256:1]\n  operand 2: update f32 [512:256, 256:1]\n  operand 3: read i64 []\n"
+    "  stage 0: sum over k { mul(@0[r, k], @1[k, c]) }\n  stage 1: store @2[r, c] { stage 0 }\n}\n";
+
+// Half of the tasks compute half of the rows that there are, not half of those that there might be.
+static void bounded_rows_are_shared(void **state) {
+    (void)state;
+    enum { ROWS = 512, COLUMNS = 256, DEPTH = 64, EXIST = 200, TILE = 16 };
+    static const int64_t bounds[] = {ROWS, 257, EXIST, 7, 0};
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+        run_on_all(&(Case){.name = "bounded rows", .text = rows_that_exist, .tolerance = 1e-4, .bounds = {bounds[i]}});
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    CpuKernel kernel;
+    CpuOptions options = {.threads = 1, .sanitize = SANITIZE};
+    CpuCode *code = compile_nest(ir, nest_read(ir, "rows", rows_that_exist), &options, &kernel);
+    float *a = calloc(ROWS * DEPTH, 4), *b = calloc(DEPTH * COLUMNS, 4), *result = calloc(ROWS * COLUMNS, 4);
+    for (int at = 0; at < ROWS * DEPTH; at++) a[at] = 1;
+    for (int at = 0; at < DEPTH * COLUMNS; at++) b[at] = 1;
+    int64_t rows = EXIST;
+    char *operands[] = {(char *)a, (char *)b, (char *)result, (char *)&rows}, *workspaces[WORKSPACE_MAX];
+    for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = aligned_alloc(64, (kernel.workspace_bytes[i] + 127) & ~63ll);
+    char *scratch = aligned_alloc(64, (size_t)(kernel.scratch_bytes + 191) & ~(size_t)63);
+    memset(scratch, 0xff, SCRATCH_NOTE);
+    for (int phase = 0; phase < kernel.phase_count; phase++) {
+        int64_t tasks = kernel.tasks[phase];
+        kernel.functions[phase](operands, workspaces, scratch + 64, 0, phase < kernel.pack_count ? tasks : tasks / 2);
+    }
+    int written = 0;
+    for (int row = 0; row < EXIST; row++) written += result[row * COLUMNS] != 0;
+    assert_in_range(written, EXIST / 2 - TILE, EXIST / 2 + TILE);
+    for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
+    free(scratch), free(a), free(b), free(result);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
+}
+
 // Results of 16 MB and more are stored past the caches where their operands start on cache lines: two of them, one in
 // place, have the same bits wherever they start and however tasks are split, and are what they should be.
 enum { WIDE = 1536, SHORT = 65, SKIPS = 3 };
@@ -331,7 +369,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
-                                       cmocka_unit_test(reads_where_it_lies),
-                                       cmocka_unit_test(sweeps_pack_nothing)};
+                                       cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
+                                       cmocka_unit_test(bounded_rows_are_shared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

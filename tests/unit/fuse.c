@@ -425,6 +425,27 @@ static void large_sums_are_split(void **state) {
     fuse_test(g, 3);
 }
 
+// Sums of columns take their rows in parts, each read from end to end; sums of rows have tasks enough.
+static void sums_of_columns_are_split(void **state) {
+    (void)state;
+    const Type *type = test_type(ir, ELEMENT_F32, "i", 1024, "j", 256, NULL);
+    Value x = argument("x", type), scale = argument("scale", test_type(ir, ELEMENT_F32, "i", 1024, NULL));
+    Value s = test_reduce(g, OP_sum, fuse_mul(g, fuse_mul(g, x, scale), x), "i");
+    fuse_output(g, "columns", fuse_one(g, OP_exp, fuse_mul(g, s, fuse_number(g, 0.001))));
+    Program *program = fuse_test(g, 2);
+    const Nest *parts = program->kernels.items[program->launches.items[0].kernel].nest;
+    assert_int_equal(parts->outer_count, 2);
+    assert_int_equal(parts->loops[0].dimension.extent, 64);
+    assert_int_equal(parts->loops[1].dimension.extent, 256);
+}
+
+static void sums_of_rows_are_not_split(void **state) {
+    (void)state;
+    Value x = argument("x", test_type(ir, ELEMENT_F32, "i", 1024, "j", 256, NULL));
+    fuse_output(g, "rows", test_reduce(g, OP_sum, fuse_mul(g, x, x), "j"));
+    fuse_test(g, 1);
+}
+
 static void casts_stay(void **state) {
     (void)state;
     Value x = argument("x", bte), w = parameter("w", test_type(ir, ELEMENT_F32, "embed", 8, "ffn", 5, NULL));
@@ -477,6 +498,8 @@ int main(void) {
         TEST(outputs_of_all_kinds),
         TEST(in_place_hazards),
         TEST(large_sums_are_split),
+        TEST(sums_of_columns_are_split),
+        TEST(sums_of_rows_are_not_split),
         TEST(casts_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
