@@ -26,17 +26,14 @@ static bool has_bounds(const Nest *nest) {
     return false;
 }
 
-// Rows that warps share out: outer loops are rows, one set of inner loops walks each.
+// Rows that warps share out: outer loops are rows, one inner loop walks each.
 static bool walks_rows(const Nest *nest) {
     int last = nest->outer_count - 1;
-    if (last < 0 || nest->parallel != nest_outer_mask(nest) || has_bounds(nest)) return false;
-    double length = nest_iterations(nest, inner_mask(nest));
+    if (last < 0 || nest->loop_count != last + 2 || nest->parallel != nest_outer_mask(nest) || has_bounds(nest))
+        return false;
+    int64_t length = nest->loops[last + 1].dimension.extent;
     bool reduces = false;
-    for (int s = 0; s < nest->stage_count; s++) {
-        const Stage *stage = &nest->stages[s];
-        if (stage->inner && stage->inner != inner_mask(nest)) return false;
-        reduces |= !stage_writes(stage) && stage->inner;
-    }
+    for (int s = 0; s < nest->stage_count; s++) reduces |= !stage_writes(&nest->stages[s]) && nest->stages[s].inner;
     return reduces && length >= SHORTEST_ROW && length <= LONGEST_ROW &&
            nest_iterations(nest, nest_outer_mask(nest)) >= LEAST_ROWS &&
            nest->loops[last].dimension.extent % BLOCK_ROWS == 0;
@@ -76,7 +73,7 @@ static bool loads_address(const Item *item, const Address *address) {
     return false;
 }
 
-// Whether the launch of rows reads all that the sum walks, and writes nothing of it.
+// Whether the launch of rows reads all that the sum walks, by rows that lie side by side, and writes nothing of it.
 static bool reads_alike(const Join *join) {
     const Item *rows = join->rows, *columns = join->columns;
     bool any = false;
@@ -91,7 +88,7 @@ static bool reads_alike(const Join *join) {
             *(loop < columns->nest->outer_count ? &across : &along) |= there.coefficient[loop] != 0;
         }
         if (there.gathered || (along && across && !loads_address(rows, &address))) return false;
-        any |= along && across;
+        any |= along && there.coefficient[columns->nest->outer_count - 1] == 1;
     }
     for (int i = 0; i < columns->launch.operand_count; i++)
         for (int j = 0; j < rows->launch.operand_count; j++)
