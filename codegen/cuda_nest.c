@@ -313,6 +313,51 @@ static void emit_writes(const Emit *emit, const CudaGroup *group) {
     if (group->sync) emit_team_sync(emit);
 }
 
+// Columns of the block's rows, shared out among its threads, added up row by row.
+static void emit_folds(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const CudaPlan *plan = emit->plan;
+    const Nest *nest = plan->nest;
+    int loop = group->order[0], vector = group->vector, end = group->first + group->count;
+    int64_t length = nest->loops[loop].dimension.extent;
+    if (length % vector) vector = 1;
+    CudaScope *scope = cuda_scope(unit, plan->original, nest, plan->analysis);
+    memcpy(scope->loop, emit->scope->loop, sizeof scope->loop);
+    scope->loop[loop] = "i";
+    cuda_line(unit, "__syncthreads();");
+    cuda_open(unit, "for (int i = (int)threadIdx.x * %d; i < %lld; i += %d)", vector, (long long)length,
+              plan->width * plan->team * vector);
+    for (int s = group->first; s < end; s++) cuda_line(unit, "float s%d[%d] = {};", s, vector);
+    cuda_open(unit, "for (int row = 0; row < %d; row++)", plan->width);
+    cuda_declare_rows(unit, plan, "row");
+    CudaScope *row = cuda_inner_scope(scope);
+    row->loop[plan->fold_loop] = "row";
+    for (int s = group->first; s < end; s++) {  // nothing of the sum before is loaded
+        uint32_t start = cuda_fold_start(nest, &nest->stages[s]);
+        row->value[start] = row->value[nest->formulas.items[start].arguments[2]] = cuda_text(unit, "s%d[e]", s);
+    }
+    hoist_stages(row, group->first, group->count, 1u << loop);
+    CudaScope *element = cuda_inner_scope(row);
+    load_packs(row, element, group->first, group->count, loop, vector);
+    fprintf(unit->stream, "#pragma unroll\n");
+    cuda_open(unit, "for (int e = 0; e < %d; e++)", vector);
+    element->loop[loop] = "(i + e)";
+    for (int s = group->first; s < end; s++) {
+        const char *value = cuda_formula(element, nest->stages[s].formula);
+        cuda_note_place(unit, nest->stages[s].place);
+        cuda_line(unit, "s%d[e] = %s;", s, value);
+    }
+    cuda_close(unit);
+    cuda_close(unit);
+    for (int s = group->first; s < end; s++) {
+        const Stage *stage = &nest->stages[s];
+        cuda_line(unit, "pack<float, %d> y%d;", vector, s);
+        cuda_line(unit, "for (int e = 0; e < %d; e++) y%d.at[e] = s%d[e];", vector, s, s);
+        cuda_line(unit, "store_pack(&%s, y%d);", cuda_element(scope, stage->operand, stage->index), s);
+    }
+    cuda_close(unit);
+}
+
 // ---- The point ----
 
 static void emit_point(Emit *emit) {
@@ -353,7 +398,9 @@ static void emit_groups(const Emit *emit) {
     const CudaPlan *plan = emit->plan;
     for (int g = 0; g < plan->group_count; g++) {
         if (emit->part == CUDA_PARTIAL_SUMS && g > 0) break;
-        if (plan->groups[g].reduces)
+        if (plan->folds >> plan->groups[g].first & 1)
+            emit_folds(emit, &plan->groups[g]);
+        else if (plan->groups[g].reduces)
             emit_reductions(emit, &plan->groups[g]);
         else
             emit_writes(emit, &plan->groups[g]);
@@ -383,7 +430,8 @@ static void emit_body(Emit *emit) {
     CudaUnit *unit = emit->unit;
     emit->scope = cuda_scope(unit, plan->original, plan->nest, plan->analysis);
     cuda_declare_bounds(emit->scope);
-    cuda_declare_rows(unit, plan);
+    if (plan->row_count) cuda_line(unit, "SHARED_MEMORY;");
+    cuda_declare_rows(unit, plan, cuda_text(unit, "(int)threadIdx.x / %d", plan->team));
     emit_point(emit);
     if (plan->splits == 0) {
         emit_epilogue(emit);

@@ -196,7 +196,7 @@ static bool may_join(CudaUnit *unit, const CudaPlan *plan, const CudaGroup *grou
     const Stage *stage = &nest->stages[number];
     bool reduces = cuda_is_reduction(stage);
     if (stage->inner != group->inner || group->serial || is_serial(unit, plan, number) ||
-        reduces != group->reduces)
+        (plan->folds >> number & 1) != (plan->folds >> group->first & 1) || reduces != group->reduces)
         return false;
     for (int s = group->first; s < group->first + group->count; s++) {
         const Stage *earlier = &nest->stages[s];
@@ -274,8 +274,9 @@ static void split_loops(CudaUnit *unit, CudaPlan *plan) {
         double score = contiguous(unit->arena, nest, 0, nest->stage_count, loop);
         if (score >= best) best = score, fastest = loop;
     }
+    if (plan->folds) fastest = plan->fold_loop;
     for (int loop = 0; loop < nest->outer_count; loop++) {
-        if (!(nest->parallel >> loop & 1))
+        if (!(nest->parallel >> loop & 1) && loop != plan->fold_loop)
             plan->sequential[plan->sequential_count++] = loop;
         else if (loop != fastest)
             plan->spread[plan->spread_count++] = loop;
@@ -348,7 +349,7 @@ static bool choose_packs(CudaUnit *unit, CudaPlan *plan) {
 static void choose_splits(CudaPlan *plan) {
     const CudaGroup *first = &plan->groups[0];
     plan->splits = 1;
-    if (plan->shape == CUDA_POINTS || !first->reduces || !first->inner || plan->sequential_count) return;
+    if (plan->shape == CUDA_POINTS || plan->folds || !first->reduces || !first->inner || plan->sequential_count) return;
     int64_t wanted = FILL_THREADS / (plan->points * plan->team);
     int64_t most = cuda_points(plan->nest, first->inner) / ((int64_t)plan->team * SPLIT_LEAST);
     if (wanted > most) wanted = most;
@@ -356,12 +357,14 @@ static void choose_splits(CudaPlan *plan) {
     if (wanted > 1) plan->splits = wanted;
 }
 
-CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
+static CudaPlan make_plan(CudaUnit *unit, const Nest *original, const Nest *nest, bool folds) {
     CudaPlan plan = {.original = original,
                      .nest = nest,
                      .analysis = analyse_nest(unit->arena, nest),
                      .vector = 1,
-                     .splits = 1};
+                     .splits = 1,
+                     .fold_loop = -1};
+    if (folds) cuda_find_folds(&plan);
     split_loops(unit, &plan);
     make_groups(unit, &plan);
     choose_shape(unit, &plan);
@@ -375,6 +378,11 @@ CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
     return plan;
 }
 
+CudaPlan cuda_plan(CudaUnit *unit, const Nest *original, const Nest *nest) {
+    CudaPlan plan = make_plan(unit, original, nest, true);
+    return plan.folds && !cuda_may_fold(&plan) ? make_plan(unit, original, nest, false) : plan;
+}
+
 CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *nest, const int *spread,
                             int count) {
     CudaPlan plan = {.original = original,
@@ -386,6 +394,7 @@ CudaPlan cuda_plan_epilogue(CudaUnit *unit, const Nest *original, const Nest *ne
                      .team = 1,
                      .width = BLOCK,
                      .points = 1,
+                     .fold_loop = -1,
                      .spread_count = count};
     memcpy(plan.spread, spread, sizeof *spread * (size_t)count);
     for (int i = 0; i < count; i++) plan.points *= extent(nest, spread[i]);

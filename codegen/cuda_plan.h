@@ -46,6 +46,8 @@ typedef struct CudaPlan {
     const char *sums;  // where they lie
     int group_count;
     CudaGroup groups[STAGE_LIMIT];
+    uint32_t folds;  // bit mask: stages that add up the rows of a block
+    int fold_loop;   // over these rows, the fastest of the spread ones; -1: none
     int row_count;
     CudaRow rows[CUDA_ROWS_MOST];
     int64_t kept, row_bytes;  // iterations that stay of each row; bytes of all rows of a block
@@ -67,11 +69,18 @@ bool cuda_is_packed(const CudaUnit *unit, const Nest *nest, uint32_t operand, co
 
 // Rows in shared memory: codegen/cuda_rows.c.
 void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan);
-void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan);
+void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan, const char *row);  // of the block's rows
 // The row that a load of the group that starts at stage `first` walks, or NULL.
 const CudaRow *cuda_find_row(const CudaPlan *plan, const Formula *load, int first);
 // Declares pack x`number` of iterations [i, i + vector): out of `from`, an element, and into the row; or out of it.
 void cuda_load_row(CudaUnit *unit, const CudaRow *row, bool fills, int vector, const char *from, int number);
+
+// Folds: codegen/cuda_fold.c.
+void cuda_find_folds(CudaPlan *plan);
+void cuda_forget_folds(CudaPlan *plan);
+bool cuda_may_fold(const CudaPlan *plan);  // asked of the plan as it is made with them
+// What stands for the sum of the rows before in a stage that folds, or FORMULA_NONE.
+uint32_t cuda_fold_start(const Nest *nest, const Stage *stage);
 
 typedef enum CudaPart { CUDA_WHOLE, CUDA_PARTIAL_SUMS, CUDA_REST } CudaPart;
 // Emits one function: everything; the first group's partial sums into the workspace; or what follows, which

@@ -128,12 +128,11 @@ void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan) {
     }
 }
 
-void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan) {
-    if (plan->row_count) cuda_line(unit, "SHARED_MEMORY;");
+void cuda_declare_rows(CudaUnit *unit, const CudaPlan *plan, const char *row) {
     for (int i = 0; i < plan->row_count; i++) {
         const char *type = cuda_memory_type(plan->nest->operands[plan->rows[i].operand].element);
-        cuda_line(unit, "%s *row%d = (%s *)(shared_memory + %lld) + (int)threadIdx.x / %d * %lld;", type, i, type,
-                  (long long)plan->rows[i].at, plan->team, (long long)plan->kept);
+        cuda_line(unit, "%s *row%d = (%s *)(shared_memory + %lld) + %s * %lld;", type, i, type,
+                  (long long)plan->rows[i].at, row, (long long)plan->kept);
     }
 }
 

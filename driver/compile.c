@@ -175,6 +175,8 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
     if (strcmp(passes, "expand-stacks") == 0 && by_layer) return "expand-stacks{recompute=all}";
     if (strcmp(passes, "recompute") == 0 && options->recompute && !by_layer)
         return arena_format(ir->arena, "recompute{%s}", options->recompute);
+    // A GPU has room for what is written for a product anyway; what it lacks is time on its memory.
+    if (strcmp(passes, "recompute") == 0 && options->cuda && !by_layer) return "recompute{factors=kept}";
     return passes;
 }
 

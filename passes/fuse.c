@@ -2,12 +2,13 @@
 //
 //   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
 //                                 large sums to a scalar in two steps (fuse_split.c),
-//                                 launches over common loops as stages of one nest (fuse_merge.c)
+//                                 launches over common loops as stages of one nest (fuse_merge.c),
+//                                 for a GPU sums over rows with what walks the rows (fuse_rows.c)
 //
 // Requires: a program as lower_graph leaves it. Leaves: a program that computes the same values, bit for
 // bit, but for the order of the sums that are split; casts and every other primitive stay as they were.
 // A launch never moves across one that writes what it reads, or touches what it writes.
-// What is merged is decided by rules that look at loops, addresses and bytes only; the two files above
+// What is merged is decided by rules that look at loops, addresses and bytes only; the files above
 // state them and their costs at the top. All choices are made in the order of launches: same in, same out.
 #include "passes/fuse.h"
 
@@ -118,6 +119,7 @@ bool fuse_program(Program *program, bool for_gpu) {
     fuse_inline(&fuse);  // gathers by an index have become plain loads
     fuse_split(&fuse);
     fuse_merge(&fuse);
+    if (for_gpu) fuse_rows(&fuse);
     finish(&fuse);
     arena_destroy(fuse.trial.arena);
     arena_destroy(arena);

@@ -133,5 +133,6 @@ static inline uint32_t nest_outer_mask(const Nest *nest) { return (1u << nest->o
 void fuse_inline(Fuse *fuse);  // elementwise producers into their consumers
 void fuse_split(Fuse *fuse);   // large reductions to one scalar
 void fuse_merge(Fuse *fuse);   // launches over common loops
+void fuse_rows(Fuse *fuse);    // for a GPU: sums over rows into launches that walk them
 
 #endif

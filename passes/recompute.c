@@ -8,7 +8,8 @@
 // and stand in front of their first use. What is cloned:
 //   - elementwise values, views and random numbers whose own operands are kept anyway, so that nothing further
 //     must be kept for their sake: a polynomial costs less than to write a value and read it again;
-//     mode=cheap leaves transcendental functions out, mode=none all of this;
+//     mode=cheap leaves transcendental functions out, mode=none all of this; factors=kept those that products of
+//     both directions read: the forward one has them in memory anyway, and nothing but room is saved;
 //   - whole layers: nodes that carry a `region` already, which `expand-stacks` gives to the entries that ask
 //     for it. Values that leave the region (the layer's result) are kept. With `bytes` given, only as many
 //     regions, from the first, as bring what is kept below it.
@@ -29,6 +30,7 @@ typedef struct Recompute {
     bool *forward;        // by node
     bool *used_backward;  // by node: a backward node has it as operand
     bool *fixed;          // by node: no input flows into it (tables of positions)
+    bool *factor;         // by node: forward and backward dots have it as operand; NULL: all the same
     bool *leaves;         // by node with a region: something outside of the region uses it
     Fate *fates;          // by node
     bool cheap, expensive;
@@ -73,6 +75,21 @@ static void mark(Recompute *recompute) {
         if (graph_node(graph, id)->op == OP_compact) recompute->leaves[id] = true;
     for (size_t i = 0; i < graph->outputs.count; i++)
         recompute->leaves[graph->outputs.items[i].value.node] = true;
+}
+
+// Whether the backward pass multiplies what the forward one does.
+static void mark_factors(Recompute *recompute) {
+    const Graph *graph = recompute->graph;
+    bool *forward = ARENA_ARRAY(graph->ir->arena, bool, graph->nodes.count);
+    recompute->factor = ARENA_ARRAY(graph->ir->arena, bool, graph->nodes.count);
+    for (uint32_t id = 0; id < graph->nodes.count; id++) {
+        const Node *node = graph_node(graph, id);
+        for (uint32_t i = 0; node->op == OP_dot && i < node->operand_count; i++) {
+            uint32_t operand = node->operands[i].node;
+            if (recompute->forward[id]) forward[operand] = true;
+            else recompute->factor[operand] = forward[operand];
+        }
+    }
 }
 
 // ---- Deciding ----
@@ -129,7 +146,8 @@ static Fate fate_of(const Recompute *recompute, uint32_t id, bool used, bool *po
     if (recompute->fixed[id] || node->op == OP_input || (is_view(node->op) && standing)) return FATE_FREE;
     if (is_cloned_region(recompute, id)) return used ? FATE_CLONED : FATE_GONE;
     bool is_layer_result = region > 0 && region <= recompute->honoured;
-    if (!is_layer_result && all && is_cheap(recompute, node->op)) return used ? FATE_CLONED : FATE_GONE;
+    bool is_factor = recompute->factor && recompute->factor[id];
+    if (!is_layer_result && !is_factor && all && is_cheap(recompute, node->op)) return used ? FATE_CLONED : FATE_GONE;
     possible[id] = used;
     return used ? FATE_KEPT : FATE_GONE;
 }
@@ -204,7 +222,8 @@ static bool recompute_node(Rewrite *rewrite, uint32_t id) {
 
 Graph *recompute_values(PassContext *context, const Graph *graph) {
     int mode = pass_choice(context, "mode", "none cheap elementwise");
-    if (mode < 0) return NULL;
+    int factors = pass_choice(context, "factors", "again kept");
+    if (mode < 0 || factors < 0) return NULL;
     Arena *arena = context->ir->arena;
     size_t count = graph->nodes.count;
     Recompute recompute = {.graph = graph, .cheap = mode > 0, .expensive = mode > 1};
@@ -220,6 +239,7 @@ Graph *recompute_values(PassContext *context, const Graph *graph) {
             recompute.last_region = region_of(&recompute, id);
     }
     mark(&recompute);
+    if (factors) mark_factors(&recompute);
     choose_regions(&recompute, pass_integer(context, "bytes"));
     return rewrite_graph(context, graph, graph->name, recompute_node, &recompute);
 }

@@ -39,6 +39,46 @@ static const Case nest_cases[] = {
      .text = "nest columns {\n  outer c<=700:n@2\n  inner r=300\n  parallel c\n  operand 0: read f32 [300:700, 700:1]\n"
              "  operand 1: write f32 [700:1]\n  operand 2: read i64 []\n"
              "  stage 0: sum over r { @0[r, c] }\n  stage 1: store @1[c] { stage 0 }\n}\n"},
+    // What rows of a block add up to: of a GPU's warps, of rows that stay in shared memory, and in order.
+    {.name = "folded rows", .tolerance = 1e-4,
+     .text = "nest folded {\n  outer block=3, row=8\n  inner embed=48\n  parallel block\n"
+             "  operand 0: read f32 [24:48, 48:1]\n  operand 1: read f32 [24:48, 48:1]\n"
+             "  operand 2: read f32 [24:1]\n  operand 3: write f32 [24:48, 48:1]\n"
+             "  operand 4: update f32 [3:48, 48:1]\n  operand 5: update f32 [3:48, 48:1]\n"
+             "  let v0 = mul(@0[8*block + row, embed], @1[8*block + row, embed])\n"
+             "  stage 0: sum over embed { v0 }\n"
+             "  stage 1: store over embed @3[8*block + row, embed] { mul(stage 0, v0) }\n"
+             "  let v1 = eq(index(row), 0:i32)\n"
+             "  stage 2: store over embed @4[block, embed] { add(select(v1, 0:f32, @4[block, embed]), "
+             "mul(v0, @2[8*block + row])) }\n"
+             "  stage 3: store over embed @5[block, embed] { add(select(v1, 0:f32, @5[block, embed]), "
+             "@1[8*block + row, embed]) }\n}\n"},
+    {.name = "folded rows that stay", .tolerance = 1e-4,
+     .text = "nest folded {\n  outer block=256, row=8\n  inner embed=322\n  parallel block\n"
+             "  operand 0: read f32 [2048:322, 322:1]\n  operand 1: read f32 [2048:322, 322:1]\n"
+             "  operand 2: read f32 [2048:1]\n  operand 3: write f32 [2048:322, 322:1]\n"
+             "  operand 4: update f32 [256:322, 322:1]\n  operand 5: update f32 [256:322, 322:1]\n"
+             "  let v0 = mul(@0[8*block + row, embed], @1[8*block + row, embed])\n"
+             "  stage 0: sum over embed { v0 }\n"
+             "  stage 1: store over embed @3[8*block + row, embed] { mul(stage 0, v0) }\n"
+             "  let v1 = eq(index(row), 0:i32)\n"
+             "  stage 2: store over embed @4[block, embed] { add(select(v1, 0:f32, @4[block, embed]), "
+             "mul(v0, @2[8*block + row])) }\n"
+             "  stage 3: store over embed @5[block, embed] { add(select(v1, 0:f32, @5[block, embed]), "
+             "@1[8*block + row, embed]) }\n}\n"},
+    {.name = "folded rows in order", .tolerance = 1e-4,
+     .text = "nest folded {\n  outer block=3, row=5\n  inner embed=48\n  parallel block\n"
+             "  operand 0: read f32 [15:48, 48:1]\n  operand 1: read f32 [15:48, 48:1]\n"
+             "  operand 2: read f32 [15:1]\n  operand 3: write f32 [15:48, 48:1]\n"
+             "  operand 4: update f32 [3:48, 48:1]\n  operand 5: update f32 [3:48, 48:1]\n"
+             "  let v0 = mul(@0[5*block + row, embed], @1[5*block + row, embed])\n"
+             "  stage 0: sum over embed { v0 }\n"
+             "  stage 1: store over embed @3[5*block + row, embed] { mul(stage 0, v0) }\n"
+             "  let v1 = eq(index(row), 0:i32)\n"
+             "  stage 2: store over embed @4[block, embed] { add(select(v1, 0:f32, @4[block, embed]), "
+             "mul(v0, @2[5*block + row])) }\n"
+             "  stage 3: store over embed @5[block, embed] { add(select(v1, 0:f32, @5[block, embed]), "
+             "@1[5*block + row, embed]) }\n}\n"},
     {.name = "short rows",
      .text = "nest short {\n  outer n=50\n  inner k=4\n  parallel n\n  operand 0: read f32 [50:4, 4:1]\n"
              "  operand 1: write f32 [50:1]\n  stage 0: sum over k { @0[n, k] }\n"

@@ -38,6 +38,18 @@ static Program *compile_model(Ir *ir, const char *file, const char *setting, Ent
     return compilation->programs[entry];
 }
 
+// What `fuse` has joined to a walk over rows is added up by its blocks: in order, it would take an eighth of the GPU.
+static void check_folds(const Program *program) {
+    for (size_t l = 0; l < program->launches.count; l++) {
+        const Launch *launch = &program->launches.items[l];
+        const Kernel *kernel = &program->kernels.items[launch->kernel];
+        for (int o = 0; o < launch->operand_count; o++)
+            if (strcmp(program->buffers.items[launch->buffers[o]].name, "parts") == 0 &&
+                launch_reads(program, launch, o) && launch_writes(program, launch, o))
+                assert_non_null(strstr(kernel->cuda.text, "row < 8; row++"));
+    }
+}
+
 static void check_architecture(const char *architecture, const char *file, const char *setting, Entry entry) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
@@ -47,6 +59,7 @@ static void check_architecture(const char *architecture, const char *file, const
     bool ok = cuda_compile(ir, &program, 1, &options, &statistics);
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_true(ok);
+    check_folds(program);
     print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture,
                   file, entry_name(entry), statistics.kernels, statistics.distinct, statistics.products,
                   statistics.most_registers);

@@ -37,6 +37,15 @@ static size_t count_kept_rows(const Program *program) {
     return kept;
 }
 
+static size_t count_folds(const Program *program) {
+    size_t folds = 0;
+    for (size_t k = 0; k < program->kernels.count; k++) {
+        const char *text = program->kernels.items[k].cuda.text;
+        folds += text && strstr(text, "for (int row = 0; row < 8; row++)") != NULL;
+    }
+    return folds;
+}
+
 static void run_sweep(bool no_library) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
@@ -49,9 +58,10 @@ static void run_sweep(bool no_library) {
     }
     Emulation *emulation = emulation_create(sweep.programs, sweep.count);
     assert_non_null(emulation);
-    size_t products = 0, kept = 0;
+    size_t products = 0, kept = 0, folds = 0;
     for (size_t i = 0; i < sweep.count; i++) {
         kept += count_kept_rows(sweep.programs[i]);
+        folds += count_folds(sweep.programs[i]);
         products += count_products(sweep.programs[i]);
         assert_int_equal(sweep_case_run(&sweep.cases[i], "the emulated GPU", run_program, emulation), 0);
     }
@@ -60,6 +70,7 @@ static void run_sweep(bool no_library) {
                   products, sweep.covered, sweep.lowered, sweep.covered * 100 / sweep.lowered);
     if (!filter) assert_int_equal(sweep.covered, sweep.lowered);
     if (!filter) assert_true(kept >= 3);  // a whole row, part of one, an odd one
+    if (!filter) assert_int_equal(folds, 2);
     arena_destroy(arena);
 }
 

@@ -332,6 +332,29 @@ static void stored_for_a_later_launch(void **state) {
     assert_int_equal(product_of(program, "w")->operand_count, 4);
 }
 
+// A sum over rows joins the launch behind it that walks them: on a GPU their matrix is read once.
+static Program *scale_gradient(int rows) {
+    const Type *type = test_type(ir, ELEMENT_F32, "time", rows, "embed", 32, NULL);
+    Value x = argument("x", type), dy = argument("dy", type), v = fuse_mul(g, x, dy);
+    fuse_output(g, "scale", fuse_sum(g, v, "time"));
+    fuse_output(g, "dx", fuse_add(g, fuse_mul(g, x, fuse_sum(g, v, "embed")), dy));
+    return fuse_test_for(g, 2, NULL, true);
+}
+
+static void sums_join_rows(void **state) {
+    (void)state;
+    Program *program = scale_gradient(4096);
+    const Nest *rows = program->kernels.items[program->launches.items[0].kernel].nest;
+    assert_int_equal(rows->outer_count, 2);
+    assert_int_equal(rows->stage_count, 3);
+}
+
+static void few_rows_stay(void **state) {
+    (void)state;
+    Program *program = scale_gradient(64);
+    for (size_t i = 0; i < program->kernels.count; i++) assert_true(program->kernels.items[i].nest->outer_count == 1);
+}
+
 // Rows of a product's result are padded to 16 bytes where every launch walks them by rows; the others stay.
 static void padded_rows(void **state) {
     (void)state;
@@ -493,6 +516,8 @@ int main(void) {
         TEST(sums_of_products),
         TEST(rounded_beside_norm),
         TEST(stored_for_a_later_launch),
+        TEST(sums_join_rows),
+        TEST(few_rows_stay),
         TEST(padded_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),

@@ -88,6 +88,15 @@ static void cheap_values_are_made_again(void **state) {
     assert_int_equal(kept(test_pass(ir, "recompute{mode=none}", graph)), kept(graph));
 }
 
+static void factors_of_both_directions_are_kept(void **state) {
+    Ir *ir = start(state);
+    Graph *graph = accumulate(ir, "expand-stacks, gradient, simplify");
+    Graph *result = test_pass(ir, "recompute{factors=kept}", graph);
+    // n and h^2 are such factors; x, which n is made of, is still read for the gradient of g.
+    assert_int_equal(kept(result), kept(graph));
+    test_same(graph, result, 3, 1e-12);
+}
+
 static void layers_are_made_again(void **state) {
     Ir *ir = start(state);
     Graph *graph = accumulate(ir, "expand-stacks{recompute=all}, gradient, simplify");
@@ -112,6 +121,7 @@ static void a_budget_takes_as_few_layers_as_it_can(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(cheap_values_are_made_again, finish),
+        cmocka_unit_test_teardown(factors_of_both_directions_are_kept, finish),
         cmocka_unit_test_teardown(layers_are_made_again, finish),
         cmocka_unit_test_teardown(a_budget_takes_as_few_layers_as_it_can, finish),
     };

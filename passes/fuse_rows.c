@@ -1,0 +1,271 @@
+// fuse, last part, for a GPU: a sum over rows joins the launch that walks the same rows. It finds them on the chip.
+//
+//   dx[r, e] = f(x[r, e], dy[r, e], sum over e ...);   dg[e] = sum over r of x[r, e] * dy[r, e]
+//   -> for r = 8 p + q:   dx[r, e] = ...;   parts[p, e] = (q == 0 ? 0 : parts[p, e]) + x[r, e] * dy[r, e]
+//      dg[e] = sum over p of parts[p, e]
+//
+// Loop q runs in order, so the sum has one order; a back end may run the rows of a block side by side and add them
+// up behind (codegen/cuda_fold.c). What is moved less is a second reading of the rows, what more an eighth of it.
+#include <string.h>
+
+#include "passes/fuse.h"
+
+enum { BLOCK_ROWS = 8, LEAST_ROWS = 1 << 11, LONGEST_ROW = 1 << 11, SHORTEST_ROW = 32 };
+
+typedef struct Join {
+    Fuse *fuse;
+    const Item *rows, *columns;
+    int loops[LOOP_MAX];  // of `rows`, by loop of `columns`
+} Join;
+
+static uint32_t inner_mask(const Nest *nest) { return ((1u << nest->loop_count) - 1) & ~nest_outer_mask(nest); }
+
+static bool has_bounds(const Nest *nest) {
+    for (int loop = 0; loop < nest->loop_count; loop++)
+        if (nest->loops[loop].bound_operand != UINT32_MAX) return true;
+    return false;
+}
+
+// Rows that warps share out: outer loops are rows, one inner loop walks each.
+static bool walks_rows(const Nest *nest) {
+    int last = nest->outer_count - 1;
+    if (last < 0 || nest->loop_count != last + 2 || nest->parallel != nest_outer_mask(nest) || has_bounds(nest))
+        return false;
+    int64_t length = nest->loops[last + 1].dimension.extent;
+    bool reduces = false;
+    for (int s = 0; s < nest->stage_count; s++) reduces |= !stage_writes(&nest->stages[s]) && nest->stages[s].inner;
+    return reduces && length >= SHORTEST_ROW && length <= LONGEST_ROW &&
+           nest_iterations(nest, nest_outer_mask(nest)) >= LEAST_ROWS &&
+           nest->loops[last].dimension.extent % BLOCK_ROWS == 0;
+}
+
+// One sum over all inner loops, and what is made of it.
+static bool sums_columns(const Nest *nest) {
+    const Stage *sum = &nest->stages[0];
+    if (nest->stage_count < 2 || sum->kind != STAGE_SUM || sum->element != ELEMENT_F32 || has_bounds(nest) ||
+        !sum->inner || sum->inner != inner_mask(nest) || nest->parallel != nest_outer_mask(nest))
+        return false;
+    for (int s = 1; s < nest->stage_count; s++)
+        if (!stage_writes(&nest->stages[s]) || nest->stages[s].inner) return false;
+    return true;
+}
+
+// Rows of one are what the other sums over, and the other way round.
+static bool pair_loops(Join *join) {
+    const Nest *rows = join->rows->nest, *columns = join->columns->nest;
+    if (rows->loop_count != columns->loop_count || rows->loop_count != rows->outer_count + columns->outer_count)
+        return false;
+    for (int loop = 0; loop < columns->loop_count; loop++) {
+        bool outer = loop < columns->outer_count;
+        join->loops[loop] = outer ? rows->outer_count + loop : loop - columns->outer_count;
+        if (columns->loops[loop].dimension.extent != rows->loops[join->loops[loop]].dimension.extent) return false;
+    }
+    return true;
+}
+
+static bool loads_address(const Item *item, const Address *address) {
+    for (size_t f = 0; f < item->nest->formulas.count; f++) {
+        const Formula *load = &item->nest->formulas.items[f];
+        if (load->kind != FORMULA_LOAD) continue;
+        Address other = nest_address(item->nest, &item->launch, load->operand, load->index);
+        if (address_equal(address, &other)) return true;
+    }
+    return false;
+}
+
+// Whether the launch of rows reads all that the sum walks, by rows that lie side by side, and writes nothing of it.
+static bool reads_alike(const Join *join) {
+    const Item *rows = join->rows, *columns = join->columns;
+    bool any = false;
+    for (size_t f = 0; f < columns->nest->formulas.count; f++) {
+        const Formula *load = &columns->nest->formulas.items[f];
+        if (load->kind != FORMULA_LOAD || !(nest_formula_users(columns->nest, (uint32_t)f) & 1)) continue;
+        Address there = nest_address(columns->nest, &columns->launch, load->operand, load->index), address = there;
+        memset(address.coefficient, 0, sizeof address.coefficient);
+        bool along = false, across = false;
+        for (int loop = 0; loop < columns->nest->loop_count; loop++) {
+            address.coefficient[join->loops[loop]] = there.coefficient[loop];
+            *(loop < columns->nest->outer_count ? &across : &along) |= there.coefficient[loop] != 0;
+        }
+        if (there.gathered || (along && across && !loads_address(rows, &address))) return false;
+        any |= along && there.coefficient[columns->nest->outer_count - 1] == 1;
+    }
+    for (int i = 0; i < columns->launch.operand_count; i++)
+        for (int j = 0; j < rows->launch.operand_count; j++)
+            if (columns->launch.buffers[i] == rows->launch.buffers[j] &&
+                (item_writes(join->fuse, columns, i) || item_writes(join->fuse, rows, j)))
+                return false;
+    return any;
+}
+
+// ---- Building ----
+
+static uint32_t primitive(Nest *nest, Primitive primitive, Element element, uint32_t a, uint32_t b, uint32_t c) {
+    return nest_formula(
+        nest, (Formula){.kind = FORMULA_PRIMITIVE, .primitive = primitive, .element = element, .arguments = {a, b, c}});
+}
+
+// The access parts[...] of a nest whose loops `loops` stand for the dimensions, in order.
+static uint32_t add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,
+                          NestOperand operand, Index *index) {
+    operand.element = type->element;
+    operand.rank = type->rank;
+    int64_t stride = 1;
+    for (int d = type->rank - 1; d >= 0; d--) {
+        operand.extent[d] = type->dimensions[d].extent;
+        operand.stride[d] = stride;
+        stride *= operand.extent[d];
+        index[d] = (Index){.gathered = FORMULA_NONE};
+        index[d].affine.scale[loops[d]] = 1;
+    }
+    launch->buffers[nest->operand_count] = buffer;
+    launch->offsets[nest->operand_count] = 0;
+    nest->operands[nest->operand_count++] = operand;
+    launch->operand_count = nest->operand_count;
+    return (uint32_t)nest->operand_count - 1;
+}
+
+// Loops of rows with the last cut in blocks, then those along them.
+static void add_loops(Transplant *plant, const Nest *nest, Nest *to) {
+    int last = nest->outer_count - 1;
+    for (int loop = 0; loop < nest->outer_count; loop++) transplant_loop(plant, loop);
+    Affine block = plant->loop[last];
+    to->loops[last].dimension.extent /= BLOCK_ROWS;
+    transplant_loop(plant, last);
+    if (plant->failed) return;
+    to->loops[last + 1].dimension.extent = BLOCK_ROWS;
+    for (int i = 0; i < LOOP_MAX; i++) plant->loop[last].scale[i] += BLOCK_ROWS * block.scale[i];
+    to->outer_count = to->loop_count;
+    for (int loop = nest->outer_count; loop < nest->loop_count; loop++) transplant_loop(plant, loop);
+}
+
+// parts = (q == 0 ? 0 : parts) + value
+static bool add_fold(const Join *join, Nest *to, Launch *launch, const Transplant *rows, uint32_t buffer,
+                     const Type *type) {
+    const Nest *columns = join->columns->nest;
+    Transplant plant = transplant_begin(columns, &join->columns->launch, to, launch);
+    for (int loop = 0; loop < columns->loop_count; loop++) plant.loop[loop] = rows->loop[join->loops[loop]];
+    uint32_t value = transplant_formula(&plant, columns->stages[0].formula);
+    if (plant.failed || to->operand_count == NEST_OPERAND_MAX || to->stage_count == STAGE_LIMIT) return false;
+    int loops[LOOP_MAX], count = 0, q = to->outer_count - 1;
+    for (int loop = 0; loop < to->loop_count; loop++)
+        if (loop != q) loops[count++] = loop;
+    Index *index = ARENA_ARRAY(to->ir->arena, Index, RANK_MAX);
+    Stage fold = {.kind = STAGE_STORE, .element = ELEMENT_F32, .inner = inner_mask(to), .index = index};
+    fold.place = columns->stages[0].place;
+    fold.operand =
+        add_parts(to, launch, buffer, type, loops, (NestOperand){.reads = true, .writes = true}, index);
+    Formula row = {.kind = FORMULA_LOOP, .element = ELEMENT_I32};
+    row.affine.scale[q] = 1;
+    uint32_t first = primitive(to, PRIMITIVE_eq, ELEMENT_BOOL, nest_formula(to, row),
+                               nest_formula(to, (Formula){.kind = FORMULA_CONSTANT, .element = ELEMENT_I32}), 0);
+    uint32_t zero = nest_formula(to, (Formula){.kind = FORMULA_CONSTANT, .element = ELEMENT_F32});
+    uint32_t before = nest_formula(to, (Formula){.kind = FORMULA_LOAD,
+                                                 .element = ELEMENT_F32,
+                                                 .operand = fold.operand,
+                                                 .index = index,
+                                                 .place = fold.place});
+    uint32_t start = primitive(to, PRIMITIVE_select, ELEMENT_F32, first, zero, before);
+    fold.formula = primitive(to, PRIMITIVE_add, ELEMENT_F32, start, value, 0);
+    to->stages[to->stage_count++] = fold;
+    return true;
+}
+
+static bool build_rows(const Join *join, uint32_t buffer, const Type *type, Item *made) {
+    const Item *item = join->rows;
+    Nest *nest = nest_create(&join->fuse->ir, item->nest->name, item->nest->place);
+    *made = (Item){.nest = nest, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(item->nest, &item->launch, nest, &made->launch);
+    add_loops(&plant, item->nest, nest);
+    for (int i = 0; i < item->nest->stage_count && !plant.failed; i++) {
+        Stage stage = item->nest->stages[i];
+        transplant_forget(&plant);
+        stage.inner = transplant_mask(&plant, stage.inner);
+        stage.formula = transplant_formula(&plant, stage.formula);
+        transplant_write(&plant, &stage);
+        plant.stage[i] = (uint32_t)i;
+        nest->stages[nest->stage_count++] = stage;
+    }
+    if (plant.failed || !add_fold(join, nest, &made->launch, &plant, buffer, type)) return false;
+    nest_compact(nest);
+    nest_mark_parallel(nest);
+    return nest_operands_apart(join->fuse, made);
+}
+
+// The sum with the parts in place of the rows.
+static bool build_columns(const Join *join, uint32_t buffer, const Type *type, Item *made) {
+    const Item *item = join->columns;
+    const Nest *from = item->nest;
+    Nest *nest = nest_create(&join->fuse->ir, from->name, from->place);
+    *made = (Item){.nest = nest, .launch = item->launch, .alive = true};
+    made->launch.operand_count = 0;
+    Transplant plant = transplant_begin(from, &item->launch, nest, &made->launch);
+    for (int loop = 0; loop < from->loop_count; loop++) transplant_loop(&plant, loop);
+    nest->outer_count = from->outer_count;
+    nest->loops[nest->loop_count - 1].dimension.extent /= BLOCK_ROWS;
+    int loops[LOOP_MAX], count = 0;
+    for (int loop = from->outer_count; loop < from->loop_count; loop++) loops[count++] = loop;
+    for (int loop = 0; loop < from->outer_count; loop++) loops[count++] = loop;
+    Index index[RANK_MAX];
+    Formula load = {.kind = FORMULA_LOAD, .element = ELEMENT_F32, .index = index, .place = from->place};
+    load.operand = add_parts(nest, &made->launch, buffer, type, loops, (NestOperand){.reads = true}, index);
+    for (int i = 0; i < from->stage_count && !plant.failed; i++) {
+        Stage stage = from->stages[i];
+        stage.formula = i == 0 ? nest_formula(nest, load) : transplant_formula(&plant, stage.formula);
+        transplant_write(&plant, &stage);
+        plant.stage[i] = (uint32_t)i;
+        nest->stages[nest->stage_count++] = stage;
+    }
+    if (plant.failed) return false;
+    nest_compact(nest);
+    nest_mark_parallel(nest);
+    return true;
+}
+
+static const Type *parts_type(const Join *join) {
+    const Nest *rows = join->rows->nest;
+    Dimension dimensions[RANK_MAX];
+    if (rows->loop_count > RANK_MAX) return NULL;
+    for (int loop = 0; loop < rows->loop_count; loop++) dimensions[loop] = rows->loops[loop].dimension;
+    dimensions[rows->outer_count - 1].extent /= BLOCK_ROWS;
+    return type_make(join->fuse->program->ir, ELEMENT_F32, rows->loop_count, dimensions);
+}
+
+// Joins sum `c` to rows `r` behind it; the parts are folded where `r` was, which moves to the room in front.
+static bool join_items(Fuse *fuse, uint32_t r, uint32_t c) {
+    Join join = {.fuse = fuse, .rows = &fuse->items[r], .columns = &fuse->items[c]};
+    if (fuse->items[r - 1].alive || !pair_loops(&join) || !reads_alike(&join) ||
+        fuse_conflict(fuse, join.columns, c, r))
+        return false;
+    const Type *type = parts_type(&join);
+    if (!type) return false;
+    size_t before = fuse->program->buffers.count;
+    uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY,
+                                                                 .name = "parts",
+                                                                 .type = type,
+                                                                 .bytes = type_bytes(type),
+                                                                 .offset = -1});
+    fuse_add_buffers(fuse, before);
+    Item rows, columns;
+    if (!build_rows(&join, buffer, type, &rows) || !build_columns(&join, buffer, type, &columns)) return false;
+    fuse_unlist_item(fuse, r);
+    fuse_unlist_item(fuse, c);
+    fuse->items[c].alive = false;
+    fuse->items[r - 1] = rows;
+    fuse->items[r] = columns;
+    fuse_list_item(fuse, r - 1);
+    fuse_list_item(fuse, r);
+    return true;
+}
+
+void fuse_rows(Fuse *fuse) {
+    for (uint32_t c = 0; c < fuse->count; c++) {
+        const Item *item = &fuse->items[c];
+        if (!item->alive || !item->nest || !sums_columns(item->nest)) continue;
+        for (uint32_t r = c + 1; r < fuse->count && r < c + FUSE_WINDOW; r++) {
+            const Item *rows = &fuse->items[r];
+            if (rows->alive && rows->nest && walks_rows(rows->nest) && join_items(fuse, r, c)) break;
+        }
+    }
+}
