@@ -74,20 +74,21 @@ static bool sums_columns(const Nest *nest) {
     return columns;
 }
 
-static bool is_large(const Nest *nest, const Stage *stage) {
+// Rows of sums only for a processor: a GPU's back end shares them among its blocks, or they join what walks the rows.
+static bool is_large(const Fuse *fuse, const Nest *nest, const Stage *stage) {
     double sums = nest_iterations(nest, nest_outer_mask(nest)), terms = nest_iterations(nest, stage->inner);
     if (!nest->outer_count) return terms >= LARGE;
     Contraction contraction;  // has a plan of its own
-    return sums <= LONGEST_ROW && sums * terms >= LARGE_ROWS && sums_columns(nest) &&
+    return !fuse->for_gpu && sums <= LONGEST_ROW && sums * terms >= LARGE_ROWS && sums_columns(nest) &&
            !nest_contraction(nest, &contraction);
 }
 
 // The one reduction that is worth it, or -1.
-static int find_large(const Nest *nest) {
+static int find_large(const Fuse *fuse, const Nest *nest) {
     int found = -1;
     for (int i = 0; i < nest->stage_count; i++) {
         const Stage *stage = &nest->stages[i];
-        if (stage_writes(stage) || !is_large(nest, stage)) continue;
+        if (stage_writes(stage) || !is_large(fuse, nest, stage)) continue;
         if (found >= 0 || stage->element == ELEMENT_BF16) return -1;  // parts would be rounded
         found = i;
     }
@@ -248,7 +249,7 @@ static void split_item(Fuse *fuse, uint32_t id, int number) {
 
 void fuse_split(Fuse *fuse) {
     for (uint32_t i = 1; i < fuse->count; i += 2) {
-        int number = fuse->items[i].alive && fuse->items[i].nest ? find_large(fuse->items[i].nest) : -1;
+        int number = fuse->items[i].alive && fuse->items[i].nest ? find_large(fuse, fuse->items[i].nest) : -1;
         if (number >= 0) split_item(fuse, i, number);
     }
 }
