@@ -1,7 +1,9 @@
 // One step of cached decoding, by number of sequences: tokens a second, and the least bytes that it moves (weights, and
 // caches at capacity) beside what as many threads read of as many bytes, in order, in turns with it. Medians.
+// With --draft a step reads what the model's heads expect as well, and computes what they say: tokens a second are
+// those of steps in which nothing drafted stands.
 //
-//   bench_decode FILE [--set NAME=VALUE ...] [--sequences N] [--position N] [--threads N] [--kernels]
+//   bench_decode FILE [--set NAME=VALUE ...] [--sequences N] [--position N] [--threads N] [--kernels] [--draft]
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,8 @@ typedef struct Bench {
     const Module *module;
     Runner *runner;
     int threads;
-    int64_t position;
+    Entry entry;
+    int64_t rows, position;
     bool kernels;
 } Bench;
 
@@ -62,14 +65,14 @@ static double read_seconds(Reader *reader) {
 
 static double step_seconds(const Bench *bench) {
     double start = clock_seconds();
-    runner_set_integer(bench->runner, ENTRY_DECODE, "position", bench->position);
-    runner_set_integer(bench->runner, ENTRY_DECODE, "length", bench->position + 1);
-    runner_run(bench->runner, ENTRY_DECODE);
+    runner_set_integer(bench->runner, bench->entry, "position", bench->position);
+    runner_set_integer(bench->runner, bench->entry, "length", bench->position + bench->rows);
+    runner_run(bench->runner, bench->entry);
     return clock_seconds() - start;
 }
 
 static void measure(const Bench *bench, int64_t sequences) {
-    const Program *program = bench->runner->compilation->programs[ENTRY_DECODE];
+    const Program *program = bench->runner->compilation->programs[bench->entry];
     double steps[STEPS], reads[STEPS], bytes = cost_program_least_bytes(program);
     MemoryBlock block;
     if (!memory_allocate(bench->ir->diagnostics, (int64_t)bytes, "what is read", &block)) return;
@@ -89,11 +92,11 @@ static void measure(const Bench *bench, int64_t sequences) {
 
 // Seconds by kernel, a barrier behind each launch.
 static void measure_kernels(const Bench *bench) {
-    const Program *program = bench->runner->compilation->programs[ENTRY_DECODE];
+    const Program *program = bench->runner->compilation->programs[bench->entry];
     size_t launches = program->launches.count, kernels = program->kernels.count;
     double *seconds = ARENA_ARRAY(bench->ir->arena, double, launches + 1);
     step_seconds(bench);
-    for (int i = 0; i < STEPS; i++) executor_run_timed(bench->runner->executors[ENTRY_DECODE], seconds);
+    for (int i = 0; i < STEPS; i++) executor_run_timed(bench->runner->executors[bench->entry], seconds);
     for (size_t kernel = 0; kernel < kernels; kernel++) {
         double sum = 0, bytes = 0;
         int count = 0;
@@ -104,14 +107,14 @@ static void measure_kernels(const Bench *bench) {
             count++;
         }
         if (count)
-            printf("%5d of %-32s %10.1f us %8.2f MB %8.1f GB/s\n", count, program->kernels.items[kernel].name, 1e6 * sum,
-                   bytes / 1e6, bytes / sum / 1e9);
+            printf("%5d of %-32s %10.1f us %8.2f MB %8.1f GB/s\n", count, program->kernels.items[kernel].name,
+                   1e6 * sum, bytes / 1e6, bytes / sum / 1e9);
     }
 }
 
 static bool bench_sequences(Bench *bench, int64_t sequences, CompileOptions options) {
     options.sequences = sequences;
-    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << ENTRY_DECODE | 1u << ENTRY_ROUND;
+    uint32_t entries = 1u << ENTRY_INITIALIZE | 1u << bench->entry | 1u << ENTRY_ROUND;
     bench->runner = runner_create(bench->ir, bench->module, entries, &options, bench->threads);
     if (!bench->runner) return false;
     runner_initialize(bench->runner, 1);
@@ -122,13 +125,24 @@ static bool bench_sequences(Bench *bench, int64_t sequences, CompileOptions opti
     return true;
 }
 
+// How many tokens of a sequence a step reads; 0: the model has no heads to draft.
+static int64_t step_rows(const Bench *bench) {
+    if (bench->entry == ENTRY_DECODE) return 1;
+    const Graph *draft = module_find_graph(bench->module, "draft");
+    return draft ? (int64_t)draft->outputs.count : 0;
+}
+
 static int run(const Arguments *arguments, Ir *ir) {
     int64_t sequences = 0;
-    Bench bench = {.ir = ir, .position = 128, .kernels = arguments_flag(arguments, "--kernels")};
+    Bench bench = {.ir = ir, .entry = ENTRY_DECODE, .position = 128, .kernels = arguments_flag(arguments, "--kernels")};
     CompileOptions options;
     bench.module = setup_load(arguments, ir, false);
+    if (arguments_flag(arguments, "--draft")) bench.entry = ENTRY_DRAFT;
+    bench.rows = bench.module ? step_rows(&bench) : 0;
+    if (bench.module && !bench.rows)
+        report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no heads to draft", bench.module->name);
     bench.threads = setup_threads(arguments, ir);
-    if (!bench.module || !bench.threads || !setup_options(arguments, ir, &options) ||
+    if (!bench.rows || !bench.threads || !setup_options(arguments, ir, &options) ||
         !arguments_integer(arguments, ir, "--sequences", 1, &sequences) ||
         !arguments_integer(arguments, ir, "--position", 0, &bench.position))
         return EXIT_USER_ERROR;
@@ -142,12 +156,14 @@ static int run(const Arguments *arguments, Ir *ir) {
 static const CommandOption options[] = {
     {"--sequences", "N", "that many alone (default: 1, 2, 4, 8, 16)"},
     {"--position", "N", "tokens that the caches hold (default 128)"},
+    {"--draft", NULL, "a step of drafting: what the heads expect is read too, and what they say computed"},
     {"--kernels", NULL, "also seconds by kernel, a barrier behind each launch"},
     MODEL_OPTIONS,
     COMPILE_OPTIONS,
     {NULL, NULL, NULL}};
 
-static const Command command = {"bench_decode", "FILE", "a step of cached decoding, by number of sequences", options, run};
+static const Command command = {"bench_decode", "FILE", "a step of cached decoding, by number of sequences", options,
+                                run};
 
 int main(int count, char **texts) {
     Ir *ir = ir_create(arena_create());

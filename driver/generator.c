@@ -5,6 +5,8 @@
 
 #include "driver/input_limit.h"
 
+enum { FEW_TOKENS = 2 };  // are read one by one
+
 bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context,
                       Generator *generator) {
     Ir *ir = runner->ir;
@@ -35,25 +37,31 @@ static void reset(Generator *generator) {
 
 // ---- Reading ----
 
-// Runs `count` tokens, the chunk of `entry`, of which the first `known` are to stay.
+// Runs `count` tokens, of which the first `known` are to stay. A chunk that they do not fill ends in any others: what
+// the caches hold of those is written again before a token looks at it.
 static void run(Generator *generator, Entry entry, const int32_t *tokens, int64_t count, int64_t known) {
     Runner *runner = generator->runner;
-    memcpy(executor_input(runner->executors[entry], "tokens"), tokens, (size_t)count * sizeof *tokens);
+    int64_t rows = entry == ENTRY_PREFILL ? generator->chunk : count;
+    int32_t *input = executor_input(runner->executors[entry], "tokens");
+    memcpy(input, tokens, (size_t)count * sizeof *tokens);
+    memset(input + count, 0, (size_t)(rows - count) * sizeof *tokens);
     runner_set_integer(runner, entry, "position", generator->length);
-    runner_set_integer(runner, entry, "length", generator->length + count);
+    runner_set_integer(runner, entry, "length", generator->length + rows);
     runner_run(runner, entry);
     memmove(generator->history + generator->length, tokens, (size_t)known * sizeof *tokens);
     generator->length += known;
     generator->entry = entry;
-    generator->rows = count;
+    generator->rows = rows;
     generator->row = known - 1;
 }
 
+// A chunk takes the time of one step, where memory decides, to two or three, where arithmetic does.
 static void feed(Generator *generator, const int32_t *tokens, int64_t count) {
-    int64_t chunk = generator->chunk;
-    for (; count >= chunk && generator->length + chunk <= generator->context; tokens += chunk, count -= chunk)
-        run(generator, ENTRY_PREFILL, tokens, chunk, chunk);
-    for (; count > 0; tokens++, count--) run(generator, ENTRY_DECODE, tokens, 1, 1);
+    for (int64_t taken; count > 0; tokens += taken, count -= taken) {
+        bool together = count > FEW_TOKENS && generator->length + generator->chunk <= generator->context;
+        taken = !together ? 1 : count < generator->chunk ? count : generator->chunk;
+        run(generator, together ? ENTRY_PREFILL : ENTRY_DECODE, tokens, taken, taken);
+    }
 }
 
 // Reads the newest half of a full context again from position zero.

@@ -1,6 +1,7 @@
 // Drafts change nothing but the time: the same tokens with and without, for every sampling and across the end
 // of the context; and sampled tokens have exactly the model's distribution, by chi-square over 10^5 draws,
 // which a rule that lets every draft stand fails (a fifth of the draws is enough to see that).
+// A prompt gives the same logits however its tokens are read: together or one by one.
 // Parameters that are rounded once give the same logits as those that every step rounds.
 #include <math.h>
 #include <setjmp.h>
@@ -111,6 +112,41 @@ static void test_same_tokens(void **state) {
         assert_true(fallen > 0);
         close_subject(&plain);
         close_subject(&drafting);
+    }
+}
+
+// ---- The prompt ----
+
+static const float *last_logits(const Generator *generator) {
+    const float *logits = executor_output(generator->runner->executors[generator->entry], "logits");
+    return logits + generator->row * generator->vocabulary;
+}
+
+// The end of a prompt that fills no chunk is read in one all the same, and what follows it there is not seen.
+static void test_prompt(void **state) {
+    (void)state;
+    static const char text[] = {1, 4, 2, 2, 0, 3, 1, 1, 4, 0, 2, 3, 3, 1, 4, 4, 0, 2, 1, 3, 2, 0, 1};
+    static const Sampling sampling = {.temperature = 0.7, .seed = 4};
+    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) {
+        Subjected together = open_subject(&subjects[i], DRAFT), single = open_subject(&subjects[i], 0);
+        single.generator.chunk = CONTEXT + 1;  // has no room
+        for (int64_t length = 1; length <= (int64_t)sizeof text; length++) {
+            assert_true(generator_start(&together.generator, text, (size_t)length));
+            assert_true(generator_start(&single.generator, text, (size_t)length));
+            assert_int_equal(single.generator.entry, ENTRY_DECODE);
+            int64_t rest = length % CHUNK;
+            bool fits = length - rest + CHUNK <= CONTEXT, chunk = rest == 0 || (rest > 2 && fits);
+            assert_int_equal(together.generator.entry, chunk ? ENTRY_PREFILL : ENTRY_DECODE);
+            assert_int_equal(together.generator.length, length);
+            assert_memory_equal(last_logits(&together.generator), last_logits(&single.generator),
+                                (size_t)single.generator.vocabulary * sizeof(float));
+            for (int at = 0; at < 2 * CONTEXT; at++) {
+                int32_t expected = generator_next(&single.generator, &sampling);
+                assert_int_equal(generator_next(&together.generator, &sampling), expected);
+            }
+        }
+        close_subject(&together);
+        close_subject(&single);
     }
 }
 
@@ -246,6 +282,7 @@ static void test_distribution(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens),
+                                       cmocka_unit_test(test_prompt),
                                        cmocka_unit_test(test_rounded_once),
                                        cmocka_unit_test(test_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
