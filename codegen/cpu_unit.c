@@ -111,14 +111,27 @@ LLVMValueRef cpu_number_like(LLVMValueRef like, double value) {
     return constant_splat(number_of_type(lanes == 1 ? type : LLVMGetElementType(type), value), lanes);
 }
 
+// What a block before this one computed is spread there: no pass moves it out of a loop where constants have taken half
+// of the registers.
+static void move_to_end_of_origin(CpuUnit *unit, LLVMValueRef value) {
+    if (!LLVMIsAInstruction(value)) return;
+    LLVMBasicBlockRef origin = LLVMGetInstructionParent(value);
+    LLVMValueRef end = LLVMGetBasicBlockTerminator(origin);
+    if (end && origin != LLVMGetInsertBlock(unit->builder)) LLVMPositionBuilderBefore(unit->builder, end);
+}
+
 LLVMValueRef cpu_splat(CpuUnit *unit, LLVMValueRef value, int lanes) {
     if (lanes == 1 || cpu_lanes(value) > 1) return value;
     if (LLVMIsConstant(value)) return constant_splat(value, lanes);
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(unit->builder);
+    move_to_end_of_origin(unit, value);
     LLVMTypeRef type = LLVMVectorType(LLVMTypeOf(value), (unsigned)lanes);
     LLVMValueRef first =
         LLVMBuildInsertElement(unit->builder, LLVMGetUndef(type), value, cpu_i32(unit, 0), "");
     LLVMValueRef zeros = cpu_zero(LLVMVectorType(unit->i32, (unsigned)lanes));
-    return LLVMBuildShuffleVector(unit->builder, first, LLVMGetUndef(type), zeros, "");
+    LLVMValueRef all = LLVMBuildShuffleVector(unit->builder, first, LLVMGetUndef(type), zeros, "");
+    if (LLVMGetInsertBlock(unit->builder) != here) LLVMPositionBuilderAtEnd(unit->builder, here);
+    return all;
 }
 
 LLVMValueRef cpu_iota(CpuUnit *unit, LLVMTypeRef integer, int lanes, int64_t scale) {

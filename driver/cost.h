@@ -12,7 +12,8 @@ void cost_operand_bytes(const Kernel *kernel, double *read, double *written);  /
 
 // FLOPs of one forward and backward pass over a graph, in closed form: every dot is 2 x result x summed
 // extents, once forward and once for each operand that a parameter flows into; causal attention counts the
-// pairs below the diagonal. What a schedule computes again is not counted.
+// pairs below the diagonal. Rows that `compact` finds count as many as are expected (ir/density.h), not their
+// capacity. What a schedule computes again is not counted.
 double cost_model_flops(const Graph *graph);
 
 double cost_program_flops(const Program *program);

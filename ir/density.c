@@ -58,3 +58,14 @@ double graph_density(const Graph *graph, Value value) {
         }
     }
 }
+
+// At least one, so that what they cost is not lost.
+int64_t graph_expected_count(const Graph *graph, const Node *node) {
+    if (node->op != OP_compact) return 0;
+    double density = graph_density(graph, node->operands[0]);
+    if (density == 1) return 0;
+    int64_t capacity = node->types[0]->dimensions[0].extent;
+    int64_t count = (int64_t)(density * (double)type_count(graph_type(graph, node->operands[0])));
+    count -= attribute_integer(node, ATTRIBUTE_start, 0);
+    return count < 1 ? 1 : count < capacity ? count : capacity;
+}

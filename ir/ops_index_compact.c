@@ -63,18 +63,6 @@ static Graph *meaning_of(Ir *ir, const Node *node, const Type *mask) {
     return graph;
 }
 
-// How many positions are expected, at least one, so that what they cost is not lost; 0: not known.
-static int64_t expected_count(const Lowering *lowering) {
-    const Node *node = lowering->node;
-    const Type *mask = graph_type(lowering->graph, node->operands[0]);
-    double density = graph_density(lowering->graph, node->operands[0]);
-    if (density == 1) return 0;
-    int64_t count = (int64_t)(density * (double)mask->dimensions[0].extent);
-    count -= attribute_integer(node, ATTRIBUTE_start, 0);
-    int64_t capacity = capacity_of(node, mask);
-    return count < 1 ? 1 : count < capacity ? count : capacity;
-}
-
 // The count stays in a buffer of its own, which loops find by its name, as they find scalar inputs.
 static View count_view(Lowering *lowering) {
     const Type *type = lowering->node->types[1];
@@ -85,7 +73,7 @@ static View count_view(Lowering *lowering) {
                      .name = name,
                      .type = type,
                      .bytes = type_bytes(type),
-                     .expected = expected_count(lowering),
+                     .expected = graph_expected_count(lowering->graph, lowering->node),
                      .offset = -1};
     return view_row_major(program_add_buffer(lowering->program, buffer), type);
 }
