@@ -11,10 +11,11 @@ enum {
     PANELS_TOGETHER = 4,          // of A that are packed at once
     SLAB_STEPS = 64,              // of k that are packed at once where neighbours of a panel are neighbours in memory
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
-    ACROSS_ROWS = 128,            // of A, for which B is not worth packing
+    FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
+    FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
     ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
 };
-static const double TASK_FLOPS = 2e6;  // a task below this costs more to start than it balances
+static const double TASK_FLOPS = 1e6;  // a task below this costs more to start than it balances
 static const double READ_FLOPS = 32;   // done in the time that one element of B takes to come from memory
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -127,7 +128,8 @@ static Cut cut_rows(CpuContraction *plan) {
 // Tiles that would reach beyond the last row want panels, and so do those that would walk k in steps of many lines,
 // more than once: such lines fall into few places of the first cache. One row along k is its own panel.
 static void choose_side_a(CpuContraction *plan) {
-    if (plan->panels > DIRECT_PANELS && plan->rows > 1) return;
+    int64_t direct_panels = plan->rows <= FEW_ROWS ? FEW_ROWS_PANELS : DIRECT_PANELS;
+    if (plan->panels > direct_panels && plan->rows > 1) return;
     bool near = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
@@ -144,7 +146,7 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
     if (plan->panels == 1 && !plan->whole_columns) return;
     if (plan->pack_b == PACK_UNIT) {
         bool plain = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32 && plan->whole_columns;
-        bool near = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= ACROSS_ROWS && plain;
+        bool near = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= FEW_ROWS && plain;
         if (one_task || near || (one_tile && plan->whole_columns)) tile->b = TILE_ACROSS_K;
         tile->once = tile->b == TILE_ACROSS_K && !near;
     } else if (plan->pack_b == PACK_TRANSPOSE && one_task) {

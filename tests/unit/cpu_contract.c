@@ -350,6 +350,22 @@ static void reads_where_it_lies(void **state) {
         }
 }
 
+// A product of 64 rows is one phase, without a barrier, and no task has two panels of it: they would leave one of two
+// threads with two thirds of the work.
+static void few_rows_are_shared(void **state) {
+    (void)state;
+    enum { ROWS = 64, COLUMNS = 256, STEPS = 256, PANELS = 6 };
+    for (Form form = FORWARD; form <= INPUT_GRADIENT; form++) {
+        Arena *arena = arena_create();
+        CpuCode *code;
+        CpuKernel kernel = compile_form(ir_create(arena), form, PLAIN, ROWS, COLUMNS, STEPS, "cooperlake", &code);
+        assert_int_equal(kernel.phase_count, 1);
+        assert_int_equal(kernel.tasks[0], PANELS);
+        cpu_code_destroy(code);
+        arena_destroy(arena);
+    }
+}
+
 // Two rows along k are not packed: there is room for sums alone, however long they are.
 static void sweeps_pack_nothing(void **state) {
     (void)state;
@@ -370,6 +386,6 @@ int main(void) {
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
-                                       cmocka_unit_test(bounded_rows_are_shared)};
+                                       cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
