@@ -80,6 +80,7 @@ typedef struct CudaPlace {
     int64_t offset;
 } CudaPlace;
 enum { CUDA_WORKSPACE = -1, CUDA_NONE = -2 };
+enum { CUDA_BIAS_ALIGNMENT = 16 };  // bytes: cuBLASLt cannot be told of less, and its algorithms read as widely
 typedef struct CudaProduct {
     CudaPlace a, b, c, d, bias;  // c: CUDA_NONE or equal to d: accumulates in place; bias: n elements
     Element element_ab, element_d;  // of a and b; of c, d and bias

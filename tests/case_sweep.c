@@ -24,6 +24,12 @@ static const Case half_cases[] = {
              "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 "
              "[70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast "
                                         "f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    // The library takes a bias at whole pieces of 16 bytes alone.
+    {.name = "bias between",
+     .tolerance = 1e-5,
+     .text = "nest half_between {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write f32 [70:37, 37:1]\n  operand 3: read f32 [38:1]\n" HALF_SUM
+             "  stage 1: store @2[m, n] { add(stage 0, @3[n + 1]) }\n}\n"},
     {.name = "epilogue",
      .tolerance = 0x1p-7,
      .text = "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
