@@ -113,6 +113,7 @@ typedef struct CudaKernel {
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
+    int32_t static_bytes;            // the most of shared memory that a function declares, beside its phase's
     const void *image;               // cubin; NULL before cuda_compile
     size_t image_bytes;
 } CudaKernel;
