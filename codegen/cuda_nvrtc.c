@@ -95,7 +95,7 @@ typedef struct Item {
     const char *text;
     char *image;  // malloc'ed on a compile thread
     size_t image_bytes;
-    int registers, spill_bytes;
+    int registers, spill_bytes, static_bytes;
     const char *failure;  // malloc'ed log
     bool cached;
 } Item;
@@ -108,18 +108,23 @@ typedef struct Compile {
     int threads;
 } Compile;
 
-// The most registers and spilled bytes in the assembler's report.
-static void read_report(const char *log, Item *item) {
-    for (const char *at = log; (at = strstr(at, "Used ")); at++) {
-        int count = atoi(at + 5);
-        if (count > item->registers) item->registers = count;
-    }
-    for (const char *at = log; (at = strstr(at, " bytes spill")); at++) {
+// The largest of the numbers that stand before `words`.
+static int most_before(const char *log, const char *words) {
+    int most = 0;
+    for (const char *at = log; (at = strstr(at, words)); at++) {
         const char *digits = at;
         while (digits > log && digits[-1] >= '0' && digits[-1] <= '9') digits--;
-        int bytes = atoi(digits);
-        if (bytes > item->spill_bytes) item->spill_bytes = bytes;
+        int count = atoi(digits);
+        if (count > most) most = count;
     }
+    return most;
+}
+
+// The most that any function takes, in the assembler's report.
+static void read_report(const char *log, Item *item) {
+    item->registers = most_before(log, " registers");
+    item->spill_bytes = most_before(log, " bytes spill");
+    item->static_bytes = most_before(log, " bytes smem");
 }
 
 static char *take(void *program, int (*size)(void *, size_t *), int (*get)(void *, char *), size_t *bytes) {
@@ -199,7 +204,7 @@ const char *cuda_nvrtc_ptx(Ir *ir, const CudaKernel *kernel, const CudaOptions *
 typedef struct Header {
     char magic[8];
     uint64_t checksum, bytes;
-    int64_t registers, spill_bytes;
+    int64_t registers, spill_bytes, static_bytes;
 } Header;
 
 static const char magic[8] = "CHERRYG";
@@ -231,6 +236,7 @@ static void cache_load(const Compile *compile, Item *item) {
         item->image_bytes = header.bytes;
         item->registers = (int)header.registers;
         item->spill_bytes = (int)header.spill_bytes;
+        item->static_bytes = (int)header.static_bytes;
         item->cached = true;
     } else {
         free(image);
@@ -243,6 +249,7 @@ static void cache_store(const Compile *compile, const Item *item) {
     Header header = {.bytes = item->image_bytes,
                      .registers = item->registers,
                      .spill_bytes = item->spill_bytes,
+                     .static_bytes = item->static_bytes,
                      .checksum = hash_bytes(HASH_START, item->image, item->image_bytes)};
     memcpy(header.magic, magic, sizeof magic);
     cache_path(compile, item, path, sizeof path);
@@ -359,6 +366,7 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
             kernel->image_bytes = item->image_bytes;
             kernel->registers = item->registers;
             kernel->spill_bytes = item->spill_bytes;
+            kernel->static_bytes = item->static_bytes;
         }
     return ok;
 }

@@ -113,9 +113,14 @@ static bool describe_result(const CudaContraction *c, const Index *index, int64_
 
 // ---- What the library does behind the product ----
 
+static bool is_bias_aligned(const CudaUnit *unit, CudaPlace place, Element element) {
+    int64_t alignment = unit->alignment[place.operand] | place.offset * element_bytes(element);
+    return alignment % CUDA_BIAS_ALIGNMENT == 0;
+}
+
 // Adds one term of the sum that is stored. The library adds in f32 and rounds once.
-static bool add_term(const CudaContraction *c, const Stage *store, uint32_t id, CudaProduct *product,
-                     bool *has_sum) {
+static bool add_term(const CudaUnit *unit, const CudaContraction *c, const Stage *store, uint32_t id,
+                     CudaProduct *product, bool *has_sum) {
     const Nest *nest = c->nest;
     const Formula *formula = &nest->formulas.items[id];
     while (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast &&
@@ -128,8 +133,8 @@ static bool add_term(const CudaContraction *c, const Stage *store, uint32_t id, 
     }
     if (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_add &&
         formula->element == ELEMENT_F32)
-        return add_term(c, store, formula->arguments[0], product, has_sum) &&
-               add_term(c, store, formula->arguments[1], product, has_sum);
+        return add_term(unit, c, store, formula->arguments[0], product, has_sum) &&
+               add_term(unit, c, store, formula->arguments[1], product, has_sum);
     if (formula->kind != FORMULA_LOAD || formula->element != product->element_d || access_may_miss(formula))
         return false;
     for (int d = 1; d < nest->operands[formula->operand].rank; d++)
@@ -139,7 +144,7 @@ static bool add_term(const CudaContraction *c, const Stage *store, uint32_t id, 
     Walk batch = walk(nest, &c->batch, formula->index);
     bool is_bias = down.regular && across.regular && batch.regular && !down.stride && !batch.stride &&
                    across.stride == 1;
-    if (is_bias && product->bias.operand == CUDA_NONE) {
+    if (is_bias && product->bias.operand == CUDA_NONE && is_bias_aligned(unit, place, formula->element)) {
         product->bias = place;
         return true;
     }
@@ -169,7 +174,7 @@ static uint32_t take_factor(const Nest *nest, uint32_t id, double *alpha) {
     return id;
 }
 
-static bool describe_epilogue(const CudaContraction *c, CudaProduct *product) {
+static bool describe_epilogue(const CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
     const Nest *nest = c->nest;
     const Stage *store = &nest->stages[1];
     if (nest->stages[0].element != ELEMENT_F32) return false;
@@ -191,7 +196,7 @@ static bool describe_epilogue(const CudaContraction *c, CudaProduct *product) {
     bool has_sum = false;
     if (product->alpha != 1)
         has_sum = nest->formulas.items[id].kind == FORMULA_STAGE;
-    else if (!add_term(c, store, id, product, &has_sum))
+    else if (!add_term(unit, c, store, id, product, &has_sum))
         return false;
     if (!has_sum) return false;
     if (store->kind != STAGE_ADD) return true;
@@ -362,9 +367,9 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     CudaContraction batched;
     Copies copies, other_copies;
     if (contraction->bounded || !describe_operands(contraction, &product, &copies)) return false;
-    bool first = describe_epilogue(contraction, &product);
+    bool first = describe_epilogue(unit, contraction, &product);
     if (!first && as_batches(contraction, &batched) && describe_operands(&batched, &other, &other_copies) &&
-        describe_epilogue(&batched, &other)) {
+        describe_epilogue(unit, &batched, &other)) {
         first = true;
         contraction = &batched;
         product = other;

@@ -19,9 +19,10 @@ enum {
 };
 
 int64_t cuda_shared_limit(const char *architecture) {
-    bool small = strncmp(architecture, "sm_12", 5) == 0 || strcmp(architecture, "sm_86") == 0 ||
-                 strcmp(architecture, "sm_89") == 0;
-    return small ? 99 << 10 : strncmp(architecture, "sm_80", 5) == 0 ? 163 << 10 : 227 << 10;
+    bool large = strcmp(architecture, "sm_80") == 0 || strcmp(architecture, "sm_87") == 0;
+    if (large) return 163 << 10;
+    bool small = strncmp(architecture, "sm_8", 4) == 0 || strncmp(architecture, "sm_12", 5) == 0;
+    return small ? 99 << 10 : 227 << 10;
 }
 
 static bool walk_alike(const CudaGroup *a, const CudaGroup *b) {
@@ -120,7 +121,7 @@ void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan) {
         room = limit - 2 * SPARE;
     }
     int64_t step = (int64_t)plan->team * walked->vector, most = room / plan->width / width / step * step;
-    plan->kept = length < most ? cuda_divide_up(length, 8) * 8 : most;  // whole pieces of 16 bytes
+    plan->kept = length < most ? cuda_divide_up(length, 16) * 16 : most;  // whole pieces of 16 bytes
     plan->keeps_all = length <= plan->kept;
     for (int i = 0; i < plan->row_count; i++) {
         plan->rows[i].at = plan->row_bytes;

@@ -80,6 +80,7 @@ typedef struct CudaPlace {
     int64_t offset;
 } CudaPlace;
 enum { CUDA_WORKSPACE = -1, CUDA_NONE = -2 };
+enum { CUDA_BIAS_ALIGNMENT = 16 };  // bytes: cuBLASLt cannot be told of less, and its algorithms read as widely
 typedef struct CudaProduct {
     CudaPlace a, b, c, d, bias;  // c: CUDA_NONE or equal to d: accumulates in place; bias: n elements
     Element element_ab, element_d;  // of a and b; of c, d and bias
@@ -112,6 +113,7 @@ typedef struct CudaKernel {
     uint64_t key;                    // of the text; 0: no function of its own
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
+    int32_t static_bytes;            // the most of shared memory that a function declares, beside its phase's
     const void *image;               // cubin; NULL before cuda_compile
     size_t image_bytes;
 } CudaKernel;

@@ -24,6 +24,12 @@ static const Case half_cases[] = {
              "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 "
              "[70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast "
                                         "f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    // The library takes a bias at whole pieces of 16 bytes alone.
+    {.name = "bias between",
+     .tolerance = 1e-5,
+     .text = "nest half_between {\n  outer m=70, n=37\n  inner k=50\n  parallel m, n\n" HALF_OPERANDS
+             "  operand 2: write f32 [70:37, 37:1]\n  operand 3: read f32 [38:1]\n" HALF_SUM
+             "  stage 1: store @2[m, n] { add(stage 0, @3[n + 1]) }\n}\n"},
     {.name = "epilogue",
      .tolerance = 0x1p-7,
      .text = "nest half_epilogue {\n  outer m=70, n=36\n  inner k=50\n  parallel m, n\n"
@@ -108,6 +114,14 @@ static const Case kept_cases[] = {
      .text = "nest kept_rest {\n  outer row=2\n  inner n=20011\n  parallel row\n"
              "  operand 0: read f32 [2:20012, 20011:1]\n  operand 1: write bf16 [2:20016, 20011:1]\n"
              "  operand 2: write f32 [2:20012, 20011:1]\n" KEPT_SOFTMAX},
+    // A row of bytes before one of floats.
+    {.name = "mask",
+     .tolerance = 0x1p-7,
+     .text = "nest kept_mask {\n  outer row=2\n  inner n=20008\n  parallel row\n"
+             "  operand 0: read bool [2:20008, 20008:1]\n  operand 1: read f32 [2:20008, 20008:1]\n"
+             "  operand 2: write bf16 [2:20008, 20008:1]\n  operand 3: write f32 [2:20008, 20008:1]\n"
+             "  let v0 = mul(cast f32(@0[row, n]), @1[row, n])\n  stage 0: store over n @2[row, n] { cast bf16(v0) }\n"
+             "  stage 1: max over n { v0 }\n  stage 2: store over n @3[row, n] { sub(v0, stage 1) }\n}\n"},
     {.name = "warps",
      .tolerance = 0x1p-7,
      .text = "nest kept_warps {\n  outer row=2050\n  inner n=264\n  parallel row\n"

@@ -378,6 +378,7 @@ static size_t reach(const Layout *layout) {
 
 static void multiply(const Product *p) {
     const Description *how = &p->description;
+    if (how->epilogue == 4 && how->bias % 16) complain("a bias that is not aligned to 16 bytes");
     int64_t k_extent = how->transpose_a ? p->a_layout.rows : p->a_layout.columns;
     if (p->d_layout.rows * p->d_layout.columns * k_extent >= 1ll << 32) return;  // of a benchmark: nobody looks
     const char *a = device_bytes(p->a, reach(&p->a_layout)), *b = device_bytes(p->b, reach(&p->b_layout)),

@@ -111,6 +111,7 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
     const char *c = place(p->c, p->element_d, operands, workspace),
                *bias = place(p->bias, p->element_d, operands, workspace);
     char *d = place(p->d, p->element_d, operands, workspace);
+    CHECK((uintptr_t)bias % CUDA_BIAS_ALIGNMENT == 0);
     for (int64_t batch = 0; batch < p->batch; batch++)
         for (int64_t i = 0; i < p->m; i++)
             for (int64_t j = 0; j < p->n; j++) {

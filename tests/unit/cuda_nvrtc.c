@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "codegen/cuda.h"
+#include "codegen/cuda_emit.h"
 #include "driver/compile.h"
 #include "driver/setup.h"
 
@@ -50,6 +50,20 @@ static void check_folds(const Program *program) {
     }
 }
 
+// What a launch asks for and what its function declares are one block's.
+static void check_launches(const CudaKernel *code, const char *architecture) {
+    for (int i = 0; i < code->phase_count; i++) {
+        const CudaPhase *phase = &code->phases[i];
+        if (!phase->function) continue;
+        int64_t registers = (code->registers + 7) / 8 * 8 * (int64_t)phase->block;
+        if (phase->shared_bytes + code->static_bytes > cuda_shared_limit(architecture) || registers > 1 << 16 ||
+            phase->grid[0] > INT32_MAX || phase->grid[1] > 65535 || phase->grid[2] > 65535)
+            fail_msg("%s: %lld and %d bytes of shared memory, %lld registers, %lld x %lld x %lld blocks", phase->function,
+                     (long long)phase->shared_bytes, code->static_bytes, (long long)registers, (long long)phase->grid[0],
+                     (long long)phase->grid[1], (long long)phase->grid[2]);
+    }
+}
+
 static void check_architecture(const char *architecture, const char *file, const char *setting, Entry entry) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
@@ -63,16 +77,20 @@ static void check_architecture(const char *architecture, const char *file, const
     print_message("%s %s %s: %zu kernels, %zu distinct, %zu products, at most %d registers\n", architecture,
                   file, entry_name(entry), statistics.kernels, statistics.distinct, statistics.products,
                   statistics.most_registers);
+    int most_static = 0;
     for (uint32_t l = 0; l < program->launches.count; l++) {
         const Kernel *kernel = &program->kernels.items[program->launches.items[l].kernel];
         const LaunchGroup *group = program_group(program, l);
         const CudaKernel *code = group ? &group->code : &kernel->cuda;
         if (!code->text) continue;
         assert_true(code->image_bytes > 0 && code->registers > 0);
+        if (code->static_bytes > most_static) most_static = code->static_bytes;
+        check_launches(code, architecture);
         if (code->spill_bytes > 0 || code->registers > (kernel->named ? ATTENTION_LIMIT : REGISTER_LIMIT))
             fail_msg("%s%s: %d registers, %d bytes spilled", kernel->name, group ? " and others" : "", code->registers,
                      code->spill_bytes);
     }
+    assert_true(most_static > 0);  // folds declare some: the report was read
     arena_destroy(arena);
 }
 
