@@ -119,6 +119,10 @@ typedef struct FormulaCost {
     int operations;  // primitives but casts
     bool expensive, gathers;
 } FormulaCost;
+// Adds `buffer` to a nest, as an operand that reads and writes as `operand` says, and to its launch; `index` becomes
+// the place at the loops that stand for its dimensions, in order. Returns the number of the operand.
+uint32_t fuse_add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,
+                        NestOperand operand, Index *index);
 // Whether a launch is a product that the library of a GPU computes.
 bool item_is_library_product(const Fuse *fuse, const Item *item);
 FormulaCost nest_formula_cost(const Nest *nest, uint32_t formula);

@@ -105,26 +105,6 @@ static uint32_t primitive(Nest *nest, Primitive primitive, Element element, uint
         nest, (Formula){.kind = FORMULA_PRIMITIVE, .primitive = primitive, .element = element, .arguments = {a, b, c}});
 }
 
-// The access parts[...] of a nest whose loops `loops` stand for the dimensions, in order.
-static uint32_t add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,
-                          NestOperand operand, Index *index) {
-    operand.element = type->element;
-    operand.rank = type->rank;
-    int64_t stride = 1;
-    for (int d = type->rank - 1; d >= 0; d--) {
-        operand.extent[d] = type->dimensions[d].extent;
-        operand.stride[d] = stride;
-        stride *= operand.extent[d];
-        index[d] = (Index){.gathered = FORMULA_NONE};
-        index[d].affine.scale[loops[d]] = 1;
-    }
-    launch->buffers[nest->operand_count] = buffer;
-    launch->offsets[nest->operand_count] = 0;
-    nest->operands[nest->operand_count++] = operand;
-    launch->operand_count = nest->operand_count;
-    return (uint32_t)nest->operand_count - 1;
-}
-
 // Loops of rows with the last cut in blocks, then those along them.
 static void add_loops(Transplant *plant, const Nest *nest, Nest *to) {
     int last = nest->outer_count - 1;
@@ -154,7 +134,7 @@ static bool add_fold(const Join *join, Nest *to, Launch *launch, const Transplan
     Stage fold = {.kind = STAGE_STORE, .element = ELEMENT_F32, .inner = inner_mask(to), .index = index};
     fold.place = columns->stages[0].place;
     fold.operand =
-        add_parts(to, launch, buffer, type, loops, (NestOperand){.reads = true, .writes = true}, index);
+        fuse_add_parts(to, launch, buffer, type, loops, (NestOperand){.reads = true, .writes = true}, index);
     Formula row = {.kind = FORMULA_LOOP, .element = ELEMENT_I32};
     row.affine.scale[q] = 1;
     uint32_t first = primitive(to, PRIMITIVE_eq, ELEMENT_BOOL, nest_formula(to, row),
@@ -209,7 +189,7 @@ static bool build_columns(const Join *join, uint32_t buffer, const Type *type, I
     for (int loop = 0; loop < from->outer_count; loop++) loops[count++] = loop;
     Index index[RANK_MAX];
     Formula load = {.kind = FORMULA_LOAD, .element = ELEMENT_F32, .index = index, .place = from->place};
-    load.operand = add_parts(nest, &made->launch, buffer, type, loops, (NestOperand){.reads = true}, index);
+    load.operand = fuse_add_parts(nest, &made->launch, buffer, type, loops, (NestOperand){.reads = true}, index);
     for (int i = 0; i < from->stage_count && !plant.failed; i++) {
         Stage stage = from->stages[i];
         stage.formula = i == 0 ? nest_formula(nest, load) : transplant_formula(&plant, stage.formula);

@@ -114,10 +114,10 @@ static const Type *parts_type(const Fuse *fuse, const Nest *nest, const Split *s
     return type_make(fuse->program->ir, element, rank, dimensions);
 }
 
-// The access to parts[...] at the loops of `nest` that stand for the dimensions, in order.
-static uint32_t add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, bool writes,
-                          const int *loops, Index *index) {
-    NestOperand operand = {.element = type->element, .rank = type->rank, .reads = !writes, .writes = writes};
+uint32_t fuse_add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,
+                        NestOperand operand, Index *index) {
+    operand.element = type->element;
+    operand.rank = type->rank;
     int64_t stride = 1;
     for (int d = type->rank - 1; d >= 0; d--) {
         operand.extent[d] = type->dimensions[d].extent;
@@ -174,7 +174,7 @@ static bool make_first(Fuse *fuse, const Item *item, int number, const Split *sp
     sum.formula = transplant_formula(&plant, stage->formula);
     if (plant.failed || first->operand_count == NEST_OPERAND_MAX) return false;
     Index *index = ARENA_ARRAY(fuse->ir.arena, Index, RANK_MAX);
-    store.operand = add_parts(first, &made->launch, buffer, type, true, loops, index);
+    store.operand = fuse_add_parts(first, &made->launch, buffer, type, loops, (NestOperand){.writes = true}, index);
     store.index = index;
     store.formula =
         nest_formula(first, (Formula){.kind = FORMULA_STAGE, .stage = 0, .element = stage->element});
@@ -202,7 +202,7 @@ static bool make_second(Fuse *fuse, const Item *item, int number, const Split *s
     for (int loop = 0; loop < nest->loop_count; loop++)
         if (used >> loop & 1) transplant_loop(&plant, loop);  // other stages have loops of their own
     Index index[RANK_MAX];
-    uint32_t operand = add_parts(second, &made->launch, buffer, type, false, loops, index);
+    uint32_t operand = fuse_add_parts(second, &made->launch, buffer, type, loops, (NestOperand){.reads = true}, index);
     Formula load = {.kind = FORMULA_LOAD, .element = type->element, .operand = operand, .index = index};
     for (int i = 0; i < nest->stage_count && !plant.failed; i++) {
         Stage stage = nest->stages[i];
