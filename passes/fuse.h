@@ -119,6 +119,8 @@ typedef struct FormulaCost {
     int operations;  // primitives but casts
     bool expensive, gathers;
 } FormulaCost;
+// A temporary of the program for partial sums.
+uint32_t fuse_create_parts(Fuse *fuse, const Type *type);
 // Adds `buffer` to a nest, as an operand that reads and writes as `operand` says, and to its launch; `index` becomes
 // the place at the loops that stand for its dimensions, in order. Returns the number of the operand.
 uint32_t fuse_add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,

@@ -220,13 +220,7 @@ static bool join_items(Fuse *fuse, uint32_t r, uint32_t c) {
         return false;
     const Type *type = parts_type(&join);
     if (!type) return false;
-    size_t before = fuse->program->buffers.count;
-    uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY,
-                                                                 .name = "parts",
-                                                                 .type = type,
-                                                                 .bytes = type_bytes(type),
-                                                                 .offset = -1});
-    fuse_add_buffers(fuse, before);
+    uint32_t buffer = fuse_create_parts(fuse, type);
     Item rows, columns;
     if (!build_rows(&join, buffer, type, &rows) || !build_columns(&join, buffer, type, &columns)) return false;
     fuse_unlist_item(fuse, r);

@@ -114,6 +114,17 @@ static const Type *parts_type(const Fuse *fuse, const Nest *nest, const Split *s
     return type_make(fuse->program->ir, element, rank, dimensions);
 }
 
+uint32_t fuse_create_parts(Fuse *fuse, const Type *type) {
+    size_t before = fuse->program->buffers.count;
+    uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY,
+                                                                 .name = "parts",
+                                                                 .type = type,
+                                                                 .bytes = type_bytes(type),
+                                                                 .offset = -1});
+    fuse_add_buffers(fuse, before);
+    return buffer;
+}
+
 uint32_t fuse_add_parts(Nest *nest, Launch *launch, uint32_t buffer, const Type *type, const int *loops,
                         NestOperand operand, Index *index) {
     operand.element = type->element;
@@ -230,13 +241,7 @@ static void split_item(Fuse *fuse, uint32_t id, int number) {
     if (!choose_split(item->nest, item->nest->stages[number].inner, &split)) return;
     const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
     if (!type) return;
-    size_t before = fuse->program->buffers.count;
-    uint32_t buffer = program_add_buffer(fuse->program, (Buffer){.kind = BUFFER_TEMPORARY,
-                                                                 .name = "parts",
-                                                                 .type = type,
-                                                                 .bytes = type_bytes(type),
-                                                                 .offset = -1});
-    fuse_add_buffers(fuse, before);
+    uint32_t buffer = fuse_create_parts(fuse, type);
     if (!make_first(fuse, item, number, &split, buffer, type, &first) ||
         !make_second(fuse, item, number, &split, buffer, type, &second))
         return;

@@ -58,9 +58,9 @@ static void check_launches(const CudaKernel *code, const char *architecture) {
         int64_t registers = (code->registers + 7) / 8 * 8 * (int64_t)phase->block;
         if (phase->shared_bytes + code->static_bytes > cuda_shared_limit(architecture) || registers > 1 << 16 ||
             phase->grid[0] > INT32_MAX || phase->grid[1] > 65535 || phase->grid[2] > 65535)
-            fail_msg("%s: %lld and %d bytes of shared memory, %lld registers, %lld x %lld x %lld blocks", phase->function,
-                     (long long)phase->shared_bytes, code->static_bytes, (long long)registers, (long long)phase->grid[0],
-                     (long long)phase->grid[1], (long long)phase->grid[2]);
+            fail_msg("%s: %lld and %d bytes of shared memory, %lld registers, %lld x %lld x %lld blocks",
+                     phase->function, (long long)phase->shared_bytes, code->static_bytes, (long long)registers,
+                     (long long)phase->grid[0], (long long)phase->grid[1], (long long)phase->grid[2]);
     }
 }
 
@@ -131,11 +131,18 @@ static void cache_serves(void **state) {
     assert_true(cuda_compile(ir, &program, 1, &options, &second));
     assert_int_equal(second.cached, second.distinct);
     assert_int_equal(second.most_registers, first.most_registers);
-    char command[128];
-    snprintf(command, sizeof command, "for f in %s/*; do echo x >> $f; done", folder);
-    assert_int_equal(system(command), 0);
-    assert_true(cuda_compile(ir, &program, 1, &options, &second));
-    assert_int_equal(second.cached, 0);
+    // Too long, empty, cut within the header and behind it, of other bytes, and with a size that is not its own.
+    static const char *const damages[] = {"echo x >> $f", ": > $f", "truncate -s 20 $f", "truncate -s -100 $f",
+                                          "head -c 3000 /dev/urandom > $f",
+                                          "printf '\\377\\377\\377\\177' | dd of=$f bs=1 seek=16 conv=notrunc status=none"};
+    char command[256];
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        snprintf(command, sizeof command, "for f in %s/*; do %s; done", folder, damages[i]);
+        assert_int_equal(system(command), 0);
+        assert_true(cuda_compile(ir, &program, 1, &options, &second));
+        assert_int_equal(second.cached, 0);
+        assert_int_equal(second.most_registers, first.most_registers);
+    }
     snprintf(command, sizeof command, "rm -r %s", folder);
     assert_int_equal(system(command), 0);
     arena_destroy(arena);
