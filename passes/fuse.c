@@ -1,7 +1,7 @@
 // fuse: launches of a program are merged, so that fewer of them move less memory.
 //
 //   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
-//                                 large sums to a scalar in two steps (fuse_split.c),
+//                                 large sums, to a scalar or one row, in two steps (fuse_split.c),
 //                                 launches over common loops as stages of one nest (fuse_merge.c),
 //                                 for a GPU sums over rows with what walks the rows (fuse_rows.c)
 //
