@@ -328,6 +328,7 @@ static void emit_folds(const Emit *emit, const CudaGroup *group) {
     cuda_open(unit, "for (int i = (int)threadIdx.x * %d; i < %lld; i += %d)", vector, (long long)length,
               plan->width * plan->team * vector);
     for (int s = group->first; s < end; s++) cuda_line(unit, "float s%d[%d] = {};", s, vector);
+    fprintf(unit->stream, "#pragma unroll 4\n");  // eight of them take more registers than full occupancy leaves
     cuda_open(unit, "for (int row = 0; row < %d; row++)", plan->width);
     cuda_declare_rows(unit, plan, "row");
     CudaScope *row = cuda_inner_scope(scope);

@@ -37,13 +37,16 @@ void cost_operand_bytes(const Kernel *kernel, double *read, double *written) {
     }
 }
 
-double cost_bytes(const Kernel *kernel) {
+static double sum_bytes(const Kernel *kernel, bool with_written) {
     double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = 0;
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     cost_operand_bytes(kernel, read, written);
-    for (int i = 0; i < count; i++) bytes += read[i] + written[i];
+    for (int i = 0; i < count; i++) bytes += read[i] + (with_written ? written[i] : 0);
     return bytes;
 }
+
+double cost_bytes(const Kernel *kernel) { return sum_bytes(kernel, true); }
+double cost_read_bytes(const Kernel *kernel) { return sum_bytes(kernel, false); }
 
 double cost_program_flops(const Program *program) {
     double flops = 0;

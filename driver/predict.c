@@ -108,3 +108,14 @@ double predict_launches(const Program *program, const Machine *machine, double *
     free(memory.touched);
     return sum;
 }
+
+// 0 where the rate is not known.
+static double at_rate(double amount, double rate) { return rate > 0 ? amount / rate : 0; }
+
+double predict_floor(const Kernel *kernel, const Machine *machine) {
+    double compute = at_rate(cost_flops(kernel), machine->flops_per_second),
+           memory = at_rate(cost_bytes(kernel), machine->bytes_per_second),
+           reading = at_rate(cost_read_bytes(kernel), machine->far_bytes_per_second);
+    if (reading > memory) memory = reading;
+    return compute > memory ? compute : memory;
+}

@@ -31,9 +31,6 @@ static void add_cost(ProfileRow *row, const ProfileRow *more) {
     row->launches += more->launches;
 }
 
-// Seconds; 0 where the rate is not known.
-static double at_rate(double amount, double rate) { return rate > 0 ? amount / rate : 0; }
-
 // `times`: how often the program runs in a step; `seconds` are those of one run, by launch.
 static void add_program(Arena *arena, Profile *profile, const Program *program, const double *seconds,
                         int64_t times, bool by_kernel) {
@@ -44,12 +41,10 @@ static void add_program(Arena *arena, Profile *profile, const Program *program, 
         const Launch *launch = &program->launches.items[i];
         const Kernel *kernel = &program->kernels.items[launch->kernel];
         const Kernel *costing = &costs->kernels.items[costs->launches.items[i].kernel];
-        double n = (double)times, flops = cost_flops(costing), bytes = cost_bytes(costing);
-        double compute = at_rate(flops, profile->machine.flops_per_second),
-               memory = at_rate(bytes, profile->machine.bytes_per_second);
-        ProfileRow cost = {.flops = n * flops,
-                           .bytes = n * bytes,
-                           .floor = n * (compute > memory ? compute : memory),
+        double n = (double)times;
+        ProfileRow cost = {.flops = n * cost_flops(costing),
+                           .bytes = n * cost_bytes(costing),
+                           .floor = n * predict_floor(costing, &profile->machine),
                            .predicted = n * predicted[i],
                            .measured = n * seconds[i],
                            .launches = times};
@@ -124,8 +119,10 @@ void profile_print(Arena *arena, const Profile *profile) {
     const Machine *machine = &profile->machine;
     if (machine->name) printf("%s: ", machine->name);
     else printf("%d threads: ", machine->threads);
-    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of memory\n", machine->flops_per_second / 1e9,
+    printf("%.1f GFLOP/s of multiply-adds, %.1f GB/s of memory", machine->flops_per_second / 1e9,
            machine->bytes_per_second / 1e9);
+    if (machine->far_bytes_per_second > 0) printf(", %.1f of it read", machine->far_bytes_per_second / 1e9);
+    printf("\n");
     printf("%-32s %9s %9s %12s %12s %12s %7s %8s\n", "line", "GFLOP", "MB", "floor", "predicted", "measured",
            "share", "of floor");
     for (size_t i = 0; i < profile->rows.count; i++) {

@@ -1,9 +1,10 @@
 // fuse: launches of a program are merged, so that fewer of them move less memory.
 //
 //   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
-//                                 large sums, to a scalar or one row, in two steps (fuse_split.c),
+//                                 large sums to a scalar in two steps (fuse_split.c),
 //                                 launches over common loops as stages of one nest (fuse_merge.c),
-//                                 for a GPU sums over rows with what walks the rows (fuse_rows.c)
+//                                 sums over rows with what walks the rows (fuse_rows.c),
+//                                 for a processor other large sums to one row in two steps (fuse_split.c)
 //
 // Requires: a program as lower_graph leaves it. Leaves: a program that computes the same values, bit for
 // bit, but for the order of the sums that are split; casts and every other primitive stay as they were.
@@ -117,9 +118,10 @@ bool fuse_program(Program *program, bool for_gpu) {
         if (fuse.items[i].alive) fuse_list_item(&fuse, i);
     fuse_inline(&fuse);
     fuse_inline(&fuse);  // gathers by an index have become plain loads
-    fuse_split(&fuse);
+    fuse_split(&fuse, SPLIT_TOTALS);
     fuse_merge(&fuse);
-    if (for_gpu) fuse_rows(&fuse);
+    fuse_rows(&fuse);
+    if (!for_gpu) fuse_split(&fuse, SPLIT_COLUMNS);  // a GPU's back end shares columns among its blocks
     finish(&fuse);
     arena_destroy(fuse.trial.arena);
     arena_destroy(arena);

@@ -136,9 +136,10 @@ static inline bool stage_writes(const Stage *stage) {
 static inline uint32_t nest_outer_mask(const Nest *nest) { return (1u << nest->outer_count) - 1; }
 
 // The parts of the pass, in order.
-void fuse_inline(Fuse *fuse);  // elementwise producers into their consumers
-void fuse_split(Fuse *fuse);   // large reductions to one scalar
-void fuse_merge(Fuse *fuse);   // launches over common loops
-void fuse_rows(Fuse *fuse);    // for a GPU: sums over rows into launches that walk them
+void fuse_inline(Fuse *fuse);                  // elementwise producers into their consumers
+typedef enum FuseSplit { SPLIT_TOTALS, SPLIT_COLUMNS } FuseSplit;
+void fuse_split(Fuse *fuse, FuseSplit which);  // large reductions to one scalar, or to one row
+void fuse_merge(Fuse *fuse);                   // launches over common loops
+void fuse_rows(Fuse *fuse);                    // sums over rows into launches that walk them
 
 #endif

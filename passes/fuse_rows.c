@@ -1,21 +1,38 @@
-// fuse, last part, for a GPU: a sum over rows joins the launch that walks the same rows. It finds them on the chip.
+// fuse, after the merges: a sum over rows joins the launch that walks the same rows. It finds them in the cache, or on
+// the chip of a GPU.
 //
 //   dx[r, e] = f(x[r, e], dy[r, e], sum over e ...);   dg[e] = sum over r of x[r, e] * dy[r, e]
 //   -> for r = 8 p + q:   dx[r, e] = ...;   parts[p, e] = (q == 0 ? 0 : parts[p, e]) + x[r, e] * dy[r, e]
 //      dg[e] = sum over p of parts[p, e]
 //
 // Loop q runs in order, so the sum has one order; a back end may run the rows of a block side by side and add them
-// up behind (codegen/cuda_fold.c). What is moved less is a second reading of the rows, what more an eighth of it.
+// up behind (codegen/cuda_fold.c). What is moved less is a second reading of the rows, what more an eighth of it, or a
+// sixteenth: blocks of a GPU are small, as many rows as it has warps in one; those of a processor are tasks of threads.
 #include <string.h>
 
 #include "passes/fuse.h"
 
-enum { BLOCK_ROWS = 8, LEAST_ROWS = 1 << 11, LONGEST_ROW = 1 << 11, SHORTEST_ROW = 32 };
+enum {
+    GPU_BLOCK_ROWS = 8, BLOCK_ROWS = 16,
+    GPU_LEAST_ROWS = 1 << 11, LEAST_ROWS = 1 << 9,  // so that there are blocks to share
+    LONGEST_ROW = 1 << 11, SHORTEST_ROW = 32
+};
+
+static int64_t block_rows(const Fuse *fuse) { return fuse->for_gpu ? GPU_BLOCK_ROWS : BLOCK_ROWS; }
+
+enum { SUMS_MOST = 4 };
+
+typedef struct Sum {
+    const Item *item;
+    int loops[LOOP_MAX];  // of the rows, by loop of the sum
+    uint32_t parts;       // the buffer
+} Sum;
 
 typedef struct Join {
     Fuse *fuse;
-    const Item *rows, *columns;
-    int loops[LOOP_MAX];  // of `rows`, by loop of `columns`
+    const Item *rows;
+    Sum sums[SUMS_MOST];
+    int count;
 } Join;
 
 static uint32_t inner_mask(const Nest *nest) { return ((1u << nest->loop_count) - 1) & ~nest_outer_mask(nest); }
@@ -26,8 +43,8 @@ static bool has_bounds(const Nest *nest) {
     return false;
 }
 
-// Rows that warps share out: outer loops are rows, one inner loop walks each.
-static bool walks_rows(const Nest *nest) {
+// Outer loops are rows, one inner loop walks each.
+static bool walks_rows(const Fuse *fuse, const Nest *nest) {
     int last = nest->outer_count - 1;
     if (last < 0 || nest->loop_count != last + 2 || nest->parallel != nest_outer_mask(nest) || has_bounds(nest))
         return false;
@@ -35,8 +52,8 @@ static bool walks_rows(const Nest *nest) {
     bool reduces = false;
     for (int s = 0; s < nest->stage_count; s++) reduces |= !stage_writes(&nest->stages[s]) && nest->stages[s].inner;
     return reduces && length >= SHORTEST_ROW && length <= LONGEST_ROW &&
-           nest_iterations(nest, nest_outer_mask(nest)) >= LEAST_ROWS &&
-           nest->loops[last].dimension.extent % BLOCK_ROWS == 0;
+           nest_iterations(nest, nest_outer_mask(nest)) >= (fuse->for_gpu ? GPU_LEAST_ROWS : LEAST_ROWS) &&
+           nest->loops[last].dimension.extent % block_rows(fuse) == 0;
 }
 
 // One sum over all inner loops, and what is made of it.
@@ -51,14 +68,14 @@ static bool sums_columns(const Nest *nest) {
 }
 
 // Rows of one are what the other sums over, and the other way round.
-static bool pair_loops(Join *join) {
-    const Nest *rows = join->rows->nest, *columns = join->columns->nest;
+static bool pair_loops(const Nest *rows, Sum *sum) {
+    const Nest *columns = sum->item->nest;
     if (rows->loop_count != columns->loop_count || rows->loop_count != rows->outer_count + columns->outer_count)
         return false;
     for (int loop = 0; loop < columns->loop_count; loop++) {
         bool outer = loop < columns->outer_count;
-        join->loops[loop] = outer ? rows->outer_count + loop : loop - columns->outer_count;
-        if (columns->loops[loop].dimension.extent != rows->loops[join->loops[loop]].dimension.extent) return false;
+        sum->loops[loop] = outer ? rows->outer_count + loop : loop - columns->outer_count;
+        if (columns->loops[loop].dimension.extent != rows->loops[sum->loops[loop]].dimension.extent) return false;
     }
     return true;
 }
@@ -74,8 +91,8 @@ static bool loads_address(const Item *item, const Address *address) {
 }
 
 // Whether the launch of rows reads all that the sum walks, by rows that lie side by side, and writes nothing of it.
-static bool reads_alike(const Join *join) {
-    const Item *rows = join->rows, *columns = join->columns;
+static bool reads_alike(const Fuse *fuse, const Item *rows, const Sum *sum) {
+    const Item *columns = sum->item;
     bool any = false;
     for (size_t f = 0; f < columns->nest->formulas.count; f++) {
         const Formula *load = &columns->nest->formulas.items[f];
@@ -84,7 +101,7 @@ static bool reads_alike(const Join *join) {
         memset(address.coefficient, 0, sizeof address.coefficient);
         bool along = false, across = false;
         for (int loop = 0; loop < columns->nest->loop_count; loop++) {
-            address.coefficient[join->loops[loop]] = there.coefficient[loop];
+            address.coefficient[sum->loops[loop]] = there.coefficient[loop];
             *(loop < columns->nest->outer_count ? &across : &along) |= there.coefficient[loop] != 0;
         }
         if (there.gathered || (along && across && !loads_address(rows, &address))) return false;
@@ -93,7 +110,7 @@ static bool reads_alike(const Join *join) {
     for (int i = 0; i < columns->launch.operand_count; i++)
         for (int j = 0; j < rows->launch.operand_count; j++)
             if (columns->launch.buffers[i] == rows->launch.buffers[j] &&
-                (item_writes(join->fuse, columns, i) || item_writes(join->fuse, rows, j)))
+                (item_writes(fuse, columns, i) || item_writes(fuse, rows, j)))
                 return false;
     return any;
 }
@@ -106,25 +123,24 @@ static uint32_t primitive(Nest *nest, Primitive primitive, Element element, uint
 }
 
 // Loops of rows with the last cut in blocks, then those along them.
-static void add_loops(Transplant *plant, const Nest *nest, Nest *to) {
+static void add_loops(Transplant *plant, const Nest *nest, Nest *to, int64_t block_rows) {
     int last = nest->outer_count - 1;
     for (int loop = 0; loop < nest->outer_count; loop++) transplant_loop(plant, loop);
     Affine block = plant->loop[last];
-    to->loops[last].dimension.extent /= BLOCK_ROWS;
+    to->loops[last].dimension.extent /= block_rows;
     transplant_loop(plant, last);
     if (plant->failed) return;
-    to->loops[last + 1].dimension.extent = BLOCK_ROWS;
-    for (int i = 0; i < LOOP_MAX; i++) plant->loop[last].scale[i] += BLOCK_ROWS * block.scale[i];
+    to->loops[last + 1].dimension.extent = block_rows;
+    for (int i = 0; i < LOOP_MAX; i++) plant->loop[last].scale[i] += block_rows * block.scale[i];
     to->outer_count = to->loop_count;
     for (int loop = nest->outer_count; loop < nest->loop_count; loop++) transplant_loop(plant, loop);
 }
 
 // parts = (q == 0 ? 0 : parts) + value
-static bool add_fold(const Join *join, Nest *to, Launch *launch, const Transplant *rows, uint32_t buffer,
-                     const Type *type) {
-    const Nest *columns = join->columns->nest;
-    Transplant plant = transplant_begin(columns, &join->columns->launch, to, launch);
-    for (int loop = 0; loop < columns->loop_count; loop++) plant.loop[loop] = rows->loop[join->loops[loop]];
+static bool add_fold(const Sum *sum, Nest *to, Launch *launch, const Transplant *rows, const Type *type) {
+    const Nest *columns = sum->item->nest;
+    Transplant plant = transplant_begin(columns, &sum->item->launch, to, launch);
+    for (int loop = 0; loop < columns->loop_count; loop++) plant.loop[loop] = rows->loop[sum->loops[loop]];
     uint32_t value = transplant_formula(&plant, columns->stages[0].formula);
     if (plant.failed || to->operand_count == NEST_OPERAND_MAX || to->stage_count == STAGE_LIMIT) return false;
     int loops[LOOP_MAX], count = 0, q = to->outer_count - 1;
@@ -134,7 +150,7 @@ static bool add_fold(const Join *join, Nest *to, Launch *launch, const Transplan
     Stage fold = {.kind = STAGE_STORE, .element = ELEMENT_F32, .inner = inner_mask(to), .index = index};
     fold.place = columns->stages[0].place;
     fold.operand =
-        fuse_add_parts(to, launch, buffer, type, loops, (NestOperand){.reads = true, .writes = true}, index);
+        fuse_add_parts(to, launch, sum->parts, type, loops, (NestOperand){.reads = true, .writes = true}, index);
     Formula row = {.kind = FORMULA_LOOP, .element = ELEMENT_I32};
     row.affine.scale[q] = 1;
     uint32_t first = primitive(to, PRIMITIVE_eq, ELEMENT_BOOL, nest_formula(to, row),
@@ -151,13 +167,13 @@ static bool add_fold(const Join *join, Nest *to, Launch *launch, const Transplan
     return true;
 }
 
-static bool build_rows(const Join *join, uint32_t buffer, const Type *type, Item *made) {
+static bool build_rows(const Join *join, const Type *type, Item *made) {
     const Item *item = join->rows;
     Nest *nest = nest_create(&join->fuse->ir, item->nest->name, item->nest->place);
     *made = (Item){.nest = nest, .launch = item->launch, .alive = true};
     made->launch.operand_count = 0;
     Transplant plant = transplant_begin(item->nest, &item->launch, nest, &made->launch);
-    add_loops(&plant, item->nest, nest);
+    add_loops(&plant, item->nest, nest, block_rows(join->fuse));
     for (int i = 0; i < item->nest->stage_count && !plant.failed; i++) {
         Stage stage = item->nest->stages[i];
         transplant_forget(&plant);
@@ -167,15 +183,17 @@ static bool build_rows(const Join *join, uint32_t buffer, const Type *type, Item
         plant.stage[i] = (uint32_t)i;
         nest->stages[nest->stage_count++] = stage;
     }
-    if (plant.failed || !add_fold(join, nest, &made->launch, &plant, buffer, type)) return false;
+    if (plant.failed) return false;
+    for (int i = 0; i < join->count; i++)
+        if (!add_fold(&join->sums[i], nest, &made->launch, &plant, type)) return false;
     nest_compact(nest);
     nest_mark_parallel(nest);
     return nest_operands_apart(join->fuse, made);
 }
 
 // The sum with the parts in place of the rows.
-static bool build_columns(const Join *join, uint32_t buffer, const Type *type, Item *made) {
-    const Item *item = join->columns;
+static bool build_columns(const Join *join, const Sum *sum, const Type *type, Item *made) {
+    const Item *item = sum->item;
     const Nest *from = item->nest;
     Nest *nest = nest_create(&join->fuse->ir, from->name, from->place);
     *made = (Item){.nest = nest, .launch = item->launch, .alive = true};
@@ -183,13 +201,13 @@ static bool build_columns(const Join *join, uint32_t buffer, const Type *type, I
     Transplant plant = transplant_begin(from, &item->launch, nest, &made->launch);
     for (int loop = 0; loop < from->loop_count; loop++) transplant_loop(&plant, loop);
     nest->outer_count = from->outer_count;
-    nest->loops[nest->loop_count - 1].dimension.extent /= BLOCK_ROWS;
+    nest->loops[nest->loop_count - 1].dimension.extent /= block_rows(join->fuse);
     int loops[LOOP_MAX], count = 0;
     for (int loop = from->outer_count; loop < from->loop_count; loop++) loops[count++] = loop;
     for (int loop = 0; loop < from->outer_count; loop++) loops[count++] = loop;
     Index index[RANK_MAX];
     Formula load = {.kind = FORMULA_LOAD, .element = ELEMENT_F32, .index = index, .place = from->place};
-    load.operand = fuse_add_parts(nest, &made->launch, buffer, type, loops, (NestOperand){.reads = true}, index);
+    load.operand = fuse_add_parts(nest, &made->launch, sum->parts, type, loops, (NestOperand){.reads = true}, index);
     for (int i = 0; i < from->stage_count && !plant.failed; i++) {
         Stage stage = from->stages[i];
         stage.formula = i == 0 ? nest_formula(nest, load) : transplant_formula(&plant, stage.formula);
@@ -208,38 +226,78 @@ static const Type *parts_type(const Join *join) {
     Dimension dimensions[RANK_MAX];
     if (rows->loop_count > RANK_MAX) return NULL;
     for (int loop = 0; loop < rows->loop_count; loop++) dimensions[loop] = rows->loops[loop].dimension;
-    dimensions[rows->outer_count - 1].extent /= BLOCK_ROWS;
+    dimensions[rows->outer_count - 1].extent /= block_rows(join->fuse);
     return type_make(join->fuse->program->ir, ELEMENT_F32, rows->loop_count, dimensions);
 }
 
-// Joins sum `c` to rows `r` behind it; the parts are folded where `r` was, which moves to the room in front.
-static bool join_items(Fuse *fuse, uint32_t r, uint32_t c) {
-    Join join = {.fuse = fuse, .rows = &fuse->items[r], .columns = &fuse->items[c]};
-    if (fuse->items[r - 1].alive || !pair_loops(&join) || !reads_alike(&join) ||
-        fuse_conflict(fuse, join.columns, c, r))
-        return false;
-    const Type *type = parts_type(&join);
-    if (!type) return false;
-    uint32_t buffer = fuse_create_parts(fuse, type);
-    Item rows, columns;
-    if (!build_rows(&join, buffer, type, &rows) || !build_columns(&join, buffer, type, &columns)) return false;
+// Sums in front of the rows that may join them.
+static void find_sums(Join *join, uint32_t r) {
+    Fuse *fuse = join->fuse;
+    for (uint32_t c = r < FUSE_WINDOW ? 0 : r - FUSE_WINDOW; c < r && join->count < SUMS_MOST; c++) {
+        Sum sum = {.item = &fuse->items[c]};
+        if (sum.item->alive && sum.item->nest && sums_columns(sum.item->nest) &&
+            pair_loops(join->rows->nest, &sum) && reads_alike(fuse, join->rows, &sum) &&
+            !fuse_conflict(fuse, sum.item, c, r))
+            join->sums[join->count++] = sum;
+    }
+}
+
+static bool is_room(const Join *join, uint32_t id) {
+    const Item *item = &join->fuse->items[id];
+    bool room = !item->alive || item == join->rows;
+    for (int i = 0; i < join->count; i++) room |= item == join->sums[i].item;
+    return room;
+}
+
+// Rooms from where the rows are upwards, with their own and those of the sums: for the rows, then for each sum.
+static bool find_rooms(const Join *join, uint32_t r, uint32_t *rooms) {
+    uint32_t room = r + 1;
+    for (int i = join->count; i >= 0; i--) {
+        do room--;
+        while (room > 0 && !is_room(join, room));
+        if (room == 0) return false;
+        rooms[i] = room;
+    }
+    for (int i = 0; i < join->count; i++) {  // those further up move there as well
+        const Item *sum = join->sums[i].item;
+        if (fuse_conflict(join->fuse, sum, room, (uint32_t)(sum - join->fuse->items))) return false;
+    }
+    return !fuse_conflict(join->fuse, join->rows, room, r);
+}
+
+static void place_item(Fuse *fuse, uint32_t id, Item item) {
+    fuse->items[id] = item;
+    fuse_list_item(fuse, id);
+}
+
+static bool join_items(Join *join, uint32_t r) {
+    Fuse *fuse = join->fuse;
+    uint32_t rooms[SUMS_MOST + 1];
+    const Type *type = parts_type(join);
+    if (!type || !find_rooms(join, r, rooms)) return false;
+    Item rows, columns[SUMS_MOST];
+    for (int i = 0; i < join->count; i++) join->sums[i].parts = fuse_create_parts(fuse, type);
+    if (!build_rows(join, type, &rows)) return false;
+    for (int i = 0; i < join->count; i++)
+        if (!build_columns(join, &join->sums[i], type, &columns[i])) return false;
     fuse_unlist_item(fuse, r);
-    fuse_unlist_item(fuse, c);
-    fuse->items[c].alive = false;
-    fuse->items[r - 1] = rows;
-    fuse->items[r] = columns;
-    fuse_list_item(fuse, r - 1);
-    fuse_list_item(fuse, r);
+    fuse->items[r].alive = false;
+    for (int i = 0; i < join->count; i++) {
+        uint32_t c = (uint32_t)(join->sums[i].item - fuse->items);
+        fuse_unlist_item(fuse, c);
+        fuse->items[c].alive = false;
+    }
+    place_item(fuse, rooms[0], rows);
+    for (int i = 0; i < join->count; i++) place_item(fuse, rooms[i + 1], columns[i]);
     return true;
 }
 
 void fuse_rows(Fuse *fuse) {
-    for (uint32_t c = 0; c < fuse->count; c++) {
-        const Item *item = &fuse->items[c];
-        if (!item->alive || !item->nest || !sums_columns(item->nest)) continue;
-        for (uint32_t r = c + 1; r < fuse->count && r < c + FUSE_WINDOW; r++) {
-            const Item *rows = &fuse->items[r];
-            if (rows->alive && rows->nest && walks_rows(rows->nest) && join_items(fuse, r, c)) break;
-        }
+    for (uint32_t r = 1; r < fuse->count; r++) {
+        const Item *rows = &fuse->items[r];
+        if (!rows->alive || !rows->nest || !walks_rows(fuse, rows->nest)) continue;
+        Join join = {.fuse = fuse, .rows = rows};
+        find_sums(&join, r);
+        while (join.count && !join_items(&join, r)) join.count--;  // operands and stages have limits
     }
 }

@@ -1,5 +1,5 @@
-// fuse, second part: a large reduction to one scalar, or to one row of them, becomes two launches, so that it has
-// iterations to share between threads, each of which reads memory from end to end.
+// fuse, second and last part: a large reduction to one scalar, then one to a row of them, becomes two launches, so that
+// it has iterations to share between threads, each of which reads memory from end to end.
 //
 //   s = sum over i of x[i]          (i = 2^20)
 //   -> parts[p] = sum over q of x[p * 2^14 + q];  s = sum over p of parts[p]
@@ -74,21 +74,20 @@ static bool sums_columns(const Nest *nest) {
     return columns;
 }
 
-// Rows of sums only for a processor: a GPU's back end shares them among its blocks, or they join what walks the rows.
-static bool is_large(const Fuse *fuse, const Nest *nest, const Stage *stage) {
+static bool is_large(const Nest *nest, const Stage *stage, FuseSplit which) {
     double sums = nest_iterations(nest, nest_outer_mask(nest)), terms = nest_iterations(nest, stage->inner);
-    if (!nest->outer_count) return terms >= LARGE;
+    if (which == SPLIT_TOTALS) return !nest->outer_count && terms >= LARGE;
     Contraction contraction;  // has a plan of its own
-    return !fuse->for_gpu && sums <= LONGEST_ROW && sums * terms >= LARGE_ROWS && sums_columns(nest) &&
+    return nest->outer_count && sums <= LONGEST_ROW && sums * terms >= LARGE_ROWS && sums_columns(nest) &&
            !nest_contraction(nest, &contraction);
 }
 
 // The one reduction that is worth it, or -1.
-static int find_large(const Fuse *fuse, const Nest *nest) {
+static int find_large(const Nest *nest, FuseSplit which) {
     int found = -1;
     for (int i = 0; i < nest->stage_count; i++) {
         const Stage *stage = &nest->stages[i];
-        if (stage_writes(stage) || !is_large(fuse, nest, stage)) continue;
+        if (stage_writes(stage) || !is_large(nest, stage, which)) continue;
         if (found >= 0 || stage->element == ELEMENT_BF16) return -1;  // parts would be rounded
         found = i;
     }
@@ -237,7 +236,6 @@ static bool make_second(Fuse *fuse, const Item *item, int number, const Split *s
 static void split_item(Fuse *fuse, uint32_t id, int number) {
     Item *item = &fuse->items[id], first, second;
     Split split;
-    CHECK(!fuse->items[id - 1].alive);
     if (!choose_split(item->nest, item->nest->stages[number].inner, &split)) return;
     const Type *type = parts_type(fuse, item->nest, &split, item->nest->stages[number].element);
     if (!type) return;
@@ -252,9 +250,10 @@ static void split_item(Fuse *fuse, uint32_t id, int number) {
     fuse_list_item(fuse, id);
 }
 
-void fuse_split(Fuse *fuse) {
-    for (uint32_t i = 1; i < fuse->count; i += 2) {
-        int number = fuse->items[i].alive && fuse->items[i].nest ? find_large(fuse, fuse->items[i].nest) : -1;
+void fuse_split(Fuse *fuse, FuseSplit which) {
+    for (uint32_t i = 1; i < fuse->count; i++) {
+        if (!fuse->items[i].alive || !fuse->items[i].nest || fuse->items[i - 1].alive) continue;
+        int number = find_large(fuse->items[i].nest, which);
         if (number >= 0) split_item(fuse, i, number);
     }
 }

@@ -164,6 +164,21 @@ static void test_bytes_from_caches(void **state) {
     near(seconds[1] - start, bytes / 70e9);
 }
 
+// A sum of two arrays into a third reads 2 bytes of 3; what only reads is bound by that; a product by its FLOPs.
+static void test_floors(void **state) {
+    (void)state;
+    enum { COUNT = 1 << 20 };
+    Machine given = machine();
+    given.bytes_per_second = 80e9;
+    const Kernel *sum = &addition(COUNT, 1)->kernels.items[0];
+    near(predict_floor(sum, &given), 2.0 * COUNT * 4 / 50e9);
+    given.bytes_per_second = 60e9;
+    near(predict_floor(sum, &given), 3.0 * COUNT * 4 / 60e9);
+    given.far_bytes_per_second = 0;
+    near(predict_floor(sum, &given), 3.0 * COUNT * 4 / 60e9);
+    near(predict_floor(&contraction(512, 512, 512)->kernels.items[0], &given), 2.0 * 512 * 512 * 512 / 200e9);
+}
+
 static void test_multiplies(void **state) {
     (void)state;
     Machine given = boundless();
@@ -260,6 +275,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_tiles),       cmocka_unit_test(test_longer_where_larger),
         cmocka_unit_test(test_bytes_from_memory), cmocka_unit_test(test_bytes_from_caches),
+        cmocka_unit_test(test_floors),
         cmocka_unit_test(test_multiplies),        cmocka_unit_test(test_shares),
         cmocka_unit_test(test_attention),         cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_expected_rows),

@@ -332,27 +332,56 @@ static void stored_for_a_later_launch(void **state) {
     assert_int_equal(product_of(program, "w")->operand_count, 4);
 }
 
-// A sum over rows joins the launch behind it that walks them: on a GPU their matrix is read once.
-static Program *scale_gradient(int rows) {
+// Sums over rows join the launch behind them that walks those: their matrix is read once.
+static Program *scale_gradient(int rows, int launches, bool for_gpu) {
     const Type *type = test_type(ir, ELEMENT_F32, "time", rows, "embed", 32, NULL);
     Value x = argument("x", type), dy = argument("dy", type), v = fuse_mul(g, x, dy);
     fuse_output(g, "scale", fuse_sum(g, v, "time"));
     fuse_output(g, "dx", fuse_add(g, fuse_mul(g, x, fuse_sum(g, v, "embed")), dy));
-    return fuse_test_for(g, 2, NULL, true);
+    return fuse_test_for(g, launches, NULL, for_gpu);
+}
+
+static void expect_rows(const Program *program, int launch, int block, int stages) {
+    const Nest *rows = program->kernels.items[program->launches.items[launch].kernel].nest;
+    assert_int_equal(rows->outer_count, 2);
+    assert_int_equal(rows->loops[1].dimension.extent, block);
+    assert_int_equal(rows->stage_count, stages);
 }
 
 static void sums_join_rows(void **state) {
     (void)state;
-    Program *program = scale_gradient(4096);
-    const Nest *rows = program->kernels.items[program->launches.items[0].kernel].nest;
-    assert_int_equal(rows->outer_count, 2);
-    assert_int_equal(rows->stage_count, 3);
+    expect_rows(scale_gradient(512, 2, false), 0, 16, 3);
+}
+
+static void sums_join_rows_of_a_gpu(void **state) {
+    (void)state;
+    expect_rows(scale_gradient(4096, 2, true), 0, 8, 3);
 }
 
 static void few_rows_stay(void **state) {
     (void)state;
-    Program *program = scale_gradient(64);
+    Program *program = scale_gradient(64, 2, true);
     for (size_t i = 0; i < program->kernels.count; i++) assert_true(program->kernels.items[i].nest->outer_count == 1);
+}
+
+static void rows_that_fill_no_block_stay(void **state) {
+    (void)state;
+    Program *program = scale_gradient(520, 2, false);
+    for (size_t i = 0; i < program->kernels.count; i++) assert_true(program->kernels.items[i].nest->outer_count == 1);
+}
+
+// As of layer_norm: a second sum has an input that is made behind the first, and adds to what the state holds.
+static void several_sums_join_rows(void **state) {
+    (void)state;
+    const Type *type = test_type(ir, ELEMENT_F32, "time", 512, "embed", 32, NULL);
+    const Type *row = test_type(ir, ELEMENT_F32, "embed", 32, NULL);
+    Value x = argument("x", type), dy = argument("dy", type), v = fuse_mul(g, x, dy), old = parameter("shift", row);
+    fuse_output(g, "scale", fuse_sum(g, v, "time"));
+    Value norm = test_reduce(g, OP_max_over, fuse_mul(g, x, x), "embed");
+    fuse_replace(g, "shift", build_accumulate(g, old, fuse_sum(g, fuse_mul(g, dy, norm), "time"), NO_PLACE), old);
+    fuse_output(g, "dx", fuse_add(g, fuse_mul(g, x, fuse_sum(g, v, "embed")), fuse_mul(g, dy, norm)));
+    Program *program = fuse_test_for(g, 3, NULL, false);
+    expect_rows(program, 0, 16, 5);
 }
 
 // Rows of a product's result are padded to 16 bytes where every launch walks them by rows; the others stay.
@@ -518,7 +547,10 @@ int main(void) {
         TEST(rounded_beside_norm),
         TEST(stored_for_a_later_launch),
         TEST(sums_join_rows),
+        TEST(sums_join_rows_of_a_gpu),
         TEST(few_rows_stay),
+        TEST(rows_that_fill_no_block_stay),
+        TEST(several_sums_join_rows),
         TEST(padded_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),
