@@ -85,10 +85,6 @@ void cpu_divide(CpuUnit *unit, LLVMValueRef value, LLVMValueRef by, LLVMValueRef
     *remainder = LLVMBuildSub(b, value, LLVMBuildMul(b, *quotient, by, ""), "");
 }
 
-LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return cpu_select(unit, LLVMBuildICmp(unit->builder, LLVMIntSLT, a, b, ""), a, b);
-}
-
 // ---- Functions ----
 
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase) {

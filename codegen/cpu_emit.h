@@ -69,8 +69,6 @@ LLVMValueRef cpu_number_like(LLVMValueRef like, double value);
 LLVMValueRef cpu_zero(LLVMTypeRef type);
 LLVMValueRef cpu_splat(CpuUnit *unit, LLVMValueRef value, int lanes);  // vectors pass through
 LLVMValueRef cpu_iota(CpuUnit *unit, LLVMTypeRef integer, int lanes, int64_t scale);  // 0, scale, 2 scale, ..
-// Lanes [0, count) set; `count` is an i64 and may be a constant (then so is the mask).
-LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count);
 
 // ---- Arithmetic ----
 
@@ -85,6 +83,10 @@ LLVMValueRef cpu_shuffle(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, const in
 LLVMValueRef cpu_horizontal_sum(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_horizontal_max(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_max(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // floats or signed integers
+LLVMValueRef cpu_min(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // i64, signed; folds constants
+// Lanes [0, count) set; `count` is an i64 and may be a constant (then so is the mask).
+LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count);
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to the nearest bf16, as f32
 // sum + a1 * b1 + a0 * b0 in each lane, one after the other; a and b are f32 lanes that hold bf16 pairs, 0 the lower
 // half. Needs bf16_dot.
@@ -109,7 +111,7 @@ LLVMValueRef cpu_erf(CpuUnit *unit, LLVMValueRef x);
 LLVMValueRef cpu_sqrt(CpuUnit *unit, LLVMValueRef x);
 LLVMValueRef cpu_rsqrt(CpuUnit *unit, LLVMValueRef x);
 
-// One scalar primitive; `element` as in primitive_evaluate, `from` the element of argument 0 (for casts).
+// cpu_primitive.c: a scalar primitive; `element` as in primitive_evaluate, `from` that of argument 0 (for casts).
 LLVMValueRef cpu_primitive(CpuUnit *unit, Primitive primitive, Element element, Element from,
                            const LLVMValueRef *arguments);
 
@@ -161,7 +163,6 @@ void cpu_if_end(CpuUnit *unit, CpuIf *branch);
 // Unsigned quotient and remainder of a task number; extents are i64 constants or values.
 void cpu_divide(CpuUnit *unit, LLVMValueRef value, LLVMValueRef by, LLVMValueRef *quotient,
                 LLVMValueRef *remainder);
-LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // i64, signed; folds constants
 
 // ---- A function under construction ----
 

@@ -6,6 +6,7 @@
 #include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <string.h>
 
 // LLVM's target registry and its command line are process-wide; both are set once.
@@ -51,6 +52,54 @@ LLVMTargetMachineRef cpu_llvm_machine(const CpuTarget *target, const char **fail
     return machine;
 }
 
+// ---- A module ----
+
+CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure) {
+    LLVMTargetMachineRef machine = cpu_llvm_machine(target, failure);
+    if (!machine) return NULL;
+    CpuUnit *unit = ARENA_NEW(arena, CpuUnit);
+    *unit = (CpuUnit){.arena = arena, .target = target, .sanitize = sanitize, .machine = machine};
+    LLVMContextRef context = unit->context = LLVMContextCreate();
+    unit->module = LLVMModuleCreateWithNameInContext("cherry", context);
+    unit->builder = LLVMCreateBuilderInContext(context);
+    LLVMSetTarget(unit->module, target->triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
+    LLVMSetModuleDataLayout(unit->module, layout);
+    LLVMDisposeTargetData(layout);
+    unit->void_type = LLVMVoidTypeInContext(context);
+    unit->i1 = LLVMInt1TypeInContext(context);
+    unit->i8 = LLVMInt8TypeInContext(context);
+    unit->i16 = LLVMInt16TypeInContext(context);
+    unit->i32 = LLVMInt32TypeInContext(context);
+    unit->i64 = LLVMInt64TypeInContext(context);
+    unit->f32 = LLVMFloatTypeInContext(context);
+    unit->f64 = LLVMDoubleTypeInContext(context);
+    unit->pointer = LLVMPointerTypeInContext(context, 0);
+    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->pointer, unit->i64, unit->i64};
+    unit->function_type = LLVMFunctionType(unit->void_type, parameters, 5, false);
+    return unit;
+}
+
+void cpu_unit_destroy(CpuUnit *unit) {
+    if (!unit) return;
+    LLVMDisposeBuilder(unit->builder);
+    LLVMDisposeModule(unit->module);
+    LLVMContextDispose(unit->context);
+    LLVMDisposeTargetMachine(unit->machine);
+}
+
+bool cpu_fail(CpuUnit *unit, Place place, const char *format, ...) {
+    if (unit->failure) return false;
+    va_list arguments;
+    va_start(arguments, format);
+    unit->failure = arena_format_list(unit->arena, format, arguments);
+    va_end(arguments);
+    unit->failure_place = place;
+    return false;
+}
+
+// ---- What it is made of ----
+
 LLVMValueRef cpu_intrinsic(CpuUnit *unit, const char *name, const LLVMTypeRef *overloads,
                            unsigned overload_count, const LLVMValueRef *arguments,
                            unsigned argument_count) {
@@ -77,6 +126,8 @@ void cpu_llvm_text_attribute(CpuUnit *unit, LLVMValueRef function, const char *n
                                                            value, (unsigned)strlen(value));
     LLVMAddAttributeAtIndex(function, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, attribute);
 }
+
+// ---- What becomes of it ----
 
 bool cpu_llvm_verify(CpuUnit *unit) {
     char *message = NULL;

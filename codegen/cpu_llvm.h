@@ -11,6 +11,10 @@ const char *cpu_llvm_version(Arena *arena);
 // A machine for this target, or NULL and why.
 LLVMTargetMachineRef cpu_llvm_machine(const CpuTarget *target, const char **failure);
 
+// A module in a context of its own for one compile thread, or NULL and why.
+CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure);
+void cpu_unit_destroy(CpuUnit *unit);
+
 bool cpu_llvm_has_intrinsic(const char *name);
 // `place` is LLVMAttributeFunctionIndex or 1 + the number of an argument.
 void cpu_llvm_attribute(CpuUnit *unit, LLVMValueRef function, unsigned place, const char *name);
@@ -26,9 +30,5 @@ const CpuTarget *cpu_target_create(Ir *ir, const CpuOptions *options);
 // cpu_key.c: what the code of a kernel depends on, the same in every process.
 uint64_t cpu_kernel_key(const Kernel *kernel);
 uint64_t cpu_target_key(const CpuTarget *target, bool sanitize);  // machine, versions
-
-// cpu_unit.c: a module of its own context for one compile thread.
-CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure);
-void cpu_unit_destroy(CpuUnit *unit);
 
 #endif

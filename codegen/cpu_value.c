@@ -1,52 +1,5 @@
-// A compile unit: one module in a context of its own, and the small vocabulary of types and constants.
-#include <stdarg.h>
-#include <string.h>
-
-#include "codegen/cpu_llvm.h"
-
-CpuUnit *cpu_unit_create(Arena *arena, const CpuTarget *target, CpuSanitize sanitize, const char **failure) {
-    LLVMTargetMachineRef machine = cpu_llvm_machine(target, failure);
-    if (!machine) return NULL;
-    CpuUnit *unit = ARENA_NEW(arena, CpuUnit);
-    *unit = (CpuUnit){.arena = arena, .target = target, .sanitize = sanitize, .machine = machine};
-    LLVMContextRef context = unit->context = LLVMContextCreate();
-    unit->module = LLVMModuleCreateWithNameInContext("cherry", context);
-    unit->builder = LLVMCreateBuilderInContext(context);
-    LLVMSetTarget(unit->module, target->triple);
-    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
-    LLVMSetModuleDataLayout(unit->module, layout);
-    LLVMDisposeTargetData(layout);
-    unit->void_type = LLVMVoidTypeInContext(context);
-    unit->i1 = LLVMInt1TypeInContext(context);
-    unit->i8 = LLVMInt8TypeInContext(context);
-    unit->i16 = LLVMInt16TypeInContext(context);
-    unit->i32 = LLVMInt32TypeInContext(context);
-    unit->i64 = LLVMInt64TypeInContext(context);
-    unit->f32 = LLVMFloatTypeInContext(context);
-    unit->f64 = LLVMDoubleTypeInContext(context);
-    unit->pointer = LLVMPointerTypeInContext(context, 0);
-    LLVMTypeRef parameters[] = {unit->pointer, unit->pointer, unit->pointer, unit->i64, unit->i64};
-    unit->function_type = LLVMFunctionType(unit->void_type, parameters, 5, false);
-    return unit;
-}
-
-void cpu_unit_destroy(CpuUnit *unit) {
-    if (!unit) return;
-    LLVMDisposeBuilder(unit->builder);
-    LLVMDisposeModule(unit->module);
-    LLVMContextDispose(unit->context);
-    LLVMDisposeTargetMachine(unit->machine);
-}
-
-bool cpu_fail(CpuUnit *unit, Place place, const char *format, ...) {
-    if (unit->failure) return false;
-    va_list arguments;
-    va_start(arguments, format);
-    unit->failure = arena_format_list(unit->arena, format, arguments);
-    va_end(arguments);
-    unit->failure_place = place;
-    return false;
-}
+// The small vocabulary of types and constants.
+#include "codegen/cpu_emit.h"
 
 // ---- Types ----
 
@@ -140,18 +93,4 @@ LLVMValueRef cpu_iota(CpuUnit *unit, LLVMTypeRef integer, int lanes, int64_t sca
     CHECK(lanes <= 256);
     for (int i = 0; i < lanes; i++) items[i] = LLVMConstInt(integer, (unsigned long long)(i * scale), true);
     return lanes == 1 ? items[0] : LLVMConstVector(items, (unsigned)lanes);
-}
-
-LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count) {
-    if (LLVMIsAConstantInt(count)) {
-        int64_t on = LLVMConstIntGetSExtValue(count);
-        if (on >= lanes) return NULL;
-        LLVMValueRef items[256];
-        for (int i = 0; i < lanes; i++) items[i] = LLVMConstInt(unit->i1, i < on, false);
-        return lanes == 1 ? items[0] : LLVMConstVector(items, (unsigned)lanes);
-    }
-    LLVMValueRef low = cpu_minimum(unit, count, cpu_i64(unit, lanes));
-    LLVMValueRef narrow = LLVMBuildTrunc(unit->builder, low, unit->i32, "");
-    return LLVMBuildICmp(unit->builder, LLVMIntSLT, cpu_iota(unit, unit->i32, lanes, 1),
-                         cpu_splat(unit, narrow, lanes), "mask");
 }
