@@ -20,18 +20,6 @@ struct CpuCode {
 
 // ---- Which kernels ----
 
-static size_t table_slot(const CpuCompile *compile, uint64_t key) {
-    size_t slot = key & (compile->table_size - 1);
-    while (compile->table[slot] && compile->items[compile->table[slot] - 1].kernel.hash != key)
-        slot = (slot + 1) & (compile->table_size - 1);
-    return slot;
-}
-
-CpuItem *cpu_compile_find(const CpuCompile *compile, uint64_t key) {
-    uint32_t number = compile->table[table_slot(compile, key)];
-    return number ? &compile->items[number - 1] : NULL;
-}
-
 static void collect(CpuCompile *compile, Program *const *programs, size_t count) {
     size_t kernels = 0;
     for (size_t p = 0; p < count; p++) kernels += programs[p]->kernels.count;
@@ -42,7 +30,7 @@ static void collect(CpuCompile *compile, Program *const *programs, size_t count)
         for (size_t k = 0; k < programs[p]->kernels.count; k++) {
             Kernel kernel = programs[p]->kernels.items[k];
             kernel.hash = cpu_kernel_key(&kernel);
-            size_t slot = table_slot(compile, kernel.hash);
+            size_t slot = cpu_compile_slot(compile, kernel.hash);
             if (compile->table[slot]) continue;
             compile->items[compile->item_count++] = (CpuItem){.kernel = kernel};
             compile->table[slot] = (uint32_t)compile->item_count;

@@ -42,6 +42,17 @@ typedef struct CpuCompile {
     CpuStatistics statistics;
 } CpuCompile;
 
-CpuItem *cpu_compile_find(const CpuCompile *compile, uint64_t key);  // or NULL
+// Of the table: where the item with this key is, or where it would go.
+static inline size_t cpu_compile_slot(const CpuCompile *compile, uint64_t key) {
+    size_t slot = key & (compile->table_size - 1);
+    while (compile->table[slot] && compile->items[compile->table[slot] - 1].kernel.hash != key)
+        slot = (slot + 1) & (compile->table_size - 1);
+    return slot;
+}
+
+static inline CpuItem *cpu_compile_find(const CpuCompile *compile, uint64_t key) {  // or NULL
+    uint32_t number = compile->table[cpu_compile_slot(compile, key)];
+    return number ? &compile->items[number - 1] : NULL;
+}
 
 #endif
