@@ -267,10 +267,10 @@ static void test_peak(void **state) {
 
 // A buffer that is one element short: the sanitizer must see into the generated code.
 static void test_sanitizer_sees_kernels(void **state) {
-    if (!SANITIZE) skip();
+    CpuOptions options = {.sanitize = SANITIZE};
+    if (!options.sanitize) skip();
     Fixture *fixture = *state;
     Program *program = make_program(fixture->ir, 1);
-    CpuOptions options = {.sanitize = cpu_sanitize};
     CpuCode *code = cpu_compile(fixture->ir, &program, 1, &options);
     assert_non_null(code);
     pid_t child = fork();
