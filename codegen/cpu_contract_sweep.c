@@ -3,8 +3,9 @@
 //
 //   call: chunk of columns, those of several tasks together:
 //     k, some steps at a time:
-//       these steps of A, of all rows, in registers
-//       sums += these rows of B, side by side, a vector of columns at a time
+//       group of rows:
+//         these steps of A in registers
+//         sums += these rows of B, side by side, a vector of columns at a time
 //     epilogue of the chunk
 //
 // The sums of a chunk wait in the first cache. Each is the same chain in k as in a tile.
@@ -12,6 +13,7 @@
 
 enum {
     SWEEP_ROWS = 2, SWEEP_ROWS_MAX = 4,  // of more, arithmetic decides: tiles do less of it beside the products
+    SWEEP_ROWS_MOST = 32,       // unless they would read long rows in short runs
     TILE_RUN = 256,             // bytes of a row of B that a tile reads, from which on memory is not in its way
     SWEEP_TASK_BYTES = 512,     // of a row of B: one task's columns
     SWEEP_CHUNK = 2048,         // columns at most,
@@ -21,10 +23,29 @@ enum {
     SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
 };
 
-// More rows than two are swept where their arithmetic is fast, in pairs, or tiles read B in short runs.
+static bool rows_are_long(const CpuContraction *plan) {
+    return plan->columns * element_bytes(plan->element_b) >= SWEEP_LONG_BYTES;
+}
+
+// Whether a vector of B costs no more than to load it.
+static bool reads_plainly(const CpuContraction *plan) {
+    return plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32;
+}
+
+// Rows of a group. Half of the registers hold A: of 16, four rows take so many for a step that storing sums is as long
+// as adding to them.
+static int rows_of_group(const CpuContraction *plan, const CpuTarget *target) {
+    int64_t most = target->registers < 32 && reads_plainly(plan) ? SWEEP_ROWS : SWEEP_ROWS_MAX;
+    return (int)(plan->rows < most ? plan->rows : most);
+}
+
+// More rows than two are swept where their arithmetic is fast, in pairs, or tiles read B in short runs. Those of long
+// rows are many lines apart, and where that is a power of two they keep one another out of the first cache.
 static int64_t rows_swept(const CpuContraction *plan, const CpuTarget *target) {
     int64_t run = (int64_t)cpu_tile_shape(target, SWEEP_ROWS_MAX).vectors * target->lanes * 4;
-    return plan->panel_b != PANEL_PAIRS && run >= TILE_RUN ? SWEEP_ROWS : SWEEP_ROWS_MAX;
+    if (plan->panel_b == PANEL_PAIRS) return SWEEP_ROWS_MAX;
+    if (run >= TILE_RUN) return SWEEP_ROWS;
+    return reads_plainly(plan) && rows_are_long(plan) ? SWEEP_ROWS_MOST : SWEEP_ROWS_MAX;
 }
 
 bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target) {
@@ -51,7 +72,8 @@ int64_t cpu_contract_sweep_tasks(const CpuContraction *plan) {
 typedef struct Sweep {
     CpuUnit *unit;
     const CpuContraction *plan;
-    int rows, lanes;
+    int rows, steps;     // of a group, and of a round
+    int lanes;
     int vectors;         // of columns at a time: two are the even and the odd ones of bf16
     int step_k;          // rows of B in a step
     int64_t chunk;       // columns for which a row of sums has room
@@ -147,8 +169,9 @@ static LLVMValueRef load_factor(const Sweep *sweep, int step, int row) {
     return cpu_splat(unit, factor, sweep->lanes);
 }
 
-static void add_steps(const Sweep *sweep, int steps) {
+static void add_steps(const Sweep *sweep) {
     CpuUnit *unit = sweep->unit;
+    int steps = sweep->steps;
     LLVMValueRef factors[SWEEP_FACTORS], sums[SWEEP_ROWS_MAX][2], columns[2];
     for (int i = 0; i < steps * sweep->rows; i++)
         factors[i] = load_factor(sweep, i / sweep->rows, i % sweep->rows);
@@ -183,15 +206,41 @@ static void order_sums(const Sweep *sweep) {
     cpu_loop_end(sweep->unit, &loop, NULL);
 }
 
-// Steps [begin, end), `steps` at a time; `state`: where A and B are at `begin`, then at `end`.
-static void add_rounds(Sweep *sweep, LLVMValueRef begin, LLVMValueRef end, int steps, LLVMValueRef *state) {
+typedef void (*EmitGroup)(const Sweep *group);
+
+static void emit_group(const Sweep *sweep, LLVMValueRef first, int rows, EmitGroup emit) {
     CpuUnit *unit = sweep->unit;
+    Sweep group = *sweep;
+    LLVMValueRef a_before = LLVMBuildMul(unit->builder, first, sweep->a_row, "");
+    LLVMValueRef sums_before = LLVMBuildMul(unit->builder, first, cpu_i64(unit, sweep->chunk), "");
+    group.rows = rows;
+    group.a = cpu_at(unit, sweep->a, sweep->plan->element_a, a_before);
+    group.sums = cpu_at(unit, sweep->sums, ELEMENT_F32, sums_before);
+    emit(&group);
+}
+
+// Group after group of rows: what the first reads of B lies near for the others.
+static void each_group(const Sweep *sweep, EmitGroup emit) {
+    CpuUnit *unit = sweep->unit;
+    int64_t rest = sweep->plan->rows % sweep->rows, whole = sweep->plan->rows - rest;
+    CpuLoop groups;
+    cpu_loop_begin(unit, &groups, cpu_i64(unit, 0), cpu_i64(unit, whole), sweep->rows, NULL, 0);
+    emit_group(sweep, groups.index, sweep->rows, emit);
+    cpu_loop_end(unit, &groups, NULL);
+    if (rest) emit_group(sweep, cpu_i64(unit, whole), (int)rest, emit);
+}
+
+// Steps [begin, end), `steps` at a time; `state`: where A and B are at `begin`, then at `end`.
+static void add_rounds(const Sweep *sweep, LLVMValueRef begin, LLVMValueRef end, int steps, LLVMValueRef *state) {
+    CpuUnit *unit = sweep->unit;
+    Sweep round = *sweep;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, steps, state, 2);
-    sweep->a = loop.carried[0];
-    sweep->b = loop.carried[1];
-    add_steps(sweep, steps);
-    LLVMValueRef next[] = {step_of_a(sweep, sweep->a, steps * sweep->step_k), row_of_b(sweep, steps * sweep->step_k)};
+    round.steps = steps;
+    round.a = loop.carried[0];
+    round.b = loop.carried[1];
+    each_group(&round, add_steps);
+    LLVMValueRef next[] = {step_of_a(&round, round.a, steps * round.step_k), row_of_b(&round, steps * round.step_k)};
     cpu_loop_end(unit, &loop, next);
     state[0] = loop.carried[0];
     state[1] = loop.carried[1];
@@ -199,9 +248,8 @@ static void add_rounds(Sweep *sweep, LLVMValueRef begin, LLVMValueRef end, int s
 
 static int steps_of_round(const CpuContraction *plan, const CpuTarget *target) {
     int step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, factors = target->registers / 2;
-    bool runs_are_long = plan->columns * element_bytes(plan->element_b) >= SWEEP_LONG_BYTES;
-    int steps = (runs_are_long ? SWEEP_LONG_STREAMS : SWEEP_STREAMS) / step_k;
-    int most = (factors < SWEEP_FACTORS ? factors : SWEEP_FACTORS) / (int)plan->rows;
+    int steps = (rows_are_long(plan) ? SWEEP_LONG_STREAMS : SWEEP_STREAMS) / step_k;
+    int most = (factors < SWEEP_FACTORS ? factors : SWEEP_FACTORS) / rows_of_group(plan, target);
     return steps < most ? steps : most;
 }
 
@@ -224,26 +272,27 @@ static LLVMTypeRef sweep_type(const CpuUnit *unit) {
 }
 
 static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan) {
-    int steps = steps_of_round(plan, unit->target), rows = (int)plan->rows;
+    int steps = steps_of_round(plan, unit->target);
     int vectors = plan->element_b == ELEMENT_BF16 && plan->columns % (2 * unit->target->lanes) == 0 ? 2 : 1;
-    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d_%s_%d%s", rows, steps, vectors,
+    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d_%s_%d%s", (int)plan->rows, steps, vectors,
                                     element_name(plan->element_b), (int)plan->panel_b, element_name(plan->element_a),
                                     (int)plan->panel_a, has_pairs(plan) ? "_lying" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, sweep_type(unit));
     LLVMValueRef f = helper.function;
     if (!helper.fresh) return f;
     LLVMValueRef k = LLVMGetParam(f, ARGUMENT_STEPS), rounds;
-    Sweep sweep = {.unit = unit, .plan = plan, .rows = rows, .lanes = unit->target->lanes, .vectors = vectors,
-                   .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .chunk = chunk_of(plan),
+    Sweep sweep = {.unit = unit, .plan = plan, .rows = rows_of_group(plan, unit->target), .lanes = unit->target->lanes,
+                   .vectors = vectors, .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .chunk = chunk_of(plan),
+                   .a = LLVMGetParam(f, ARGUMENT_A),
                    .sums = LLVMGetParam(f, ARGUMENT_SUMS), .columns = LLVMGetParam(f, ARGUMENT_COLUMNS),
                    .a_row = LLVMGetParam(f, ARGUMENT_A_ROW), .a_k = LLVMGetParam(f, ARGUMENT_A_K),
                    .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE)};
     LLVMValueRef state[] = {LLVMGetParam(f, ARGUMENT_A), LLVMGetParam(f, ARGUMENT_B)};
-    clear_sums(&sweep);
+    each_group(&sweep, clear_sums);
     rounds = LLVMBuildSub(unit->builder, k, LLVMBuildURem(unit->builder, k, cpu_i64(unit, steps), ""), "");
     add_rounds(&sweep, cpu_i64(unit, 0), rounds, steps, state);
     add_rounds(&sweep, rounds, k, 1, state);
-    if (vectors == 2) order_sums(&sweep);
+    if (vectors == 2) each_group(&sweep, order_sums);
     cpu_helper_end(unit, &helper);
     return f;
 }

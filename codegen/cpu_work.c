@@ -30,6 +30,7 @@ static CpuWork contraction_work(Arena *arena, const CpuTarget *target, const Ker
                     .phases = 1 + !plan.private_a + !plan.private_b};
     work.instructions = outer * (double)plan.rows * vectors * cpu_stage_instructions(arena, target, nest, plan.column);
     if (cpu_contract_sweeps(&plan, target)) {
+        work.multiplies = outer * (double)plan.rows * vectors * depth;
         work.tasks = cpu_contract_sweep_tasks(&plan);
         work.phases = 1;
         return work;

@@ -74,6 +74,8 @@ static void forms_and_extents(void **state) {
                                        {1, 1408, 70}, {2, 673, 33}, {4, 416, 600},
                                        // few rows: several chunks, halves of vectors
                                        {1, 4640, 37}, {2, 48, 130}, {3, 2080, 18}, {4, 2112, 40},
+                                       // groups of few rows, whole and with a rest, and steps that make no round
+                                       {7, 1048, 13}, {8, 1024, 12}, {32, 1032, 5}, {33, 1032, 3},
                                        // whole panels of B that tiles read as they lie, and keep, before one that is packed
                                        {1, 1409, 64}, {5, 200, 96}, {20, 137, 75}, {12, 137, 96}, {17, 100, 1056}};
     Arena *arena = arena_create();
@@ -293,7 +295,7 @@ static CpuKernel compile_form(Ir *ir, Form form, Numbers numbers, int64_t m, int
 }
 
 // Every row of a large product, computed alone and in threes, has the bits that it has in the product.
-enum { M = 64, N_MAX = 150, K = 1120 };
+enum { M = 64, N_LONG = 1024, K = 1120 };
 
 static void check_rows(Form form, Numbers numbers, int n, const char *machine, const float *a, const float *b, float *all, float *some) {
     Arena *arena = arena_create();
@@ -314,11 +316,11 @@ static void check_rows(Form form, Numbers numbers, int n, const char *machine, c
 
 static void rows_stand_alone(void **state) {
     (void)state;
-    static const int columns[] = {N_MAX, 144, 128};  // in panels, and read as they lie
-    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N_MAX);
-    float *all = malloc(sizeof(float) * M * N_MAX), *some = malloc(sizeof(float) * M * N_MAX);
+    static const int columns[] = {150, 144, 128};  // in panels, and read as they lie
+    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N_LONG);
+    float *all = malloc(sizeof(float) * M * N_LONG), *some = malloc(sizeof(float) * M * N_LONG);
     for (int i = 0; i < M * K; i++) a[i] = (float)test_random() - 0.5f;
-    for (int i = 0; i < K * N_MAX; i++) b[i] = (float)test_random() - 0.5f;
+    for (int i = 0; i < K * N_LONG; i++) b[i] = (float)test_random() - 0.5f;
     for (Form form = FORWARD; form <= INPUT_GRADIENT; form++)
         for (int machine = 0; machine < MACHINES; machine++)
             for (int n = 0; n < 6; n++) {
@@ -326,6 +328,7 @@ static void rows_stand_alone(void **state) {
                 if (runs(machines[machine], numbers == ROUNDED))
                     check_rows(form, numbers, columns[n % 3], machines[machine], a, b, all, some);
             }
+    check_rows(FORWARD, PLAIN, N_LONG, "x86-64-v3", a, b, all, some);  // swept in groups
     free(a);
     free(b);
     free(all);
@@ -381,8 +384,27 @@ static void sweeps_pack_nothing(void **state) {
     }
 }
 
+// Tiles of a machine with 16 registers read few columns of a row: up to 32 rows are swept where rows of B are long.
+static void narrow_tiles_give_way(void **state) {
+    (void)state;
+    enum { COLUMNS = 1024, STEPS = 64, TASK_COLUMNS = 128 };
+    static const struct { int64_t rows, columns; bool swept; } cases[] = {
+        {8, COLUMNS, true}, {31, COLUMNS, true}, {32, COLUMNS, true}, {33, COLUMNS, false}, {8, COLUMNS / 2, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Arena *arena = arena_create();
+        CpuCode *code;
+        CpuKernel kernel = compile_form(ir_create(arena), FORWARD, PLAIN, cases[i].rows, cases[i].columns, STEPS,
+                                        "x86-64-v3", &code);
+        bool swept = kernel.phase_count == 1 && kernel.tasks[0] == cases[i].columns / TASK_COLUMNS;
+        assert_int_equal(swept, cases[i].swept);
+        cpu_code_destroy(code);
+        arena_destroy(arena);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
+                                       cmocka_unit_test(narrow_tiles_give_way),
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
