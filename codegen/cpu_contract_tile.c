@@ -218,10 +218,17 @@ static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *re
     }
 }
 
+// Steps of a round. Where a panel of B is kept, its stores are in the way of LLVM's scheduler: of several steps it would
+// keep operands on the stack.
+static int steps_of_round(const CpuTarget *target, CpuTile tile) {
+    if (tile.b == TILE_ALONG_K) return target->lanes;
+    return tile.keeps ? 1 : TILE_UNROLL;
+}
+
 // The sums of `vectors` vectors of columns, from vector `begin` on.
 static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, LLVMValueRef begin) {
     bool turns = tile.b == TILE_ALONG_K;
-    int lanes = unit->target->lanes, sums = tile.rows * vectors, unroll = turns ? lanes : TILE_UNROLL;
+    int lanes = unit->target->lanes, sums = tile.rows * vectors, unroll = steps_of_round(unit->target, tile);
     LLVMValueRef state[CPU_CARRY_MAX], k = LLVMGetParam(f, ARGUMENT_STEPS);
     LLVMValueRef column = LLVMBuildMul(unit->builder, begin, cpu_i64(unit, lanes), "");
     LLVMValueRef c = cpu_at(unit, LLVMGetParam(f, ARGUMENT_C), ELEMENT_F32, column);
@@ -236,7 +243,7 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     find_rows(unit, tile, f, &reads);
     LLVMValueRef whole = LLVMBuildAnd(unit->builder, k, cpu_i64(unit, -unroll), "");
     tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, unroll, state);
-    if (!turns) tile_loop(unit, tile, &reads, whole, k, 1, state);
+    if (!turns && unroll > 1) tile_loop(unit, tile, &reads, whole, k, 1, state);
     CpuIf adds;
     LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
     cpu_if_begin(unit, &adds, LLVMBuildIsNotNull(unit->builder, sum, ""));
