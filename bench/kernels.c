@@ -1,11 +1,14 @@
 // Generated contraction and attention kernels as a share of the machine's peak, which is measured between
 // the repetitions: medians of the ratio, and the best tenth, which a busy machine disturbs less.
 //
-//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16] [--only TEXT]
+//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16] [--cold] [--only TEXT]
 //
+// --cold: contractions alone, each as a step runs it: a barrier before each launch, whose weights, or gradients of
+// weights, are in no cache.
 // --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention as ever.
 // --cpu-time counts the processor time of one thread instead of the clock on the wall.
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +18,14 @@
 #include "base/thread.h"
 #include "codegen/cpu.h"
 
-enum { REPETITIONS = 100, REPETITIONS_MIN = 15 };
+enum { REPETITIONS = 100, REPETITIONS_MIN = 15, OPERANDS_MAX = 16 };
+enum { COLD_BYTES = 160 << 20, COLD_SETS = 256 };  // of operands that are taken in turn
 static const double TARGET_SECONDS = 1e-3, KERNEL_SECONDS = 1;  // of one repetition, and of all
 
 typedef struct Bench {
     ThreadPool *pool;
     CpuOptions options;
-    bool cpu_time, bf16;
+    bool cpu_time, bf16, cold;
     const char *only;
     CpuKernel peak;
     double flops_per_step;
@@ -38,21 +42,38 @@ static double now(const Bench *bench) {
 typedef struct Run {
     ThreadPool *pool;
     const CpuKernel *kernel;
-    char **operands, **workspaces, **scratch;
+    char *(*sets)[OPERANDS_MAX], **workspaces, **scratch;  // operands of one launch after the other
+    int set_count;
     int64_t limit;  // tasks at most
+    atomic_long next[COLD_SETS][PHASE_MAX];
 } Run;
+
+// The last quarter of many tasks goes to whoever comes first, as the runtime has it.
+static void launch(Run *run, int set, int thread) {
+    const CpuKernel *kernel = run->kernel;
+    int threads = thread_pool_count(run->pool);
+    for (int phase = 0; phase < kernel->phase_count; phase++) {
+        int64_t begin, end, task, tasks = kernel->tasks[phase], fixed = tasks;
+        if (phase < kernel->pack_count && !run->workspaces[phase]) continue;
+        if (threads > 1 && tasks >= 4 * threads) fixed -= tasks / 4;
+        if (set || phase) thread_pool_barrier(run->pool, thread);
+        if (run->scratch[thread]) memset(run->scratch[thread] - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
+        if (run->limit) begin = 0, end = tasks = fixed = run->limit;  // the peak: the same on every thread
+        else thread_share(fixed, thread, threads, &begin, &end);
+        if (begin < end) kernel->functions[phase](run->sets[set], run->workspaces, run->scratch[thread], begin, end);
+        while ((task = fixed + atomic_fetch_add(&run->next[set][phase], 1)) < tasks)
+            kernel->functions[phase](run->sets[set], run->workspaces, run->scratch[thread], task, task + 1);
+    }
+}
 
 static void run_thread(void *context, int thread) {
     Run *run = context;
-    for (int phase = 0; phase < run->kernel->phase_count; phase++) {
-        int64_t begin, end, tasks = run->kernel->tasks[phase];
-        if (phase < run->kernel->pack_count && !run->workspaces[phase]) continue;
-        if (phase) thread_pool_barrier(run->pool, thread);
-        if (run->scratch[thread]) memset(run->scratch[thread] - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
-        if (run->limit) begin = 0, end = run->limit;  // the peak: the same on every thread
-        else thread_share(tasks, thread, thread_pool_count(run->pool), &begin, &end);
-        if (begin < end) run->kernel->functions[phase](run->operands, run->workspaces, run->scratch[thread], begin, end);
-    }
+    for (int set = 0; set < run->set_count; set++) launch(run, set, thread);
+}
+
+static void run_once(Run *run) {
+    memset(run->next, 0, (size_t)run->set_count * sizeof *run->next);
+    thread_pool_run(run->pool, run_thread, run);
 }
 
 static char *room(int64_t bytes) {
@@ -86,10 +107,11 @@ static void start_peak(Bench *bench, Ir *ir) {
 static double peak_seconds_per_step(const Bench *bench) {
     enum { STEPS = 20000 };
     float input[2] = {0.5f, 1}, output[64];
-    char *operands[] = {(char *)input, (char *)output}, *scratch[64] = {0};
-    Run run = {bench->pool, &bench->peak, operands, NULL, scratch, STEPS};
+    char *operands[1][OPERANDS_MAX] = {{(char *)input, (char *)output}}, *scratch[64] = {0};
+    Run run = {.pool = bench->pool, .kernel = &bench->peak, .sets = operands, .set_count = 1, .scratch = scratch,
+               .limit = STEPS};
     double start = now(bench);
-    thread_pool_run(bench->pool, run_thread, &run);
+    run_once(&run);
     return (now(bench) - start) / STEPS;
 }
 
@@ -98,16 +120,18 @@ static int ascending(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char **operands, double flops,
-                    double compile_seconds) {
+// `flops` of one launch.
+static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char *(*sets)[OPERANDS_MAX],
+                    int set_count, double flops, double compile_seconds) {
     int threads = thread_pool_count(bench->pool);
     char *scratch[256], *workspaces[WORKSPACE_MAX];
     for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = kernel->pack_optional[i] ? NULL : room(kernel->workspace_bytes[i]);
     for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes + 64) + 64;
-    Run run = {bench->pool, kernel, operands, workspaces, scratch, 0};
+    Run run = {.pool = bench->pool, .kernel = kernel, .sets = sets, .set_count = set_count, .workspaces = workspaces,
+               .scratch = scratch};
     double shares[REPETITIONS], seconds[REPETITIONS], once;
     double start = now(bench);
-    for (int i = 0; i < 2; i++) thread_pool_run(bench->pool, run_thread, &run);
+    for (int i = 0; i < 2; i++) run_once(&run);
     once = (now(bench) - start) / 2;
     int inner = once < TARGET_SECONDS ? (int)ceil(TARGET_SECONDS / once) : 1;
     double before = peak_seconds_per_step(bench);
@@ -115,8 +139,8 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
     if (count < REPETITIONS_MIN) count = REPETITIONS_MIN;
     for (int i = 0; i < count; i++) {
         start = now(bench);
-        for (int j = 0; j < inner; j++) thread_pool_run(bench->pool, run_thread, &run);
-        seconds[i] = (now(bench) - start) / inner;
+        for (int j = 0; j < inner; j++) run_once(&run);
+        seconds[i] = (now(bench) - start) / (inner * set_count);
         double after = peak_seconds_per_step(bench), step = (before + after) / 2;
         shares[i] = flops / (bench->flops_per_step * threads) * step / seconds[i];
         before = after;
@@ -184,13 +208,19 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
     double start = clock_seconds();
     CpuCode *code = compile(bench, ir, program, &kernel);
     double compile_seconds = clock_seconds() - start;
-    float *x = bench->bf16 ? halves(batch * m * k) : numbers(batch * m * k);
-    float *y = half_b ? halves(batch * n * k) : numbers(batch * n * k), *z = numbers(batch * m * n);
-    measure(bench, name, &kernel, (char *[]){(char *)x, (char *)y, (char *)z},
-            2.0 * (double)batch * (double)m * (double)n * (double)k, compile_seconds);
-    free(x);
-    free(y);
-    free(z);
+    int64_t counts[] = {batch * m * k, batch * n * k, batch * m * n};
+    bool half[] = {bench->bf16, half_b, false};
+    char *sets[COLD_SETS][OPERANDS_MAX];
+    int set_count = 1, weights = form == WEIGHT_GRADIENT ? 2 : 1;
+    if (bench->cold) set_count = (int)fmin(COLD_SETS, ceil((double)COLD_BYTES / (double)(4 * counts[weights])));
+    for (int i = 0; i < set_count; i++)
+        for (int j = 0; j < 3; j++)
+            sets[i][j] = i && j != weights ? sets[0][j] : (char *)(half[j] ? halves : numbers)(counts[j]);
+    measure(bench, name, &kernel, sets, set_count, 2.0 * (double)batch * (double)m * (double)n * (double)k,
+            compile_seconds);
+    for (int i = 0; i < set_count; i++)
+        for (int j = 0; j < 3; j++)
+            if (!i || j == weights) free(sets[i][j]);
     cpu_code_destroy(code);
     arena_destroy(arena);
 }
@@ -231,7 +261,7 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
     if (gradient)
         *named = (NamedKernel){.name = "attention_gradient", .options = options, .option_count = 4, .operand_count = 11,
                                .output_start = 8, .types = {q, k, k, positions, q, lse, q, lse, q, k, k}};
-    char *operands[16];
+    char *sets[1][OPERANDS_MAX], **operands = sets[0];
     for (int i = 0; i < named->operand_count; i++) {
         int64_t stride = 1;
         for (int d = named->types[i]->rank - 1; d >= 0; d--) {
@@ -249,7 +279,7 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
     double start = clock_seconds(), pairs = (double)queries * ((double)time - (double)(queries - 1) / 2);
     CpuCode *code = compile(bench, ir, program, &kernel);
     double compile_seconds = clock_seconds() - start;
-    measure(bench, name, &kernel, operands, 2 * (gradient ? 5 : 2) * (double)(batch * heads) * pairs * (double)key,
+    measure(bench, name, &kernel, sets, 1, 2 * (gradient ? 5 : 2) * (double)(batch * heads) * pairs * (double)key,
             compile_seconds);
     for (int i = 0; i < named->operand_count; i++) free(operands[i]);
     cpu_code_destroy(code);
@@ -265,6 +295,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) bench.only = argv[++i];
         else if (strcmp(argv[i], "--cpu-time") == 0) bench.cpu_time = true;
         else if (strcmp(argv[i], "--bf16") == 0) bench.bf16 = true;
+        else if (strcmp(argv[i], "--cold") == 0) bench.cold = true;
         else return 2;
     }
     Arena *arena = arena_create();
@@ -287,6 +318,7 @@ int main(int argc, char **argv) {
     static const int64_t sizes[][4] = {{1, 512, 512, 512},   {1, 2048, 1536, 512}, {1, 2048, 512, 1536},
                                        {1, 2048, 2048, 2048}, {1, 2048, 256, 256},  {1, 2048, 704, 256},
                                        {1, 256, 704, 2048},  {1, 64, 512, 512},    {32, 64, 64, 64},
+                                       {1, 64, 256, 256},    {1, 64, 704, 256},    {1, 64, 256, 704},
                                        {8, 256, 256, 64},    {1, 2048, 64, 64},    {1, 32, 2048, 512},
                                        {1, 24, 2048, 512},   {1, 16, 2048, 512},   {1, 12, 2048, 512},
                                        {1, 8, 2048, 512},    {1, 4, 2048, 512},    {1, 2, 2048, 512},
@@ -296,7 +328,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
             contraction(&bench, form, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
-    for (int gradient = 0; gradient < 2; gradient++) {
+    for (int gradient = 0; gradient < 2 && !bench.cold; gradient++) {
         attention(&bench, gradient, 8, 4, 256, 256, 64);
         attention(&bench, gradient, 2, 4, 1024, 1024, 64);
         attention(&bench, gradient, 1, 2, 2048, 2048, 64);
@@ -304,7 +336,7 @@ int main(int argc, char **argv) {
         attention(&bench, gradient, 8, 4, 256, 256, 32);
         attention(&bench, gradient, 12, 4, 64, 64, 32);
     }
-    attention(&bench, false, 1, 4, 1, 256, 64);
+    if (!bench.cold) attention(&bench, false, 1, 4, 1, 256, 64);
     thread_pool_destroy(bench.pool);
     arena_destroy(arena);
     return 0;

@@ -137,7 +137,12 @@ void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValu
     CpuIf some;
     CpuLoop keys;
     cpu_if_begin(unit, &some, partly);
-    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    LLVMValueRef begin = cpu_i64(unit, 0);
+    if (plan->causal && plan->window <= 0) {  // all queries see what the first one sees
+        LLVMValueRef first = cpu_attention_last_position(task, begin, 1);
+        begin = maximum(unit, begin, LLVMBuildSub(unit->builder, add(unit, first, cpu_i64(unit, 1)), key0, ""));
+    }
+    cpu_loop_begin(unit, &keys, begin, rows, 1, NULL, 0);
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef at =
             add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
@@ -249,6 +254,21 @@ void cpu_attention_bring(const AttentionTask *task) {
     cpu_if_end(unit, &left);
 }
 
+// Columns [begin, end) of a row, `lanes` at a time; those that are not there are masked, where some may not be.
+static void write_columns(CpuUnit *unit, Element element, LLVMValueRef to, LLVMValueRef column_stride, LLVMValueRef from,
+                          LLVMValueRef factor, LLVMValueRef begin, LLVMValueRef end, bool masked) {
+    int lanes = cpu_lanes(factor);
+    CpuLoop column;
+    cpu_loop_begin(unit, &column, begin, end, lanes, NULL, 0);
+    LLVMValueRef value = cpu_load(unit, ELEMENT_F32, cpu_at(unit, from, ELEMENT_F32, column.index), lanes, NULL);
+    value = LLVMBuildFMul(unit->builder, value, factor, "");
+    if (element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
+    LLVMValueRef at = column_stride ? LLVMBuildMul(unit->builder, column.index, column_stride, "") : column.index;
+    LLVMValueRef mask = masked ? cpu_mask(unit, lanes, LLVMBuildSub(unit->builder, end, column.index, "")) : NULL;
+    cpu_store(unit, element, cpu_at(unit, to, element, at), value, mask);
+    cpu_loop_end(unit, &column, NULL);
+}
+
 // void (to, from, i64 rows, i64 columns, i64 row_stride, i64 column_stride, i64 from_stride, factors,
 // i64 factor_stride); with `unit_columns` as vectors.
 static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_columns) {
@@ -260,23 +280,16 @@ static LLVMValueRef write_function(CpuUnit *unit, Element element, bool unit_col
     LLVMValueRef f = helper.function, columns = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
     LLVMValueRef state[] = {LLVMGetParam(f, 0), LLVMGetParam(f, 1), LLVMGetParam(f, 7)};
     int lanes = unit_columns ? unit->target->lanes : 1;
-    CpuLoop row, column;
+    LLVMValueRef stride = unit_columns ? NULL : LLVMGetParam(f, 5);
+    LLVMValueRef whole = LLVMBuildAnd(unit->builder, columns, cpu_i64(unit, -lanes), "");
+    CpuLoop row;
     cpu_loop_begin(unit, &row, zero, LLVMGetParam(f, 2), 1, state, 3);
-    LLVMValueRef factor = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, row.carried[2], 1, NULL), lanes);
-    cpu_loop_begin(unit, &column, zero, columns, lanes, NULL, 0);
-    LLVMValueRef value =
-        cpu_load(unit, ELEMENT_F32, cpu_at(unit, row.carried[1], ELEMENT_F32, column.index), lanes, NULL);
-    value = LLVMBuildFMul(unit->builder, value, factor, "");
-    if (element == ELEMENT_BF16) value = cpu_round_bf16(unit, value);
-    LLVMValueRef at =
-        unit_columns ? column.index : LLVMBuildMul(unit->builder, column.index, LLVMGetParam(f, 5), "");
-    LLVMValueRef left = LLVMBuildSub(unit->builder, columns, column.index, "");
-    cpu_store(unit, element, cpu_at(unit, row.carried[0], element, at), value,
-              unit_columns ? cpu_mask(unit, lanes, left) : NULL);
-    cpu_loop_end(unit, &column, NULL);
-    LLVMValueRef next[] = {cpu_at(unit, row.carried[0], element, LLVMGetParam(f, 4)),
-                           cpu_at(unit, row.carried[1], ELEMENT_F32, LLVMGetParam(f, 6)),
-                           cpu_at(unit, row.carried[2], ELEMENT_F32, LLVMGetParam(f, 8))};
+    LLVMValueRef *at = row.carried, factor = cpu_splat(unit, cpu_load(unit, ELEMENT_F32, at[2], 1, NULL), lanes);
+    write_columns(unit, element, at[0], stride, at[1], factor, zero, whole, false);
+    if (unit_columns) write_columns(unit, element, at[0], stride, at[1], factor, whole, columns, true);
+    LLVMValueRef next[] = {cpu_at(unit, at[0], element, LLVMGetParam(f, 4)),
+                           cpu_at(unit, at[1], ELEMENT_F32, LLVMGetParam(f, 6)),
+                           cpu_at(unit, at[2], ELEMENT_F32, LLVMGetParam(f, 8))};
     cpu_loop_end(unit, &row, next);
     cpu_helper_end(unit, &helper);
     return f;

@@ -85,11 +85,16 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     return f;
 }
 
-// A row of tiles, of vectors [first, count) of columns: as even as they come, with at most ATTENTION_VECTORS
-// vectors. `skipped`: steps at the start that are left out, or NULL.
+// Vectors of columns that the registers hold sums for, with a row of b and a broadcast.
+static int64_t most_vectors(CpuUnit *unit, const AttentionProduct *p) {
+    int vectors = (unit->target->registers - 1) / (p->rows + 1);
+    return vectors < ATTENTION_VECTORS ? vectors : ATTENTION_VECTORS;
+}
+
+// A row of tiles, of vectors [first, count) of columns: as even as they come. `skipped`: steps at the start that are left out, or NULL.
 static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m,
                          LLVMValueRef row, LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
-    int64_t left = m->columns / p->lanes - first, tiles = (left + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
+    int64_t left = m->columns / p->lanes - first, most = most_vectors(unit, p), tiles = (left + most - 1) / most;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef a = cpu_at(unit, m->a, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->a_row), "")),
                  b = m->b;

@@ -78,6 +78,13 @@ static LLVMValueRef pack_of_b(CpuUnit *unit, const CpuContraction *plan, int wid
     return cpu_pack_function(unit, plan->pack_b, plan->element_b, plan->panel_b, width);
 }
 
+// Rows of a panel's length that a step of all its columns takes where B lies along k in one piece, else 0.
+static int64_t along_rows(const CpuContraction *plan) {
+    int64_t step_bytes = element_bytes(plan->element_b) * (plan->panel_b == PANEL_PAIRS ? 2 : 1);
+    int64_t column_bytes = stride_of(plan, plan->load_b, plan->column) * element_bytes(plan->element_b);
+    return column_bytes == plan->depth * step_bytes ? (step_bytes + 3) / 4 : 0;
+}
+
 static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMValueRef epilogue,
                                 LLVMValueRef prefetch) {
     int lanes = unit->target->lanes, narrow = plan->wide_panels < plan->panels ? plan->narrow : plan->tile.vectors;
@@ -108,6 +115,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     slots[PLAN_STEP_K] = cpu_i64(unit, step_k);
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
     slots[PLAN_LYING_ROWS] = cpu_i64(unit, plan->tile.b == TILE_PANEL ? 0 : plan->tile.keeps ? 1 : INT64_MAX);
+    slots[PLAN_ALONG_ROWS] = cpu_i64(unit, along_rows(plan));
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
     slots[PLAN_ADDS] = cpu_i64(unit, plan->adds);
     slots[PLAN_RESULT_STRIDE] = cpu_i64(unit, result_stride);

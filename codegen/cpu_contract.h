@@ -41,16 +41,16 @@ typedef struct CpuTile {
 // then B comes from memory, in runs that should be long.
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows);
 
-// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 a_stride, i64 b_stride, i64 last, panel, sum,
-//       i64 sum_stride):
+// void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 ahead_stride, i64 a_stride, i64 b_stride, i64 last, panel,
+//       sum, i64 sum_stride):
 // c[row * stride + column] = (first ? 0 : c) + sum over k, or, where `sum` is given, adds that to it, the last of all.
-// Meanwhile brings steps / 4 lines from `ahead` on into the second cache; any address will do. The strides are those
-// of operands that are no panels. Where A lies along k, rows behind row `last` are not there and give anything; where
+// Meanwhile a tile that reads panels of B brings the length of steps / 4 of their rows into the second cache, from
+// `ahead` on, and each ahead_stride bytes behind the one before; any address will do. The other strides are those of
+// operands that are no panels. Where A lies along k, rows behind row `last` are not there and give anything; where
 // B does, steps are a multiple of the lanes. A tile that keeps B writes it to `panel`.
+enum { TILE_UNROLL = 4 };
 LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile);
 LLVMTypeRef cpu_tile_type(CpuUnit *unit);
-void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
-                   LLVMValueRef stride, LLVMValueRef first);
 
 typedef enum CpuPack {
     PACK_UNIT,       // neighbours in the panel are neighbours in memory
@@ -145,6 +145,7 @@ enum {
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
     PLAN_PANELS_A, PLAN_SHARES_B,  // tiles read panels of A; a phase packed B
     PLAN_LYING_ROWS,               // of a block, for which whole panels of B are read as they lie
+    PLAN_ALONG_ROWS,               // of a panel's length, in a step of B as it lies along k, or 0
     PLAN_PACK_ROWS,
     PLAN_STEP_K,                   // of k in a step
     PLAN_RESULT_STRIDE,            // of rows

@@ -211,6 +211,48 @@ static LLVMValueRef stride_of(const Driver *d, int side) {
     return multiply(d->unit, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE));
 }
 
+// Lines of B that are used next: rows of a panel's length, `stride` bytes apart, as they follow in memory.
+typedef struct Ahead {
+    LLVMValueRef at, stride, rows;
+} Ahead;
+
+static Ahead select_ahead(CpuUnit *unit, LLVMValueRef condition, Ahead yes, Ahead no) {
+    LLVMBuilderRef builder = unit->builder;
+    return (Ahead){LLVMBuildSelect(builder, condition, yes.at, no.at, ""),
+                   LLVMBuildSelect(builder, condition, yes.stride, no.stride, ""),
+                   LLVMBuildSelect(builder, condition, yes.rows, no.rows, "")};
+}
+
+// What is behind steps [k0, k0 + k) of a packed panel. Where B lies in memory, these steps of the next panel, which are
+// rows of their own, or, along k, a share of the one piece of memory that it is.
+static Ahead find_ahead(const Driver *d, const Tiles *t, LLVMValueRef k0, LLVMValueRef k) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef row = multiply(unit, t->panel.width, cpu_i64(unit, 4)), step_k = plan_number(d, PLAN_STEP_K);
+    LLVMValueRef step_bytes = plan_number(d, PLAN_B + SIDE_STEP_BYTES);
+    LLVMValueRef beside = add(unit, t->panel.column0, t->panel.width);
+    Ahead packed = {cpu_at_bytes(unit, t->packed, multiply(unit, add(unit, k0, k), row)), row, k};
+    Ahead across = {in_place(d, PLAN_B, beside, k0), LLVMBuildUDiv(unit->builder, step_bytes, step_k, ""),
+                    multiply(unit, k, step_k)};
+    LLVMValueRef before = multiply(unit, multiply(unit, k0, t->panel.width), step_bytes);
+    Ahead along = {cpu_at_bytes(unit, in_place(d, PLAN_B, beside, cpu_i64(unit, 0)), before), row,
+                   multiply(unit, k, plan_number(d, PLAN_ALONG_ROWS))};
+    LLVMValueRef lies_across = compare(unit, LLVMIntEQ, plan_number(d, PLAN_B + SIDE_PANEL_STRIDE), cpu_i64(unit, 1));
+    return select_ahead(unit, plan_says(d, PLAN_SHARES_B), packed, select_ahead(unit, lies_across, across, along));
+}
+
+// The part of it that the tile of rows `local` brings nearer, or nothing new.
+static void share_ahead(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k, Ahead *ahead) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef tile = LLVMBuildUDiv(unit->builder, local, t->tile_rows, ""), rounds = cpu_i64(unit, TILE_UNROLL);
+    LLVMValueRef lies = compare(unit, LLVMIntSGT, t->lying_rows, cpu_i64(unit, 0));
+    LLVMValueRef lying = LLVMBuildZExt(unit->builder, lies, unit->i64, "");
+    LLVMValueRef first = multiply(unit, subtract(unit, tile, lying), LLVMBuildUDiv(unit->builder, k, rounds, ""));
+    LLVMValueRef some = compare(unit, LLVMIntSLT, first, ahead->rows), zero = cpu_i64(unit, 0);
+    first = LLVMBuildSelect(unit->builder, some, first, zero, "");
+    ahead->at = cpu_at_bytes(unit, ahead->at, multiply(unit, first, ahead->stride));
+    ahead->stride = LLVMBuildSelect(unit->builder, some, ahead->stride, zero, "");
+}
+
 // One panel of A, from row `local` of the block, against one panel of B for steps [k0, k0 + k).
 static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k0, LLVMValueRef k) {
     CpuUnit *unit = d->unit;
@@ -241,13 +283,11 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef sum = LLVMBuildSelect(builder, adds, place, nowhere, "");
     LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
     LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
-    // What follows in memory is used next: each panel of A brings its part of it nearer.
-    LLVMValueRef lines = LLVMBuildUDiv(builder, local, t->tile_rows, "");
-    LLVMValueRef ahead = cpu_at(unit, panel, ELEMENT_F32, multiply(unit, k, width));
-    ahead = cpu_at(unit, ahead, ELEMENT_F32, multiply(unit, lines, multiply(unit, k, cpu_i64(unit, 4))));
+    Ahead ahead = find_ahead(d, t, k0, k);
+    share_ahead(d, t, local, k, &ahead);
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead, stride_of(d, PLAN_A), stride_of(d, PLAN_B), last_row,
-                                panel, sum, row_stride};
+    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead.at, ahead.stride, stride_of(d, PLAN_A),
+                                stride_of(d, PLAN_B), last_row, panel, sum, row_stride};
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
     CpuIf last, far;

@@ -9,7 +9,10 @@ enum {
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
     TASKS_MAX = 64,
     PANELS_TOGETHER = 4,          // of A that are packed at once
-    SLAB_STEPS = 64,              // of k that are packed at once where neighbours of a panel are neighbours in memory
+    SLAB_STEPS = 64,              // of k that are packed at once where neighbours of a panel are neighbours in memory,
+    SLAB_STEPS_MIN = 16,          // fewer where there would be
+    SLABS_MIN = 4,                // less than this
+    PANELS_EVEN = 4,              // panels come in multiples of it where they alone are tasks
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
@@ -85,10 +88,19 @@ static void choose_loops(CpuContraction *plan) {
         if ((nest->stages[0].inner >> loop & 1) && loop != plan->k) plan->segments[plan->segment_count++] = (uint8_t)loop;
 }
 
+// Whether there are too few panels to share them out unevenly, and rows are not cut either.
+static bool panels_are_tasks(const CpuContraction *plan) {
+    int64_t panels = plan->panels;
+    for (int i = 0; i < plan->outer_count; i++) panels *= extent_of(plan->nest, plan->outer[i]);
+    return panels < 2 * TASKS_MIN && 2 * plan->rows > ROW_BLOCK_MIN && plan->rows < 2 * ROW_BLOCK_MIN;
+}
+
 // Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
 static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
     plan->vectors = divide_up(plan->columns, target->lanes);
     plan->panels = divide_up(plan->vectors, plan->tile.vectors);
+    int64_t even = round_up(plan->panels, PANELS_EVEN);
+    if (panels_are_tasks(plan) && 2 * even <= plan->vectors) plan->panels = even;
     int wide = plan->tile.vectors = (int)divide_up(plan->vectors, plan->panels);
     plan->narrow = wide > 1 ? wide - 1 : 1;
     int64_t missing = plan->panels * wide - plan->vectors;
@@ -178,8 +190,10 @@ static void choose_tasks(CpuContraction *plan, const Cut *cut) {
     plan->optional_a = !plan->private_a && plan->row_blocks * cut->outer_a >= TASKS_MIN;
     plan->private_b = cut->uses_b == 1 || plan->tile.b != TILE_PANEL;
     plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
-    if (!plan->segment_count && plan->pack_a == PACK_UNIT) plan->slab_a = SLAB_STEPS;
-    if (!plan->segment_count && plan->pack_b == PACK_UNIT) plan->slab_b = SLAB_STEPS;
+    int64_t slab = round_up(divide_up(plan->depth, SLABS_MIN), SLAB_STEPS_MIN);
+    if (slab > SLAB_STEPS) slab = SLAB_STEPS;
+    if (!plan->segment_count && plan->pack_a == PACK_UNIT) plan->slab_a = slab;
+    if (!plan->segment_count && plan->pack_b == PACK_UNIT) plan->slab_b = slab;
 }
 
 // Whether the result is stage 0 as it is, in memory that a tile can be written or added to.

@@ -4,7 +4,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
-    ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
+    ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
     TURNED_COLUMNS_MAX = 16,
     AHEAD_STEPS = 16   // that B is asked for before it is read, where it lies across k
 };
@@ -31,6 +31,7 @@ typedef struct TileReads {
     LLVMValueRef a, b, panel, k;           // at the first step of a round; k: its number
     LLVMValueRef row[16];                  // A along k: its rows at step 0
     LLVMValueRef a_stride, b_stride;
+    LLVMValueRef ahead_stride;             // bytes
 } TileReads;
 
 static int64_t step_size(CpuTile tile) { return tile.panel == PANEL_PAIRS ? 2 : 1; }  // of k
@@ -76,6 +77,9 @@ static LLVMValueRef vector_across(CpuUnit *unit, CpuTile tile, const TileReads *
 static LLVMValueRef in_panel(CpuUnit *unit, CpuTile tile, LLVMValueRef panel, int64_t step, int v) {
     return cpu_at(unit, panel, ELEMENT_F32, cpu_i64(unit, (step * tile.vectors + v) * unit->target->lanes));
 }
+
+// Of a row of a panel of B.
+static int64_t step_bytes(CpuUnit *unit, CpuTile tile) { return (int64_t)tile.vectors * unit->target->lanes * 4; }
 
 // Leaves a vector of B in the panel of the tile, or nothing where it keeps none.
 static void keep(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, int v, LLVMValueRef column) {
@@ -143,14 +147,16 @@ static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v
 }
 
 // Runs steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into A and B, what to bring
-// nearer meanwhile: one line of the cache with each round, and the panel that B is kept in.
+// nearer meanwhile: as many lines with each round as a step of B has, and the panel that B is kept in.
 static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRef begin, LLVMValueRef end, int unroll,
                       LLVMValueRef *state) {
     int sums = tile.rows * reads->vectors;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + TILE_POINTERS);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
-    if (unroll > 1 && tile.b == TILE_PANEL) prefetch_far(unit, state[sums + 2]);
+    int64_t lines = unroll > 1 && tile.b == TILE_PANEL ? step_bytes(unit, tile) : 0;
+    for (int64_t at = 0; at < lines; at += CACHE_LINE)
+        prefetch_far(unit, cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, at)));
     reads->a = state[sums];
     reads->b = state[sums + 1];
     reads->panel = state[sums + 3];
@@ -159,7 +165,7 @@ static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRe
     for (int step = 0; step < unroll && tile.b != TILE_ALONG_K; step++) tile_step(unit, tile, reads, step, state);
     state[sums] = step_on_a(unit, tile, state[sums], reads, unroll);
     state[sums + 1] = step_on_b(unit, tile, state[sums + 1], reads, unroll);
-    state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, CACHE_LINE));
+    state[sums + 2] = cpu_at_bytes(unit, state[sums + 2], reads->ahead_stride);
     state[sums + 3] = in_panel(unit, tile, state[sums + 3], unroll, 0);
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
@@ -181,7 +187,7 @@ LLVMValueRef cpu_zeros(CpuUnit *unit) {
 
 LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
     LLVMTypeRef pointer = unit->pointer, i64 = unit->i64;
-    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64, pointer, pointer,
+    LLVMTypeRef parameters[] = {pointer, pointer, i64, pointer, i64, i64, pointer, i64, i64, i64, i64, pointer, pointer,
                                 i64};
     return LLVMFunctionType(unit->void_type, parameters, sizeof parameters / sizeof *parameters, false);
 }
@@ -189,7 +195,8 @@ LLVMTypeRef cpu_tile_type(CpuUnit *unit) {
 // Parameters of a tile's function.
 enum {
     ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_C, ARGUMENT_STRIDE, ARGUMENT_FIRST, ARGUMENT_AHEAD,
-    ARGUMENT_A_STRIDE, ARGUMENT_B_STRIDE, ARGUMENT_LAST, ARGUMENT_PANEL, ARGUMENT_SUM, ARGUMENT_SUM_STRIDE, ARGUMENTS
+    ARGUMENT_AHEAD_STRIDE, ARGUMENT_A_STRIDE, ARGUMENT_B_STRIDE, ARGUMENT_LAST, ARGUMENT_PANEL, ARGUMENT_SUM,
+    ARGUMENT_SUM_STRIDE
 };
 
 // What the sums start from: c or zeros.
@@ -226,15 +233,23 @@ static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *re
     }
 }
 
+// Steps of a round. Where a panel of B is kept, its stores are in the way of LLVM's scheduler, which would leave operands
+// of several steps on the stack.
+static int steps_of_round(const CpuTarget *target, CpuTile tile) {
+    if (tile.b == TILE_ALONG_K) return target->lanes;
+    return tile.keeps ? 1 : TILE_UNROLL;
+}
+
 // The sums of `vectors` vectors of columns, from vector `begin` on.
 static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, LLVMValueRef begin) {
     bool turns = tile.b == TILE_ALONG_K;
-    int lanes = unit->target->lanes, sums = tile.rows * vectors, unroll = turns ? lanes : TILE_UNROLL;
+    int lanes = unit->target->lanes, sums = tile.rows * vectors, unroll = steps_of_round(unit->target, tile);
     LLVMValueRef state[CPU_CARRY_MAX], k = LLVMGetParam(f, ARGUMENT_STEPS);
     LLVMValueRef column = LLVMBuildMul(unit->builder, begin, cpu_i64(unit, lanes), "");
     LLVMValueRef c = cpu_at(unit, LLVMGetParam(f, ARGUMENT_C), ELEMENT_F32, column);
     TileReads reads = {.vectors = vectors, .a_stride = LLVMGetParam(f, ARGUMENT_A_STRIDE),
-                       .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE)};
+                       .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE),
+                       .ahead_stride = LLVMGetParam(f, ARGUMENT_AHEAD_STRIDE)};
     LLVMValueRef before = turns ? LLVMBuildMul(unit->builder, column, reads.b_stride, "") : column;
     load_sums(unit, tile, f, vectors, c, state);
     state[sums] = LLVMGetParam(f, ARGUMENT_A);
@@ -244,7 +259,7 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     find_rows(unit, tile, f, &reads);
     LLVMValueRef whole = LLVMBuildAnd(unit->builder, k, cpu_i64(unit, -unroll), "");
     tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, unroll, state);
-    if (!turns) tile_loop(unit, tile, &reads, whole, k, 1, state);
+    if (!turns && unroll > 1) tile_loop(unit, tile, &reads, whole, k, 1, state);
     CpuIf adds;
     LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
     cpu_if_begin(unit, &adds, LLVMBuildIsNotNull(unit->builder, sum, ""));
@@ -286,11 +301,4 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     }
     cpu_helper_end(unit, &helper);
     return helper.function;
-}
-
-void cpu_tile_call(CpuUnit *unit, CpuTile tile, LLVMValueRef a, LLVMValueRef b, LLVMValueRef k, LLVMValueRef c,
-                   LLVMValueRef stride, LLVMValueRef first) {
-    LLVMValueRef none = cpu_i64(unit, 0), nowhere = LLVMConstNull(unit->pointer);
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, b, none, none, none, b, nowhere, none};
-    cpu_helper_call(unit, cpu_tile_function(unit, tile), arguments, ARGUMENTS);
 }

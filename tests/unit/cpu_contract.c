@@ -353,11 +353,11 @@ static void reads_where_it_lies(void **state) {
         }
 }
 
-// A product of 64 rows is one phase, without a barrier, and no task has two panels of it: they would leave one of two
-// threads with two thirds of the work.
+// A product of 64 rows is one phase, without a barrier, and no task has two panels of it; and panels are as many and as
+// wide as threads share evenly: six, of three and of two vectors, would leave one of two threads with more work.
 static void few_rows_are_shared(void **state) {
     (void)state;
-    enum { ROWS = 64, COLUMNS = 256, STEPS = 256, PANELS = 6 };
+    enum { ROWS = 64, COLUMNS = 256, STEPS = 256, PANELS = 8 };
     for (Form form = FORWARD; form <= INPUT_GRADIENT; form++) {
         Arena *arena = arena_create();
         CpuCode *code;
@@ -367,6 +367,18 @@ static void few_rows_are_shared(void **state) {
         cpu_code_destroy(code);
         arena_destroy(arena);
     }
+}
+
+// Few steps of k are packed by several tasks too.
+static void short_sums_are_shared(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    CpuCode *code;
+    CpuKernel kernel = compile_form(ir_create(arena), WEIGHT_GRADIENT, PLAIN, 256, 704, 64, "cooperlake", &code);
+    assert_int_equal(kernel.pack_count, 2);
+    for (int pack = 0; pack < kernel.pack_count; pack++) assert_int_equal(kernel.tasks[pack], 4);
+    cpu_code_destroy(code);
+    arena_destroy(arena);
 }
 
 // Two rows along k are not packed: there is room for sums alone, however long they are.
@@ -408,6 +420,7 @@ int main(void) {
                                        cmocka_unit_test(groups_of_loops), cmocka_unit_test(bounded_loops),
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
-                                       cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared)};
+                                       cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared),
+                                       cmocka_unit_test(short_sums_are_shared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
