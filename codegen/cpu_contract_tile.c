@@ -6,7 +6,7 @@
 enum {
     ZEROS = 128, TILE_UNROLL = 4, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
     TURNED_COLUMNS_MAX = 16,
-    AHEAD_STEPS = 8   // that B is asked for before it is read, where it lies across k
+    AHEAD_STEPS = 16   // that B is asked for before it is read, where it lies across k
 };
 
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
@@ -95,6 +95,24 @@ static void add_products(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
     }
 }
 
+// Into the second cache: it is used a while later.
+static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
+    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, 0), cpu_i32(unit, 2), cpu_i32(unit, 1)};
+    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
+}
+
+// Asks for the lines of B that a later step reads. Rows lie far apart, where the machine does not look ahead by itself;
+// in steps of many lines they fall into few places of the first cache, so they are brought into the second.
+static void look_ahead(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step) {
+    int64_t bytes = tile.vectors * unit->target->lanes * element_bytes(tile.element_b);
+    LLVMValueRef row = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
+    for (int i = 0; i < step_size(tile); i++) {
+        for (int64_t line = 0; line < bytes; line += CACHE_LINE)
+            prefetch_far(unit, cpu_at_bytes(unit, row, cpu_i64(unit, line)));
+        row = cpu_at(unit, row, tile.element_b, reads->b_stride);
+    }
+}
+
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     int lanes = unit->target->lanes;
     LLVMValueRef columns[TILE_VECTORS_MAX], b = step_on_b(unit, tile, reads->b, reads, step);
@@ -103,11 +121,7 @@ static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64
                                           : vector_across(unit, tile, reads, b, v);
         keep(unit, tile, reads, step, v, columns[v]);
     }
-    if (tile.once)  // rows lie far apart, where the machine does not look ahead by itself
-        for (int v = 0; v < tile.vectors; v++) {
-            LLVMValueRef ahead = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
-            cpu_prefetch(unit, cpu_at(unit, ahead, tile.element_b, cpu_i64(unit, v * lanes)), false);
-        }
+    if (tile.once) look_ahead(unit, tile, reads, step);
     add_products(unit, tile, reads, step, columns, tile.vectors, sums);
 }
 
@@ -126,12 +140,6 @@ static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v
             add_products(unit, tile, reads, part * count + i, &steps[i], 1, &sums[v]);
         }
     }
-}
-
-// Into the second cache: it is used a while later.
-static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
-    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, 0), cpu_i32(unit, 2), cpu_i32(unit, 1)};
-    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
 }
 
 // Runs steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into A and B, what to bring
