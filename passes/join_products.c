@@ -52,7 +52,8 @@ static bool is_alike(const Graph *graph, const Group *group, const Node *node) {
 static bool pays(const Graph *graph, const Group *group, int64_t count) {
     const Node *product = group->first;
     int64_t rows = type_count(graph_type(graph, product->operands[1 - group->matrix]));
-    return count * (rows + type_count(product->types[0])) < type_count(graph_type(graph, product->operands[group->matrix]));
+    int64_t matrix = type_count(graph_type(graph, product->operands[group->matrix]));
+    return count * (rows + type_count(product->types[0])) < matrix;
 }
 
 static bool is_behind(const Graph *graph, const Node *node, const bool *behind) {
@@ -107,12 +108,16 @@ static Group find_group(const Graph *graph) {
 
 // ---- The graph ----
 
+static Value member_rows(const Rewrite *rewrite, const Group *group, size_t member) {
+    const Node *node = graph_node(rewrite->from, group->members.items[member]);
+    return rewrite_value(rewrite, node->operands[1 - group->matrix]);
+}
+
 static bool add_product(Rewrite *rewrite, const Group *group) {
     Graph *to = rewrite->to;
     uint32_t count = (uint32_t)group->members.count;
     Value *rows = ARENA_ARRAY(to->ir->arena, Value, count), operands[2];
-    for (uint32_t i = 0; i < count; i++)
-        rows[i] = rewrite_value(rewrite, graph_node(rewrite->from, group->members.items[i])->operands[1 - group->matrix]);
+    for (uint32_t i = 0; i < count; i++) rows[i] = member_rows(rewrite, group, i);
     Attribute along = {.key = ATTRIBUTE_along, .text = group->along};
     operands[1 - group->matrix] = graph_add(to, OP_concat, rows, count, &along, 1, group->first->place);
     operands[group->matrix] = rewrite_value(rewrite, group->first->operands[group->matrix]);
@@ -121,8 +126,9 @@ static bool add_product(Rewrite *rewrite, const Group *group) {
     if (value_is_none(product)) return false;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t id = group->members.items[i];
-        rewrite_set(rewrite, (Value){id, 0}, build_slice(to, product, group->along, i * group->extent, group->extent,
-                                                         graph_node(rewrite->from, id)->place));
+        Place place = graph_node(rewrite->from, id)->place;
+        rewrite_set(rewrite, (Value){id, 0},
+                    build_slice(to, product, group->along, i * group->extent, group->extent, place));
     }
     return !rewrite->failed;
 }
@@ -140,6 +146,7 @@ static Graph *join_group(PassContext *context, const Graph *graph, const Group *
 
 Graph *join_products(PassContext *context, const Graph *graph) {
     Graph *joined = rewrite_graph(context, graph, graph->name, NULL, NULL);
-    for (Group group; joined && (group = find_group(joined)).members.count;) joined = join_group(context, joined, &group);
+    for (Group group; joined && (group = find_group(joined)).members.count;)
+        joined = join_group(context, joined, &group);
     return joined;
 }
