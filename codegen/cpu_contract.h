@@ -33,7 +33,7 @@ typedef struct CpuTile {
     CpuTileSide a, b;
     CpuPanel panel;     // of both sides
     Element element_b;  // of B where it lies in memory
-    bool once;          // nothing has read this part of B before
+    bool once;          // nothing has read this part of B before: the tile asks for what it will read
     bool keeps;         // leaves a panel of B behind, for the rows that follow
 } CpuTile;
 

@@ -167,6 +167,9 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
         tile->once = whole_turns;
     }
     tile->keeps = tile->once && !one_tile;
+    // Read from end to end by a tile of whole rows the machine looks ahead by itself, further than it can be asked to.
+    bool end_to_end = plan->panels == 1 && stride_of(plan, plan->load_b, plan->k) == plan->columns;
+    tile->once &= !(tile->b == TILE_ACROSS_K && end_to_end);
 }
 
 static void choose_sides(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {

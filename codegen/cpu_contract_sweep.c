@@ -169,6 +169,17 @@ static LLVMValueRef load_factor(const Sweep *sweep, int step, int row) {
     return cpu_splat(unit, factor, sweep->lanes);
 }
 
+// Brings the columns of as many steps behind these into the second cache: rows lie far apart, where the machine does
+// not look ahead by itself.
+static void look_ahead(const Sweep *sweep, int steps, LLVMValueRef column) {
+    int64_t rows = steps * sweep->step_k, bytes = sweep->vectors * sweep->lanes * element_bytes(sweep->plan->element_b);
+    for (int64_t row = rows; row < 2 * rows; row++) {
+        LLVMValueRef at = cpu_at(sweep->unit, row_of_b(sweep, row), sweep->plan->element_b, column);
+        for (int64_t line = 0; line < bytes; line += CACHE_LINE)
+            cpu_prefetch_far(sweep->unit, cpu_at_bytes(sweep->unit, at, cpu_i64(sweep->unit, line)));
+    }
+}
+
 static void add_steps(const Sweep *sweep) {
     CpuUnit *unit = sweep->unit;
     int steps = sweep->steps;
@@ -178,6 +189,8 @@ static void add_steps(const Sweep *sweep) {
     CpuLoop loop = begin_columns(sweep);
     for (int row = 0; row < sweep->rows; row++)
         for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
+    bool alone = sweep->rows == sweep->plan->rows;  // else arithmetic takes longer than memory
+    if (steps > 1 && alone) look_ahead(sweep, steps, loop.index);
     for (int step = 0; step < steps; step++) {
         load_step(sweep, step, loop.index, columns);
         for (int row = 0; row < sweep->rows; row++)

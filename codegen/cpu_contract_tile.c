@@ -6,15 +6,16 @@
 enum {
     ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
     TURNED_COLUMNS_MAX = 16,
-    AHEAD_STEPS = 16   // that B is asked for before it is read, where it lies across k
+    AHEAD_BYTES = 8 << 10, AHEAD_STEPS = 48  // that B is asked for before it is read, where it lies across k: at most
 };
 
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     int most = target->registers >= 32 ? 8 : 6;
     int64_t tiles = (rows + most - 1) / most;
     if (rows > most) rows = (rows + tiles - 1) / tiles;  // so that the last one is not mostly empty
-    // Sums, one row of B and a broadcast.
-    int vectors = (target->registers - 1) / ((int)rows + 1);
+    // Sums, one row of B and a broadcast; or, of few rows, one vector of B and a broadcast for each row.
+    int vectors = (target->registers - 1) / ((int)rows + 1), few = (target->registers - 2) / (int)rows - 1;
+    if (few > vectors) vectors = few;
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
 }
 
@@ -99,20 +100,15 @@ static void add_products(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
     }
 }
 
-// Into the second cache: it is used a while later.
-static void prefetch_far(CpuUnit *unit, LLVMValueRef pointer) {
-    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, 0), cpu_i32(unit, 2), cpu_i32(unit, 1)};
-    cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
-}
-
 // Asks for the lines of B that a later step reads. Rows lie far apart, where the machine does not look ahead by itself;
 // in steps of many lines they fall into few places of the first cache, so they are brought into the second.
 static void look_ahead(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step) {
     int64_t bytes = tile.vectors * unit->target->lanes * element_bytes(tile.element_b);
-    LLVMValueRef row = step_on_b(unit, tile, reads->b, reads, step + AHEAD_STEPS);
+    int64_t steps = AHEAD_BYTES / (bytes * step_size(tile));
+    LLVMValueRef row = step_on_b(unit, tile, reads->b, reads, step + (steps < AHEAD_STEPS ? steps : AHEAD_STEPS));
     for (int i = 0; i < step_size(tile); i++) {
         for (int64_t line = 0; line < bytes; line += CACHE_LINE)
-            prefetch_far(unit, cpu_at_bytes(unit, row, cpu_i64(unit, line)));
+            cpu_prefetch_far(unit, cpu_at_bytes(unit, row, cpu_i64(unit, line)));
         row = cpu_at(unit, row, tile.element_b, reads->b_stride);
     }
 }
@@ -156,7 +152,7 @@ static void tile_loop(CpuUnit *unit, CpuTile tile, TileReads *reads, LLVMValueRe
     memcpy(state, loop.carried, sizeof(*state) * (size_t)(sums + TILE_POINTERS));
     int64_t lines = unroll > 1 && tile.b == TILE_PANEL ? step_bytes(unit, tile) : 0;
     for (int64_t at = 0; at < lines; at += CACHE_LINE)
-        prefetch_far(unit, cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, at)));
+        cpu_prefetch_far(unit, cpu_at_bytes(unit, state[sums + 2], cpu_i64(unit, at)));
     reads->a = state[sums];
     reads->b = state[sums + 1];
     reads->panel = state[sums + 3];

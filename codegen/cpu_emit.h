@@ -131,6 +131,7 @@ LLVMValueRef cpu_gather(CpuUnit *unit, Element element, LLVMValueRef pointer, LL
 void cpu_scatter(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef index,
                  LLVMValueRef value, LLVMValueRef mask);
 void cpu_prefetch(CpuUnit *unit, LLVMValueRef pointer, bool write);
+void cpu_prefetch_far(CpuUnit *unit, LLVMValueRef pointer);  // into the second cache: it is read a while later
 
 // ---- Control flow ----
 

@@ -100,7 +100,11 @@ void cpu_scatter(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValue
     cpu_intrinsic(unit, "llvm.masked.scatter", overloads, 2, arguments, 4);
 }
 
-void cpu_prefetch(CpuUnit *unit, LLVMValueRef pointer, bool write) {
-    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, write), cpu_i32(unit, 3), cpu_i32(unit, 1)};
+// Into all caches from the second (2) or the first (3) on.
+static void prefetch(CpuUnit *unit, LLVMValueRef pointer, bool write, int cache) {
+    LLVMValueRef arguments[] = {pointer, cpu_i32(unit, write), cpu_i32(unit, cache), cpu_i32(unit, 1)};
     cpu_intrinsic(unit, "llvm.prefetch", &unit->pointer, 1, arguments, 4);
 }
+
+void cpu_prefetch(CpuUnit *unit, LLVMValueRef pointer, bool write) { prefetch(unit, pointer, write, 3); }
+void cpu_prefetch_far(CpuUnit *unit, LLVMValueRef pointer) { prefetch(unit, pointer, false, 2); }

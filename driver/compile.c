@@ -32,6 +32,7 @@ static const struct Step {
     {"recompute", FOR(ACCUMULATE)},
     {"precision", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"share", EVERY},
+    {"join-products", GENERATION},
     {"dead", EVERY},
 };
 
