@@ -122,7 +122,9 @@ EXPORT int cuMemFree_v2(uint64_t address) {
     return complain("freed what was not allocated");
 }
 
-EXPORT int cuMemAllocHost_v2(void **address, size_t bytes) { return (*address = malloc(bytes)) ? OK : NO_MEMORY; }
+EXPORT int cuMemAllocHost_v2(void **address, size_t bytes) {
+    return (*address = aligned_alloc(256, (bytes + 255) & ~(size_t)255)) ? OK : NO_MEMORY;
+}
 EXPORT int cuMemFreeHost(void *address) {
     free(address);
     return OK;
