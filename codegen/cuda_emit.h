@@ -50,6 +50,8 @@ const char *cuda_name(Arena *arena, const char *name);
 // Adds a phase that calls `function`, named after the kernel (unique among all kernels, the text's key in
 // it), and opens it: its parameters are the kernel's operands and the workspace. cuda_close ends it.
 CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads);
+// The same up to begin_launch, before which nothing may be read.
+CudaPhase *cuda_open_function(CudaUnit *unit, const char *suffix, int threads);
 
 enum { CUDA_GRID_LIMIT = 65535 };  // blocks along y and z
 
