@@ -22,6 +22,10 @@ typedef struct CudaOptions {
     bool cache;                // keep machine code on disk
     const char *cache_folder;  // NULL: $XDG_CACHE_HOME/cherry or ~/.cache/cherry
     bool no_library;           // products as generated kernels too, never cuBLASLt: for tests and comparison
+    // Whether the library has a product at addresses that are multiples of `alignment` bytes; NULL: it has all. Without
+    // it a kernel does by itself what should follow the product, or all of it.
+    bool (*has_product)(void *context, const CudaProduct *product, int64_t alignment);
+    void *library;  // its context
 } CudaOptions;
 
 typedef struct CudaStatistics {

@@ -17,7 +17,8 @@ enum {
     WIDE_TIME_MOST = 1 << 20,
     WIDE_GRADIENT_KEYS = 32,
     WIDE_BLOCK_KEYS = 64,
-    FILL_BLOCKS = 256
+    FILL_BLOCKS = 256,
+    DECLARED = 256  // bytes of shared memory that functions declare at most, whatever the shape
 };
 enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
 
@@ -244,7 +245,11 @@ static int64_t shared_bytes(const Attention *a, Tiles tiles) {
     return m * (n + 1) * 4 + m * 16 + width * (m * k + n * k + n * f + m * p);
 }
 
-static bool fits(CudaUnit *unit, int64_t bytes) {
+// Beside the tiles: of the wide gradient of keys, whether tiles of queries see them; ends of positions, and folds.
+static bool fits(const Attention *a, Tiles tiles) {
+    CudaUnit *unit = a->unit;
+    bool looks = a->wide && tiles == GRADIENT_KEYS;
+    int64_t bytes = shared_bytes(a, tiles) + (looks ? cuda_divide_up(a->time, WIDE_BLOCK_KEYS) : 0) + DECLARED;
     int64_t limit = cuda_shared_limit(unit->architecture);
     return bytes <= limit ||
            cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld", unit->kernel->named->name,
@@ -277,14 +282,19 @@ static void emit_unit(const Attention *a, const char *number) {
     }
 }
 
+// `count` blocks for each of `units`, all along x, which takes as many as there are.
+static void emit_blocks(const Attention *a, CudaPhase *phase, int64_t count, int64_t units) {
+    phase->grid[0] = count * units;
+    cuda_line(a->unit, "const int block = (int)blockIdx.x %% %lld, owner = (int)blockIdx.x / %lld;", (long long)count,
+              (long long)count);
+}
+
 // Blocks of queries run from the last: under a causal mask it has the most keys.
 static void emit_query_block(const Attention *a, CudaPhase *phase) {
-    phase->grid[0] = cuda_divide_up(a->time, a->tile_m);
-    phase->grid[1] = a->shared.total * a->group.total;
-    emit_unit(a, cuda_text(a->unit, "(int)blockIdx.y / %lld", (long long)a->group.total));
-    cuda_line(a->unit,
-              "const int group = (int)blockIdx.y %% %lld, first = (int)(gridDim.x - 1 - blockIdx.x) * S::M;",
-              (long long)a->group.total);
+    long long blocks = cuda_divide_up(a->time, a->tile_m), groups = a->group.total;
+    emit_blocks(a, phase, blocks, a->shared.total * groups);
+    emit_unit(a, cuda_text(a->unit, "owner / %lld", groups));
+    cuda_line(a->unit, "const int group = owner %% %lld, first = (%lld - block) * S::M;", groups, blocks - 1);
     cuda_line(a->unit, "if (first >= time) return;");
 }
 
@@ -303,7 +313,7 @@ static void emit_row(const Attention *a, CudaPhase *phase) {
 
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, 4, &a) || !fits(unit, shared_bytes(&a, FORWARD))) return false;
+    if (!read_shape(unit, 4, &a) || !fits(&a, FORWARD)) return false;
     if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a, false);
@@ -329,8 +339,7 @@ bool cuda_attention_emit(CudaUnit *unit) {
 
 bool cuda_attention_gradient_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, 8, &a) || !fits(unit, shared_bytes(&a, GRADIENT_KEYS)) ||
-        !fits(unit, shared_bytes(&a, GRADIENT_QUERIES)))
+    if (!read_shape(unit, 8, &a) || !fits(&a, GRADIENT_KEYS) || !fits(&a, GRADIENT_QUERIES))
         return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
@@ -345,10 +354,9 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     cuda_close(unit);
     phase = begin(&a, "_keys", GRADIENT_KEYS);
     int keys = a.wide ? WIDE_BLOCK_KEYS : a.tile_n;
-    phase->grid[0] = cuda_divide_up(a.past_extent, keys);
-    phase->grid[1] = a.shared.total;
-    emit_unit(&a, "(int)blockIdx.y");
-    cuda_line(unit, "const int key = (int)blockIdx.x * %d;", keys);
+    emit_blocks(&a, phase, cuda_divide_up(a.past_extent, keys), a.shared.total);
+    emit_unit(&a, "owner");
+    cuda_line(unit, "const int key = block * %d;", keys);
     cuda_line(unit, "if (key >= past) return;");
     cuda_line(
         unit,

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { TILE = 64, THREADS = 128, GRID_LIMIT = 65535 };
+enum { TILE = 64, THREADS = 128 };
 enum { WIDE_ROWS = 128, WIDE_BYTES = 2 * 2 * (128 + 64) * 64 };  // WideTile's
 
 static CudaLoops take_loops(const Nest *nest, uint32_t mask, const Index *unit_along) {
@@ -70,7 +70,7 @@ static bool recognise(CudaUnit *unit, const Nest *nest, CudaContraction *contrac
     contraction->k = take_loops(nest, found.reduced, contraction->a->index);
     return !access_may_miss(contraction->a) && !access_may_miss(contraction->b) &&
            product->element != ELEMENT_F64 && contraction->a->element != ELEMENT_F64 &&
-           contraction->b->element != ELEMENT_F64 && contraction->batch.extent <= GRID_LIMIT;
+           contraction->b->element != ELEMENT_F64 && contraction->batch.extent <= CUDA_GRID_LIMIT;
 }
 
 // Loads [64][step] of a or b into shared memory: `x` names its 64 loops.
@@ -221,6 +221,6 @@ bool cuda_contract_emit(CudaUnit *unit, const Nest *nest, bool *taken) {
     // One row, a token's: the weights are read once, like any sum's, by as many blocks as fill the GPU.
     *taken = recognise(unit, nest, &contraction) && contraction.batch.extent * contraction.row.extent > 1;
     if (!*taken) return true;
-    if (!unit->no_library && cuda_product_emit(unit, &contraction)) return !unit->failure;
+    if (unit->products != PRODUCTS_NONE && cuda_product_emit(unit, &contraction)) return !unit->failure;
     return emit_tiles(unit, &contraction);
 }

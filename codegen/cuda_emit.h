@@ -10,11 +10,18 @@
 
 // ---- The text of one kernel ----
 
+// What is left to cuBLASLt.
+typedef enum CudaProducts {
+    PRODUCTS_FUSED,  // products, and what it can do behind them
+    PRODUCTS_PLAIN,  // products into the workspace
+    PRODUCTS_NONE
+} CudaProducts;
+
 typedef struct CudaUnit {
     Arena *arena;
     const Kernel *kernel;
     const char *architecture;
-    bool no_library;
+    CudaProducts products;
     int64_t alignment[NEST_OPERAND_MAX];  // bytes that every launch aligns the operand to
     CudaKernel *out;
     FILE *stream;  // of the text
@@ -43,6 +50,10 @@ const char *cuda_name(Arena *arena, const char *name);
 // Adds a phase that calls `function`, named after the kernel (unique among all kernels, the text's key in
 // it), and opens it: its parameters are the kernel's operands and the workspace. cuda_close ends it.
 CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads);
+// The same up to begin_launch, before which nothing may be read.
+CudaPhase *cuda_open_function(CudaUnit *unit, const char *suffix, int threads);
+
+enum { CUDA_GRID_LIMIT = 65535 };  // blocks along y and z
 
 // Gives the code its text and key, and the key to the names of its functions.
 void cuda_name_functions(Ir *ir, CudaKernel *code, const char *text);

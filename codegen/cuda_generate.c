@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "codegen/cuda_emit.h"
 
-enum { BUFFER_ALIGNMENT = 64 };  // of every buffer
+enum { BUFFER_ALIGNMENT = 64 };  // of every buffer, and of the workspace
 
 typedef struct NamedGenerator {
     const char *kernel;
@@ -100,25 +100,69 @@ static bool emit_kernel(CudaUnit *unit) {
     return row ? row->emit(unit) : cuda_fail(unit, "no CUDA code for kernel %s", kernel->named->name);
 }
 
+static bool fits_launch(CudaUnit *unit) {
+    for (int p = 0; p < unit->out->phase_count; p++) {
+        const CudaPhase *phase = &unit->out->phases[p];
+        if (phase->grid[0] > INT32_MAX || phase->grid[1] > CUDA_GRID_LIMIT || phase->grid[2] > CUDA_GRID_LIMIT)
+            return cuda_fail(unit, "%" PRId64 " x %" PRId64 " x %" PRId64 " blocks are more than a launch has",
+                             phase->grid[0], phase->grid[1], phase->grid[2]);
+    }
+    return true;
+}
+
+// The text; NULL after a failure.
+static char *emit_text(CudaUnit *unit) {
+    char *text = NULL;
+    size_t length = 0;
+    unit->stream = open_memstream(&text, &length);
+    CHECK(unit->stream);
+    *unit->out = (CudaKernel){0};
+    bool ok = emit_kernel(unit) && fits_launch(unit);
+    fclose(unit->stream);
+    if (ok) return text;
+    free(text);
+    return NULL;
+}
+
+static int64_t place_alignment(const CudaUnit *unit, CudaPlace place, Element element) {
+    int64_t base = place.operand == CUDA_WORKSPACE ? BUFFER_ALIGNMENT : unit->alignment[place.operand];
+    return common_alignment(base, place.offset * element_bytes(element));
+}
+
+static bool library_has_products(const CudaUnit *unit, const CudaOptions *options) {
+    if (!options || !options->has_product) return true;
+    for (int i = 0; i < unit->out->phase_count; i++) {
+        if (unit->out->phases[i].function) continue;
+        const CudaProduct *p = &unit->out->phases[i].product;
+        int64_t alignment = place_alignment(unit, p->a, p->element_ab) | place_alignment(unit, p->b, p->element_ab) |
+                            place_alignment(unit, p->d, p->element_d);
+        if (p->c.operand != CUDA_NONE) alignment |= place_alignment(unit, p->c, p->element_d);
+        if (!options->has_product(options->library, p, common_alignment(alignment, BUFFER_ALIGNMENT))) return false;
+    }
+    return true;
+}
+
 static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *program, uint32_t number) {
     Kernel *kernel = &program->kernels.items[number];
     Arena *arena = arena_create();
-    CudaUnit unit = {.arena = arena, .kernel = kernel, .out = &kernel->cuda, .architecture = "sm_90"};
-    if (options && options->architecture) unit.architecture = options->architecture;
-    unit.no_library = options && options->no_library;
-    find_alignment(program, number, unit.alignment);
-    char *text = NULL;
-    size_t length = 0;
-    unit.stream = open_memstream(&text, &length);
-    CHECK(unit.stream);
-    kernel->cuda = (CudaKernel){0};
-    bool ok = emit_kernel(&unit);
-    fclose(unit.stream);
-    if (ok && length) cuda_name_functions(ir, &kernel->cuda, text);
-    free(text);
+    CudaUnit start = {.arena = arena, .kernel = kernel, .out = &kernel->cuda, .architecture = "sm_90"};
+    if (options && options->architecture) start.architecture = options->architecture;
+    if (options && options->no_library) start.products = PRODUCTS_NONE;
+    find_alignment(program, number, start.alignment);
+    CudaUnit unit = start;
+    char *text = emit_text(&unit);
+    while (text && !library_has_products(&unit, options)) {  // in the end there are none
+        free(text);
+        start.products++;
+        unit = start;
+        text = emit_text(&unit);
+    }
+    bool ok = text;
+    if (ok && *text) cuda_name_functions(ir, &kernel->cuda, text);
     if (!ok)
         report_error(ir->diagnostics, kernel->nest ? kernel->nest->place : kernel->named->place, "E0620",
                      "CUDA code generation: %s", unit.failure ? unit.failure : "failed");
+    free(text);
     arena_destroy(arena);
     return ok;
 }

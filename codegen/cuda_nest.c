@@ -426,14 +426,50 @@ static void emit_epilogue(const Emit *emit) {
     for (int s = 1; s < plan->nest->stage_count; s++) emit_stage(emit->scope, s);
 }
 
+// Whether a point and what it walks are known without reading an extent.
+static bool is_fixed(const CudaPlan *plan, const CudaGroup *group) {
+    bool fixed = true;
+    for (int i = 0; i < plan->spread_count; i++)
+        fixed &= plan->nest->loops[plan->spread[i]].bound_operand == UINT32_MAX;
+    for (int i = 0; i < group->order_count; i++)
+        fixed &= plan->nest->loops[group->order[i]].bound_operand == UINT32_MAX;
+    return fixed;
+}
+
+// Packs read a matrix once, a token's product its weights: they are on their way while the launch before this one ends.
+static void emit_prefetch(const Emit *emit, const CudaGroup *group) {
+    CudaUnit *unit = emit->unit;
+    const CudaPlan *plan = emit->plan;
+    const Nest *nest = plan->nest;
+    bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
+    cuda_mark_used(nest, group->first, group->count, used);
+    cuda_open(unit, "for (int i = %s; i < %lld; i += %s)", emit->first, (long long)cuda_points(nest, group->inner), emit->step);
+    CudaScope *inner = cuda_inner_scope(emit->scope);
+    cuda_split_index(inner, "i", group->order, group->order_count);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (!used[i] || load->kind != FORMULA_LOAD || nest->operands[load->operand].rank > 1) continue;
+        if (access_may_miss(load) || !(affine_loops(&load->index[0].affine) & group->inner)) continue;
+        if (!cuda_is_packed(unit, nest, load->operand, load->index, plan->spread[plan->spread_count - 1], plan->vector)) continue;
+        cuda_line(unit, "prefetch(&%s);", cuda_element(inner, load->operand, load->index));
+    }
+    cuda_close(unit);
+}
+
 static void emit_body(Emit *emit) {
     const CudaPlan *plan = emit->plan;
     CudaUnit *unit = emit->unit;
     emit->scope = cuda_scope(unit, plan->original, plan->nest, plan->analysis);
+    bool early = unit->packed_sums && is_fixed(plan, &plan->groups[0]);
+    if (early) {
+        emit_point(emit);
+        emit_prefetch(emit, &plan->groups[0]);
+    }
+    cuda_line(unit, "begin_launch();");
     cuda_declare_bounds(emit->scope);
     if (plan->row_count) cuda_line(unit, "SHARED_MEMORY;");
     cuda_declare_rows(unit, plan, cuda_text(unit, "(int)threadIdx.x / %d", plan->team));
-    emit_point(emit);
+    if (!early) emit_point(emit);
     if (plan->splits == 0) {
         emit_epilogue(emit);
         return;
@@ -454,7 +490,7 @@ static void emit_body(Emit *emit) {
 }
 
 void cuda_emit_function(CudaUnit *unit, const CudaPlan *plan, CudaPart part, const char *suffix) {
-    CudaPhase *phase = cuda_begin_function(unit, suffix, plan->width * plan->team);
+    CudaPhase *phase = cuda_open_function(unit, suffix, plan->width * plan->team);
     Emit emit = {.unit = unit, .plan = plan, .part = part, .first = "lane"};
     unit->packed_sums = plan->shape == CUDA_COLUMNS && plan->vector > 1;
     unit->rows = plan->row_count ? plan : NULL;

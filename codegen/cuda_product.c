@@ -367,8 +367,8 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     CudaContraction batched;
     Copies copies, other_copies;
     if (contraction->bounded || !describe_operands(contraction, &product, &copies)) return false;
-    bool first = describe_epilogue(unit, contraction, &product);
-    if (!first && as_batches(contraction, &batched) && describe_operands(&batched, &other, &other_copies) &&
+    bool fused = unit->products == PRODUCTS_FUSED, first = fused && describe_epilogue(unit, contraction, &product);
+    if (fused && !first && as_batches(contraction, &batched) && describe_operands(&batched, &other, &other_copies) &&
         describe_epilogue(unit, &batched, &other)) {
         first = true;
         contraction = &batched;

@@ -81,7 +81,7 @@ static bool operand_is_written(const Kernel *kernel, int operand) {
     return kernel->nest ? kernel->nest->operands[operand].writes : operand >= kernel->named->output_start;
 }
 
-CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads) {
+CudaPhase *cuda_open_function(CudaUnit *unit, const char *suffix, int threads) {
     const Kernel *kernel = unit->kernel;
     int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     CHECK(unit->out->phase_count < CUDA_PHASE_MAX);
@@ -95,8 +95,13 @@ CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads) 
                 cuda_memory_type(operand_element(kernel, i)), i);
     fprintf(unit->stream, "char *workspace) {\n");
     unit->indent = 1;
-    cuda_line(unit, "begin_launch();");
     unit->place = NO_PLACE;
+    return phase;
+}
+
+CudaPhase *cuda_begin_function(CudaUnit *unit, const char *suffix, int threads) {
+    CudaPhase *phase = cuda_open_function(unit, suffix, threads);
+    cuda_line(unit, "begin_launch();");
     return phase;
 }
 

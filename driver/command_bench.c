@@ -10,6 +10,8 @@
 #include "driver/trace.h"
 
 enum { PROFILE_REPEATS = 3 };  // at most
+// Steps before the first that is timed. A GPU's first goes launch by launch, its second makes a graph.
+enum { WARM_STEPS = 1, DEVICE_WARM_STEPS = 3 };
 
 typedef struct Bench {
     double tokens_per_second, step_seconds, flops_per_step, peak_flops_per_second, share_of_peak,
@@ -29,10 +31,12 @@ static double median(double *values, size_t count) {
     return values[count / 2];
 }
 
+// A GPU is asked for a step while the one before it runs, as in training: this returns when that one is done.
 static void one_step(Runner *runner, const Training *training, int64_t step) {
     for (int64_t i = 0; i < training->accumulate; i++) runner_run(runner, ENTRY_ACCUMULATE);
     runner_set_integer(runner, ENTRY_UPDATE, "step", step);
     runner_run(runner, ENTRY_UPDATE);
+    if (runner->device && step > 1) runner_scalar(runner, ENTRY_UPDATE, "gradient_norm", 1);
 }
 
 // Everything up to the first launch: code compiled, memory reserved, executors bound. `trace` may be NULL.
@@ -61,10 +65,11 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
     runner_set_float(runner, ENTRY_ACCUMULATE, "loss_scale", 1.0f / (float)training->accumulate);
     runner_set_float(runner, ENTRY_UPDATE, "rate", (float)training->rate);
     double *seconds = ARENA_ARRAY(ir->arena, double, steps), *peaks = ARENA_ARRAY(ir->arena, double, steps);
-    one_step(runner, training, 1);
+    int64_t warm = runner->device ? DEVICE_WARM_STEPS : WARM_STEPS;
+    for (int64_t step = 0; step < warm; step++) one_step(runner, training, step + 1);
     for (int64_t step = 0; step < steps; step++) {  // the peak is measured between the steps
         double start = clock_seconds();
-        one_step(runner, training, step + 2);
+        one_step(runner, training, warm + step + 1);
         seconds[step] = clock_seconds() - start;
         peaks[step] = runner->device ? runner->machine.flops_per_second
                                      : cpu_measure_peak(ir, threads, training->precision, &runner->cpu);
@@ -87,7 +92,7 @@ static bool measure(const Arguments *arguments, Ir *ir, const Module *module, Tr
         .profile = profile,
     };
     const char *path = arguments_text(arguments, "--trace", NULL);
-    bool ok = !path || trace_write(trace, runner, &profile, path);
+    bool ok = runner_works(runner) && (!path || trace_write(trace, runner, &profile, path));
     runner_destroy(runner);
     return ok;
 }

@@ -34,6 +34,9 @@ typedef struct CompileOptions {
     CpuOptions cpu;
     bool cuda;               // for a GPU
     const char *architecture;  // of it: "sm_90"; NULL: that
+    // What its library takes: CudaOptions' `has_product` and `library`.
+    bool (*has_product)(void *library, const CudaProduct *product, int64_t alignment);
+    void *library;
     const char *recompute;   // "layer": whole layers; else options of the pass; NULL: its default
     int64_t chunk, context;  // of prefill and decode
     int64_t sequences;       // batch of prefill and decode

@@ -35,10 +35,16 @@ static bool check_memory(Ir *ir, const Module *module, uint32_t entries) {
     return memory_check(ir->diagnostics, bytes < 0x1p62 ? (int64_t)bytes : INT64_MAX, "this model");
 }
 
+static bool has_product(void *device, const CudaProduct *product, int64_t alignment) {
+    return device_has_product(device, product, alignment);
+}
+
 static bool open_device(Runner *runner, CompileOptions *options) {
     runner->device = device_open(runner->ir->diagnostics);
     if (!runner->device) return false;
     options->architecture = device_architecture(runner->device);
+    options->has_product = has_product;
+    options->library = runner->device;
     runner->machine = (Machine){.name = device_name(runner->device),
                                 .threads = 1,
                                 .flops_per_second = device_measure_flops(runner->device),

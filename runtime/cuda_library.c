@@ -97,6 +97,7 @@ bool cublas_open(Diagnostics *diagnostics, CublasLibrary *cublas) {
     }
     const Call calls[] = {{&cublas->create, "cublasLtCreate"},
                           {&cublas->destroy, "cublasLtDestroy"},
+                          {&cublas->status_text, "cublasLtGetStatusString"},
                           {&cublas->description_create, "cublasLtMatmulDescCreate"},
                           {&cublas->description_destroy, "cublasLtMatmulDescDestroy"},
                           {&cublas->description_set, "cublasLtMatmulDescSetAttribute"},

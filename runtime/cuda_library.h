@@ -16,7 +16,7 @@ enum {
     CUDA_DEVICE_MINOR = 76,
     CUDA_FUNCTION_DYNAMIC_SHARED = 8,
     CUDA_STREAM_NON_BLOCKING = 1,
-    CUDA_CAPTURE_THREAD_LOCAL = 1,
+    CUDA_CAPTURE_RELAXED = 2,        // libraries may load code on the way
     CUDA_EVENT_DEFAULT = 0,
     CUDA_LAUNCH_OVERLAP = 6,         // attribute of a launch: it may begin before the one in front of it ends
     CUDA_ERROR_OUT_OF_MEMORY = 2,
@@ -95,7 +95,9 @@ enum {
     CUBLAS_LAYOUT_BATCH_STEP = 6,
     CUBLAS_PREFERENCE_WORKSPACE = 1,
     CUBLAS_PREFERENCE_ALIGNMENT = 5,  // of a, b, c, d: 5 to 8, bytes; else 256 is taken for granted
-    CUBLAS_EPILOGUE_BIAS = 4
+    CUBLAS_EPILOGUE_BIAS = 4,
+    // What cuBLASLt answers has this bit from device_product_run on: its numbers are not the driver's.
+    CUBLAS_STATUS = 1 << 16
 };
 
 typedef struct CublasChoice {  // cublasLtMatmulHeuristicResult_t
@@ -110,6 +112,7 @@ typedef struct CublasLibrary {
     void *library;
     int (*create)(void **handle);
     int (*destroy)(void *handle);
+    const char *(*status_text)(int status);
     int (*description_create)(void **description, int compute, int scale_type);
     int (*description_destroy)(void *description);
     int (*description_set)(void *description, int attribute, const void *value, size_t bytes);

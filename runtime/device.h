@@ -22,6 +22,9 @@ bool device_works(const Device *device);
 // Whether every launch is waited for, so that one that fails is named: of each program's first run it is anyway.
 void device_set_careful(Device *device, bool careful);
 
+// Whether cuBLASLt has an algorithm for a product whose operands lie on multiples of `alignment` bytes.
+bool device_has_product(Device *device, const CudaProduct *product, int64_t alignment);
+
 // Multiply-adds of an 8192-cubed product of bf16 (2048 where memory is short), FLOP/s; copying on the device,
 // bytes read and written a second. 0 where it cannot be measured.
 double device_measure_flops(Device *device);

@@ -37,12 +37,14 @@ struct Device {
     const char *running;  // the program that was last asked to run, or NULL
 };
 
+static inline int cublas_status(int status) { return status ? status | CUBLAS_STATUS : 0; }
+
 static inline int64_t device_align(int64_t bytes) {
     return (bytes + DEVICE_ALIGNMENT - 1) & ~(int64_t)(DEVICE_ALIGNMENT - 1);
 }
 
-// True where `status` is success. Else reports E0645 once, with what was being done and what the driver says, and
-// the device has failed.
+// True where `status` is success. Else reports E0645 once, with what was being done and what the driver or cuBLASLt
+// (CUBLAS_STATUS) says, and the device has failed.
 bool device_check(Device *device, int status, const char *doing);
 
 // After a look at what is free: E0643 with both figures. Nothing for 0 bytes.
@@ -62,12 +64,12 @@ void *device_function(Device *device, const CudaKernel *kernel, const CudaPhase 
 typedef struct DeviceProduct DeviceProduct;
 // The bytes, at most 256, that divide all addresses of a product.
 int64_t device_product_alignment(const CudaProduct *product, const CudaAddress *operands, CudaAddress workspace);
-// Descriptions and the choice of an algorithm for such addresses; it lives as long as the device. NULL after an error:
-// E0644 where cuBLASLt has none. `kernel` (or NULL) is named in it.
+// Descriptions and algorithms for such addresses; it lives as long as the device. NULL after an error: E0644 where
+// cuBLASLt has none. `kernel` (or NULL) is named in it.
 DeviceProduct *device_product_create(Device *device, const CudaProduct *product, int64_t alignment, const Kernel *kernel);
 // `operands` are base addresses, `workspace` is the kernel's. Places are those of `product`: of the shape that was
-// created, whatever their offsets.
-int device_product_run(Device *device, const DeviceProduct *made, const CudaProduct *product, const CudaAddress *operands,
+// created, whatever their offsets. An algorithm that does not start is not tried again.
+int device_product_run(Device *device, DeviceProduct *made, const CudaProduct *product, const CudaAddress *operands,
                        CudaAddress workspace);
 void device_products_release(Device *device);
 

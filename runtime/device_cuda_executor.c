@@ -28,19 +28,21 @@ typedef struct CudaExecutor {
     State *state;
     Device *device;
     DeviceBlock exchange;      // inputs, then outputs
-    MemoryBlock host;          // the same for the host
+    MemoryBlock host;          // the inputs for the host
+    char *outputs;             // the outputs, pinned
     int64_t input_bytes, exchange_bytes;
     char *pinned[SLOTS];       // of the inputs
     void *copied[SLOTS];       // events: the copy from a pinned block is done
     char *results[SLOTS];      // pinned: rank-0 outputs of the last two runs, RESULT_BYTES each, in the order of the buffers
     void *finished[SLOTS];     // events: they have been copied there
     CudaAddress *addresses;    // of each of the program's buffers
-    int64_t *places;           // of inputs and outputs in `host`, else -1
+    int64_t *places;           // of inputs and outputs in `exchange`, else -1
     Step *steps;
     size_t step_count;
     uint64_t runs;
     bool stale;                // outputs on the device are newer than on the host
     void *graph;
+    bool graphless;            // none could be made
 } CudaExecutor;
 
 static bool check(CudaExecutor *executor, int status, const char *doing) {
@@ -66,14 +68,18 @@ static int64_t count_results(const CudaExecutor *executor) {
     return count;
 }
 
-// Memory of the host that the GPU copies to and from by itself, and an event that says when it has.
-static bool allocate_pinned(CudaExecutor *executor, int64_t bytes, char **block, void **event) {
-    const CudaDriver *driver = &executor->device->driver;
+// Memory of the host that the GPU copies to and from by itself.
+static bool allocate_host(CudaExecutor *executor, int64_t bytes, char **block) {
     void *memory = NULL;
-    if (!check(executor, driver->event_create(event, CUDA_EVENT_DEFAULT), "making an event")) return false;
-    if (bytes && !check(executor, driver->allocate_host(&memory, (size_t)bytes), "allocating pinned memory")) return false;
+    int status = bytes ? executor->device->driver.allocate_host(&memory, (size_t)bytes) : 0;
     *block = memory;
-    return true;
+    return check(executor, status, "allocating pinned memory");
+}
+
+// And an event that says when it has.
+static bool allocate_pinned(CudaExecutor *executor, int64_t bytes, char **block, void **event) {
+    return check(executor, executor->device->driver.event_create(event, CUDA_EVENT_DEFAULT), "making an event") &&
+           allocate_host(executor, bytes, block);
 }
 
 static bool allocate_exchange(CudaExecutor *executor) {
@@ -82,7 +88,9 @@ static bool allocate_exchange(CudaExecutor *executor) {
     place_exchange(executor, BUFFER_INPUT);
     executor->input_bytes = executor->exchange_bytes;
     place_exchange(executor, BUFFER_OUTPUT);
-    if (!memory_allocate(device->diagnostics, executor->exchange_bytes, "inputs and outputs", &executor->host) ||
+    int64_t output_bytes = executor->exchange_bytes - executor->input_bytes;
+    if (!memory_allocate(device->diagnostics, executor->input_bytes, "inputs", &executor->host) ||
+        !allocate_host(executor, output_bytes, &executor->outputs) ||
         !device_allocate(device, executor->exchange_bytes, &executor->exchange))
         return false;
     for (int i = 0; i < SLOTS; i++)
@@ -227,16 +235,33 @@ static void run_steps(CudaExecutor *executor) {
     }
 }
 
-static void capture(CudaExecutor *executor) {
+static int launch_steps(const CudaExecutor *executor) {
+    int status = 0;
+    for (size_t i = 0; i < executor->step_count && status == 0; i++) status = launch_step(executor, &executor->steps[i]);
+    return status;
+}
+
+static int make_graph(CudaExecutor *executor) {
     const CudaDriver *driver = &executor->device->driver;
     void *stream = executor->device->stream, *graph = NULL;
-    int status = driver->capture_begin(stream, CUDA_CAPTURE_THREAD_LOCAL);
-    for (size_t i = 0; i < executor->step_count && status == 0; i++) status = launch_step(executor, &executor->steps[i]);
+    int status = driver->capture_begin(stream, CUDA_CAPTURE_RELAXED);
+    if (status != 0) return status;
+    status = launch_steps(executor);
     int ended = driver->capture_end(stream, &graph);
     if (status == 0) status = ended;
     if (status == 0) status = driver->graph_instantiate(&executor->graph, graph, 0);
     if (graph) driver->graph_destroy(graph);
-    check(executor, status, arena_format(executor->arena, "making a graph of %s", executor->program->name));
+    return status;
+}
+
+// A driver that makes no graph of launches that overlap makes one of others; without any, programs run all the same.
+static void capture(CudaExecutor *executor) {
+    Device *device = executor->device;
+    if (make_graph(executor) == 0) return;
+    bool overlapped = device->overlaps;
+    device->overlaps = false;
+    if (overlapped && make_graph(executor) == 0) return;
+    executor->graphless = true;
 }
 
 static void copy_inputs(CudaExecutor *executor) {
@@ -269,13 +294,14 @@ static void run(Executor *base) {
     Device *device = executor->device;
     if (device->failed) return;
     copy_inputs(executor);
+    if (device->failed) return;
     if (executor->runs == 0 || device->careful) {
         run_steps(executor);
     } else {
         device->running = executor->program->name;
-        if (!executor->graph && !device->failed) capture(executor);
-        if (!device->failed)
-            check(executor, device->driver.graph_launch(executor->graph, device->stream), "starting a graph");
+        if (!executor->graph && !executor->graphless) capture(executor);
+        int status = executor->graph ? device->driver.graph_launch(executor->graph, device->stream) : launch_steps(executor);
+        check(executor, status, executor->graph ? "starting a graph" : "starting kernels");
     }
     copy_results(executor);
     executor->runs++;
@@ -314,6 +340,7 @@ static void run_timed(Executor *base, double *seconds_per_launch) {
     }
     for (size_t i = 0; i <= count; i++)
         if (events[i]) driver->event_destroy(events[i]);
+    copy_results(executor);
     executor->runs++;
     executor->stale = true;
 }
@@ -338,13 +365,13 @@ static const void *output(Executor *base, const char *name) {
     int64_t place = find_place(executor, name, BUFFER_OUTPUT);
     if (place < 0) return NULL;
     if (executor->stale) {
-        char *to = executor->host.data + executor->input_bytes;
         int64_t bytes = executor->exchange_bytes - executor->input_bytes;
-        device_read(executor->device, to, executor->exchange.address + (uint64_t)executor->input_bytes, bytes);
-        if (executor->device->failed) memset(to, 0xff, (size_t)bytes);
+        CudaAddress from = executor->exchange.address + (uint64_t)executor->input_bytes;
+        device_read(executor->device, executor->outputs, from, bytes);
+        if (executor->device->failed) memset(executor->outputs, 0xff, (size_t)bytes);
         executor->stale = false;
     }
-    return executor->host.data + place;
+    return executor->outputs + place - executor->input_bytes;
 }
 
 static const void *scalar(Executor *base, const char *name, int runs_ago) {
@@ -376,6 +403,7 @@ static void destroy(Executor *base) {
         if (executor->results[i]) driver->release_host(executor->results[i]);
         if (executor->finished[i]) driver->event_destroy(executor->finished[i]);
     }
+    if (executor->outputs) driver->release_host(executor->outputs);
     device_release(executor->device, &executor->exchange);
     memory_release(&executor->host);
     arena_destroy(executor->arena);

@@ -4,12 +4,15 @@
 
 #include "runtime/device_cuda.h"
 
+enum { CHOICES = 8 };
+
 struct DeviceProduct {
     DeviceProduct *next;  // of the device's
     CudaProduct product;
     int64_t alignment;
     void *description, *layout_a, *layout_b, *layout_c, *layout_d;
-    CublasChoice choice;
+    CublasChoice choices[CHOICES];  // algorithms, the best one first
+    int choice_count, choice;       // 0: cuBLASLt has none; the first that was not found to fail
     float alpha, beta;
 };
 
@@ -69,12 +72,12 @@ int64_t device_product_alignment(const CudaProduct *p, const CudaAddress *operan
     return (int64_t)(bits & -bits);
 }
 
-// cuBLASLt's best guess for this shape.
-static int choose(Device *device, DeviceProduct *made) {
+// cuBLASLt's guesses for this shape at addresses that are multiples of so many bytes.
+static int choose(Device *device, DeviceProduct *made, int64_t bytes) {
     const CublasLibrary *cublas = &device->cublas;
     void *preference = NULL;
     uint64_t workspace = DEVICE_WORKSPACE;
-    uint32_t alignment = (uint32_t)made->alignment;
+    uint32_t alignment = (uint32_t)bytes;
     int found = 0, status = cublas->preference_create(&preference);
     if (status == 0)
         status = cublas->preference_set(preference, CUBLAS_PREFERENCE_WORKSPACE, &workspace, sizeof workspace);
@@ -82,9 +85,12 @@ static int choose(Device *device, DeviceProduct *made) {
         status = cublas->preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment);
     if (status == 0)
         status = cublas->choose(device->handle, made->description, made->layout_b, made->layout_a, made->layout_c,
-                                made->layout_d, preference, 1, &made->choice, &found);
+                                made->layout_d, preference, CHOICES, made->choices, &found);
     if (preference) cublas->preference_destroy(preference);
-    return status == 0 && found == 0 ? -1 : status;
+    made->choice_count = 0;
+    for (int i = 0; i < found && status == 0; i++)
+        if (made->choices[i].state == 0) made->choices[made->choice_count++] = made->choices[i];
+    return status;
 }
 
 static bool same_shape(const CudaProduct *a, const CudaProduct *b) {
@@ -97,21 +103,38 @@ static bool same_shape(const CudaProduct *a, const CudaProduct *b) {
            (a->bias.operand == CUDA_NONE) == (b->bias.operand == CUDA_NONE);
 }
 
-DeviceProduct *device_product_create(Device *device, const CudaProduct *product, int64_t alignment, const Kernel *kernel) {
+// The product of this shape, made once. `status` is what cuBLASLt said last.
+static DeviceProduct *find(Device *device, const CudaProduct *product, int64_t alignment, int *status) {
+    *status = 0;
     for (DeviceProduct *known = device->products; known; known = known->next)
         if (known->alignment == alignment && same_shape(&known->product, product)) return known;
     DeviceProduct *made = ARENA_NEW(device->arena, DeviceProduct);
     *made = (DeviceProduct){.next = device->products, .product = *product, .alignment = alignment,
                             .alpha = (float)product->alpha, .beta = (float)product->beta};
     device->products = made;
-    int status = make_description(&device->cublas, made);
-    if (status == 0) status = make_layouts(&device->cublas, made);
-    if (status == 0) status = choose(device, made);
-    if (status == 0) return made;
+    *status = make_description(&device->cublas, made);
+    if (*status == 0) *status = make_layouts(&device->cublas, made);
+    // What takes addresses of less alignment takes these.
+    bool described = *status == 0;
+    for (; described && !made->choice_count && alignment >= element_bytes(product->element_ab); alignment /= 2)
+        *status = choose(device, made, alignment);
+    return made;
+}
+
+bool device_has_product(Device *device, const CudaProduct *product, int64_t alignment) {
+    int status;
+    return find(device, product, alignment, &status)->choice_count > 0;
+}
+
+DeviceProduct *device_product_create(Device *device, const CudaProduct *product, int64_t alignment, const Kernel *kernel) {
+    int status;
+    DeviceProduct *made = find(device, product, alignment, &status);
+    if (made->choice_count > 0) return made;
     report_error(device->diagnostics, NO_PLACE, "E0644",
-                 "cuBLASLt has nothing for a product of %lld x %lld by %lld x %lld (%s)%s%s: status %d",
+                 "cuBLASLt has nothing for a product of %lld x %lld by %lld x %lld (%s)%s%s: %s (%d)",
                  (long long)product->m, (long long)product->k, (long long)product->k, (long long)product->n,
-                 element_name(product->element_ab), kernel ? " of kernel " : "", kernel ? kernel->name : "", status);
+                 element_name(product->element_ab), kernel ? " of kernel " : "", kernel ? kernel->name : "",
+                 device->cublas.status_text(status), status);
     device->failed = true;
     return NULL;
 }
@@ -126,7 +149,7 @@ void device_products_release(Device *device) {
     }
 }
 
-int device_product_run(Device *device, const DeviceProduct *made, const CudaProduct *p, const CudaAddress *operands,
+int device_product_run(Device *device, DeviceProduct *made, const CudaProduct *p, const CudaAddress *operands,
                        CudaAddress workspace) {
     const CublasLibrary *cublas = &device->cublas;
     CudaAddress d = place(p->d, p->element_d, operands, workspace);
@@ -134,12 +157,16 @@ int device_product_run(Device *device, const DeviceProduct *made, const CudaProd
     if (p->bias.operand != CUDA_NONE) {
         CudaAddress bias = place(p->bias, p->element_d, operands, workspace);
         int status = cublas->description_set(made->description, CUBLAS_DESCRIPTION_BIAS, &bias, sizeof bias);
-        if (status != 0) return status;
+        if (status != 0) return cublas_status(status);
     }
-    return cublas->multiply(device->handle, made->description, &made->alpha,
-                            place(p->b, p->element_ab, operands, workspace), made->layout_b,
-                            place(p->a, p->element_ab, operands, workspace), made->layout_a, &made->beta,
-                            adds ? place(p->c, p->element_d, operands, workspace) : d,
-                            adds ? made->layout_c : made->layout_d, d, made->layout_d, made->choice.algorithm,
-                            device->workspace.address, DEVICE_WORKSPACE, device->stream);
+    for (;;) {
+        int status = cublas->multiply(
+            device->handle, made->description, &made->alpha, place(p->b, p->element_ab, operands, workspace),
+            made->layout_b, place(p->a, p->element_ab, operands, workspace), made->layout_a, &made->beta,
+            adds ? place(p->c, p->element_d, operands, workspace) : d, adds ? made->layout_c : made->layout_d, d,
+            made->layout_d, made->choices[made->choice].algorithm, device->workspace.address, DEVICE_WORKSPACE,
+            device->stream);
+        if (status == 0 || made->choice + 1 == made->choice_count) return cublas_status(status);
+        made->choice++;
+    }
 }

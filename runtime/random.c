@@ -85,26 +85,53 @@ static int64_t select_candidates(const Sampling *sampling, const float *logits, 
     return kept > 0 ? kept : 1;
 }
 
+// The first of the largest logits, -1: none is a number above -infinity. Lanes, so that it takes vectors.
+static int64_t find_best(const float *logits, int64_t count) {
+    enum { LANES = 16, PIECE = 1024 };
+    int64_t from = -1;
+    float largest = -INFINITY;
+    for (int64_t begin = 0; begin < count; begin += PIECE) {
+        int64_t end = begin + PIECE < count ? begin + PIECE : count, i = begin;
+        float most[LANES], all = -INFINITY;
+        for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
+        for (; i + LANES <= end; i += LANES)
+            for (int lane = 0; lane < LANES; lane++) most[lane] = logits[i + lane] > most[lane] ? logits[i + lane] : most[lane];
+        for (int lane = 0; lane < LANES; lane++) all = most[lane] > all ? most[lane] : all;
+        for (; i < end; i++) all = logits[i] > all ? logits[i] : all;
+        if (all > largest) largest = all, from = begin;
+    }
+    while (from >= 0 && logits[from] != largest) from++;
+    return from;
+}
+
+// All candidates that are numbers above -infinity.
+static int64_t find_candidates(const float *logits, int64_t count, int32_t *order) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (logits[i] > -INFINITY) order[total++] = (int32_t)i;
+    return total;
+}
+
 int64_t random_sample(const Sampling *sampling, uint64_t position, const float *logits, int64_t count,
                       int32_t *order) {
-    int64_t total = 0, best = -1;
-    for (int64_t i = 0; i < count; i++) {
-        if (!(logits[i] > -INFINITY)) continue;  // NaN too
-        order[total++] = (int32_t)i;
-        if (best < 0 || logits[i] > logits[best]) best = i;
-    }
-    if (total < 2 || !(sampling->temperature > 0) || logits[best] == INFINITY) return best;
+    int64_t best = find_best(logits, count);
+    if (best < 0 || !(sampling->temperature > 0) || logits[best] == INFINITY) return best;
 
     bool cut = sampling->top_k > 0 || (sampling->top_p > 0 && sampling->top_p < 1);
+    int64_t total = find_candidates(logits, count, order);
     int64_t kept = cut ? select_candidates(sampling, logits, order, total) : total;
     const int32_t *candidates = order + (total - kept);
     uint64_t key = random_bits(sampling->seed, STREAM_SAMPLING, position);
     double least = INFINITY;
     int64_t chosen = best;
     for (int64_t i = 0; i < kept; i++) {
-        double share = weight(sampling, logits, candidates[i], (double)logits[best]);
         double uniform = (double)(hash_word(key, (uint64_t)candidates[i]) >> 11) * 0x1p-53;
-        if (!(uniform < least * share)) continue;  // -log(1 - u) >= u: it comes later
+        // Its time is at least uniform / share, for -log(1 - u) >= u, and share = exp(x) at most 1 / (1 - x + x^2 / 2):
+        // of a large vocabulary all but a few come too late for their exponential to be asked for.
+        double x = ((double)logits[candidates[i]] - (double)logits[best]) / sampling->temperature;
+        if (uniform * (1 - x + x * x / 2) > least * (1 + 1e-9)) continue;
+        double share = weight(sampling, logits, candidates[i], (double)logits[best]);
+        if (!(uniform < least * share)) continue;
         double arrival = -log1p(-uniform) / share;
         if (arrival < least) least = arrival, chosen = candidates[i];
     }

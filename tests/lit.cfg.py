@@ -32,3 +32,4 @@ config.substitutions.append(("%device_sweep", os.path.join(config.build, "tests"
 config.substitutions.append(("%cherry", os.path.join(config.build, "cherry")))
 config.substitutions.append(("%filecheck", config.filecheck))
 config.substitutions.append(("%root", config.source))
+config.substitutions.append(("%build", config.build))

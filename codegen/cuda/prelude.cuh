@@ -32,6 +32,16 @@ DEVICE void begin_launch() {
 #endif
 }
 
+// Brings what lies at an address into the second cache. It reads nothing, so it may stand before begin_launch, while what
+// will be read is still written, or beside a launch that leaves the memory idle.
+template <class T> DEVICE void prefetch(const T *at) {
+#ifdef CHERRY_EMULATED
+    (void)at;
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#endif
+}
+
 // ---- Conversions ----
 
 DEVICE float infinity() { return __int_as_float(0x7f800000); }

@@ -2,8 +2,8 @@
 //
 //   device_sweep [--filter TEXT,...] [--json FILE] [--one-process]
 //
-// Twice: with products left to cuBLASLt, and those cases again with generated tiles. Each program runs launch by launch
-// and then as a captured graph; both must give the same bits. A kernel that takes the device with it (a bad address, no
+// Twice: with products left to cuBLASLt, and those cases again with generated tiles. Each program runs launch by launch,
+// then as a captured graph and then timed; all must give the same bits. A kernel that takes the device with it (a bad address, no
 // end) is one failed case: cases run in a child process, and the next one goes on behind it. Tools that watch one
 // process ask for --one-process. Status: 0 all equal, 1 not, 2 no device here.
 #include <errno.h>
@@ -69,40 +69,60 @@ static void read_buffers(const Program *program, State *state, Executor *executo
     for (size_t i = 0; i < program->buffers.count; i++) {
         const Buffer *buffer = &program->buffers.items[i];
         const void *from = NULL;
-        if (buffer->kind == BUFFER_OUTPUT) from = executor_output(executor, buffer->name);
+        if (buffer->kind == BUFFER_OUTPUT)
+            from = buffer->type->rank ? executor_output(executor, buffer->name) : executor_scalar(executor, buffer->name, 0);
         if (buffer->kind == BUFFER_STATE) from = state_data(state, buffer->name, buffer->role);
         if (from) memcpy(buffers[i], from, (size_t)buffer->bytes);
     }
 }
 
-// From the same inputs once more, as a graph.
-static bool repeat(const Program *program, State *state, Executor *executor, char *const *first, char *const *buffers) {
+// The second run is a graph. It starts from the same inputs as the first.
+static bool repeat(const Program *program, State *state, Executor *executor, char *const *first, char *const *buffers,
+                   bool timed) {
+    double *seconds = calloc(program->launches.count + 1, sizeof *seconds);
+    CHECK(seconds);
     write_buffers(program, state, executor, buffers);
-    executor_run(executor);
+    if (timed) executor_run_timed(executor, seconds);
+    else executor_run(executor);
+    free(seconds);
     read_buffers(program, state, executor, buffers);
     for (size_t i = 0; i < program->buffers.count; i++) {
         const Buffer *buffer = &program->buffers.items[i];
         if (buffer->kind == BUFFER_TEMPORARY || memcmp(first[i], buffers[i], (size_t)buffer->bytes) == 0) continue;
-        fprintf(stderr, "%s: %s has other bits when the program runs as a graph\n", program->name, buffer->name);
+        fprintf(stderr, "%s: %s has other bits when the program %s\n", program->name, buffer->name,
+                timed ? "is timed" : "runs as a graph");
         return false;
     }
     return true;
 }
 
-static bool run_twice(const Program *program, State *state, Executor *executor, char *const *buffers) {
-    char **first = calloc(program->buffers.count + 1, sizeof *first);
-    CHECK(first);
+// Of what lies outside of the arena: planning adds buffers to those that a case knows.
+static char **copy_buffers(const Program *program, char *const *buffers) {
+    char **copy = calloc(program->buffers.count + 1, sizeof *copy);
+    CHECK(copy);
     for (size_t i = 0; i < program->buffers.count; i++) {
-        first[i] = malloc((size_t)program->buffers.items[i].bytes + 1);
-        CHECK(first[i]);
-        memcpy(first[i], buffers[i], (size_t)program->buffers.items[i].bytes);
+        if (program->buffers.items[i].kind == BUFFER_TEMPORARY) continue;
+        copy[i] = malloc((size_t)program->buffers.items[i].bytes + 1);
+        CHECK(copy[i]);
+        memcpy(copy[i], buffers[i], (size_t)program->buffers.items[i].bytes);
     }
+    return copy;
+}
+
+static void free_buffers(const Program *program, char **buffers) {
+    for (size_t i = 0; i < program->buffers.count; i++) free(buffers[i]);
+    free(buffers);
+}
+
+static bool run_thrice(const Program *program, State *state, Executor *executor, char *const *buffers) {
+    char **first = copy_buffers(program, buffers), **timed = copy_buffers(program, buffers);
     write_buffers(program, state, executor, first);
     executor_run(executor);
     read_buffers(program, state, executor, first);
-    bool good = repeat(program, state, executor, first, buffers);
-    for (size_t i = 0; i < program->buffers.count; i++) free(first[i]);
-    free(first);
+    bool good = repeat(program, state, executor, first, buffers, false);
+    good = good && repeat(program, state, executor, first, timed, true);
+    free_buffers(program, first);
+    free_buffers(program, timed);
     return good;
 }
 
@@ -111,7 +131,7 @@ static void run_on_device(void *context, const Program *program, char *const *bu
     Program *programs[] = {(Program *)program};
     State *state = state_create_on(run->device, run->ir->diagnostics, programs, 1);
     Executor *executor = state ? executor_create(run->ir->diagnostics, program, state, NULL) : NULL;
-    run->good = executor && run_twice(program, state, executor, buffers) && device_works(run->device);
+    run->good = executor && run_thrice(program, state, executor, buffers) && device_works(run->device);
     if (executor) executor_destroy(executor);
     if (state) state_destroy(state);
 }

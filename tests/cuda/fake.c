@@ -4,7 +4,9 @@
 //
 // What goes wrong is said by variables: CHERRY_FAKE_MEMORY (MiB, 256), CHERRY_FAKE_ARCHITECTURE (90),
 // CHERRY_FAKE_FAIL=NAME,N (the Nth launch of a kernel whose name has NAME in it fails, and everything after it),
-// CHERRY_FAKE_NVRTC_FAIL. Compiled kernels are kept in $XDG_CACHE_HOME.
+// CHERRY_FAKE_NVRTC_FAIL; CHERRY_FAKE_REFUSE=bias|all (products that cuBLASLt has nothing for), CHERRY_FAKE_BROKEN=N (of its
+// algorithms the first N do not start), CHERRY_FAKE_GRAPHS=plain|none (graphs of launches that do not overlap; no graphs).
+// Compiled kernels are kept in $XDG_CACHE_HOME.
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +20,7 @@
 #include "runtime/cuda_library.h"
 #include "tests/cuda/launch.h"
 
+enum { NOT_SUPPORTED = 15 };  // of cuBLASLt
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { ARGUMENTS_MAX = 512, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
 #define KERNEL_TEXT "#line 1 \"kernel.cu\"\n"  // ends the prelude
@@ -119,7 +122,9 @@ EXPORT int cuMemFree_v2(uint64_t address) {
     return complain("freed what was not allocated");
 }
 
-EXPORT int cuMemAllocHost_v2(void **address, size_t bytes) { return (*address = malloc(bytes)) ? OK : NO_MEMORY; }
+EXPORT int cuMemAllocHost_v2(void **address, size_t bytes) {
+    return (*address = aligned_alloc(256, (bytes + 255) & ~(size_t)255)) ? OK : NO_MEMORY;
+}
 EXPORT int cuMemFreeHost(void *address) {
     free(address);
     return OK;
@@ -275,6 +280,7 @@ EXPORT int cublasLtCreate(void **handle) {
     *handle = &used;
     return OK;
 }
+EXPORT const char *cublasLtGetStatusString(int status) { return status == NOT_SUPPORTED ? "not supported" : "invalid value"; }
 EXPORT int cublasLtDestroy(void *handle) { return handle ? OK : INVALID; }
 EXPORT int cublasLtMatmulDescCreate(void **description, int compute, int scale) {
     if (compute != 68 || scale != 0) return INVALID;
@@ -332,8 +338,10 @@ EXPORT int cublasLtMatmulPreferenceSetAttribute(void *of, int attribute, const v
     return OK;
 }
 
+enum { ALGORITHMS = 3 };  // of which the second is for other devices
+
 typedef struct Choice {
-    uint64_t algorithm[8];
+    uint64_t algorithm[8];  // alignment; number
     size_t workspace;
     int state;
     float waves;
@@ -349,9 +357,16 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
     if (!handle || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m || lc->columns != n ||
         la->type != lb->type || lc->type != ld->type || la->batch != ld->batch || lb->batch != ld->batch)
         return INVALID;
-    memset(choices, 0, sizeof *choices);
-    choices->algorithm[0] = ((Preference *)preference)->alignment[0];
-    *found = 1;
+    const char *refused = variable("CHERRY_FAKE_REFUSE", "");
+    *found = 0;
+    if (strcmp(refused, "all") == 0 || (strcmp(refused, "bias") == 0 && description->epilogue == 4)) return NOT_SUPPORTED;
+    *found = wanted < ALGORITHMS ? wanted : ALGORITHMS;
+    memset(choices, 0, sizeof *choices * (size_t)*found);
+    for (int i = 0; i < *found; i++) {
+        choices[i].algorithm[0] = ((Preference *)preference)->alignment[0];
+        choices[i].algorithm[1] = (uint64_t)i;
+        choices[i].state = i == 1 ? NOT_SUPPORTED : OK;
+    }
     return OK;
 }
 
@@ -380,7 +395,11 @@ static void multiply(const Product *p) {
     const Description *how = &p->description;
     if (how->epilogue == 4 && how->bias % 16) complain("a bias that is not aligned to 16 bytes");
     int64_t k_extent = how->transpose_a ? p->a_layout.rows : p->a_layout.columns;
-    if (p->d_layout.rows * p->d_layout.columns * k_extent >= 1ll << 32) return;  // of a benchmark: nobody looks
+    if (p->d_layout.rows * p->d_layout.columns * k_extent >= 1ll << 32) {  // of a benchmark: nobody looks
+        const char *last = device_bytes(p->a, reach(&p->a_layout)) + reach(&p->a_layout) - 2;
+        if (!last[0] && !last[1]) complain("a benchmark of zeros: GPUs are faster with them");
+        return;
+    }
     const char *a = device_bytes(p->a, reach(&p->a_layout)), *b = device_bytes(p->b, reach(&p->b_layout)),
                *c = device_bytes(p->c, reach(&p->c_layout));
     char *d = device_bytes(p->d, reach(&p->d_layout));
@@ -413,6 +432,7 @@ typedef struct Recorded {
 typedef struct Graph {
     Recorded *items;
     size_t count;
+    bool overlaps;
 } Graph;
 static Graph *capturing;
 
@@ -462,8 +482,10 @@ EXPORT int cuLaunchKernelEx(const CudaLaunch *launch, void *function, void **par
         block[0] > 1024 || block[1] != 1 || block[2] != 1 || (int)launch->shared_bytes > kernel->shared_limit)
         return INVALID;
     const CudaLaunchAttribute *overlap = launch->attributes;
-    if (launch->attribute_count != (architecture() >= 90)) return INVALID;
-    if (launch->attribute_count && (overlap->number != CUDA_LAUNCH_OVERLAP || overlap->value != 1)) return INVALID;
+    bool may_overlap = architecture() >= 90, overlaps = launch->attribute_count;
+    if (overlaps != may_overlap && !(may_overlap && getenv("CHERRY_FAKE_GRAPHS"))) return INVALID;
+    if (capturing) capturing->overlaps |= overlaps;
+    if (overlaps && (overlap->number != CUDA_LAUNCH_OVERLAP || overlap->value != 1)) return INVALID;
     if (!kernel->launch) compile_kernels();
     Recorded recorded = {
         .kernel = kernel,
@@ -478,7 +500,8 @@ EXPORT int cublasLtMatmul(void *handle, void *description, const void *alpha, ui
                           void *b_layout, const void *beta, uint64_t c, void *c_layout, uint64_t d, void *d_layout,
                           const uint64_t *algorithm, uint64_t workspace, size_t workspace_bytes, void *stream) {
     if (failed) return failed;
-    if (!handle || !stream || (a | b | c | d) % algorithm[0]) return INVALID;
+    if (!handle || !stream || (a | b | c | d) % algorithm[0] || algorithm[1] == 1) return INVALID;
+    if ((int)algorithm[1] < atoi(variable("CHERRY_FAKE_BROKEN", "0"))) return NOT_SUPPORTED;
     device_bytes(workspace, workspace_bytes);
     Product *product = calloc(1, sizeof *product);
     *product = (Product){*(Description *)description, *(Layout *)a_layout, *(Layout *)b_layout, *(Layout *)c_layout,
@@ -499,8 +522,7 @@ EXPORT int cuStreamSynchronize(void *stream) {
     return status_now(OK);
 }
 EXPORT int cuStreamBeginCapture_v2(void *stream, int mode) {
-    (void)mode;
-    if (!stream || capturing) return INVALID;
+    if (!stream || capturing || mode != 2) return INVALID;
     capturing = calloc(1, sizeof *capturing);
     return status_now(OK);
 }
@@ -512,6 +534,8 @@ EXPORT int cuStreamEndCapture(void *stream, void **graph) {
 }
 EXPORT int cuGraphInstantiateWithFlags(void **executable, void *of, unsigned long long flags) {
     const Graph *graph = of;
+    const char *graphs = variable("CHERRY_FAKE_GRAPHS", "all");
+    if (strcmp(graphs, "none") == 0 || (strcmp(graphs, "plain") == 0 && graph->overlaps)) return INVALID;
     Graph *copy = *executable = calloc(1, sizeof *copy);
     (void)flags;
     copy->count = graph->count;

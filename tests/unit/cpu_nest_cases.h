@@ -139,6 +139,12 @@ static const Case nest_cases[] = {
      .text = "nest scatter {\n  outer token=40, embed=50\n  parallel embed\n  operand 0: update f32 [30:50, 50:1]\n"
              "  operand 1: read i32 [40:1]\n  operand 2: read f32 [40:50, 50:1]\n"
              "  stage 0: add @0[{@1[token]}, embed] { @2[token, embed] }\n}\n", .limit = 30},
+    // Rows that tokens meet from far apart; times that are none, in every batch.
+    {.name = "scatter add far", .tolerance = 1e-5, .bounds = {290},
+     .text = "nest scatter {\n  outer batch=2, time<=300:n@3, embed=260\n  parallel embed\n"
+             "  operand 0: update f32 [97:260, 260:1]\n  operand 1: read i32 [2:300, 300:1]\n"
+             "  operand 2: read f32 [2:78000, 300:260, 260:1]\n  operand 3: read i64 []\n"
+             "  stage 0: add @0[{@1[batch, time]}, embed] { @2[batch, time, embed] }\n}\n", .limit = 97},
     {.name = "scatter add elements",
      .text = "nest scatter1 {\n  outer row=40\n  operand 0: update f32 [30:1]\n"
              "  operand 1: read i32 [40:1]\n  operand 2: read f32 [40:1]\n"

@@ -3,8 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
+
+#include "base/file.h"
 
 #if __has_include(<cuda.h>) && __has_include(<cublasLt.h>)
 #include <cublasLt.h>
@@ -21,7 +24,7 @@ SAME(CUDA_DEVICE_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 SAME(CUDA_DEVICE_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 SAME(CUDA_FUNCTION_DYNAMIC_SHARED, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 SAME(CUDA_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING);
-SAME(CUDA_CAPTURE_THREAD_LOCAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+SAME(CUDA_CAPTURE_RELAXED, CU_STREAM_CAPTURE_MODE_RELAXED);
 SAME(CUDA_EVENT_DEFAULT, CU_EVENT_DEFAULT);
 SAME(CUDA_LAUNCH_OVERLAP, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 SAME(sizeof(CudaLaunchAttribute), sizeof(CUlaunchAttribute));
@@ -54,15 +57,32 @@ SAME(CUBLAS_PREFERENCE_ALIGNMENT + 2, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES
 SAME(CUBLAS_PREFERENCE_ALIGNMENT + 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
 SAME(CUBLAS_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BIAS);
 SAME(sizeof(CublasChoice), sizeof(cublasLtMatmulHeuristicResult_t));
+SAME(offsetof(CublasChoice, algorithm), offsetof(cublasLtMatmulHeuristicResult_t, algo));
 SAME(offsetof(CublasChoice, workspace_bytes), offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
 SAME(offsetof(CublasChoice, state), offsetof(cublasLtMatmulHeuristicResult_t, state));
+SAME(sizeof((CublasChoice){0}.algorithm), sizeof(cublasLtMatmulAlgo_t));
 SAME(offsetof(CublasChoice, waves), offsetof(cublasLtMatmulHeuristicResult_t, wavesCount));
+
+extern const char *const cuda_call_names[];  // tests/cuda/calls.cc, which holds their arguments against the headers
+
+// A call whose newer form takes the same: it came with CUDA 12.8, and its older name stays.
+static bool is_known_older(const char *name) { return strcmp(name, "cuEventElapsedTime_v2") == 0; }
 
 static void headers_agree(void **state) {
     (void)state;
     print_message("headers of CUDA %d.%d, checked as this was compiled\n", CUDA_VERSION / 1000, CUDA_VERSION % 1000 / 10);
+    Arena *arena = arena_create();
+    size_t length;
+    const char *source = file_read(arena, diagnostics_create(arena), CHERRY_SOURCE "/runtime/cuda_library.c", &length);
+    assert_non_null(source);
+    for (const char *const *name = cuda_call_names; *name; name++)
+        if (!strstr(source, arena_format(arena, "\"%s\"", *name)) && !is_known_older(*name))
+            fail_msg("%s is what the header calls, and is not looked up", *name);
+    arena_destroy(arena);
 }
 #else
+#include "runtime/cuda_library.h"
+
 static void headers_agree(void **state) {
     (void)state;
     print_message("skipped: cuda.h and cublasLt.h are not installed\n");
@@ -70,7 +90,44 @@ static void headers_agree(void **state) {
 }
 #endif
 
+// cuBLASLt takes every description without a GPU: attributes are known and as wide as they are set.
+static void library_takes_attributes(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    CublasLibrary cublas;
+    if (!cublas_open(diagnostics_create(arena), &cublas)) {
+        arena_destroy(arena);
+        print_message("skipped: cuBLASLt is not installed\n");
+        skip();
+    }
+    void *description = NULL, *layout = NULL, *preference = NULL;
+    int32_t transpose = CUBLAS_TRANSPOSE, type = CUBLAS_TYPE_BF16, batch = 3, epilogue = CUBLAS_EPILOGUE_BIAS;
+    int64_t step = 1 << 20;
+    uint64_t bias = 256, workspace = 32 << 20;
+    uint32_t alignment = 16;
+    assert_int_equal(cublas.description_create(&description, CUBLAS_COMPUTE_F32, CUBLAS_TYPE_F32), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_A, &transpose, sizeof transpose), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_B, &transpose, sizeof transpose), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_EPILOGUE, &epilogue, sizeof epilogue), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BIAS, &bias, sizeof bias), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BIAS_TYPE, &type, sizeof type), 0);
+    assert_int_equal(cublas.layout_create(&layout, CUBLAS_TYPE_BF16, 64, 32, 72), 0);
+    assert_int_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH, &batch, sizeof batch), 0);
+    assert_int_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH_STEP, &step, sizeof step), 0);
+    assert_int_equal(cublas.preference_create(&preference), 0);
+    assert_int_equal(cublas.preference_set(preference, CUBLAS_PREFERENCE_WORKSPACE, &workspace, sizeof workspace), 0);
+    for (int side = 0; side < 4; side++)
+        assert_int_equal(
+            cublas.preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment), 0);
+    assert_int_not_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH_STEP, &batch, sizeof batch), 0);  // it does look
+    assert_non_null(cublas.status_text(15));
+    cublas.preference_destroy(preference);
+    cublas.layout_destroy(layout);
+    cublas.description_destroy(description);
+    arena_destroy(arena);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(headers_agree)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(headers_agree), cmocka_unit_test(library_takes_attributes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 // What NVRTC makes of the kernels: they compile for every architecture, none spills, none takes more
-// registers than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU.
+// registers than its block leaves it. Skipped, and said so, where there is no toolkit; needs no GPU. What launches ask
+// for is looked at without it.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,9 +27,11 @@ static bool have_nvrtc(Ir *ir) {
     return version != NULL;
 }
 
-// `setting`: one --set of the model's own sizes, so that kernels are those of a real run.
-static Program *compile_model(Ir *ir, const char *file, const char *setting, Entry entry) {
-    FrontendOptions options = {.settings = &setting, .setting_count = 1};
+// `settings`: one or two of --set, between them a space; all else is the model's own, so that kernels are those of a run.
+static Program *compile_model(Ir *ir, const char *file, const char *settings, Entry entry) {
+    const char *space = strchr(settings, ' ');
+    const char *apart[] = {arena_copy(ir->arena, settings, strcspn(settings, " ")), space ? space + 1 : NULL};
+    FrontendOptions options = {.settings = apart, .setting_count = space ? 2 : 1};
     Module *module = derive_module(
         ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/models/%s.cherry", file), &options));
     CompileOptions compile = {.chunk = 64, .context = 256, .sequences = 1, .cuda = true};
@@ -112,6 +115,24 @@ static void kernels_fit(void **state) {
     check_architecture("sm_90", "nano", "layers=1", ENTRY_DECODE);
 }
 
+static bool generates(const char *architecture, const char *file, const char *setting) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Program *program = compile_model(ir, file, setting, ENTRY_ACCUMULATE);
+    bool ok = cuda_generate(ir, &program, 1, &(CudaOptions){.architecture = architecture});
+    for (size_t k = 0; ok && k < program->kernels.count; k++) check_launches(&program->kernels.items[k].cuda, architecture);
+    arena_destroy(arena);
+    return ok;
+}
+
+// More sequences and heads than a grid has along y; a time of which the gradient of keys notes each tile, in shared memory.
+static void shapes_fit(void **state) {
+    (void)state;
+    assert_true(generates("sm_90", "nano", "batch=20000"));
+    assert_true(generates("sm_90", "cherry_566m", "time=200000 precision=bf16"));
+    assert_false(generates("sm_120", "cherry_566m", "time=200000 precision=bf16"));
+}
+
 // The second compile finds everything on disk; what is damaged there is compiled again.
 static void cache_serves(void **state) {
     (void)state;
@@ -149,6 +170,6 @@ static void cache_serves(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_fit), cmocka_unit_test(cache_serves)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_fit), cmocka_unit_test(shapes_fit), cmocka_unit_test(cache_serves)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

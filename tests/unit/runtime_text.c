@@ -116,6 +116,40 @@ static void test_sampling_extremes(void **state) {
     }
 }
 
+// The race with every time computed, in the order of the candidates.
+static int64_t sample_plainly(const Sampling *sampling, uint64_t position, const float *values, int64_t count) {
+    int64_t best = -1, chosen = -1;
+    double least = INFINITY;
+    for (int64_t i = 0; i < count; i++)
+        if (values[i] > -INFINITY && (best < 0 || values[i] > values[best])) best = i;
+    if (best < 0 || sampling->temperature == 0) return best;
+    uint64_t key = random_bits(sampling->seed, STREAM_SAMPLING, position);
+    for (int64_t i = 0; i < count; i++) {
+        if (!(values[i] > -INFINITY)) continue;
+        double share = exp(((double)values[i] - (double)values[best]) / sampling->temperature);
+        double arrival = -log1p(-(double)(hash_word(key, (uint64_t)i) >> 11) * 0x1p-53) / share;
+        if (arrival < least) least = arrival, chosen = i;
+    }
+    return chosen;
+}
+
+// What is left out of the race would not have won it; nor does a best one hide among lanes.
+static void test_sampling_large(void **state) {
+    (void)state;
+    enum { MOST = 5003 };
+    static float values[MOST];
+    static int32_t order[MOST];
+    for (uint64_t i = 0; i < 400; i++) {
+        int64_t count = i % 4 ? MOST : (int64_t)(1 + i % 77);
+        double spread = i % 3 ? 4 : 0.01;
+        for (int64_t j = 0; j < count; j++)
+            values[j] = (float)(spread * log(random_uniform(i, 1, (uint64_t)j) + 1e-3) * (j % 2 ? -1 : 1));
+        if (i % 5 == 0) values[count / 2] = NAN, values[count / 3] = -INFINITY, values[count - 1] = values[0];
+        Sampling sampling = {.temperature = i % 7 ? 0.8 : 0, .seed = i};
+        assert_int_equal(random_sample(&sampling, i, values, count, order), sample_plainly(&sampling, i, values, count));
+    }
+}
+
 // ---- Tokens ----
 
 static void test_bytes(void **state) {
@@ -272,7 +306,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bits_are_settled), cmocka_unit_test(test_uniform),
         cmocka_unit_test(test_large_permutation), cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_sampling_extremes), cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_sampling_extremes), cmocka_unit_test(test_sampling_large), cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_text_stream), cmocka_unit_test(test_metrics), cmocka_unit_test(test_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
