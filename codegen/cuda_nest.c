@@ -443,14 +443,16 @@ static void emit_prefetch(const Emit *emit, const CudaGroup *group) {
     const Nest *nest = plan->nest;
     bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
     cuda_mark_used(nest, group->first, group->count, used);
-    cuda_open(unit, "for (int i = %s; i < %lld; i += %s)", emit->first, (long long)cuda_points(nest, group->inner), emit->step);
+    int loop = plan->spread[plan->spread_count - 1];
+    cuda_open(unit, "for (int i = %s; i < %lld; i += %s)", emit->first, (long long)cuda_points(nest, group->inner),
+              emit->step);
     CudaScope *inner = cuda_inner_scope(emit->scope);
     cuda_split_index(inner, "i", group->order, group->order_count);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
         if (!used[i] || load->kind != FORMULA_LOAD || nest->operands[load->operand].rank > 1) continue;
         if (access_may_miss(load) || !(affine_loops(&load->index[0].affine) & group->inner)) continue;
-        if (!cuda_is_packed(unit, nest, load->operand, load->index, plan->spread[plan->spread_count - 1], plan->vector)) continue;
+        if (!cuda_is_packed(unit, nest, load->operand, load->index, loop, plan->vector)) continue;
         cuda_line(unit, "prefetch(&%s);", cuda_element(inner, load->operand, load->index));
     }
     cuda_close(unit);

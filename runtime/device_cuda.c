@@ -215,7 +215,8 @@ static bool measure_allocate(Device *device, int64_t bytes, int count, Measure *
 
 enum { PATTERN = 1 << 16 };
 
-// Fills a block with numbers of bf16 from 0.5 to 2, of both signs. Zeros would cost a GPU less power, so that it ran faster.
+// Fills a block with numbers of bf16 from 0.5 to 2, of both signs. Zeros would cost a GPU less power, so that it ran
+// faster.
 static void fill_with_numbers(Device *device, const DeviceBlock *block) {
     uint16_t *numbers = ARENA_ARRAY(device->arena, uint16_t, PATTERN);
     for (uint64_t i = 0; i < PATTERN; i++) numbers[i] = (uint16_t)(0x3f00 | (hash_word(HASH_START, i) & 0x80ff));
@@ -223,8 +224,8 @@ static void fill_with_numbers(Device *device, const DeviceBlock *block) {
     device_write(device, block->address, numbers, filled);
     for (int64_t bytes; filled < block->bytes && !device->failed; filled += bytes) {
         bytes = filled < block->bytes - filled ? filled : block->bytes - filled;
-        int status = device->driver.on_device(block->address + (uint64_t)filled, block->address, (size_t)bytes, device->stream);
-        device_check(device, status, "copying on the GPU");
+        CudaAddress to = block->address + (uint64_t)filled;
+        device_check(device, device->driver.on_device(to, block->address, (size_t)bytes, device->stream), "copying on the GPU");
     }
 }
 

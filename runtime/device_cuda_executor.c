@@ -237,7 +237,8 @@ static void run_steps(CudaExecutor *executor) {
 
 static int launch_steps(const CudaExecutor *executor) {
     int status = 0;
-    for (size_t i = 0; i < executor->step_count && status == 0; i++) status = launch_step(executor, &executor->steps[i]);
+    for (size_t i = 0; i < executor->step_count && status == 0; i++)
+        status = launch_step(executor, &executor->steps[i]);
     return status;
 }
 
@@ -300,8 +301,10 @@ static void run(Executor *base) {
     } else {
         device->running = executor->program->name;
         if (!executor->graph && !executor->graphless) capture(executor);
-        int status = executor->graph ? device->driver.graph_launch(executor->graph, device->stream) : launch_steps(executor);
-        check(executor, status, executor->graph ? "starting a graph" : "starting kernels");
+        if (executor->graph)
+            check(executor, device->driver.graph_launch(executor->graph, device->stream), "starting a graph");
+        else
+            check(executor, launch_steps(executor), "starting kernels");
     }
     copy_results(executor);
     executor->runs++;

@@ -95,7 +95,8 @@ static int64_t find_best(const float *logits, int64_t count) {
         float most[LANES], all = -INFINITY;
         for (int lane = 0; lane < LANES; lane++) most[lane] = -INFINITY;
         for (; i + LANES <= end; i += LANES)
-            for (int lane = 0; lane < LANES; lane++) most[lane] = logits[i + lane] > most[lane] ? logits[i + lane] : most[lane];
+            for (int lane = 0; lane < LANES; lane++)
+                most[lane] = logits[i + lane] > most[lane] ? logits[i + lane] : most[lane];
         for (int lane = 0; lane < LANES; lane++) all = most[lane] > all ? most[lane] : all;
         for (; i < end; i++) all = logits[i] > all ? logits[i] : all;
         if (all > largest) largest = all, from = begin;
