@@ -229,8 +229,8 @@ static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *re
     }
 }
 
-// Steps of a round. Where a panel of B is kept, its stores are in the way of LLVM's scheduler, which would leave operands
-// of several steps on the stack.
+// Steps of a round. Where a panel of B is kept, its stores are in the way of LLVM's scheduler, which would leave
+// operands of several steps on the stack.
 static int steps_of_round(const CpuTarget *target, CpuTile tile) {
     if (tile.b == TILE_ALONG_K) return target->lanes;
     return tile.keeps ? 1 : TILE_UNROLL;
