@@ -167,9 +167,11 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
         tile->once = whole_turns;
     }
     tile->keeps = tile->once && !one_tile;
-    // Read from end to end by a tile of whole rows the machine looks ahead by itself, further than it can be asked to.
-    bool end_to_end = plan->panels == 1 && stride_of(plan, plan->load_b, plan->k) == plan->columns;
-    tile->once &= !(tile->b == TILE_ACROSS_K && end_to_end);
+    // Where rows of B follow one another the machine looks ahead by itself, further than it can be asked to, if a tile
+    // reads whole rows, or, with no other tile behind it, every other line.
+    bool in_order = stride_of(plan, plan->load_b, plan->k) == plan->columns;
+    bool two_lines = plan->columns * element_bytes(plan->element_b) <= 2 * CPU_CACHE_LINE;
+    if (tile->b == TILE_ACROSS_K && in_order && (plan->panels == 1 || (one_tile && two_lines))) tile->once = false;
 }
 
 static void choose_sides(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
