@@ -17,10 +17,6 @@ LLVMValueRef cpu_select(CpuUnit *unit, LLVMValueRef condition, LLVMValueRef a, L
     return LLVMBuildSelect(unit->builder, condition, a, b, "");
 }
 
-LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return cpu_select(unit, LLVMBuildICmp(unit->builder, LLVMIntSLT, a, b, ""), a, b);
-}
-
 LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count) {
     if (LLVMIsAConstantInt(count)) {
         int64_t on = LLVMConstIntGetSExtValue(count);
@@ -29,7 +25,7 @@ LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count) {
         for (int i = 0; i < lanes; i++) items[i] = LLVMConstInt(unit->i1, i < on, false);
         return lanes == 1 ? items[0] : LLVMConstVector(items, (unsigned)lanes);
     }
-    LLVMValueRef low = cpu_minimum(unit, count, cpu_i64(unit, lanes));
+    LLVMValueRef low = cpu_min(unit, count, cpu_i64(unit, lanes));
     LLVMValueRef narrow = LLVMBuildTrunc(unit->builder, low, unit->i32, "");
     return LLVMBuildICmp(unit->builder, LLVMIntSLT, cpu_iota(unit, unit->i32, lanes, 1),
                          cpu_splat(unit, narrow, lanes), "mask");

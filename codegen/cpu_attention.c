@@ -11,6 +11,7 @@
 // where c = log2(e) / sqrt(keys): the maximum is that of c S. Blocks of keys that no query of the block sees
 // are not run. A masked score is -1e30: its weight is exactly 0, as far below every maximum.
 #include "codegen/cpu_attention.h"
+#include "codegen/cpu_place.h"
 
 #include <math.h>
 
@@ -30,16 +31,6 @@ typedef struct Forward {
 typedef struct Running {  // of a block of queries: largest scaled score and sum of weights so far
     LLVMValueRef maximum[ATTENTION_VECTORS], sum[ATTENTION_VECTORS];
 } Running;
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildAdd(unit->builder, a, b, "");
-}
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildSub(unit->builder, a, b, "");
-}
-static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
-    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
-}
 
 // Element [row][v * lanes] of a matrix with rows of `queries` floats.
 static LLVMValueRef vector_at(const Forward *f, LLVMValueRef matrix, LLVMValueRef row, int v) {
@@ -244,7 +235,7 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *q = &plan->side[Q];
     LLVMValueRef valid =
-        cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
+        cpu_min(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
     LLVMValueRef from =
         cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
     cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid,
@@ -272,7 +263,7 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
         running.maximum[v] = blocks.carried[v];
         running.sum[v] = blocks.carried[plan->vectors + v];
     }
-    LLVMValueRef rows = cpu_minimum(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
+    LLVMValueRef rows = cpu_min(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
     if (plan->passing) pass_keys(f, next, blocks.index, rows, end);
     emit_scores(f, blocks.index, rows);
     cpu_attention_mask(

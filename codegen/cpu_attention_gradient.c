@@ -15,6 +15,7 @@
 #include <math.h>
 
 #include "codegen/cpu_attention.h"
+#include "codegen/cpu_place.h"
 
 enum { Q, K, V, POSITIONS_OPERAND, O, LSE, D_O, D_LSE };
 
@@ -32,15 +33,6 @@ typedef struct Backward {
     LLVMValueRef query0;                // of the block
 } Backward;
 
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildAdd(unit->builder, a, b, "");
-}
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildSub(unit->builder, a, b, "");
-}
-static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
-    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
-}
 static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, LLVMValueRef index) {
     return cpu_at(unit, at, ELEMENT_F32, index);
 }
@@ -257,7 +249,7 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     const AttentionSide *d_q = &plan->side[g->d_q];
     g->query0 = query0;
     LLVMValueRef valid =
-        cpu_minimum(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
+        cpu_min(unit, cpu_i64(unit, plan->queries), subtract(unit, g->task.time, query0));
     cpu_attention_positions(&g->task, query0, valid);
     pack_block(g, Q, plan->side[Q].key, plan->keys, plan->key_columns, g->queries, g->query_rows);
     pack_block(g, D_O, plan->side[D_O].feature, plan->features, plan->feature_columns, g->results,
@@ -272,7 +264,7 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     look_ahead(g, next, end);
     CpuLoop keys;
     cpu_loop_begin(unit, &keys, begin, end, plan->key_block, NULL, 0);
-    LLVMValueRef block_end = cpu_minimum(unit, end, add(unit, keys.index, cpu_i64(unit, plan->key_block)));
+    LLVMValueRef block_end = cpu_min(unit, end, add(unit, keys.index, cpu_i64(unit, plan->key_block)));
     emit_pair(g, keys.index, subtract(unit, block_end, keys.index),
               cpu_attention_partly(&g->task, first, last, keys.index, block_end));
     cpu_loop_end(unit, &keys, NULL);

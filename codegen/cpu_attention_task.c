@@ -1,19 +1,6 @@
 // Emission that the forward and the gradient generator of attention share.
 #include "codegen/cpu_attention.h"
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildAdd(unit->builder, a, b, "");
-}
-static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, int64_t by) {
-    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
-}
-static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildICmp(unit->builder, predicate, a, b, "");
-}
-
-static LLVMValueRef maximum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
-    return cpu_select(unit, compare(unit, LLVMIntSGT, a, b), a, b);
-}
+#include "codegen/cpu_place.h"
 
 LLVMValueRef cpu_attention_extent(const AttentionTask *task, int64_t extent, uint32_t bound) {
     if (bound == UINT32_MAX) return cpu_i64(task->unit, extent);
@@ -39,9 +26,9 @@ LLVMValueRef cpu_attention_base(const AttentionTask *task, int operand) {
     const AttentionSide *side = &plan->side[operand];
     LLVMValueRef at = cpu_i64(unit, 0);
     for (int i = 0; i < plan->shared_count; i++)
-        if (side->shared[i]) at = add(unit, at, multiply(unit, task->shared[i], side->shared[i]));
+        if (side->shared[i]) at = add(unit, at, scaled(unit, task->shared[i], side->shared[i]));
     for (int i = 0; i < plan->group_count; i++)
-        if (side->group[i]) at = add(unit, at, multiply(unit, task->group[i], side->group[i]));
+        if (side->group[i]) at = add(unit, at, scaled(unit, task->group[i], side->group[i]));
     return cpu_at(unit, task->body->operand[operand], side->element, at);
 }
 
@@ -53,7 +40,7 @@ LLVMValueRef cpu_attention_position(const AttentionTask *task, LLVMValueRef inde
     CpuUnit *unit = task->unit;
     const AttentionSide *side = &task->plan->side[POSITIONS];
     LLVMValueRef at =
-        cpu_at(unit, task->body->operand[POSITIONS], side->element, multiply(unit, index, side->time));
+        cpu_at(unit, task->body->operand[POSITIONS], side->element, scaled(unit, index, side->time));
     LLVMValueRef value = cpu_load(unit, side->element, at, 1, NULL);
     return side->element == ELEMENT_I64 ? value : LLVMBuildSExt(unit->builder, value, unit->i64, "");
 }
@@ -65,17 +52,17 @@ void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValu
     LLVMValueRef zero = cpu_i64(unit, 0);
     *begin = zero;
     *end = task->past;
-    if (plan->causal) *end = maximum(unit, zero, cpu_minimum(unit, *end, add(unit, last, cpu_i64(unit, 1))));
+    if (plan->causal) *end = cpu_max(unit, zero, cpu_min(unit, *end, add(unit, last, cpu_i64(unit, 1))));
     if (plan->window > 0) {
-        LLVMValueRef oldest = maximum(unit, zero, add(unit, first, cpu_i64(unit, 1 - plan->window)));
+        LLVMValueRef oldest = cpu_max(unit, zero, add(unit, first, cpu_i64(unit, 1 - plan->window)));
         LLVMValueRef block = LLVMBuildUDiv(unit->builder, oldest, cpu_i64(unit, plan->key_block), "");
-        *begin = multiply(unit, block, plan->key_block);
+        *begin = scaled(unit, block, plan->key_block);
     }
 }
 
 LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef row, int64_t count) {
     CpuUnit *unit = task->unit;
-    LLVMValueRef last = cpu_minimum(unit, add(unit, row, cpu_i64(unit, count - 1)),
+    LLVMValueRef last = cpu_min(unit, add(unit, row, cpu_i64(unit, count - 1)),
                                     add(unit, task->valid, cpu_i64(unit, -1)));
     LLVMValueRef position =
         cpu_load(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, last), 1, NULL);
@@ -90,7 +77,7 @@ void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValue
     LLVMValueRef exists = compare(unit, LLVMIntSLT, loop.index, valid);
     LLVMValueRef index =
         add(unit, query0,
-            cpu_minimum(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));
+            cpu_min(unit, loop.index, LLVMBuildSub(unit->builder, valid, cpu_i64(unit, 1), "")));
     LLVMValueRef position = LLVMBuildTrunc(unit->builder, cpu_attention_position(task, index), unit->i32, "");
     position = cpu_select(unit, exists, position, cpu_i32(unit, -1));
     cpu_store(unit, ELEMENT_I32, cpu_at(unit, task->positions, ELEMENT_I32, loop.index), position, NULL);
@@ -140,12 +127,12 @@ void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValu
     LLVMValueRef begin = cpu_i64(unit, 0);
     if (plan->causal && plan->window <= 0) {  // all queries see what the first one sees
         LLVMValueRef first = cpu_attention_last_position(task, begin, 1);
-        begin = maximum(unit, begin, LLVMBuildSub(unit->builder, add(unit, first, cpu_i64(unit, 1)), key0, ""));
+        begin = cpu_max(unit, begin, LLVMBuildSub(unit->builder, add(unit, first, cpu_i64(unit, 1)), key0, ""));
     }
     cpu_loop_begin(unit, &keys, begin, rows, 1, NULL, 0);
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef at =
-            add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+            add(unit, scaled(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
         at = cpu_at(unit, scores, ELEMENT_F32, at);
         LLVMValueRef score = cpu_load(unit, ELEMENT_F32, at, (int)plan->lanes, NULL);
         LLVMValueRef visible = visible_lanes(task, v, add(unit, key0, keys.index));
@@ -180,7 +167,7 @@ static void copy_rows(const AttentionTask *task, int operand, int64_t column_str
     CpuUnit *unit = task->unit;
     const AttentionSide *side = &task->plan->side[operand];
     LLVMValueRef from = cpu_attention_base(task, operand);
-    from = cpu_at(unit, from, side->element, multiply(unit, first, side->past));
+    from = cpu_at(unit, from, side->element, scaled(unit, first, side->past));
     cpu_attention_pack(unit, side->element, column_stride, side->past, columns, to, from,
                        cpu_i64(unit, count), LLVMBuildSub(unit->builder, end, first, ""), cpu_i64(unit, 0));
 }
@@ -190,8 +177,8 @@ void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVM
     enum { K = 1, V };
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
-    keys = cpu_at(unit, keys, ELEMENT_F32, multiply(unit, row, plan->key_columns));
-    values = cpu_at(unit, values, ELEMENT_F32, multiply(unit, row, plan->feature_columns));
+    keys = cpu_at(unit, keys, ELEMENT_F32, scaled(unit, row, plan->key_columns));
+    values = cpu_at(unit, values, ELEMENT_F32, scaled(unit, row, plan->feature_columns));
     copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
     copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
 }
@@ -229,7 +216,7 @@ void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, 
     if (column_stride != 1) return;
     CHECK(task->stream_count < ATTENTION_STREAMS);
     LLVMValueRef here =
-        cpu_at(unit, cpu_attention_base(task, operand), element, multiply(unit, row, row_stride));
+        cpu_at(unit, cpu_attention_base(task, operand), element, scaled(unit, row, row_stride));
     LLVMValueRef there = cpu_attention_base(next.task, operand);
     task->streams[task->stream_count++] = (AttentionStream){.at = cpu_select(unit, next.over, there, here),
                                                             .row_bytes = row_stride * element_bytes(element),
@@ -244,7 +231,7 @@ void cpu_attention_bring(const AttentionTask *task) {
     cpu_if_begin(unit, &left, compare(unit, LLVMIntSLT, row, cpu_i64(unit, task->bring_limit)));
     for (int s = 0; s < task->stream_count; s++) {
         const AttentionStream *stream = &task->streams[s];
-        LLVMValueRef at = cpu_at_bytes(unit, stream->at, multiply(unit, row, stream->row_bytes));
+        LLVMValueRef at = cpu_at_bytes(unit, stream->at, scaled(unit, row, stream->row_bytes));
         for (int64_t i = 0; i < task->bring_rows; i++)
             for (int64_t byte = 0; byte < stream->bytes; byte += LINE)
                 ask_for(unit, cpu_at_bytes(unit, at, cpu_i64(unit, i * stream->row_bytes + byte)),
@@ -322,11 +309,11 @@ void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValu
     CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
     CpuLoop keys;
-    LLVMValueRef up = multiply(unit, cpu_blocks(unit, rows, cpu_i64(unit, plan->rows)), plan->rows);
+    LLVMValueRef up = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, plan->rows)), plan->rows);
     cpu_loop_begin(unit, &keys, rows, up, 1, NULL, 0);
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef at =
-            add(unit, multiply(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
+            add(unit, scaled(unit, keys.index, plan->queries), cpu_i64(unit, v * plan->lanes));
         cpu_store(unit, ELEMENT_F32, cpu_at(unit, scores, ELEMENT_F32, at),
                   cpu_number(unit, ELEMENT_F32, value, (int)plan->lanes), NULL);
     }

@@ -162,7 +162,7 @@ static void emit_row(const AttentionTask *task, const AttentionProduct *p, const
         LLVMValueRef seen = LLVMBuildAdd(b, LLVMBuildSub(b, last, m->key0, ""), cpu_i64(unit, 1), "");
         seen = cpu_select(unit, LLVMBuildICmp(b, LLVMIntSLT, seen, cpu_i64(unit, 0), ""), cpu_i64(unit, 0),
                           seen);
-        steps = cpu_minimum(unit, steps, seen);
+        steps = cpu_min(unit, steps, seen);
     }
     if (skip == ATTENTION_SKIP_FIRST) skipped = unseeing_queries(task, LLVMBuildAdd(b, m->key0, row, ""));
     emit_columns(unit, p, m, row, skipped, steps, 0);

@@ -31,7 +31,7 @@ bool cpu_compact_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     LLVMValueRef next =
         LLVMBuildAdd(builder, rows.carried[0], LLVMBuildZExt(builder, set, unit->i64, ""), "");
     cpu_loop_end(unit, &rows, &next);
-    LLVMValueRef count = cpu_minimum(unit, LLVMBuildSub(builder, rows.carried[0], start, ""), capacity);
+    LLVMValueRef count = cpu_min(unit, LLVMBuildSub(builder, rows.carried[0], start, ""), capacity);
     LLVMValueRef some = LLVMBuildICmp(builder, LLVMIntSGT, count, zero, "");
     cpu_store(unit, ELEMENT_I64, body->operand[COUNT], LLVMBuildSelect(builder, some, count, zero, ""), NULL);
     cpu_loop_end(unit, &tasks, NULL);

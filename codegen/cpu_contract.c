@@ -5,6 +5,7 @@
 // Launches that pack one operand into one form share the packing phase: see passes/share_packed.c.
 #include "base/hash.h"
 #include "codegen/cpu_contract.h"
+#include "codegen/cpu_place.h"
 
 typedef struct Emission {
     CpuUnit *unit;
@@ -14,15 +15,6 @@ typedef struct Emission {
     LLVMValueRef rows, depth;              // extents at run time
     LLVMValueRef loop[LOOP_MAX];           // outer loops of the task
 } Emission;
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
-static LLVMValueRef scaled(CpuUnit *unit, LLVMValueRef a, int64_t by) {
-    return by == 1 ? a : LLVMBuildMul(unit->builder, a, cpu_i64(unit, by), "");
-}
-static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildICmp(unit->builder, predicate, a, b, "");
-}
 
 static int64_t stride_of(const CpuContraction *plan, uint32_t load, int loop) {
     return loop < 0 ? 0 : access_stride(cpu_contraction_index(plan, load), loop);
@@ -313,7 +305,7 @@ static void set_panels(const Emission *e, LLVMValueRef group) {
     LLVMValueRef begin = scaled(unit, group, e->plan->panel_group);
     LLVMValueRef end = add(unit, begin, cpu_i64(unit, e->plan->panel_group));
     set(e, TASK_PANEL_BEGIN, begin);
-    set(e, TASK_PANEL_END, cpu_minimum(unit, end, cpu_i64(unit, e->plan->panels)));
+    set(e, TASK_PANEL_END, cpu_min(unit, end, cpu_i64(unit, e->plan->panels)));
 }
 
 // Where block `block` of rows begins: of rows whose number is known at run time only, those that there are, shared by
@@ -339,7 +331,7 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_divide(unit, rest, cpu_i64(unit, plan->row_blocks), &rest, &block);
     for (int i = plan->outer_a_count - 1; i >= 0; i--) rest = split_number(e, rest, plan->outer[i]);
     LLVMValueRef row0 = first_row(e, block), end = first_row(e, add(unit, block, cpu_i64(unit, 1)));
-    LLVMValueRef rows = subtract(unit, cpu_minimum(unit, end, e->rows), row0);
+    LLVMValueRef rows = subtract(unit, cpu_min(unit, end, e->rows), row0);
     CpuIf used;
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");

@@ -8,18 +8,12 @@
 //       block of k:                                    (its share of a panel of A stays in the first cache)
 //         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
 #include "codegen/cpu_contract.h"
+#include "codegen/cpu_place.h"
 
 typedef struct Driver {
     CpuUnit *unit;
     LLVMValueRef plan, task;
 } Driver;
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
-static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildMul(unit->builder, a, b, ""); }
-static LLVMValueRef compare(CpuUnit *unit, LLVMIntPredicate predicate, LLVMValueRef a, LLVMValueRef b) {
-    return LLVMBuildICmp(unit->builder, predicate, a, b, "");
-}
 
 LLVMValueRef cpu_slot(CpuUnit *unit, LLVMValueRef record, int slot) {
     return cpu_at(unit, record, ELEMENT_I64, cpu_i64(unit, slot));
@@ -72,7 +66,7 @@ static Panel locate_panel(const Driver *d, LLVMValueRef index) {
     CpuUnit *unit = d->unit;
     LLVMValueRef wide_panels = plan_number(d, PLAN_WIDE_PANELS), wide = plan_number(d, PLAN_WIDE);
     LLVMValueRef narrow = plan_number(d, PLAN_NARROW);
-    LLVMValueRef before = cpu_minimum(unit, index, wide_panels);
+    LLVMValueRef before = cpu_min(unit, index, wide_panels);
     Panel panel = {.wide = compare(unit, LLVMIntSLT, index, wide_panels)};
     panel.column0 = add(unit, multiply(unit, before, wide), multiply(unit, subtract(unit, index, before), narrow));
     panel.columns = subtract(unit, task_number(d, TASK_COLUMNS), panel.column0);
@@ -86,7 +80,7 @@ static void pack_panel_b(const Driver *d, const Panel *panel, LLVMValueRef to) {
     LLVMValueRef function = LLVMBuildSelect(unit->builder, panel->wide, plan_pointer(d, PLAN_PACK_WIDE),
                                             plan_pointer(d, PLAN_PACK_NARROW), "");
     pack_panels(d, PLAN_B, function, panel->width, to, cpu_at_bytes(unit, task_pointer(d, TASK_B), at),
-               cpu_minimum(unit, panel->width, panel->columns));
+               cpu_min(unit, panel->width, panel->columns));
 }
 
 static LLVMValueRef shared_panel(const Driver *d, const Panel *panel) {
@@ -108,7 +102,7 @@ static void pack_slab(const Driver *d, int side, LLVMValueRef function, LLVMValu
     LLVMValueRef steps = plan_number(d, side + SIDE_SLAB), step = multiply(unit, slab, steps);
     LLVMValueRef step_k = plan_number(d, PLAN_STEP_K);
     LLVMValueRef left = subtract(unit, task_number(d, TASK_SEGMENT_K), multiply(unit, step, step_k));
-    LLVMValueRef k = cpu_minimum(unit, multiply(unit, steps, step_k), left), zero = cpu_i64(unit, 0);
+    LLVMValueRef k = cpu_min(unit, multiply(unit, steps, step_k), left), zero = cpu_i64(unit, 0);
     LLVMValueRef steps_left = compare(unit, LLVMIntSGT, k, zero), columns = compare(unit, LLVMIntSGT, valid, zero);
     CpuIf exists;
     cpu_if_begin(unit, &exists, LLVMBuildAnd(unit->builder, steps_left, columns, ""));
@@ -126,7 +120,7 @@ static void pack_slab_b(const Driver *d, LLVMValueRef slab) {
     LLVMValueRef columns = task_number(d, TASK_COLUMNS), wide = plan_number(d, PLAN_WIDE);
     LLVMValueRef before = multiply(unit, plan_number(d, PLAN_WIDE_PANELS), wide), from = task_pointer(d, TASK_B);
     LLVMValueRef to = task_pointer(d, TASK_PANEL);
-    pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_WIDE), wide, to, from, cpu_minimum(unit, columns, before), slab);
+    pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_WIDE), wide, to, from, cpu_min(unit, columns, before), slab);
     pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_NARROW), plan_number(d, PLAN_NARROW),
               cpu_at(unit, to, ELEMENT_F32, multiply(unit, before, plan_number(d, PLAN_DEPTH))),
               cpu_at_bytes(unit, from, multiply(unit, before, plan_number(d, PLAN_B + SIDE_PANEL_BYTES))),
@@ -150,7 +144,7 @@ static void pack_part_a(const Driver *d, LLVMValueRef part) {
     cpu_if_begin(unit, &exists, compare(unit, LLVMIntSLT, local, rows));
     pack_panels(d, PLAN_A, plan_pointer(d, PLAN_PACK_A), plan_number(d, PLAN_TILE_ROWS),
                 cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, to),
-                cpu_at_bytes(unit, task_pointer(d, TASK_A), from), cpu_minimum(unit, some, subtract(unit, rows, local)));
+                cpu_at_bytes(unit, task_pointer(d, TASK_A), from), cpu_min(unit, some, subtract(unit, rows, local)));
     cpu_if_end(unit, &exists);
     cpu_if_end(unit, &slabs);
 }
@@ -258,7 +252,7 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     CpuUnit *unit = d->unit;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
-    LLVMValueRef valid = cpu_minimum(unit, t->tile_rows, subtract(unit, t->rows, local));
+    LLVMValueRef valid = cpu_min(unit, t->tile_rows, subtract(unit, t->rows, local));
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
     LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
     LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PANELS_A), packed, in_place(d, PLAN_A, row0, k0), "");
@@ -305,7 +299,7 @@ static void run_panel(const Driver *d, const Panel *panel) {
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef zero = cpu_i64(unit, 0), one = cpu_i64(unit, 1);
     cpu_slot_store(unit, d->task, TASK_COLUMN0, panel->column0);
-    cpu_slot_store(unit, d->task, TASK_COLUMN_COUNT, cpu_minimum(unit, panel->columns, panel->width));
+    cpu_slot_store(unit, d->task, TASK_COLUMN_COUNT, cpu_min(unit, panel->columns, panel->width));
     cpu_slot_store(unit, d->task, TASK_WIDTH, panel->width);
     LLVMValueRef whole = compare(unit, LLVMIntSGE, panel->columns, panel->width), shares = plan_says(d, PLAN_SHARES_B);
     LLVMValueRef lying_rows = LLVMBuildSelect(builder, whole, plan_number(d, PLAN_LYING_ROWS), zero, "");
@@ -327,7 +321,7 @@ static void run_panel(const Driver *d, const Panel *panel) {
     LLVMValueRef count = cpu_blocks(unit, tiles.rows, tiles.tile_rows);
     CpuLoop blocks, panels;
     cpu_loop_begin(unit, &blocks, zero, end, CONTRACTION_DEPTH_BLOCK, NULL, 0);
-    LLVMValueRef k = cpu_minimum(unit, block, subtract(unit, tiles.depth, blocks.index));
+    LLVMValueRef k = cpu_min(unit, block, subtract(unit, tiles.depth, blocks.index));
     cpu_loop_begin(unit, &panels, zero, count, 1, NULL, 0);
     run_tile(d, &tiles, multiply(unit, panels.index, tiles.tile_rows), blocks.index, k);
     cpu_loop_end(unit, &panels, NULL);

@@ -1,13 +1,12 @@
 // What follows the sums of a tile: two functions for each contraction, called by the loops around tiles. One runs
 // the stages behind the sum, the other brings nearer what those will touch.
 #include "codegen/cpu_contract.h"
+#include "codegen/cpu_place.h"
 
 enum {
     CACHE_LINE = CPU_CACHE_LINE,
     PREFETCH_DEPTH = 64  // steps of k that outlast bringing lines nearer
 };
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
 
 // Walks one tile, row by row: the place of each step is a frame.
 typedef struct TileWalk {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "codegen/cpu_contract.h"
+#include "codegen/cpu_place.h"
 
 enum {
     COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
@@ -19,10 +20,6 @@ typedef struct Packing {
     int columns, lanes;      // width, as it was when the function was made; of the vectors
     LLVMValueRef in_panel;   // mask of the lanes that a panel narrower than a vector has, or NULL
 } Packing;
-
-static LLVMValueRef add(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildAdd(unit->builder, a, b, ""); }
-static LLVMValueRef subtract(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildSub(unit->builder, a, b, ""); }
-static LLVMValueRef multiply(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) { return LLVMBuildMul(unit->builder, a, b, ""); }
 
 CpuPack cpu_pack_kind(int64_t panel_stride, int64_t k_stride) {
     if (panel_stride == 1) return PACK_UNIT;
@@ -273,7 +270,7 @@ static void pack_panels(CpuUnit *unit, const Packing *p, bool transpose) {
     LLVMValueRef state[] = {p->to, p->from, p->valid}, begin = cpu_i64(unit, 0);
     cpu_loop_begin(unit, &panels, cpu_i64(unit, 0), p->panels, 1, state, 3);
     LLVMValueRef to = panels.carried[0], from = panels.carried[1], left = panels.carried[2];
-    LLVMValueRef valid = cpu_minimum(unit, left, p->width);
+    LLVMValueRef valid = cpu_min(unit, left, p->width);
     if (transpose) {
         LLVMValueRef full = LLVMBuildICmp(unit->builder, LLVMIntEQ, valid, p->width, "");
         begin = LLVMBuildAnd(unit->builder, p->whole, cpu_i64(unit, -CPU_TURN_STEPS), "");

@@ -342,10 +342,10 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     int64_t b_stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
     LLVMValueRef begin = LLVMBuildMul(unit->builder, body->begin, width, "");
     LLVMValueRef end = LLVMBuildMul(unit->builder, body->end, width, "");
-    end = cpu_minimum(unit, end, cpu_i64(unit, plan->columns));
+    end = cpu_min(unit, end, cpu_i64(unit, plan->columns));
     CpuLoop chunks;
     cpu_loop_begin(unit, &chunks, begin, end, (int)chunk_of(plan), NULL, 0);
-    LLVMValueRef columns = cpu_minimum(unit, chunk, LLVMBuildSub(unit->builder, end, chunks.index, ""));
+    LLVMValueRef columns = cpu_min(unit, chunk, LLVMBuildSub(unit->builder, end, chunks.index, ""));
     LLVMValueRef from = cpu_at(unit, b, plan->element_b, chunks.index), sums = place_sums(body, from);
     LLVMValueRef arguments[ARGUMENTS] = {
         [ARGUMENT_A] = a, [ARGUMENT_B] = from,

@@ -222,7 +222,7 @@ static void store_sums(CpuUnit *unit, CpuTile tile, int vectors, LLVMValueRef to
 
 static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *reads) {
     for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
-        LLVMValueRef existing = cpu_minimum(unit, cpu_i64(unit, row), LLVMGetParam(f, ARGUMENT_LAST));
+        LLVMValueRef existing = cpu_min(unit, cpu_i64(unit, row), LLVMGetParam(f, ARGUMENT_LAST));
         LLVMValueRef at = LLVMBuildMul(unit->builder, existing, reads->a_stride, "");
         Element element = tile.panel == PANEL_PAIRS ? ELEMENT_BF16 : ELEMENT_F32;
         reads->row[row] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_A), element, at);

@@ -84,7 +84,6 @@ LLVMValueRef cpu_horizontal_sum(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_horizontal_max(CpuUnit *unit, LLVMValueRef vector);
 LLVMValueRef cpu_max(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // floats or signed integers
 LLVMValueRef cpu_min(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);
-LLVMValueRef cpu_minimum(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b);  // i64, signed; folds constants
 // Lanes [0, count) set; `count` is an i64 and may be a constant (then so is the mask).
 LLVMValueRef cpu_mask(CpuUnit *unit, int lanes, LLVMValueRef count);
 LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to the nearest bf16, as f32

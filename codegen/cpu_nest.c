@@ -375,7 +375,7 @@ static LLVMValueRef first_point(NestEmitter *e, LLVMValueRef task) {
     LLVMBuilderRef b = unit->builder;
     if (!plan->bounded) {
         LLVMValueRef point = LLVMBuildNSWMul(b, task, cpu_i64(unit, plan->points_a_task), "");
-        return plan->points % plan->points_a_task ? cpu_minimum(unit, point, cpu_i64(unit, plan->points)) : point;
+        return plan->points % plan->points_a_task ? cpu_min(unit, point, cpu_i64(unit, plan->points)) : point;
     }
     LLVMValueRef points = cpu_i64(unit, 1);
     for (int i = 0; i < plan->spread_count; i++)
@@ -394,9 +394,9 @@ static void set_vector_range(NestEmitter *e, LLVMValueRef first, LLVMValueRef la
     }
     e->vector_begin = LLVMBuildNSWMul(e->unit->builder, first, block, "");
     e->vector_end = LLVMBuildNSWMul(e->unit->builder, last, block, "");
-    e->vector_end = cpu_minimum(e->unit, e->vector_end, extent);
+    e->vector_end = cpu_min(e->unit, e->vector_end, extent);
     // Blocks behind the extent, and an empty share behind the last block, must come out as nothing.
-    e->vector_begin = cpu_minimum(e->unit, e->vector_begin, e->vector_end);
+    e->vector_begin = cpu_min(e->unit, e->vector_begin, e->vector_end);
 }
 
 // Tasks are points, or blocks of the vector loop, or both; only then is a loop over tasks needed.
