@@ -169,6 +169,12 @@ static LLVMValueRef load_factor(const Sweep *sweep, int step, int row) {
     return cpu_splat(unit, factor, sweep->lanes);
 }
 
+// Rounding B, or several groups of rows, take longer than to read it.
+static bool waits_for_memory(const Sweep *sweep) {
+    bool rounds = sweep->plan->panel_b == PANEL_PAIRS && sweep->plan->element_b == ELEMENT_F32;
+    return !rounds && sweep->rows == sweep->plan->rows;
+}
+
 // Brings the columns of as many steps behind these into the second cache: rows lie far apart, where the machine does
 // not look ahead by itself.
 static void look_ahead(const Sweep *sweep, int steps, LLVMValueRef column) {
@@ -189,8 +195,7 @@ static void add_steps(const Sweep *sweep) {
     CpuLoop loop = begin_columns(sweep);
     for (int row = 0; row < sweep->rows; row++)
         for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
-    bool alone = sweep->rows == sweep->plan->rows;  // else arithmetic takes longer than memory
-    if (steps > 1 && alone) look_ahead(sweep, steps, loop.index);
+    if (steps > 1 && waits_for_memory(sweep)) look_ahead(sweep, steps, loop.index);
     for (int step = 0; step < steps; step++) {
         load_step(sweep, step, loop.index, columns);
         for (int row = 0; row < sweep->rows; row++)
