@@ -234,23 +234,25 @@ static Ahead find_ahead(const Driver *d, const Tiles *t, LLVMValueRef k0, LLVMVa
     return select_ahead(unit, plan_says(d, PLAN_SHARES_B), packed, select_ahead(unit, lies_across, across, along));
 }
 
-// The part of it that the tile of rows `local` brings nearer, or nothing new.
-static void share_ahead(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k, Ahead *ahead) {
+// The part of it that a tile, by its number in the block, brings nearer, or nothing new.
+static Ahead share_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile, LLVMValueRef k, const Ahead *ahead) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef tile = LLVMBuildUDiv(unit->builder, local, t->tile_rows, ""), rounds = cpu_i64(unit, TILE_UNROLL);
+    LLVMValueRef rounds = cpu_i64(unit, TILE_UNROLL);
     LLVMValueRef lies = compare(unit, LLVMIntSGT, t->lying_rows, cpu_i64(unit, 0));
     LLVMValueRef lying = LLVMBuildZExt(unit->builder, lies, unit->i64, "");
     LLVMValueRef first = multiply(unit, subtract(unit, tile, lying), LLVMBuildUDiv(unit->builder, k, rounds, ""));
     LLVMValueRef some = compare(unit, LLVMIntSLT, first, ahead->rows), zero = cpu_i64(unit, 0);
     first = LLVMBuildSelect(unit->builder, some, first, zero, "");
-    ahead->at = cpu_at_bytes(unit, ahead->at, multiply(unit, first, ahead->stride));
-    ahead->stride = LLVMBuildSelect(unit->builder, some, ahead->stride, zero, "");
+    return (Ahead){cpu_at_bytes(unit, ahead->at, multiply(unit, first, ahead->stride)),
+                   LLVMBuildSelect(unit->builder, some, ahead->stride, zero, ""), k};
 }
 
-// One panel of A, from row `local` of the block, against one panel of B for steps [k0, k0 + k).
-static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMValueRef k0, LLVMValueRef k) {
+// Panel `number` of the block of A against one panel of B for steps [k0, k0 + k).
+static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, LLVMValueRef k0, LLVMValueRef k,
+                     const Ahead *next) {
     CpuUnit *unit = d->unit;
     LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef local = multiply(unit, number, t->tile_rows);
     LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
     LLVMValueRef valid = cpu_min(unit, t->tile_rows, subtract(unit, t->rows, local));
     LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
@@ -277,8 +279,7 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef local, LLVMVa
     LLVMValueRef sum = LLVMBuildSelect(builder, adds, place, nowhere, "");
     LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
     LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
-    Ahead ahead = find_ahead(d, t, k0, k);
-    share_ahead(d, t, local, k, &ahead);
+    Ahead ahead = share_ahead(d, t, number, k, next);
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
     LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead.at, ahead.stride, stride_of(d, PLAN_A),
                                 stride_of(d, PLAN_B), last_row, panel, sum, row_stride};
@@ -322,8 +323,9 @@ static void run_panel(const Driver *d, const Panel *panel) {
     CpuLoop blocks, panels;
     cpu_loop_begin(unit, &blocks, zero, end, CONTRACTION_DEPTH_BLOCK, NULL, 0);
     LLVMValueRef k = cpu_min(unit, block, subtract(unit, tiles.depth, blocks.index));
+    Ahead ahead = find_ahead(d, &tiles, blocks.index, k);
     cpu_loop_begin(unit, &panels, zero, count, 1, NULL, 0);
-    run_tile(d, &tiles, multiply(unit, panels.index, tiles.tile_rows), blocks.index, k);
+    run_tile(d, &tiles, panels.index, blocks.index, k, &ahead);
     cpu_loop_end(unit, &panels, NULL);
     cpu_loop_end(unit, &blocks, NULL);
 }
