@@ -12,7 +12,7 @@ typedef struct Machine {
     int threads;
     double flops_per_second;  // multiply-adds in registers, of f32 or of bf16 operands
     double bytes_per_second;  // of 64 MiB, read and written: updated in place by the CPU, copied by a GPU
-    // Of the CPU alone, for predictions; 0: not known.
+    // Of the CPU alone, for predictions and floors; 0: not known.
     double instructions_per_second;  // multiply-adds in registers, a vector each
     double multiplies_per_second;    // the same in a contraction, with all that it does beside
     double near_bytes_per_second[MACHINE_NEAR_SIZES];  // that come to a processor, of so many again and again

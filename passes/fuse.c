@@ -7,7 +7,7 @@
 //                                 for a processor other large sums to one row in two steps (fuse_split.c)
 //
 // Requires: a program as lower_graph leaves it. Leaves: a program that computes the same values, bit for
-// bit, but for the order of the sums that are split; casts and every other primitive stay as they were.
+// bit, but for the order of the sums that are split or join rows; casts and every other primitive stay as they were.
 // A launch never moves across one that writes what it reads, or touches what it writes.
 // What is merged is decided by rules that look at loops, addresses and bytes only; the files above
 // state them and their costs at the top. All choices are made in the order of launches: same in, same out.

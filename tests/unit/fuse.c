@@ -384,6 +384,17 @@ static void several_sums_join_rows(void **state) {
     expect_rows(program, 0, 16, 5);
 }
 
+// A sum that another one reads must be there before the rows: it does not join them.
+static void sums_of_sums_stay(void **state) {
+    (void)state;
+    const Type *type = test_type(ir, ELEMENT_F32, "time", 512, "embed", 32, NULL);
+    Value x = argument("x", type), dy = argument("dy", type), v = fuse_mul(g, x, dy), s = fuse_sum(g, v, "time");
+    fuse_output(g, "scale", s);
+    fuse_output(g, "other", fuse_sum(g, fuse_mul(g, dy, s), "time"));
+    fuse_output(g, "dx", fuse_add(g, fuse_mul(g, x, fuse_sum(g, v, "embed")), dy));
+    expect_rows(fuse_test_for(g, 3, NULL, false), 1, 16, 3);
+}
+
 // Rows of a product's result are padded to 16 bytes where every launch walks them by rows; the others stay.
 static void padded_rows(void **state) {
     (void)state;
@@ -551,6 +562,7 @@ int main(void) {
         TEST(few_rows_stay),
         TEST(rows_that_fill_no_block_stay),
         TEST(several_sums_join_rows),
+        TEST(sums_of_sums_stay),
         TEST(padded_rows),
         TEST(shapes),
         TEST(outputs_of_all_kinds),
