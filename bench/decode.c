@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/median.h"
 #include "driver/arguments.h"
 #include "driver/cost.h"
 #include "driver/runner.h"
@@ -25,16 +26,6 @@ typedef struct Bench {
     int64_t rows, position;
     bool kernels;
 } Bench;
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values) {
-    qsort(values, STEPS, sizeof *values, ascending);
-    return values[STEPS / 2];
-}
 
 // ---- Reading ----
 
@@ -85,7 +76,7 @@ static void measure(const Bench *bench, int64_t sequences) {
         for (int k = 0; k < RUN; k++) steps[i + k] = step_seconds(bench);
     }
     memory_release(&block);
-    double seconds = median(steps), read = median(reads);
+    double seconds = median(steps, STEPS), read = median(reads, STEPS);
     printf("%9lld %10.3f ms %9.0f %10.1f MB %8.1f GB/s %8.1f GB/s %6.1f %%\n", (long long)sequences, 1e3 * seconds,
            (double)sequences / seconds, bytes / 1e6, bytes / seconds / 1e9, bytes / read / 1e9, 100 * read / seconds);
 }

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/median.h"
 #include "base/thread.h"
 #include "codegen/cpu.h"
 
@@ -115,11 +116,6 @@ static double peak_seconds_per_step(const Bench *bench) {
     return (now(bench) - start) / STEPS;
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 // `flops` of one launch.
 static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char *(*sets)[OPERANDS_MAX],
                     int set_count, double flops, double compile_seconds) {
@@ -145,11 +141,9 @@ static void measure(const Bench *bench, const char *name, const CpuKernel *kerne
         shares[i] = flops / (bench->flops_per_step * threads) * step / seconds[i];
         before = after;
     }
-    qsort(shares, (size_t)count, sizeof *shares, ascending);
-    qsort(seconds, (size_t)count, sizeof *seconds, ascending);
-    double time = seconds[count / 2];
+    double share = median(shares, (size_t)count), time = median(seconds, (size_t)count);
     printf("%-44s %5.1f %% of peak, best tenth %5.1f %%, %8.1f us (least %8.1f), %6.1f GFLOP/s, compiled in %.1f ms\n", name,
-           100 * shares[count / 2], 100 * shares[count * 9 / 10], time * 1e6, seconds[0] * 1e6,
+           100 * share, 100 * shares[count * 9 / 10], time * 1e6, seconds[0] * 1e6,
            flops / time * 1e-9,
            compile_seconds * 1e3);
     fflush(stdout);

@@ -2,6 +2,7 @@
 // on made-up data.
 #include <stdlib.h>
 
+#include "base/median.h"
 #include "driver/commands.h"
 #include "driver/json.h"
 #include "driver/process_memory.h"
@@ -20,16 +21,6 @@ typedef struct Bench {
     const char *precision;
     Profile profile;
 } Bench;
-
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t count) {
-    qsort(values, count, sizeof *values, compare_doubles);
-    return values[count / 2];
-}
 
 // A GPU is asked for a step while the one before it runs, as in training: this returns when that one is done.
 static void one_step(Runner *runner, const Training *training, int64_t step) {

@@ -3,9 +3,9 @@
 #include "driver/machine.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/median.h"
 #include "base/thread.h"
 #include "driver/predict.h"
 #include "passes/program_passes.h"
@@ -158,21 +158,11 @@ typedef struct Seconds {
     double barriers[ROUNDS], programs[PROGRAMS][ROUNDS];
 } Seconds;
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values) {
-    qsort(values, ROUNDS, sizeof *values, ascending);
-    return values[ROUNDS / 2];
-}
-
 static void set_memory(Machine *machine, Seconds *seconds) {
     for (int i = 0; i < STREAM_SIZES; i++) {
         double bytes = (double)STREAM_BYTES * (STREAM_LEAST << i);
         double *rate = i < MACHINE_NEAR_SIZES ? &machine->near_bytes_per_second[i] : &machine->far_bytes_per_second;
-        *rate = bytes / median(seconds->programs[STREAM + i]);
+        *rate = bytes / median(seconds->programs[STREAM + i], ROUNDS);
     }
     machine->bytes_per_second = STREAM_MOVED * machine->far_bytes_per_second;
 }
@@ -205,9 +195,9 @@ Machine machine_measure(Ir *ir, int threads, Element precision, const CpuOptions
             for (int i = 0; i < PROGRAMS; i++) seconds.programs[i][round] = run_seconds(&trial, i);
             seconds.barriers[round] = barriers_seconds(trial.pool);
         }
-        machine.barrier_seconds = median(seconds.barriers) / BARRIERS;
+        machine.barrier_seconds = median(seconds.barriers, ROUNDS) / BARRIERS;
         set_memory(&machine, &seconds);
-        set_multiplies(&machine, trial.product, median(seconds.programs[PRODUCT]));
+        set_multiplies(&machine, trial.product, median(seconds.programs[PRODUCT], ROUNDS));
     }
     trial_destroy(&trial);
     return machine;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/median.h"
 #include "driver/expected.h"
 #include "driver/predict.h"
 
@@ -59,11 +60,6 @@ static int slower_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 // Seconds by launch: medians over the repeats, and those of the last one for the time line.
 static double *measure_program(Runner *runner, Profile *profile, Entry entry, double **samples, int repeats) {
     Arena *arena = runner->ir->arena;
@@ -71,8 +67,7 @@ static double *measure_program(Runner *runner, Profile *profile, Entry entry, do
     double *middle = ARENA_ARRAY(arena, double, count + 1), *sorted = ARENA_ARRAY(arena, double, repeats);
     for (size_t i = 0; i < count; i++) {
         for (int repeat = 0; repeat < repeats; repeat++) sorted[repeat] = samples[repeat][i];
-        qsort(sorted, (size_t)repeats, sizeof *sorted, ascending);
-        middle[i] = sorted[repeats / 2];
+        middle[i] = median(sorted, (size_t)repeats);
     }
     profile->seconds[entry] = samples[repeats - 1];
     return middle;
