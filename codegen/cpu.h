@@ -49,6 +49,9 @@ bool cpu_print(Ir *ir, const Program *program, const CpuOptions *options, bool a
 // `precision` is bf16: pairs at once where the machine does that as fast, else widened to f32.
 double cpu_measure_peak(Ir *ir, int threads, Element precision, const CpuOptions *options);
 
+// Of results that pass by the caches: half a usual third cache. Lines of smaller ones come before they are written.
+enum { CPU_STREAM_BYTES = 16 << 20 };
+
 // What one launch of a kernel does, told by its plan: bounded extents at capacity.
 typedef struct CpuWork {
     double multiplies;    // multiply-adds of products, a vector each, filled up to whole tiles

@@ -215,10 +215,7 @@ typedef struct CpuFrame {
     struct CpuBase *bases;            // addresses so far
 } CpuFrame;
 
-enum {
-    CPU_CACHE_LINE = 64,
-    CPU_STREAM_BYTES = 16 << 20  // of results that pass by the caches: half a usual third cache
-};
+enum { CPU_CACHE_LINE = 64 };
 
 LLVMValueRef cpu_starts_on_lines(CpuBody *body, uint32_t operands);       // i1: each of the mask does
 CpuFrame *cpu_frame(CpuBody *body, const Nest *nest);                     // no loops, scalar

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codegen/cpu.h"
+
 static double option_number(const NamedKernel *named, const char *name, double otherwise) {
     for (uint32_t i = 0; i < named->option_count; i++)
         if (strcmp(named->options[i].name, name) == 0) return named->options[i].number;
@@ -37,16 +39,25 @@ void cost_operand_bytes(const Kernel *kernel, double *read, double *written) {
     }
 }
 
-static double sum_bytes(const Kernel *kernel, bool with_written) {
+static int operand_count(const Kernel *kernel) {
+    return kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
+}
+
+double cost_bytes(const Kernel *kernel) {
     double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = 0;
-    int count = kernel->nest ? kernel->nest->operand_count : kernel->named->operand_count;
     cost_operand_bytes(kernel, read, written);
-    for (int i = 0; i < count; i++) bytes += read[i] + (with_written ? written[i] : 0);
+    for (int i = 0; i < operand_count(kernel); i++) bytes += read[i] + written[i];
     return bytes;
 }
 
-double cost_bytes(const Kernel *kernel) { return sum_bytes(kernel, true); }
-double cost_read_bytes(const Kernel *kernel) { return sum_bytes(kernel, false); }
+double cost_brought_bytes(const Kernel *kernel) {
+    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = 0, results = 0;
+    cost_operand_bytes(kernel, read, written);
+    for (int i = 0; i < operand_count(kernel); i++) results += written[i];
+    for (int i = 0; i < operand_count(kernel); i++)
+        bytes += results < CPU_STREAM_BYTES && written[i] > read[i] ? written[i] : read[i];
+    return bytes;
+}
 
 double cost_program_flops(const Program *program) {
     double flops = 0;

@@ -8,7 +8,7 @@
 // 4 x batch x heads x time x past x key, halved where it is causal; its gradient twice that.
 double cost_flops(const Kernel *kernel);
 double cost_bytes(const Kernel *kernel);  // least bytes moved
-double cost_read_bytes(const Kernel *kernel);  // those of them that are read
+double cost_brought_bytes(const Kernel *kernel);  // those that come to a processor: a line comes before it is written
 void cost_operand_bytes(const Kernel *kernel, double *read, double *written);  // the same by operand
 
 // FLOPs of one forward and backward pass over a graph, in closed form: every dot is 2 x result x summed

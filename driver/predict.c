@@ -115,7 +115,7 @@ static double at_rate(double amount, double rate) { return rate > 0 ? amount / r
 double predict_floor(const Kernel *kernel, const Machine *machine) {
     double compute = at_rate(cost_flops(kernel), machine->flops_per_second),
            memory = at_rate(cost_bytes(kernel), machine->bytes_per_second),
-           reading = at_rate(cost_read_bytes(kernel), machine->far_bytes_per_second);
-    if (reading > memory) memory = reading;
+           coming = at_rate(cost_brought_bytes(kernel), machine->far_bytes_per_second);
+    if (coming > memory) memory = coming;
     return compute > memory ? compute : memory;
 }

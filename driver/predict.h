@@ -8,7 +8,7 @@
 double predict_launches(const Program *program, const Machine *machine, double *seconds);
 
 // Seconds that a launch needs at the least: for its FLOPs at the machine's peak, for all its bytes at the rate of memory,
-// for those that it reads at the rate at which bytes come (far_bytes_per_second), whichever is longest.
+// for those that come to a processor at the rate at which they do (far_bytes_per_second), whichever is longest.
 double predict_floor(const Kernel *kernel, const Machine *machine);
 
 #endif
