@@ -91,7 +91,8 @@ static int64_t most_vectors(CpuUnit *unit, const AttentionProduct *p) {
     return vectors < ATTENTION_VECTORS ? vectors : ATTENTION_VECTORS;
 }
 
-// A row of tiles, of vectors [first, count) of columns: as even as they come. `skipped`: steps at the start that are left out, or NULL.
+// A row of tiles, of vectors [first, count) of columns: as even as they come. `skipped`: steps at the start that are
+// left out, or NULL.
 static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const AttentionMatrices *m,
                          LLVMValueRef row, LLVMValueRef skipped, LLVMValueRef steps, int64_t first) {
     int64_t left = m->columns / p->lanes - first, most = most_vectors(unit, p), tiles = (left + most - 1) / most;

@@ -8,7 +8,7 @@
 
 enum { TRAINING_ENTRIES = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE };
 
-// Counted from the programs; the closed forms that tests check are in docs/measurements.md.
+// Counted from the programs and their graphs (driver/cost.h); tests/unit/cost.c holds FLOPs against a formula.
 typedef struct Summary {
     int64_t parameters, active_parameters, frozen_parameters, stored_layers, effective_layers;
     double flops_per_token, training_bytes, recomputed_bytes, predicted_step_seconds;

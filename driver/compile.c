@@ -218,7 +218,8 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
     compilation->ir = ir;
     compilation->module = module;
     PassContext context = {
-        .ir = ir, .module = module, .verify = options->verify, .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
+        .ir = ir, .module = module, .verify = options->verify,
+        .has_kernel = options->cuda ? cuda_has_kernel : cpu_has_kernel};
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (!(entries & (1u << entry))) continue;
         Program *program = compile_entry(&context, compilation, (Entry)entry, entries, options);

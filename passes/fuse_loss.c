@@ -13,8 +13,8 @@
 // Leaves: nothing wide (rows times vocab) but chunks of at most `bytes`; where those are few rows, up to eight
 // times as much for 256 of them, and 64 in any case: a chunk reads the head twice, and reads and writes its
 // gradient, 6 * rows FLOPs for every 16 bytes. The chunks stand one after the other, so the order as it
-// stands needs the memory of one. Where a cotangent depends on all losses (a mean over something that they decide), there are two sweeps, and the second
-// computes its chunks of logits again. What a region is: passes/loss_region.h.
+// stands needs the memory of one. Where a cotangent depends on all losses (a mean over something that they decide),
+// there are two sweeps, and the second computes its chunks of logits again. What a region is: passes/loss_region.h.
 #include <string.h>
 
 #include "ir/op.h"

@@ -3,8 +3,8 @@
 //   t0: launches 0 to 3, 4 KB;  t1: 1 to 2, 8 KB;  t2: 3 to 9, 4 KB, written in place of t0
 //   -> t0 at 8192, t1 at 0, t2 at 8192;  arena 12288 bytes, live 12288 bytes
 //
-// Requires: the final order of launches, their groups; workspaces known (kernel_workspace_bytes of those that are not optional, or
-// attached).
+// Requires: the final order of launches, their groups; workspaces known (kernel_workspace_bytes of those that are not
+// optional, or attached).
 // Leaves: offsets (multiples of 64), first and last launch of every temporary, arena_bytes, live_bytes.
 // A result may take the storage of an operand that dies in its launch, where the launch reads each
 // element of the one only where it writes that element of the other (in_place below).

@@ -116,7 +116,8 @@ bool token_part_check(Diagnostics *diagnostics, const TokenPart *part, int64_t t
 
 static bool report_id(Diagnostics *diagnostics, const TokenFile *file, int64_t index, int64_t vocabulary) {
     if (!file->map.data)
-        return report_error(diagnostics, NO_PLACE, "E0703", "%s: token number %lld is %u, which is not below the vocabulary of %lld", file->path,
+        return report_error(diagnostics, NO_PLACE, "E0703",
+                            "%s: token number %lld is %u, which is not below the vocabulary of %lld", file->path,
                             (long long)index + 1, token_at(file, index), (long long)vocabulary);
     return report_error(diagnostics, NO_PLACE, "E0703", "%s: token %u at byte %lld is not below the vocabulary of %lld",
                         file->path, token_at(file, index), (long long)(file->header_bytes + index * file->width),
