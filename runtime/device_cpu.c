@@ -1,16 +1,13 @@
-// The CPU device: runs a program as a list of phases, each split over the threads by static shares;
-// of phases with many tasks the last quarter goes to whoever comes first. Who runs a task changes no bit.
+// The CPU device: runs a program as a list of phases, each shared out over the threads (task_share.h). Who runs a task
+// changes no bit.
 //
 // Threads meet only where they must. Phases that touch disjoint memory follow each other without a
 // barrier: such a run of phases is called an epoch. A chain of one-task phases stays on one thread and
 // needs no barrier either, whatever its phases touch of each other.
-#include <stdatomic.h>
 #include <string.h>
 
 #include "runtime/executor_calls.h"
-
-// A phase of at least SHARED_TASKS_MIN tasks a thread shares its last 1 / SHARED_PART among the threads.
-enum { SHARED_TASKS_MIN = 4, SHARED_PART = 4 };
+#include "runtime/task_share.h"
 
 // Bytes [low, high) that a phase touches. Views with holes are taken whole: that costs a barrier, never
 // correctness.
@@ -20,21 +17,11 @@ typedef struct Range {
 } Range;
 
 typedef struct Phase {
-    CpuFunction function;
-    char **operands, **workspaces;
-    int64_t tasks;
-    int64_t static_tasks;  // the first ones have a thread of their own; the rest go to who comes first, so
-                           // that a processor that others slow down does not hold up the rest
-    atomic_llong *next;    // of the rest, on a cache line of its own
+    TaskPhase work;
     uint32_t launch;
-    int first_thread;      // that gets the first share: spreads phases with few tasks over the threads
+    int first_thread;  // of fewer tasks than threads the one that gets the first: spreads such phases over the threads
     bool barrier_before;
 } Phase;
-
-typedef union Counter {
-    atomic_llong next;
-    char line[64];
-} Counter;
 
 typedef struct CpuExecutor {
     Executor base;
@@ -46,7 +33,7 @@ typedef struct CpuExecutor {
     MemoryBlock exchange;  // inputs and outputs
     char **addresses;      // of each of the program's buffers
     Phase *phases;
-    Counter *counters;     // one a phase
+    uint32_t runs;
     double *seconds;       // executor_run_timed
 } CpuExecutor;
 
@@ -181,19 +168,19 @@ static void schedule(CpuExecutor *executor, Epoch *epoch, Phase *phase, const Ra
     int owner = find_owner(epoch, ranges, range_count, several);
     bool full = epoch->ranges.count + (size_t)range_count > EPOCH_RANGE_LIMIT && epoch->ranges.count;
     // What one thread wrote, only that thread may touch without a barrier; several tasks never do.
-    if (full || owner == several || (owner >= 0 && phase->tasks > 1)) {
+    if (full || owner == several || (owner >= 0 && phase->work.tasks > 1)) {
         phase->barrier_before = true;
         executor->base.barrier_count++;
         epoch->ranges.count = epoch->owners.count = 0;
         epoch->next_thread = 0;
         owner = -1;
     }
-    phase->first_thread = owner >= 0 ? owner : epoch->next_thread;
-    if (owner < 0 && phase->tasks < executor->threads)
-        epoch->next_thread = (int)((epoch->next_thread + phase->tasks) % executor->threads);
+    bool few = phase->work.tasks < executor->threads;
+    phase->first_thread = owner >= 0 ? owner : few ? epoch->next_thread : 0;
+    if (owner < 0 && few) epoch->next_thread = (int)((epoch->next_thread + phase->work.tasks) % executor->threads);
     for (int i = 0; i < range_count; i++) {
         vector_push(executor->arena, &epoch->ranges, ranges[i]);
-        vector_push(executor->arena, &epoch->owners, phase->tasks == 1 ? phase->first_thread : -1);
+        vector_push(executor->arena, &epoch->owners, phase->work.tasks == 1 ? phase->first_thread : -1);
     }
 }
 
@@ -230,12 +217,12 @@ static void plan_launch(CpuExecutor *executor, Epoch *epoch, uint32_t index) {
     for (int i = 0; i < compiled->phase_count; i++) {
         if (skips_phase(launch, compiled, i)) continue;
         CHECK(compiled->functions[i] && compiled->tasks[i] >= 0);
-        Counter *counter = &executor->counters[executor->base.phase_count];
         Phase *phase = &executor->phases[executor->base.phase_count++];
-        bool shared = executor->threads > 1 && compiled->tasks[i] >= SHARED_TASKS_MIN * executor->threads;
-        *phase = (Phase){.function = compiled->functions[i], .operands = operands, .workspaces = workspaces,
-                         .tasks = compiled->tasks[i], .next = &counter->next, .launch = index,
-                         .static_tasks = compiled->tasks[i] - (shared ? compiled->tasks[i] / SHARED_PART : 0)};
+        *phase = (Phase){.launch = index,
+                         .work = {.function = compiled->functions[i], .operands = operands, .workspaces = workspaces,
+                                  .tasks = compiled->tasks[i]}};
+        if (task_phase_is_shared(&phase->work, executor->threads))
+            phase->work.counters = ARENA_ARRAY(executor->arena, TaskCounter, executor->threads);
         if (i >= compiled->pack_count) {
             schedule(executor, epoch, phase, ranges, launch->operand_count + WORKSPACE_MAX);
         } else {
@@ -258,7 +245,6 @@ static bool plan_phases(Diagnostics *diagnostics, CpuExecutor *executor) {
     }
     if (!state_reserve_scratch(diagnostics, executor->state, executor->threads, MEMORY_ALIGNMENT + scratch)) return false;
     executor->phases = ARENA_ARRAY(executor->arena, Phase, phases + 1);
-    executor->counters = ARENA_ARRAY(executor->arena, Counter, phases + 1);
     Epoch epoch = {0};
     for (size_t i = 0; i < program->launches.count; i++) plan_launch(executor, &epoch, (uint32_t)i);
     CHECK(executor->base.phase_count == phases);
@@ -295,23 +281,15 @@ static const void *scalar(Executor *executor, const char *name, int runs_ago) {
 // ---- Running ----
 
 static inline void run_share(const CpuExecutor *executor, const Phase *phase, int thread) {
+    const TaskPhase *work = &phase->work;
     int rank = thread - phase->first_thread;
     if (rank < 0) rank += executor->threads;
-    int64_t begin = rank, end = rank + 1;
     char *scratch = state_scratch(executor->state, thread) + MEMORY_ALIGNMENT;
     memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
-    if (phase->tasks > executor->threads) thread_share(phase->static_tasks, rank, executor->threads, &begin, &end);
-    else if (rank >= phase->tasks) return;
-    phase->function(phase->operands, phase->workspaces, scratch, begin, end);
-    if (phase->static_tasks == phase->tasks) return;
-    int64_t task;
-    while ((task = phase->static_tasks + atomic_fetch_add_explicit(phase->next, 1, memory_order_relaxed)) < phase->tasks)
-        phase->function(phase->operands, phase->workspaces, scratch, task, task + 1);
-}
-
-static void reset_counters(CpuExecutor *executor) {
-    for (int64_t i = 0; i < executor->base.phase_count; i++)
-        atomic_store_explicit(&executor->counters[i].next, 0, memory_order_relaxed);
+    if (work->tasks >= executor->threads)
+        task_share_run(work, rank, executor->threads, executor->runs, scratch);
+    else if (rank < work->tasks)
+        work->function(work->operands, work->workspaces, scratch, rank, rank + 1);
 }
 
 static void run_region(void *context, int thread) {
@@ -325,7 +303,7 @@ static void run_region(void *context, int thread) {
 
 static void run(Executor *base) {
     CpuExecutor *executor = (CpuExecutor *)base;
-    reset_counters(executor);
+    executor->runs++;
     thread_pool_run(executor->pool, run_region, executor);
 }
 
@@ -346,7 +324,7 @@ static void run_timed_region(void *context, int thread) {
 static void run_timed(Executor *base, double *seconds_per_launch) {
     CpuExecutor *executor = (CpuExecutor *)base;
     executor->seconds = seconds_per_launch;
-    reset_counters(executor);
+    executor->runs++;
     thread_pool_run(executor->pool, run_timed_region, executor);
 }
 
