@@ -4,7 +4,9 @@
 //   q[shared.., time, group.., key]   k[shared.., past, key]   v[shared.., past, feature..]
 //   o[shared.., time, group.., feature..]   lse[shared.., time, group..]   positions[time]
 //
-// in any order of dimensions and with any strides.
+// in any order of dimensions and with any strides. The gradient that is turned takes cos[time, pair], sin[time, pair],
+// f32, and rounds d_q and d_k, then turns each row by the one of its number: features x of the first half of keys and y
+// of the second become x cos + y sin and y cos - x sin.
 #include <math.h>
 #include <string.h>
 
@@ -20,7 +22,9 @@ enum {
     FILL_BLOCKS = 256,
     DECLARED = 256  // bytes of shared memory that functions declare at most, whatever the shape
 };
-enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE };  // inputs of the gradient; the first four of attention
+// Inputs of the gradient; the first four of attention.
+enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE, COS, SIN };
+enum { FORWARD_INPUTS = O, GRADIENT_INPUTS = COS, TURNED_INPUTS = SIN + 1 };
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
     int count;
@@ -35,7 +39,7 @@ typedef struct Attention {
     int regular;  // inputs that are no extents
     const char *over, *along, *past;
     Walked shared, group, feature;
-    int64_t keys, features, time, past_extent;
+    int64_t keys, features, time, past_extent, turn_row, turn_pair;
     uint32_t time_bound, past_bound;
     int tile_m, tile_n;
     bool wide;   // attention_wide.cuh
@@ -85,10 +89,14 @@ static bool has_wide_rows(const Attention *a, int operand) {
     return found && a->unit->alignment[operand] % 16 == 0;
 }
 
+static bool turns(const Attention *a) { return a->regular == TURNED_INPUTS; }
+
 static bool is_wide(const Attention *a) {
     if (a->element != ELEMENT_BF16 || a->feature.count > 1 || a->keys % 8 || a->features % 8 ||
         a->keys > WIDE_KEYS_MOST || a->features > WIDE_KEYS_MOST || a->time > WIDE_TIME_MOST)
         return false;
+    const int64_t *alignment = a->unit->alignment;
+    if (turns(a) && (a->turn_pair != 1 || a->turn_row % 4 || alignment[COS] % 16 || alignment[SIN] % 16)) return false;
     for (int i = 0; i < a->named->operand_count; i++)
         if (a->named->types[i]->element == ELEMENT_BF16 && !has_wide_rows(a, i)) return false;
     return true;
@@ -99,6 +107,20 @@ static int choose_splits(const Attention *a) {
     int64_t most = cuda_divide_up(a->past_extent, 2 * a->tile_n), splits = FILL_BLOCKS / blocks;
     if (splits > most) splits = most;
     return splits > 1 ? (int)splits : 1;
+}
+
+// How the tables of angles lie.
+static bool read_turn(Attention *a) {
+    const Type *cos = a->named->types[COS], *sin = a->named->types[SIN];
+    int row = named_kernel_dimension(cos, a->along), pair = 1 - row;
+    if (cos->element != ELEMENT_F32 || sin != cos || cos->rank != 2 || row < 0 || cos->dimensions[row].bound ||
+        2 * cos->dimensions[pair].extent != a->keys || cos->dimensions[row].extent < a->time ||
+        cos->dimensions[row].extent < a->past_extent ||
+        memcmp(a->named->strides[COS], a->named->strides[SIN], sizeof(int64_t) * 2) != 0)
+        return cuda_fail(a->unit, "%s by tables of another form", a->named->name);
+    a->turn_row = a->named->strides[COS][row];
+    a->turn_pair = a->named->strides[COS][pair];
+    return true;
 }
 
 static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
@@ -144,16 +166,18 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
     for (int i = 0; i < named->operand_count; i++) {
         Element element = named->types[i]->element;
         bool is_data = element_is_float(element) && i != LSE && i != D_LSE &&
-                       !(regular == 4 && i == named->output_start + 1);
+                       !(regular == FORWARD_INPUTS && i == named->output_start + 1) &&
+                       !(turns(a) && (i == COS || i == SIN));
         if (is_data && element != a->element)
             return cuda_fail(unit, "%s of several element types", named->name);
     }
+    if (turns(a) && !read_turn(a)) return false;
     int64_t wide = a->keys > a->features ? a->keys : a->features;
     a->tile_n = wide > 64 ? 32 : 64;
     a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
     a->wide = is_wide(a);
     if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
-    a->splits = a->wide && regular == 4 ? choose_splits(a) : 1;
+    a->splits = a->wide && regular == FORWARD_INPUTS ? choose_splits(a) : 1;
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -214,6 +238,9 @@ static void emit_struct(const Attention *a, bool gradient) {
         emit_side(a, out, "d_q");
         emit_side(a, out + 1, "d_k");
         emit_side(a, out + 2, "d_v");
+        cuda_line(unit, "static constexpr bool turns = %s;", turns(a) ? "true" : "false");
+        cuda_line(unit, "static constexpr i64 turn_row = %lld, turn_pair = %lld;", (long long)a->turn_row,
+                  (long long)a->turn_pair);
     }
     unit->indent--;
     cuda_line(unit, "};");
@@ -313,7 +340,7 @@ static void emit_row(const Attention *a, CudaPhase *phase) {
 
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, 4, &a) || !fits(&a, FORWARD)) return false;
+    if (!read_shape(unit, FORWARD_INPUTS, &a) || !fits(&a, FORWARD)) return false;
     if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a, false);
@@ -337,15 +364,16 @@ bool cuda_attention_emit(CudaUnit *unit) {
     return true;
 }
 
-bool cuda_attention_gradient_emit(CudaUnit *unit) {
+static bool emit_gradient(CudaUnit *unit, int inputs) {
     Attention a;
-    if (!read_shape(unit, 8, &a) || !fits(&a, GRADIENT_KEYS) || !fits(&a, GRADIENT_QUERIES))
+    if (!read_shape(unit, inputs, &a) || !fits(&a, GRADIENT_KEYS) || !fits(&a, GRADIENT_QUERIES))
         return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
+    const char *turn = turns(&a) ? cuda_text(unit, "Turn{p%d, p%d}", COS, SIN) : "Turn{}";
     emit_struct(&a, true);
     CudaPhase *phase = begin(&a, "_delta", NO_TILES);
     emit_row(&a, phase);
@@ -360,17 +388,20 @@ bool cuda_attention_gradient_emit(CudaUnit *unit) {
     cuda_line(unit, "if (key >= past) return;");
     cuda_line(
         unit,
-        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, unit, "
+        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, %s, unit, "
         "%lld, key, time, past);",
-        a.wide ? "_wide" : "", out + 1, out + 2, (long long)groups);
+        a.wide ? "_wide" : "", out + 1, out + 2, turn, (long long)groups);
     cuda_close(unit);
     phase = begin(&a, "_queries", GRADIENT_QUERIES);
     emit_query_block(&a, phase);
     cuda_line(unit,
-              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, unit, "
+              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, %s, unit, "
               "group, %lld, first, time, past);",
-              a.wide ? "_wide" : "", out, (long long)groups);
+              a.wide ? "_wide" : "", out, turn, (long long)groups);
     cuda_close(unit);
     unit->out->workspace_bytes = rows * 4;
     return true;
 }
+
+bool cuda_attention_gradient_emit(CudaUnit *unit) { return emit_gradient(unit, GRADIENT_INPUTS); }
+bool cuda_attention_gradient_turned_emit(CudaUnit *unit) { return emit_gradient(unit, TURNED_INPUTS); }

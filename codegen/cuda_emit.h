@@ -113,6 +113,7 @@ void cuda_declare_bounds(CudaScope *scope);
 bool cuda_nest_emit(CudaUnit *unit);
 bool cuda_attention_emit(CudaUnit *unit);
 bool cuda_attention_gradient_emit(CudaUnit *unit);
+bool cuda_attention_gradient_turned_emit(CudaUnit *unit);
 bool cuda_compact_emit(CudaUnit *unit);
 
 // Tried in order before the general one; *taken says whether it was for this generator.

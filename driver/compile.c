@@ -33,6 +33,7 @@ static const struct Step {
     {"precision", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"share", EVERY},
     {"join-products", GENERATION},
+    {"turn-gradients", FOR(ACCUMULATE)},
     {"dead", EVERY},
 };
 

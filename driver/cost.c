@@ -18,7 +18,7 @@ static double attention_flops(const NamedKernel *named) {
     for (int i = 0; i < k->rank; i++)
         if (type_find(q, k->dimensions[i].name) < 0) pairs *= (double)k->dimensions[i].extent;
     double causal = option_number(named, "causal", 0) != 0 ? 0.5 : 1;
-    return 4 * pairs * causal * (strcmp(named->name, "attention_gradient") == 0 ? 2 : 1);
+    return 4 * pairs * causal * (strncmp(named->name, "attention_gradient", 18) == 0 ? 2 : 1);
 }
 
 double cost_flops(const Kernel *kernel) {

@@ -4,6 +4,7 @@
 //   M, N                     queries and keys of a tile
 //   keys, features           what scores sum over; what a value has
 //   causal, window, scale
+//   turns, turn_row, turn_pair   of the gradient: whether d_q and d_k are turned back, strides of the tables
 //   side(i), S::NAME(unit, group)   strides and base offsets of operands, by the letters below
 // A unit is an index of all dimensions that q shares with k; a group, of those that only q has.
 
@@ -136,6 +137,57 @@ DEVICE void attention_delta(const typename S::T *o, const typename S::T *d_o, co
     if (threadIdx.x % 32 == 0) *delta = sum - d_lse[S::d_lse(unit, group) + at * S::d_lse_time];
 }
 
+// Rows [first, limit) x `columns` of a tile of sums.
+template <class T, class Sums>
+DEVICE void store_tile(const Sums &sums, T *to, i64 row_stride, i64 column_stride, int first, int limit, int columns) {
+#pragma unroll
+    for (int i = 0; i < sums.COUNT; i++) {
+        const int at = first + sums.row(i), column = sums.column(i);
+        if (at < limit && column < columns) put(to[at * row_stride + column * column_stride], sums.at[i]);
+    }
+}
+
+// Cosines and sines by row and pair of features, which lie half a row apart.
+struct Turn {
+    const float *cos, *sin;
+};
+
+// Writes rows [first, limit) of keys that a block has in shared memory, each turned back by the angles of its number; N pairs
+// at once.
+template <class S, int N, class T>
+DEVICE void store_turned(const T *rows, int lead, int count, Turn turn, T *to, i64 row_stride, i64 column_stride, int first, int limit) {
+    constexpr int HALF = S::keys / 2, PACKS = HALF / N;
+    for (int i = threadIdx.x; i < count * PACKS; i += TILE_THREADS) {
+        const int row = i / PACKS, pair = i % PACKS * N, at = first + row;
+        if (at >= limit) break;
+        auto x = load_pack<N>(rows + row * lead + pair), y = load_pack<N>(rows + row * lead + pair + HALF);
+        const auto cos = load_pack<N>(turn.cos + at * S::turn_row + pair * S::turn_pair);
+        const auto sin = load_pack<N>(turn.sin + at * S::turn_row + pair * S::turn_pair);
+#pragma unroll
+        for (int e = 0; e < N; e++) {
+            const float a = value_of(x.at[e]), b = value_of(y.at[e]);
+            put(x.at[e], a * cos.at[e] + b * sin.at[e]);
+            put(y.at[e], b * cos.at[e] - a * sin.at[e]);
+        }
+        store_pack(to + at * row_stride + pair * column_stride, x);
+        store_pack(to + at * row_stride + (pair + HALF) * column_stride, y);
+    }
+}
+
+// The gradient of queries or keys, `count` rows of it; `rows` is shared memory that is in use until here.
+template <class S, class T, class Sums>
+DEVICE void store_gradient(const Sums &sums, T *rows, int count, Turn turn, T *to, i64 row_stride, i64 column_stride, int first, int limit) {
+    if constexpr (S::turns) {
+        constexpr int LEAD = AttentionSizes<S>::LEAD_K;
+        __syncthreads();
+        store_tile(sums, rows, LEAD, 1, 0, count, S::keys);
+        __syncthreads();
+        store_turned<S, 1>(rows, LEAD, count, turn, to, row_stride, column_stride, first, limit);
+    } else {
+        store_tile(sums, to, row_stride, column_stride, first, limit, S::keys);
+    }
+}
+
 // What both halves of the gradient hold for a tile of queries and one of keys.
 template <class S> struct AttentionGradient {
     typedef typename S::T T;
@@ -188,7 +240,7 @@ template <class S> struct AttentionGradient {
 template <class S>
 DEVICE void attention_gradient_keys(const typename S::T *q, const typename S::T *k, const typename S::T *v, const i32 *position,
                                     const float *lse, const typename S::T *d_o, const float *delta, typename S::T *d_k,
-                                    typename S::T *d_v, int unit, int groups, int key, int time, int past) {
+                                    typename S::T *d_v, Turn turn, int unit, int groups, int key, int time, int past) {
     typedef typename S::T T;
     typedef AttentionSizes<S> Z;
     SHARED_MEMORY;
@@ -210,23 +262,15 @@ DEVICE void attention_gradient_keys(const typename S::T *q, const typename S::T 
             sums_v.template multiply<true, true>(g.weights, Z::LEAD_P, g.d_os, Z::LEAD_F, S::M);
             sums_k.template multiply<true, true>(g.d_scores, Z::LEAD_P, g.qs, Z::LEAD_K, S::M);
         }
-#pragma unroll
-    for (int i = 0; i < sums_k.COUNT; i++) {
-        const int r = sums_k.row(i), c = sums_k.column(i);
-        if (key + r < past && c < S::keys) put(d_k[S::d_k(unit, 0) + (key + r) * S::d_k_past + c * S::d_k_key], sums_k.at[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < sums_v.COUNT; i++) {
-        const int r = sums_v.row(i), c = sums_v.column(i);
-        if (key + r < past && c < S::features) put(d_v[S::d_v(unit, 0) + (key + r) * S::d_v_past + c * S::d_v_feature], sums_v.at[i]);
-    }
+    store_tile(sums_v, d_v + S::d_v(unit, 0), S::d_v_past, S::d_v_feature, key, past, S::features);
+    store_gradient<S>(sums_k, g.ks, S::N, turn, d_k + S::d_k(unit, 0), S::d_k_past, S::d_k_key, key, past);
 }
 
 // A block: M queries of one unit and group; keys stream past.
 template <class S>
 DEVICE void attention_gradient_queries(const typename S::T *q, const typename S::T *k, const typename S::T *v, const i32 *position,
                                        const float *lse, const typename S::T *d_o, const float *delta, typename S::T *d_q,
-                                       int unit, int group, int groups, int first, int time, int past) {
+                                       Turn turn, int unit, int group, int groups, int first, int time, int past) {
     typedef typename S::T T;
     typedef AttentionSizes<S> Z;
     SHARED_MEMORY;
@@ -243,9 +287,5 @@ DEVICE void attention_gradient_queries(const typename S::T *q, const typename S:
         __syncthreads();
         sums.template multiply<false, true>(g.d_scores, Z::LEAD_P, g.ks, Z::LEAD_K, S::N);
     }
-#pragma unroll
-    for (int i = 0; i < sums.COUNT; i++) {
-        const int r = sums.row(i), c = sums.column(i);
-        if (first + r < time && c < S::keys) put(d_q[S::d_q(unit, group) + (first + r) * S::d_q_time + c * S::d_q_key], sums.at[i]);
-    }
+    store_gradient<S>(sums, g.qs, S::M, turn, d_q + S::d_q(unit, group), S::d_q_time, S::d_q_key, first, time);
 }

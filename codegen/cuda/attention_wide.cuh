@@ -53,6 +53,24 @@ template <class S, int R> struct WideQueries {
     }
 };
 
+// The gradient of queries or keys of a block of ROWS rows, this warp's from `warp_row`. `rows` is the block's shared
+// memory, in use until here: what is turned back goes through it, rounded as it would be without.
+template <class S, int ROWS, int R, int F>
+DEVICE void store_gradient_wide(const float (&sums)[R][F][4], int warp_row, bf16 *rows, Turn turn, bf16 *to, i64 stride, int first, int limit) {
+    float factor[R][2];
+#pragma unroll
+    for (int i = 0; i < R * 2; i++) factor[i / 2][i % 2] = S::scale;
+    if constexpr (S::turns) {
+        constexpr int LEAD = WideSizes<S>::K + 8;  // eight rows fall into different banks
+        __syncthreads();
+        store_sums(rows, LEAD, sums, factor, warp_row, ROWS, S::keys);
+        __syncthreads();
+        store_turned<S, 4>(rows, LEAD, ROWS, turn, to, stride, 1, first, limit);
+    } else {
+        store_sums(to, stride, sums, factor, first + warp_row, limit, S::keys);
+    }
+}
+
 DEVICE float fold_quad_sum(float x) {
     x += __shfl_xor_sync(ALL_LANES, x, 1);
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
@@ -229,8 +247,8 @@ template <class S> struct WideStream {
 
 template <class S>
 DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, const float *lse,
-                                         const bf16 *d_o, const float *delta, bf16 *d_k, bf16 *d_v, int unit, int groups, int key,
-                                         int time, int past) {
+                                         const bf16 *d_o, const float *delta, bf16 *d_k, bf16 *d_v, Turn turn, int unit,
+                                         int groups, int key, int time, int past) {
     typedef WideSizes<S> Z;
     typedef WideStream<S> Stream;
     constexpr int C = Stream::COUNT / 8, FK = Z::K / 8, FV = Z::F / 8;
@@ -282,15 +300,15 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         tile = next_tile, group = next_group, buffer ^= 1;
     }
     wait_for_copies();
-    const float factor_k[1][2] = {{S::scale, S::scale}}, factor_v[1][2] = {{1, 1}};
-    store_sums(d_k + S::d_k(unit, 0), S::d_k_past, sums_k, factor_k, key + row, past, S::keys);
-    store_sums(d_v + S::d_v(unit, 0), S::d_v_past, sums_v, factor_v, key + row, past, S::features);
+    const float factor[1][2] = {{1, 1}};
+    store_sums(d_v + S::d_v(unit, 0), S::d_v_past, sums_v, factor, key + row, past, S::features);
+    store_gradient_wide<S, 64>(sums_k, row, ks, turn, d_k + S::d_k(unit, 0), S::d_k_past, key, past);
 }
 
 template <class S>
 DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, const float *lse,
-                                            const bf16 *d_o, const float *delta, bf16 *d_q, int unit, int group, int groups, int first,
-                                            int time, int past) {
+                                            const bf16 *d_o, const float *delta, bf16 *d_q, Turn turn, int unit, int group,
+                                            int groups, int first, int time, int past) {
     typedef WideSizes<S> Z;
     constexpr int KEYS = S::GRADIENT_KEYS, R = S::QUERIES / 64, C = KEYS / 8, FK = Z::K / 8;
     constexpr float scale = S::scale * log2_e();
@@ -342,10 +360,7 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         multiply_left<Z::PITCH_K>(sums, left, k_now);
     }
     wait_for_copies();
-    float factor[R][2];
-#pragma unroll
-    for (int i = 0; i < R * 2; i++) factor[i / 2][i % 2] = S::scale;
-    store_sums(d_q + S::d_q(unit, group), S::d_q_time, sums, factor, first + queries.first_row(), time, S::keys);
+    store_gradient_wide<S, S::QUERIES>(sums, queries.first_row(), qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);
 }
 
 // delta[row] = sum over features of d_o * o - d_lse: a warp for each query.

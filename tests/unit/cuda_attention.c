@@ -1,5 +1,6 @@
 // The attention kernels of models on the emulated GPU, in f32 and in bf16 on tensor cores, against their
-// meaning: causal, grouped queries, a window; the gradient starts from the reference's o and lse.
+// meaning: causal, grouped queries, a window, positions in any order; the gradient starts from the reference's o and
+// lse, and what is turned back is what it would be if it were turned after it was stored.
 #include "cpu_test.h"
 #include "driver/compile.h"
 #include "driver/setup.h"
@@ -27,6 +28,7 @@ static const Subject subjects[] = {
     {"models/nano.cherry",
      {"vocab=11", "embed=24", "heads=2", "key=64", "ffn=8", "layers=1", "time=61", "batch=1"}},
     {"tests/pass/experts.cherry", {"time=70", "layers=1"}},
+    {"tests/pass/experts.cherry", {"time=150", "layers=1", "key=16", "batch=1"}},
 };
 
 static const NamedKernel *find_kernel(const Program *program, const char *name) {
@@ -38,9 +40,10 @@ static const NamedKernel *find_kernel(const Program *program, const char *name) 
     return NULL;
 }
 
-static bool is_sum(const NamedKernel *named, int operand) {  // lse, d_lse stay f32
-    bool gradient = named->output_start == 8;
-    return gradient ? operand == 5 || operand == 7 : operand == named->output_start + 1;
+static bool is_sum(const NamedKernel *named, int operand) {  // lse, d_lse and what turns stay f32
+    bool gradient = named->output_start >= 8;
+    bool turns = operand >= 8 && operand < named->output_start;
+    return gradient ? operand == 5 || operand == 7 || turns : operand == named->output_start + 1;
 }
 
 // A program of one launch: the kernel, its float operands as `element`.
@@ -106,45 +109,95 @@ static void run_beside(const Emulation *emulation, const Program *reference, con
     }
 }
 
-static double *numbers(Arena *arena, const Type *type, int operand) {
+// Positions in order or, from tile to tile and within each, not.
+static double *numbers(Arena *arena, const Type *type, int operand, bool ordered) {
     double *values = ARENA_ARRAY(arena, double, type_count(type));
     for (int64_t i = 0; i < type_count(type); i++)
-        values[i] = operand == 3 ? (double)i : 2 * test_random() - 1;
+        values[i] = operand != 3 ? 2 * test_random() - 1 : (double)(ordered ? i : (i * 37 + 5) % type_count(type));
     return values;
 }
 
-static void check_subject(const Subject *subject, Element element) {
-    Arena *arena = arena_create();
-    Ir *ir = ir_create(arena);
-    FrontendOptions options = {.settings = subject->settings};
-    while (options.setting_count < 10 && subject->settings[options.setting_count]) options.setting_count++;
-    Module *module = derive_module(
-        ir, frontend_load(ir, arena_format(arena, CHERRY_SOURCE "/%s", subject->file), &options));
-    CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = true};
+// The kernel of the program that the model's loss has on a GPU or, where nothing is turned, on a processor.
+static const NamedKernel *kernel_of(Ir *ir, const Module *module, const char *name, bool cuda) {
+    CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = cuda};
     Compilation *compilation = module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(compilation);
-    const Program *whole = compilation->programs[ENTRY_ACCUMULATE];
-    const NamedKernel *forward = find_kernel(whole, "attention"),
-                      *gradient = find_kernel(whole, "attention_gradient");
-    Program *device[] = {program_of(ir, forward, element), program_of(ir, gradient, element)};
-    Program *reference[] = {program_of(ir, forward, ELEMENT_F32), program_of(ir, gradient, ELEMENT_F32)};
-    if (!cuda_generate(ir, device, 2, NULL)) {
+    return find_kernel(compilation->programs[ENTRY_ACCUMULATE], name);
+}
+
+static Module *load(Ir *ir, const char *file, const char *const *settings, size_t most) {
+    FrontendOptions options = {.settings = settings};
+    while (options.setting_count < most && settings[options.setting_count]) options.setting_count++;
+    return derive_module(ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/%s", file), &options));
+}
+
+// Turns the rows of d_q or d_k, [.., key] with `along` somewhere in front, back as `rope` does, in f32.
+static void turn_back(const Type *type, const char *along, char *rows, const char *cos, const char *sin) {
+    int64_t keys = type->dimensions[type->rank - 1].extent, below = 1, extent = 1;
+    int width = element_bytes(type->element), at = named_kernel_dimension(type, along);
+    for (int d = at + 1; d < type->rank - 1; d++) below *= type->dimensions[d].extent;
+    extent = type->dimensions[at].extent;
+    for (int64_t i = 0; i < type_count(type) / keys * (keys / 2); i++) {
+        int64_t row = i / (keys / 2), pair = i % (keys / 2), angle = row / below % extent * (keys / 2) + pair;
+        char *x = rows + (row * keys + pair) * width, *y = x + keys / 2 * width;
+        float a = (float)element_read(type->element, x), b = (float)element_read(type->element, y);
+        float c = (float)element_read(ELEMENT_F32, cos + angle * 4);
+        float s = (float)element_read(ELEMENT_F32, sin + angle * 4);
+        float as = a * s, bs = b * s, ac = a * c, bc = b * c;
+        element_write(type->element, x, ac + bs);
+        element_write(type->element, y, bc - as);
+    }
+}
+
+// The gradient that turns leaves, to the bit, what the one that does not leaves where that is turned afterwards.
+static void check_turned(const Emulation *emulation, const Program *plain, const Program *turned, double **values) {
+    const NamedKernel *a = plain->kernels.items[0].named, *b = turned->kernels.items[0].named;
+    char *first[NEST_OPERAND_MAX], *second[NEST_OPERAND_MAX];
+    for (int i = 0; i < b->operand_count; i++) {
+        second[i] = device_copy(b->types[i], values[i], false);
+        if (i < 8) first[i] = second[i];
+        if (i >= b->output_start) first[i - 2] = device_copy(b->types[i], values[i], false);
+    }
+    emulation_run_kernel(emulation, &plain->kernels.items[0], first);
+    emulation_run_kernel(emulation, &turned->kernels.items[0], second);
+    turn_back(a->types[8], "time", first[8], second[8], second[9]);
+    turn_back(a->types[9], "past", first[9], second[8], second[9]);
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(first[8 + i], second[10 + i], (size_t)type_bytes(b->types[10 + i]));
+    for (int i = 0; i < b->operand_count; i++) free(second[i]);
+    for (int i = 8; i < a->operand_count; i++) free(first[i]);
+}
+
+static void check_subject(const Subject *subject, Element element, bool ordered) {
+    enum { FORWARD, PLAIN, TURNED, KERNELS };
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Module *module = load(ir, subject->file, subject->settings, 10);
+    const NamedKernel *named[KERNELS] = {kernel_of(ir, module, "attention", true),
+                                         kernel_of(ir, module, "attention_gradient", false),
+                                         kernel_of(ir, module, "attention_gradient_turned", true)};
+    Program *device[KERNELS], *reference[KERNELS];
+    for (int k = 0; k < KERNELS; k++) {
+        device[k] = program_of(ir, named[k], element);
+        reference[k] = program_of(ir, named[k], ELEMENT_F32);
+    }
+    if (!cuda_generate(ir, device, KERNELS, NULL)) {
         diagnostics_print(ir->diagnostics, 0, stderr);
         fail();
     }
-    Emulation *emulation = emulation_create(device, 2);
+    Emulation *emulation = emulation_create(device, KERNELS);
     assert_non_null(emulation);
-    double *values[NEST_OPERAND_MAX], *of_gradient[NEST_OPERAND_MAX];
-    for (int i = 0; i < forward->operand_count; i++) values[i] = numbers(arena, forward->types[i], i);
-    run_beside(emulation, reference[0], device[0], values,
-               arena_format(arena, "%s forward %s", subject->file, element_name(element)));
-    for (int i = 0; i < gradient->operand_count; i++) of_gradient[i] = numbers(arena, gradient->types[i], i);
-    for (int i = 0; i < 4; i++) of_gradient[i] = values[i];
-    of_gradient[4] = values[forward->output_start];
-    of_gradient[5] = values[forward->output_start + 1];
-    run_beside(emulation, reference[1], device[1], of_gradient,
-               arena_format(arena, "%s gradient %s", subject->file, element_name(element)));
+    double *values[KERNELS][NEST_OPERAND_MAX];
+    for (int k = 0; k < KERNELS; k++) {
+        for (int i = 0; i < named[k]->operand_count; i++)
+            values[k][i] = numbers(arena, named[k]->types[i], k && i >= 8 ? 8 : i, ordered);
+        for (int i = 0; k && i < 4; i++) values[k][i] = values[FORWARD][i];
+        for (int i = 0; k && i < 2; i++) values[k][4 + i] = values[FORWARD][named[FORWARD]->output_start + i];
+        run_beside(emulation, reference[k], device[k], values[k],
+                   arena_format(arena, "%s %s %s", subject->file, named[k]->name, element_name(element)));
+    }
+    check_turned(emulation, device[PLAIN], device[TURNED], values[TURNED]);
     emulation_destroy(emulation);
     arena_destroy(arena);
 }
@@ -163,17 +216,12 @@ static void fits_registers(void **state) {
             skip();
         }
         const char *settings[] = {"layers=1", "time=2048", keys[i]};
-        FrontendOptions options = {.settings = settings, .setting_count = 3};
-        Module *module = derive_module(ir, frontend_load(ir, CHERRY_SOURCE "/models/nano.cherry", &options));
-        CompileOptions compile = {.chunk = 1, .context = 1, .sequences = 1, .cuda = true};
-        Compilation *compilation =
-            module ? compile_programs(ir, module, 1u << ENTRY_ACCUMULATE, &compile) : NULL;
-        assert_non_null(compilation);
-        const Program *whole = compilation->programs[ENTRY_ACCUMULATE];
-        Program *device[] = {program_of(ir, find_kernel(whole, "attention"), ELEMENT_BF16),
-                             program_of(ir, find_kernel(whole, "attention_gradient"), ELEMENT_BF16)};
-        assert_true(cuda_compile(ir, device, 2, &(CudaOptions){.architecture = "sm_90"}, NULL));
-        for (int d = 0; d < 2; d++) {
+        Module *module = load(ir, "models/nano.cherry", settings, 3);
+        Program *device[] = {program_of(ir, kernel_of(ir, module, "attention", true), ELEMENT_BF16),
+                             program_of(ir, kernel_of(ir, module, "attention_gradient", false), ELEMENT_BF16),
+                             program_of(ir, kernel_of(ir, module, "attention_gradient_turned", true), ELEMENT_BF16)};
+        assert_true(cuda_compile(ir, device, 3, &(CudaOptions){.architecture = "sm_90"}, NULL));
+        for (int d = 0; d < 3; d++) {
             const CudaKernel *kernel = &device[d]->kernels.items[0].cuda;
             print_message("%s of bf16, %s: %d registers, %d bytes spilled\n", device[d]->name, keys[i],
                           kernel->registers, kernel->spill_bytes);
@@ -185,12 +233,14 @@ static void fits_registers(void **state) {
 
 static void in_f32(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) check_subject(&subjects[i], ELEMENT_F32);
+    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
+        check_subject(&subjects[i], ELEMENT_F32, i % 2 == 0);
 }
 
 static void in_bf16(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++) check_subject(&subjects[i], ELEMENT_BF16);
+    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
+        check_subject(&subjects[i], ELEMENT_BF16, i % 2 == 1);
 }
 
 int main(void) {

@@ -108,6 +108,7 @@ static void kernels_fit(void **state) {
     check_architecture("sm_120", "nano", "layers=1", ENTRY_ACCUMULATE);
     check_architecture("sm_90", "cherry_566m", "precision=bf16", ENTRY_ACCUMULATE);
     check_architecture("sm_80", "cherry_566m", "precision=bf16", ENTRY_ACCUMULATE);
+    check_architecture("sm_120", "cherry_566m", "precision=bf16", ENTRY_ACCUMULATE);
     check_architecture("sm_120", "gpt2", "precision=bf16", ENTRY_ACCUMULATE);
     check_architecture("sm_90", "moe", "precision=bf16", ENTRY_ACCUMULATE);
     check_architecture("sm_90", "cherry_227m", "precision=bf16", ENTRY_DECODE);
