@@ -102,13 +102,6 @@ static bool is_wide(const Attention *a) {
     return true;
 }
 
-static int choose_splits(const Attention *a) {
-    int64_t blocks = cuda_divide_up(a->time, a->tile_m) * a->shared.total * a->group.total;
-    int64_t most = cuda_divide_up(a->past_extent, 2 * a->tile_n), splits = FILL_BLOCKS / blocks;
-    if (splits > most) splits = most;
-    return splits > 1 ? (int)splits : 1;
-}
-
 // How the tables of angles lie.
 static bool read_turn(Attention *a) {
     const Type *cos = a->named->types[COS], *sin = a->named->types[SIN];
@@ -172,14 +165,73 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
             return cuda_fail(unit, "%s of several element types", named->name);
     }
     if (turns(a) && !read_turn(a)) return false;
-    int64_t wide = a->keys > a->features ? a->keys : a->features;
-    a->tile_n = wide > 64 ? 32 : 64;
-    a->tile_m = wide > 64 && a->element == ELEMENT_F32 ? 32 : 64;
-    a->wide = is_wide(a);
-    if (a->wide) a->tile_m = a->time > 64 ? 128 : 64;  // tile_n: as many keys as registers allow
-    a->splits = a->wide && regular == FORWARD_INPUTS ? choose_splits(a) : 1;
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
+}
+
+// ---- Tiles ----
+
+static int64_t lead(const Attention *a, int64_t columns) {
+    return a->element == ELEMENT_BF16 ? cuda_divide_up(columns, 16) * 16 + 8 : columns | 1;
+}
+
+typedef enum Tiles { NO_TILES, FORWARD, GRADIENT_KEYS, GRADIENT_QUERIES } Tiles;
+
+static int64_t wide_bytes(const Attention *a, Tiles tiles) {
+    int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
+    if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
+    if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
+    return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
+}
+
+// Bytes of the tiles in shared memory, as attention.cuh and attention_wide.cuh lay them out.
+static int64_t shared_bytes(const Attention *a, Tiles tiles) {
+    if (tiles == NO_TILES) return 0;
+    if (a->wide) return wide_bytes(a, tiles);
+    int64_t width = element_bytes(a->element), m = a->tile_m, n = a->tile_n;
+    int64_t k = lead(a, cuda_divide_up(a->keys, 16) * 16), f = lead(a, cuda_divide_up(a->features, 16) * 16),
+            p = lead(a, n);
+    if (tiles != FORWARD) return m * 12 + width * (m * k + n * k + n * f + m * f + 2 * m * p);
+    return m * (n + 1) * 4 + m * 16 + width * (m * k + n * k + n * f + m * p);
+}
+
+// The most that a block of the kernel takes. Beside the tiles: of the wide gradient of keys, whether tiles of queries
+// see them; ends of positions, and folds.
+static int64_t most_bytes(const Attention *a) {
+    if (a->regular == FORWARD_INPUTS) return shared_bytes(a, FORWARD) + DECLARED;
+    int64_t keys = shared_bytes(a, GRADIENT_KEYS) + (a->wide ? cuda_divide_up(a->time, WIDE_BLOCK_KEYS) : 0),
+            queries = shared_bytes(a, GRADIENT_QUERIES);
+    return (keys > queries ? keys : queries) + DECLARED;
+}
+
+static int choose_splits(const Attention *a) {
+    int64_t blocks = cuda_divide_up(a->time, a->tile_m) * a->shared.total * a->group.total;
+    int64_t most = cuda_divide_up(a->past_extent, 2 * a->tile_n), splits = FILL_BLOCKS / blocks;
+    if (splits > most) splits = most;
+    return splits > 1 ? (int)splits : 1;
+}
+
+// Where a block's shared memory is short, what the wide attention could take is the other's, and its tiles are halved.
+static bool choose_tiles(Attention *a) {
+    CudaUnit *unit = a->unit;
+    int64_t limit = cuda_shared_limit(unit->architecture), row = a->keys > a->features ? a->keys : a->features;
+    int least = a->element == ELEMENT_BF16 ? 32 : 16;  // tile.cuh
+    a->splits = 1;
+    a->wide = is_wide(a);
+    a->tile_n = row > 64 ? 32 : 64;  // as many keys as registers allow
+    a->tile_m = a->time > 64 ? 128 : 64;
+    if (a->wide && most_bytes(a) <= limit) {
+        if (a->regular == FORWARD_INPUTS) a->splits = choose_splits(a);
+        return true;
+    }
+    a->wide = false;
+    a->tile_m = row > 64 && a->element == ELEMENT_F32 ? 32 : 64;
+    while (most_bytes(a) > limit && a->tile_m + a->tile_n > 2 * least)
+        if (a->tile_m >= a->tile_n) a->tile_m /= 2;
+        else a->tile_n /= 2;
+    return most_bytes(a) <= limit ||
+           cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld", unit->kernel->named->name,
+                     (long long)most_bytes(a), unit->architecture, (long long)limit);
 }
 
 // ---- The struct ----
@@ -248,41 +300,6 @@ static void emit_struct(const Attention *a, bool gradient) {
 
 // ---- Functions ----
 
-static int64_t lead(const Attention *a, int64_t columns) {
-    return a->element == ELEMENT_BF16 ? cuda_divide_up(columns, 16) * 16 + 8 : columns | 1;
-}
-
-typedef enum Tiles { NO_TILES, FORWARD, GRADIENT_KEYS, GRADIENT_QUERIES } Tiles;
-
-static int64_t wide_bytes(const Attention *a, Tiles tiles) {
-    int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
-    if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
-    if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
-    return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
-}
-
-// Bytes of the tiles in shared memory, as attention.cuh and attention_wide.cuh lay them out.
-static int64_t shared_bytes(const Attention *a, Tiles tiles) {
-    if (tiles == NO_TILES) return 0;
-    if (a->wide) return wide_bytes(a, tiles);
-    int64_t width = element_bytes(a->element), m = a->tile_m, n = a->tile_n;
-    int64_t k = lead(a, cuda_divide_up(a->keys, 16) * 16), f = lead(a, cuda_divide_up(a->features, 16) * 16),
-            p = lead(a, n);
-    if (tiles != FORWARD) return m * 12 + width * (m * k + n * k + n * f + m * f + 2 * m * p);
-    return m * (n + 1) * 4 + m * 16 + width * (m * k + n * k + n * f + m * p);
-}
-
-// Beside the tiles: of the wide gradient of keys, whether tiles of queries see them; ends of positions, and folds.
-static bool fits(const Attention *a, Tiles tiles) {
-    CudaUnit *unit = a->unit;
-    bool looks = a->wide && tiles == GRADIENT_KEYS;
-    int64_t bytes = shared_bytes(a, tiles) + (looks ? cuda_divide_up(a->time, WIDE_BLOCK_KEYS) : 0) + DECLARED;
-    int64_t limit = cuda_shared_limit(unit->architecture);
-    return bytes <= limit ||
-           cuda_fail(unit, "%s needs %lld bytes of shared memory, %s has %lld", unit->kernel->named->name,
-                     (long long)bytes, unit->architecture, (long long)limit);
-}
-
 static const char *extent_text(const Attention *a, uint32_t bound, int64_t extent) {
     return bound == UINT32_MAX ? cuda_text(a->unit, "%lld", (long long)extent)
                                : cuda_text(a->unit, "(int)p%u[0]", bound);
@@ -340,7 +357,7 @@ static void emit_row(const Attention *a, CudaPhase *phase) {
 
 bool cuda_attention_emit(CudaUnit *unit) {
     Attention a;
-    if (!read_shape(unit, FORWARD_INPUTS, &a) || !fits(&a, FORWARD)) return false;
+    if (!read_shape(unit, FORWARD_INPUTS, &a) || !choose_tiles(&a)) return false;
     if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a, false);
@@ -366,8 +383,7 @@ bool cuda_attention_emit(CudaUnit *unit) {
 
 static bool emit_gradient(CudaUnit *unit, int inputs) {
     Attention a;
-    if (!read_shape(unit, inputs, &a) || !fits(&a, GRADIENT_KEYS) || !fits(&a, GRADIENT_QUERIES))
-        return false;
+    if (!read_shape(unit, inputs, &a) || !choose_tiles(&a)) return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");

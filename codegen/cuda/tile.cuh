@@ -5,7 +5,7 @@
 //   multiply<TURN_A, TURN_B>(a, lead_a, b, lead_b, k)
 //                      adds A B: A(m, k) at a[m * lead_a + k], or at a[k * lead_a + m] where turned;
 //                      B(k, n) at b[n * lead_b + k], or at b[k * lead_b + n] where turned
-// M is a multiple of 32, N of 16, and k of 16 (bf16): what is beyond the data must be zero.
+// M is a multiple of 32 (bf16) or 16, N of 16, and k of 16 (bf16): what is beyond the data must be zero.
 
 enum { TILE_THREADS = 128 };
 

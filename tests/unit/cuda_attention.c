@@ -169,7 +169,7 @@ static void check_turned(const Emulation *emulation, const Program *plain, const
     for (int i = 8; i < a->operand_count; i++) free(first[i]);
 }
 
-static void check_subject(const Subject *subject, Element element, bool ordered) {
+static void check_subject(const Subject *subject, const char *architecture, Element element, bool ordered) {
     enum { FORWARD, PLAIN, TURNED, KERNELS };
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
@@ -182,7 +182,7 @@ static void check_subject(const Subject *subject, Element element, bool ordered)
         device[k] = program_of(ir, named[k], element);
         reference[k] = program_of(ir, named[k], ELEMENT_F32);
     }
-    if (!cuda_generate(ir, device, KERNELS, NULL)) {
+    if (!cuda_generate(ir, device, KERNELS, &(CudaOptions){.architecture = architecture})) {
         diagnostics_print(ir->diagnostics, 0, stderr);
         fail();
     }
@@ -202,11 +202,16 @@ static void check_subject(const Subject *subject, Element element, bool ordered)
     arena_destroy(arena);
 }
 
-// At the sizes of real models, in bf16: registers enough for every tile.
+// At the sizes of real models: registers enough for every tile.
 static void fits_registers(void **state) {
     (void)state;
-    static const char *const keys[] = {"key=64", "key=128"};
-    for (int i = 0; i < 2; i++) {
+    static const struct {
+        const char *keys, *architecture;
+        Element element;
+    } cases[] = {{"key=64", "sm_90", ELEMENT_BF16},   {"key=128", "sm_90", ELEMENT_BF16},
+                 {"key=256", "sm_90", ELEMENT_BF16},  {"key=256", "sm_120", ELEMENT_BF16},
+                 {"key=256", "sm_120", ELEMENT_F32}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Arena *arena = arena_create();
         Ir *ir = ir_create(arena);
         const char *why = NULL;
@@ -215,16 +220,18 @@ static void fits_registers(void **state) {
             arena_destroy(arena);
             skip();
         }
-        const char *settings[] = {"layers=1", "time=2048", keys[i]};
+        const char *settings[] = {"layers=1", "time=2048", cases[i].keys};
         Module *module = load(ir, "models/nano.cherry", settings, 3);
-        Program *device[] = {program_of(ir, kernel_of(ir, module, "attention", true), ELEMENT_BF16),
-                             program_of(ir, kernel_of(ir, module, "attention_gradient", false), ELEMENT_BF16),
-                             program_of(ir, kernel_of(ir, module, "attention_gradient_turned", true), ELEMENT_BF16)};
-        assert_true(cuda_compile(ir, device, 3, &(CudaOptions){.architecture = "sm_90"}, NULL));
+        Element element = cases[i].element;
+        Program *device[] = {program_of(ir, kernel_of(ir, module, "attention", true), element),
+                             program_of(ir, kernel_of(ir, module, "attention_gradient", false), element),
+                             program_of(ir, kernel_of(ir, module, "attention_gradient_turned", true), element)};
+        assert_true(cuda_compile(ir, device, 3, &(CudaOptions){.architecture = cases[i].architecture}, NULL));
         for (int d = 0; d < 3; d++) {
             const CudaKernel *kernel = &device[d]->kernels.items[0].cuda;
-            print_message("%s of bf16, %s: %d registers, %d bytes spilled\n", device[d]->name, keys[i],
-                          kernel->registers, kernel->spill_bytes);
+            print_message("%s of %s, %s, %s: %d registers, %d bytes spilled\n", device[d]->name,
+                          element_name(element), cases[i].keys, cases[i].architecture, kernel->registers,
+                          kernel->spill_bytes);
             assert_int_equal(kernel->spill_bytes, 0);
         }
         arena_destroy(arena);
@@ -234,17 +241,27 @@ static void fits_registers(void **state) {
 static void in_f32(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
-        check_subject(&subjects[i], ELEMENT_F32, i % 2 == 0);
+        check_subject(&subjects[i], "sm_90", ELEMENT_F32, i % 2 == 0);
 }
 
 static void in_bf16(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
-        check_subject(&subjects[i], ELEMENT_BF16, i % 2 == 1);
+        check_subject(&subjects[i], "sm_90", ELEMENT_BF16, i % 2 == 1);
+}
+
+// A block may have too little of shared memory for whole tiles.
+static void in_small_tiles(void **state) {
+    (void)state;
+    static const Subject subject = {
+        "models/nano.cherry",
+        {"vocab=11", "embed=24", "heads=1", "key=256", "ffn=8", "layers=1", "time=70", "batch=1"}};
+    check_subject(&subject, "sm_120", ELEMENT_F32, false);
+    check_subject(&subject, "sm_120", ELEMENT_BF16, true);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16),
-                                       cmocka_unit_test(fits_registers)};
+                                       cmocka_unit_test(in_small_tiles), cmocka_unit_test(fits_registers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
