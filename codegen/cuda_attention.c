@@ -4,9 +4,10 @@
 //   q[shared.., time, group.., key]   k[shared.., past, key]   v[shared.., past, feature..]
 //   o[shared.., time, group.., feature..]   lse[shared.., time, group..]   positions[time]
 //
-// in any order of dimensions and with any strides. The gradient that is turned takes cos[time, pair], sin[time, pair],
-// f32, and rounds d_q and d_k, then turns each row by the one of its number: features x of the first half of keys and y
-// of the second become x cos + y sin and y cos - x sin.
+// in any order of dimensions and with any strides. Behind its other inputs what turns takes cos[time, pair] and
+// sin[time, pair], f32, and turns rows by those of their number: features x of the first half of keys and y of the
+// second become x cos - y sin and y cos + x sin. Attention turns its queries, and leaves them behind its other results;
+// the gradient rounds d_q and d_k and turns them back, by - sin.
 #include <math.h>
 #include <string.h>
 
@@ -23,8 +24,7 @@ enum {
     DECLARED = 256  // bytes of shared memory that functions declare at most, whatever the shape
 };
 // Inputs of the gradient; the first four of attention.
-enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE, COS, SIN };
-enum { FORWARD_INPUTS = O, GRADIENT_INPUTS = COS, TURNED_INPUTS = SIN + 1 };
+enum { Q, K, V, POSITION, O, LSE, D_O, D_LSE, FORWARD_INPUTS = O, GRADIENT_INPUTS = D_LSE + 1 };
 
 typedef struct Walked {  // dimensions that are walked as one number, the last fastest
     int count;
@@ -36,7 +36,9 @@ typedef struct Walked {  // dimensions that are walked as one number, the last f
 typedef struct Attention {
     CudaUnit *unit;
     const NamedKernel *named;
-    int regular;  // inputs that are no extents
+    bool gradient, turns;
+    int regular;   // inputs that are no extents
+    int cos, sin;  // of what turns, the last of them
     const char *over, *along, *past;
     Walked shared, group, feature;
     int64_t keys, features, time, past_extent, turn_row, turn_pair;
@@ -89,14 +91,12 @@ static bool has_wide_rows(const Attention *a, int operand) {
     return found && a->unit->alignment[operand] % 16 == 0;
 }
 
-static bool turns(const Attention *a) { return a->regular == TURNED_INPUTS; }
-
 static bool is_wide(const Attention *a) {
     if (a->element != ELEMENT_BF16 || a->feature.count > 1 || a->keys % 8 || a->features % 8 ||
         a->keys > WIDE_KEYS_MOST || a->features > WIDE_KEYS_MOST || a->time > WIDE_TIME_MOST)
         return false;
-    const int64_t *alignment = a->unit->alignment;
-    if (turns(a) && (a->turn_pair != 1 || a->turn_row % 4 || alignment[COS] % 16 || alignment[SIN] % 16)) return false;
+    bool aligned = a->unit->alignment[a->cos] % 16 == 0 && a->unit->alignment[a->sin] % 16 == 0;
+    if (a->turns && (a->turn_pair != 1 || a->turn_row % 4 || !aligned)) return false;
     for (int i = 0; i < a->named->operand_count; i++)
         if (a->named->types[i]->element == ELEMENT_BF16 && !has_wide_rows(a, i)) return false;
     return true;
@@ -104,25 +104,31 @@ static bool is_wide(const Attention *a) {
 
 // How the tables of angles lie.
 static bool read_turn(Attention *a) {
-    const Type *cos = a->named->types[COS], *sin = a->named->types[SIN];
+    const Type *cos = a->named->types[a->cos], *sin = a->named->types[a->sin];
+    const int64_t *strides = a->named->strides[a->cos];
     int row = named_kernel_dimension(cos, a->along), pair = 1 - row;
     if (cos->element != ELEMENT_F32 || sin != cos || cos->rank != 2 || row < 0 || cos->dimensions[row].bound ||
         2 * cos->dimensions[pair].extent != a->keys || cos->dimensions[row].extent < a->time ||
         cos->dimensions[row].extent < a->past_extent ||
-        memcmp(a->named->strides[COS], a->named->strides[SIN], sizeof(int64_t) * 2) != 0)
+        memcmp(strides, a->named->strides[a->sin], sizeof *strides * 2) != 0)
         return cuda_fail(a->unit, "%s by tables of another form", a->named->name);
-    a->turn_row = a->named->strides[COS][row];
-    a->turn_pair = a->named->strides[COS][pair];
+    a->turn_row = strides[row];
+    a->turn_pair = strides[pair];
     return true;
 }
 
-static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
+static bool read_shape(CudaUnit *unit, bool gradient, bool turns, Attention *a) {
     const NamedKernel *named = unit->kernel->named;
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along"),
                  *past = named_kernel_option(named, "past");
+    int regular = (gradient ? GRADIENT_INPUTS : FORWARD_INPUTS) + 2 * turns;
     *a = (Attention){.unit = unit,
                      .named = named,
+                     .gradient = gradient,
+                     .turns = turns,
                      .regular = regular,
+                     .cos = regular - 2,
+                     .sin = regular - 1,
                      .shared.total = 1,
                      .group.total = 1,
                      .feature.total = 1};
@@ -158,13 +164,12 @@ static bool read_shape(CudaUnit *unit, int regular, Attention *a) {
         return cuda_fail(unit, "%s of %s", named->name, element_name(a->element));
     for (int i = 0; i < named->operand_count; i++) {
         Element element = named->types[i]->element;
-        bool is_data = element_is_float(element) && i != LSE && i != D_LSE &&
-                       !(regular == FORWARD_INPUTS && i == named->output_start + 1) &&
-                       !(turns(a) && (i == COS || i == SIN));
-        if (is_data && element != a->element)
+        bool is_sum = gradient ? i == LSE || i == D_LSE : i == named->output_start + 1;
+        bool is_table = turns && (i == a->cos || i == a->sin);
+        if (element_is_float(element) && !is_sum && !is_table && element != a->element)
             return cuda_fail(unit, "%s of several element types", named->name);
     }
-    if (turns(a) && !read_turn(a)) return false;
+    if (turns && !read_turn(a)) return false;
     return features_are_contiguous(a) ||
            cuda_fail(unit, "%s: the features of v are not contiguous", named->name);
 }
@@ -198,7 +203,7 @@ static int64_t shared_bytes(const Attention *a, Tiles tiles) {
 // The most that a block of the kernel takes. Beside the tiles: of the wide gradient of keys, whether tiles of queries
 // see them; ends of positions, and folds.
 static int64_t most_bytes(const Attention *a) {
-    if (a->regular == FORWARD_INPUTS) return shared_bytes(a, FORWARD) + DECLARED;
+    if (!a->gradient) return shared_bytes(a, FORWARD) + DECLARED;
     int64_t keys = shared_bytes(a, GRADIENT_KEYS) + (a->wide ? cuda_divide_up(a->time, WIDE_BLOCK_KEYS) : 0),
             queries = shared_bytes(a, GRADIENT_QUERIES);
     return (keys > queries ? keys : queries) + DECLARED;
@@ -221,7 +226,7 @@ static bool choose_tiles(Attention *a) {
     a->tile_n = row > 64 ? 32 : 64;  // as many keys as registers allow
     a->tile_m = a->time > 64 ? 128 : 64;
     if (a->wide && most_bytes(a) <= limit) {
-        if (a->regular == FORWARD_INPUTS) a->splits = choose_splits(a);
+        if (!a->gradient) a->splits = choose_splits(a);
         return true;
     }
     a->wide = false;
@@ -260,7 +265,7 @@ static void emit_side(const Attention *a, int operand, const char *name) {
               offset(a, operand, &a->shared, "unit"), offset(a, operand, &a->group, "group"));
 }
 
-static void emit_struct(const Attention *a, bool gradient) {
+static void emit_struct(const Attention *a) {
     CudaUnit *unit = a->unit;
     int out = a->named->output_start;
     cuda_note_place(unit, a->named->place);
@@ -282,17 +287,18 @@ static void emit_struct(const Attention *a, bool gradient) {
     emit_side(a, K, "k");
     emit_side(a, V, "v");
     emit_side(a, POSITION, "position");
-    emit_side(a, gradient ? O : out, "o");
-    emit_side(a, gradient ? LSE : out + 1, "lse");
-    if (gradient) {
+    emit_side(a, a->gradient ? O : out, "o");
+    emit_side(a, a->gradient ? LSE : out + 1, "lse");
+    cuda_line(unit, "static constexpr bool turns = %s;", a->turns ? "true" : "false");
+    cuda_line(unit, "static constexpr i64 turn_row = %lld, turn_pair = %lld;", (long long)a->turn_row,
+              (long long)a->turn_pair);
+    if (a->turns && !a->gradient) emit_side(a, out + 2, "turned");
+    if (a->gradient) {
         emit_side(a, D_O, "d_o");
         emit_side(a, D_LSE, "d_lse");
         emit_side(a, out, "d_q");
         emit_side(a, out + 1, "d_k");
         emit_side(a, out + 2, "d_v");
-        cuda_line(unit, "static constexpr bool turns = %s;", turns(a) ? "true" : "false");
-        cuda_line(unit, "static constexpr i64 turn_row = %lld, turn_pair = %lld;", (long long)a->turn_row,
-                  (long long)a->turn_pair);
     }
     unit->indent--;
     cuda_line(unit, "};");
@@ -355,12 +361,16 @@ static void emit_row(const Attention *a, CudaPhase *phase) {
     cuda_line(unit, "(void)past;");
 }
 
-bool cuda_attention_emit(CudaUnit *unit) {
+static const char *turn_text(const Attention *a) {
+    return a->turns ? cuda_text(a->unit, "Turn{p%d, p%d}", a->cos, a->sin) : "Turn{}";
+}
+
+static bool emit_forward(CudaUnit *unit, bool turns) {
     Attention a;
-    if (!read_shape(unit, FORWARD_INPUTS, &a) || !choose_tiles(&a)) return false;
+    if (!read_shape(unit, false, turns, &a) || !choose_tiles(&a)) return false;
     if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
-    emit_struct(&a, false);
+    emit_struct(&a);
     CudaPhase *phase = begin(&a, "", FORWARD);
     emit_query_block(&a, phase);
     phase->grid[2] = a.splits;
@@ -369,8 +379,9 @@ bool cuda_attention_emit(CudaUnit *unit) {
     const char *parts = a.wide ? cuda_text(unit, ", (float *)workspace, ((i64)unit * %lld + group) * %lld",
                                            (long long)groups, (long long)a.time)
                                : "";
-    cuda_line(unit, "attention_forward%s<S>(p0, p1, p2, p3, p%d, p%d, unit, group, first, time, past%s);",
-              a.wide ? "_wide" : "", out, out + 1, parts);
+    const char *turned = turns ? cuda_text(unit, "p%d", out + 2) : "nullptr";
+    cuda_line(unit, "attention_forward%s<S>(p0, p1, p2, p3, p%d, p%d, %s, %s, unit, group, first, time, past%s);",
+              a.wide ? "_wide" : "", out, out + 1, turn_text(&a), turned, parts);
     cuda_close(unit);
     if (a.splits == 1) return true;
     unit->out->workspace_bytes = a.splits * rows * (a.features + 2) * 4;
@@ -381,16 +392,15 @@ bool cuda_attention_emit(CudaUnit *unit) {
     return true;
 }
 
-static bool emit_gradient(CudaUnit *unit, int inputs) {
+static bool emit_gradient(CudaUnit *unit, bool turns) {
     Attention a;
-    if (!read_shape(unit, inputs, &a) || !choose_tiles(&a)) return false;
+    if (!read_shape(unit, true, turns, &a) || !choose_tiles(&a)) return false;
     const Type *const *types = unit->kernel->named->types;
     if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
         return cuda_fail(unit, "attention: lse is not f32");
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
-    const char *turn = turns(&a) ? cuda_text(unit, "Turn{p%d, p%d}", COS, SIN) : "Turn{}";
-    emit_struct(&a, true);
+    emit_struct(&a);
     CudaPhase *phase = begin(&a, "_delta", NO_TILES);
     emit_row(&a, phase);
     cuda_line(unit, "attention_delta%s<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);",
@@ -406,18 +416,20 @@ static bool emit_gradient(CudaUnit *unit, int inputs) {
         unit,
         "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, %s, unit, "
         "%lld, key, time, past);",
-        a.wide ? "_wide" : "", out + 1, out + 2, turn, (long long)groups);
+        a.wide ? "_wide" : "", out + 1, out + 2, turn_text(&a), (long long)groups);
     cuda_close(unit);
     phase = begin(&a, "_queries", GRADIENT_QUERIES);
     emit_query_block(&a, phase);
     cuda_line(unit,
               "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, %s, unit, "
               "group, %lld, first, time, past);",
-              a.wide ? "_wide" : "", out, turn, (long long)groups);
+              a.wide ? "_wide" : "", out, turn_text(&a), (long long)groups);
     cuda_close(unit);
     unit->out->workspace_bytes = rows * 4;
     return true;
 }
 
-bool cuda_attention_gradient_emit(CudaUnit *unit) { return emit_gradient(unit, GRADIENT_INPUTS); }
-bool cuda_attention_gradient_turned_emit(CudaUnit *unit) { return emit_gradient(unit, TURNED_INPUTS); }
+bool cuda_attention_emit(CudaUnit *unit) { return emit_forward(unit, false); }
+bool cuda_attention_turned_emit(CudaUnit *unit) { return emit_forward(unit, true); }
+bool cuda_attention_gradient_emit(CudaUnit *unit) { return emit_gradient(unit, false); }
+bool cuda_attention_gradient_turned_emit(CudaUnit *unit) { return emit_gradient(unit, true); }

@@ -112,6 +112,7 @@ void cuda_declare_bounds(CudaScope *scope);
 
 bool cuda_nest_emit(CudaUnit *unit);
 bool cuda_attention_emit(CudaUnit *unit);
+bool cuda_attention_turned_emit(CudaUnit *unit);
 bool cuda_attention_gradient_emit(CudaUnit *unit);
 bool cuda_attention_gradient_turned_emit(CudaUnit *unit);
 bool cuda_compact_emit(CudaUnit *unit);

@@ -33,7 +33,7 @@ static const struct Step {
     {"precision", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"share", EVERY},
     {"join-products", GENERATION},
-    {"turn-gradients", FOR(ACCUMULATE)},
+    {"turn-attention", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"dead", EVERY},
 };
 

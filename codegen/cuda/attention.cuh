@@ -4,7 +4,7 @@
 //   M, N                     queries and keys of a tile
 //   keys, features           what scores sum over; what a value has
 //   causal, window, scale
-//   turns, turn_row, turn_pair   of the gradient: whether d_q and d_k are turned back, strides of the tables
+//   turns, turn_row, turn_pair   whether q is turned, or d_q and d_k are turned back; strides of the tables
 //   side(i), S::NAME(unit, group)   strides and base offsets of operands, by the letters below
 // A unit is an index of all dimensions that q shares with k; a group, of those that only q has.
 
@@ -57,6 +57,49 @@ template <class S> DEVICE bool is_hidden(const int *positions, int count, int ke
     return !any;
 }
 
+// Cosines and sines by row and pair of features, which lie half a row apart.
+struct Turn {
+    const float *cos, *sin;
+};
+
+// Where an element of a row in shared memory lies.
+template <int LEAD> struct StraightRows {
+    static __device__ __forceinline__ int at(int row, int column) { return row * LEAD + column; }
+};
+
+// Turns rows [first, limit) of `count` that a block has in shared memory by the angles of their numbers, N pairs at once.
+// They go to `to`, unless that is null, and where `stays` to their places too. Angles are asked for before any is waited for.
+template <class S, class Rows, int N, bool BACK, class T>
+DEVICE void turn_rows(T *rows, int count, Turn turn, bool stays, T *to, i64 row_stride, i64 column_stride, int first, int limit) {
+    constexpr int HALF = S::keys / 2, PACKS = HALF / N, ASKED = 4;
+    const int all = smaller(count, limit - first) * PACKS;
+    for (int start = threadIdx.x; start < all; start += ASKED * TILE_THREADS) {
+        pack<float, N> cos[ASKED], sin[ASKED];
+#pragma unroll
+        for (int j = 0; j < ASKED; j++) {
+            const int i = smaller(start + j * TILE_THREADS, all - 1);
+            const i64 angle = (first + i / PACKS) * S::turn_row + i % PACKS * N * S::turn_pair;
+            cos[j] = load_pack<N>(turn.cos + angle), sin[j] = load_pack<N>(turn.sin + angle);
+        }
+#pragma unroll
+        for (int j = 0; j < ASKED; j++) {
+            const int i = start + j * TILE_THREADS, row = i / PACKS, pair = i % PACKS * N;
+            if (i >= all) break;
+            T *at_x = rows + Rows::at(row, pair), *at_y = rows + Rows::at(row, pair + HALF);
+            auto x = load_pack<N>(at_x), y = load_pack<N>(at_y);
+#pragma unroll
+            for (int e = 0; e < N; e++) {
+                const float a = value_of(x.at[e]), b = value_of(y.at[e]), c = cos[j].at[e], s = BACK ? -sin[j].at[e] : sin[j].at[e];
+                put(x.at[e], a * c - b * s);
+                put(y.at[e], b * c + a * s);
+            }
+            T *to_x = to + (first + row) * row_stride + pair * column_stride;
+            if (to) store_pack(to_x, x), store_pack(to_x + HALF * column_stride, y);
+            if (stays) store_pack(at_x, x), store_pack(at_y, y);
+        }
+    }
+}
+
 // Columns of a row are shared by TILE_THREADS / M neighbouring threads.
 template <class Fold, int THREADS> DEVICE float fold_row(float value) {
 #pragma unroll
@@ -67,7 +110,8 @@ template <class Fold, int THREADS> DEVICE float fold_row(float value) {
 // A block: M queries of one unit and group.
 template <class S>
 DEVICE void attention_forward(const typename S::T *q, const typename S::T *k, const typename S::T *v, const i32 *position,
-                              typename S::T *o, float *lse, int unit, int group, int first, int time, int past) {
+                              typename S::T *o, float *lse, Turn turn, typename S::T *turned, int unit, int group, int first,
+                              int time, int past) {
     typedef typename S::T T;
     typedef AttentionSizes<S> Z;
     constexpr int PER_ROW = TILE_THREADS / S::M;
@@ -79,6 +123,11 @@ DEVICE void attention_forward(const typename S::T *q, const typename S::T *k, co
     int begin, end;
     visible_keys<S>(positions, position, S::position_time, first, time, past, begin, end);
     load_rows<S::M, Z::K>(qs, Z::LEAD_K, q + S::q(unit, group), S::q_time, S::q_key, first, time, S::keys);
+    if constexpr (S::turns) {
+        __syncthreads();
+        turn_rows<S, StraightRows<Z::LEAD_K>, 1, false>(qs, S::M, turn, true, turned + S::turned(unit, group), S::turned_time,
+                                                        S::turned_key, first, time);
+    }
     if (threadIdx.x < S::M) largest[threadIdx.x] = -1e30f, total[threadIdx.x] = 0;
     Tile<T, S::M, Z::F> sums;
     for (int key = begin; key < end; key += S::N) {
@@ -147,33 +196,6 @@ DEVICE void store_tile(const Sums &sums, T *to, i64 row_stride, i64 column_strid
     }
 }
 
-// Cosines and sines by row and pair of features, which lie half a row apart.
-struct Turn {
-    const float *cos, *sin;
-};
-
-// Writes rows [first, limit) of keys that a block has in shared memory, each turned back by the angles of its number; N pairs
-// at once.
-template <class S, int N, class T>
-DEVICE void store_turned(const T *rows, int lead, int count, Turn turn, T *to, i64 row_stride, i64 column_stride, int first, int limit) {
-    constexpr int HALF = S::keys / 2, PACKS = HALF / N;
-    for (int i = threadIdx.x; i < count * PACKS; i += TILE_THREADS) {
-        const int row = i / PACKS, pair = i % PACKS * N, at = first + row;
-        if (at >= limit) break;
-        auto x = load_pack<N>(rows + row * lead + pair), y = load_pack<N>(rows + row * lead + pair + HALF);
-        const auto cos = load_pack<N>(turn.cos + at * S::turn_row + pair * S::turn_pair);
-        const auto sin = load_pack<N>(turn.sin + at * S::turn_row + pair * S::turn_pair);
-#pragma unroll
-        for (int e = 0; e < N; e++) {
-            const float a = value_of(x.at[e]), b = value_of(y.at[e]);
-            put(x.at[e], a * cos.at[e] + b * sin.at[e]);
-            put(y.at[e], b * cos.at[e] - a * sin.at[e]);
-        }
-        store_pack(to + at * row_stride + pair * column_stride, x);
-        store_pack(to + at * row_stride + (pair + HALF) * column_stride, y);
-    }
-}
-
 // The gradient of queries or keys, `count` rows of it; `rows` is shared memory that is in use until here.
 template <class S, class T, class Sums>
 DEVICE void store_gradient(const Sums &sums, T *rows, int count, Turn turn, T *to, i64 row_stride, i64 column_stride, int first, int limit) {
@@ -182,7 +204,7 @@ DEVICE void store_gradient(const Sums &sums, T *rows, int count, Turn turn, T *t
         __syncthreads();
         store_tile(sums, rows, LEAD, 1, 0, count, S::keys);
         __syncthreads();
-        store_turned<S, 1>(rows, LEAD, count, turn, to, row_stride, column_stride, first, limit);
+        turn_rows<S, StraightRows<LEAD>, 1, true>(rows, count, turn, false, to, row_stride, column_stride, first, limit);
     } else {
         store_tile(sums, to, row_stride, column_stride, first, limit, S::keys);
     }

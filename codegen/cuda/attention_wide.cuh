@@ -11,6 +11,10 @@ template <class S> struct WideSizes {
     static constexpr int PITCH_K = pitch_of(K), PITCH_F = pitch_of(F);
 };
 
+template <int PITCH> struct PermutedRows {
+    static __device__ __forceinline__ int at(int row, int column) { return place_of<PITCH>(row, column / 8) + column % 8; }
+};
+
 DEVICE constexpr float log2_e() { return 1.4426950408889634f; }
 
 // The least and the largest of the block's queries, those beyond `time` left out.
@@ -65,7 +69,7 @@ DEVICE void store_gradient_wide(const float (&sums)[R][F][4], int warp_row, bf16
         __syncthreads();
         store_sums(rows, LEAD, sums, factor, warp_row, ROWS, S::keys);
         __syncthreads();
-        store_turned<S, 4>(rows, LEAD, ROWS, turn, to, stride, 1, first, limit);
+        turn_rows<S, StraightRows<LEAD>, 4, true>(rows, ROWS, turn, false, to, stride, 1, first, limit);
     } else {
         store_sums(to, stride, sums, factor, first + warp_row, limit, S::keys);
     }
@@ -89,8 +93,8 @@ template <class S> struct WidePart {
 };
 
 template <class S>
-DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, bf16 *o, float *lse, int unit,
-                                   int group, int first, int time, int past, float *parts, i64 row) {
+DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, bf16 *o, float *lse, Turn turn,
+                                   bf16 *turned, int unit, int group, int first, int time, int past, float *parts, i64 row) {
     typedef WideSizes<S> Z;
     constexpr int R = S::QUERIES / 64, C = S::KEYS / 8, F = Z::F / 8;
     constexpr float scale = S::scale * log2_e();
@@ -109,6 +113,13 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     }
     copy_rows<S::KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
     copy_rows<S::KEYS, Z::F, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
+    if constexpr (S::turns) {
+        wait_for_copies();
+        __syncthreads();
+        turn_rows<S, PermutedRows<Z::PITCH_K>, 4, false>(qs, S::QUERIES, turn, true,
+                                                         blockIdx.z == 0 ? turned + S::turned(unit, group) : nullptr,
+                                                         S::turned_time, 1, first, time);
+    }
     float sums[R][F][4], most[R][2], total[R][2];
     clear_sums(sums);
 #pragma unroll

@@ -1,6 +1,6 @@
 // The attention kernels of models on the emulated GPU, in f32 and in bf16 on tensor cores, against their
 // meaning: causal, grouped queries, a window, positions in any order; the gradient starts from the reference's o and
-// lse, and what is turned back is what it would be if it were turned after it was stored.
+// lse, and what turns gives what it would if queries were turned in front of it and gradients behind it.
 #include "cpu_test.h"
 #include "driver/compile.h"
 #include "driver/setup.h"
@@ -40,10 +40,15 @@ static const NamedKernel *find_kernel(const Program *program, const char *name) 
     return NULL;
 }
 
+static bool is_gradient(const NamedKernel *named) { return strncmp(named->name, "attention_gradient", 18) == 0; }
+
+static int table_of(const NamedKernel *named) {  // the first operand that is a table of angles, or the first result
+    return strstr(named->name, "_turned") ? named->output_start - 2 : named->output_start;
+}
+
 static bool is_sum(const NamedKernel *named, int operand) {  // lse, d_lse and what turns stay f32
-    bool gradient = named->output_start >= 8;
-    bool turns = operand >= 8 && operand < named->output_start;
-    return gradient ? operand == 5 || operand == 7 || turns : operand == named->output_start + 1;
+    bool turns = operand >= table_of(named) && operand < named->output_start;
+    return turns || (is_gradient(named) ? operand == 5 || operand == 7 : operand == named->output_start + 1);
 }
 
 // A program of one launch: the kernel, its float operands as `element`.
@@ -132,8 +137,8 @@ static Module *load(Ir *ir, const char *file, const char *const *settings, size_
     return derive_module(ir, frontend_load(ir, arena_format(ir->arena, CHERRY_SOURCE "/%s", file), &options));
 }
 
-// Turns the rows of d_q or d_k, [.., key] with `along` somewhere in front, back as `rope` does, in f32.
-static void turn_back(const Type *type, const char *along, char *rows, const char *cos, const char *sin) {
+// Turns rows [.., key] with `along` somewhere in front as `rope` does, or back, in f32.
+static void turn_rows(const Type *type, const char *along, char *rows, const char *cos, const char *sin, bool back) {
     int64_t keys = type->dimensions[type->rank - 1].extent, below = 1, extent = 1;
     int width = element_bytes(type->element), at = named_kernel_dimension(type, along);
     for (int d = at + 1; d < type->rank - 1; d++) below *= type->dimensions[d].extent;
@@ -143,40 +148,46 @@ static void turn_back(const Type *type, const char *along, char *rows, const cha
         char *x = rows + (row * keys + pair) * width, *y = x + keys / 2 * width;
         float a = (float)element_read(type->element, x), b = (float)element_read(type->element, y);
         float c = (float)element_read(ELEMENT_F32, cos + angle * 4);
-        float s = (float)element_read(ELEMENT_F32, sin + angle * 4);
+        float s = (float)element_read(ELEMENT_F32, sin + angle * 4) * (back ? -1 : 1);
         float as = a * s, bs = b * s, ac = a * c, bc = b * c;
-        element_write(type->element, x, ac + bs);
-        element_write(type->element, y, bc - as);
+        element_write(type->element, x, ac - bs);
+        element_write(type->element, y, bc + as);
     }
 }
 
-// The gradient that turns leaves, to the bit, what the one that does not leaves where that is turned afterwards.
+// What turns leaves, to the bit, what the kernel that does not leaves of queries that are turned before, or where d_q
+// and d_k are turned afterwards.
 static void check_turned(const Emulation *emulation, const Program *plain, const Program *turned, double **values) {
     const NamedKernel *a = plain->kernels.items[0].named, *b = turned->kernels.items[0].named;
     char *first[NEST_OPERAND_MAX], *second[NEST_OPERAND_MAX];
-    for (int i = 0; i < b->operand_count; i++) {
-        second[i] = device_copy(b->types[i], values[i], false);
-        if (i < 8) first[i] = second[i];
-        if (i >= b->output_start) first[i - 2] = device_copy(b->types[i], values[i], false);
-    }
+    bool back = is_gradient(a);
+    int out = a->output_start, results = a->operand_count - out;
+    for (int i = 0; i < b->operand_count; i++) second[i] = device_copy(b->types[i], values[i], false);
+    for (int i = 0; i < a->operand_count; i++) first[i] = device_copy(a->types[i], values[i < out ? i : i + 2], false);
+    const char *cos = second[out], *sin = second[out + 1];
+    if (!back) turn_rows(a->types[0], "time", first[0], cos, sin, false);
     emulation_run_kernel(emulation, &plain->kernels.items[0], first);
     emulation_run_kernel(emulation, &turned->kernels.items[0], second);
-    turn_back(a->types[8], "time", first[8], second[8], second[9]);
-    turn_back(a->types[9], "past", first[9], second[8], second[9]);
-    for (int i = 0; i < 3; i++)
-        assert_memory_equal(first[8 + i], second[10 + i], (size_t)type_bytes(b->types[10 + i]));
+    if (back) turn_rows(a->types[out], "time", first[out], cos, sin, true);
+    if (back) turn_rows(a->types[out + 1], "past", first[out + 1], cos, sin, true);
+    for (int i = 0; i < results; i++)
+        assert_memory_equal(first[out + i], second[out + 2 + i], (size_t)type_bytes(a->types[out + i]));
+    if (!back) assert_memory_equal(first[0], second[out + 2 + results], (size_t)type_bytes(a->types[0]));
     for (int i = 0; i < b->operand_count; i++) free(second[i]);
-    for (int i = 8; i < a->operand_count; i++) free(first[i]);
+    for (int i = 0; i < a->operand_count; i++) free(first[i]);
 }
 
+// Each, and then what it is where it turns.
+static const char *const kernels[] = {"attention", "attention_turned", "attention_gradient",
+                                      "attention_gradient_turned"};
+
 static void check_subject(const Subject *subject, const char *architecture, Element element, bool ordered) {
-    enum { FORWARD, PLAIN, TURNED, KERNELS };
+    enum { PLAIN, TURNED, GRADIENT, KERNELS = 4 };
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     Module *module = load(ir, subject->file, subject->settings, 10);
-    const NamedKernel *named[KERNELS] = {kernel_of(ir, module, "attention", true),
-                                         kernel_of(ir, module, "attention_gradient", false),
-                                         kernel_of(ir, module, "attention_gradient_turned", true)};
+    const NamedKernel *named[KERNELS];
+    for (int k = 0; k < KERNELS; k++) named[k] = kernel_of(ir, module, kernels[k], k & TURNED);
     Program *device[KERNELS], *reference[KERNELS];
     for (int k = 0; k < KERNELS; k++) {
         device[k] = program_of(ir, named[k], element);
@@ -190,14 +201,17 @@ static void check_subject(const Subject *subject, const char *architecture, Elem
     assert_non_null(emulation);
     double *values[KERNELS][NEST_OPERAND_MAX];
     for (int k = 0; k < KERNELS; k++) {
+        const double *const *forward = (const double *const *)values[k & TURNED];
+        int out = named[k & TURNED]->output_start;
         for (int i = 0; i < named[k]->operand_count; i++)
-            values[k][i] = numbers(arena, named[k]->types[i], k && i >= 8 ? 8 : i, ordered);
-        for (int i = 0; k && i < 4; i++) values[k][i] = values[FORWARD][i];
-        for (int i = 0; k && i < 2; i++) values[k][4 + i] = values[FORWARD][named[FORWARD]->output_start + i];
+            values[k][i] = numbers(arena, named[k]->types[i], i, ordered);
+        for (int i = 0; k >= GRADIENT && i < 6; i++)  // the queries of PLAIN, the turned ones of TURNED
+            memcpy(values[k][i], forward[i >= 4 ? out + i - 4 : i == 0 && k & TURNED ? out + 2 : i],
+                   (size_t)type_count(named[k]->types[i]) * sizeof(double));
         run_beside(emulation, reference[k], device[k], values[k],
                    arena_format(arena, "%s %s %s", subject->file, named[k]->name, element_name(element)));
+        if (k & TURNED) check_turned(emulation, device[k - TURNED], device[k], values[k]);
     }
-    check_turned(emulation, device[PLAIN], device[TURNED], values[TURNED]);
     emulation_destroy(emulation);
     arena_destroy(arena);
 }
@@ -223,11 +237,10 @@ static void fits_registers(void **state) {
         const char *settings[] = {"layers=1", "time=2048", cases[i].keys};
         Module *module = load(ir, "models/nano.cherry", settings, 3);
         Element element = cases[i].element;
-        Program *device[] = {program_of(ir, kernel_of(ir, module, "attention", true), element),
-                             program_of(ir, kernel_of(ir, module, "attention_gradient", false), element),
-                             program_of(ir, kernel_of(ir, module, "attention_gradient_turned", true), element)};
-        assert_true(cuda_compile(ir, device, 3, &(CudaOptions){.architecture = cases[i].architecture}, NULL));
-        for (int d = 0; d < 3; d++) {
+        Program *device[4];
+        for (int k = 0; k < 4; k++) device[k] = program_of(ir, kernel_of(ir, module, kernels[k], k & 1), element);
+        assert_true(cuda_compile(ir, device, 4, &(CudaOptions){.architecture = cases[i].architecture}, NULL));
+        for (int d = 0; d < 4; d++) {
             const CudaKernel *kernel = &device[d]->kernels.items[0].cuda;
             print_message("%s of %s, %s, %s: %d registers, %d bytes spilled\n", device[d]->name,
                           element_name(element), cases[i].keys, cases[i].architecture, kernel->registers,

@@ -1,4 +1,4 @@
-// turn-gradients: which gradients of attention are turned back by their kernel, and that no value changes.
+// turn-attention: which queries and gradients are turned by the kernels of attention, and that no value changes.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -35,24 +35,22 @@ static const char model[] =
 
 static const struct {
     const char *q, *k;
-    bool turned;
+    bool queries, gradients;  // turned by attention and by its gradient
 } subjects[] = {
-    {ROPE("q"), ROPE("k"), true},
-    {"q", "k", false},
-    {ROPE("q"), "k", false},
-    {"q", ROPE("k"), false},
-    {ROPE("q"), "rope(k, over = key, along = time, theta = 100)", false},
-    {"back(q, over = key, along = time)", "back(k, over = key, along = time)", false},  // the other way
-    {ROPE("q") " + q", ROPE("k"), false},                                               // d_q is read as it is, too
-    {ROPE("q"), ROPE("k") " + k", false},
-    {"cast(cast(" ROPE("q") ", bf16), f32)", ROPE("k"), false},  // d_q is rounded once more
-    {"rope(rope(q, over = key, along = time), over = key, along = time)", ROPE("k"), false},
+    {ROPE("q"), ROPE("k"), true, true},
+    {"q", "k", false, false},
+    {ROPE("q"), "k", true, false},
+    {"q", ROPE("k"), false, false},
+    {ROPE("q"), "rope(k, over = key, along = time, theta = 100)", true, false},
+    {"back(q, over = key, along = time)", "back(k, over = key, along = time)", false, false},  // the other way
+    {ROPE("q") " + q", ROPE("k"), false, false},  // d_q is read as it is, too
+    {ROPE("q"), ROPE("k") " + k", true, false},
+    {"cast(cast(" ROPE("q") ", bf16), f32)", ROPE("k"), false, false},  // rounded once more
+    {"rope(rope(q, over = key, along = time), over = key, along = time)", ROPE("k"), false, false},
 };
 
 static bool has_attention(const char *kernel) { return strncmp(kernel, "attention", 9) == 0; }
-static bool has_plain(const char *kernel) {
-    return has_attention(kernel) && strcmp(kernel, "attention_gradient_turned") != 0;
-}
+static bool has_plain(const char *kernel) { return has_attention(kernel) && !strstr(kernel, "_turned"); }
 
 static Graph *load(Ir *ir, size_t subject) {
     char path[] = "/tmp/cherry_test_XXXXXX";
@@ -93,18 +91,24 @@ static void check_precision(const char *precision) {
                                           "precision{compute=%s}, share",
                                           precision);
         Graph *plain = run(ir, before, load(ir, i), has_attention);
-        Graph *turned = run(ir, "turn-gradients", plain, has_attention);
-        uint32_t calls = count_kernels(turned, "attention_gradient_turned");
-        if (calls != (subjects[i].turned ? 2 : 0)) fail_msg("%s, %s: %u turned", subjects[i].q, subjects[i].k, calls);
-        assert_int_equal(count_kernels(turned, "attention_gradient"), 2 - calls);
-        // Two ropes back are nodes of their own no more, nor is anything of them left.
+        Graph *turned = run(ir, "turn-attention, dead", plain, has_attention);
+        uint32_t queries = count_kernels(turned, "attention_turned"),
+                 gradients = count_kernels(turned, "attention_gradient_turned");
+        if (queries != 2 * subjects[i].queries || gradients != 2 * subjects[i].gradients)
+            fail_msg("%s, %s: %u and %u turned", subjects[i].q, subjects[i].k, queries, gradients);
+        assert_int_equal(count_kernels(turned, "attention"), 2 - queries);
+        assert_int_equal(count_kernels(turned, "attention_gradient"), 2 - gradients);
+        // Nothing is left of what they turn.
         uint32_t reversed = test_count(plain, OP_reverse) - test_count(turned, OP_reverse);
-        assert_int_equal(reversed, 2 * calls);
+        assert_int_equal(reversed, queries + 2 * gradients);
         test_same(plain, turned, 11, 0);
-        assert_int_equal(count_kernels(run(ir, "turn-gradients", plain, has_plain), "attention_gradient"), 2);
+        Graph *left = run(ir, "turn-attention", plain, has_plain);
+        assert_int_equal(count_kernels(left, "attention") + count_kernels(left, "attention_gradient"), 4);
         // Whoever has no such kernel takes its meaning.
         Graph *expanded = run(ir, "expand-calls", turned, has_plain);
-        assert_int_equal(count_kernels(expanded, "attention_gradient_turned"), 0);
+        assert_int_equal(count_kernels(expanded, "attention") + count_kernels(expanded, "attention_gradient"),
+                         4 - queries - gradients);
+        assert_int_equal(test_count(expanded, OP_call), 4 - queries - gradients);
         test_same(plain, expanded, 11, 0);
         arena_destroy(arena);
     }
