@@ -401,10 +401,12 @@ static bool emit_gradient(CudaUnit *unit, bool turns) {
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a);
-    CudaPhase *phase = begin(&a, "_delta", NO_TILES);
-    emit_row(&a, phase);
-    cuda_line(unit, "attention_delta%s<S>(p%d, p%d, p%d, (float *)workspace + row, unit, group, at);",
-              a.wide ? "_wide" : "", O, D_O, D_LSE);
+    CudaPhase *phase = begin(&a, "_queries", GRADIENT_QUERIES);
+    emit_query_block(&a, phase);
+    cuda_line(unit,
+              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p4, p5, p6, p7, (float *)workspace, p%d, %s, unit, group, "
+              "%lld, first, time, past);",
+              a.wide ? "_wide" : "", out, turn_text(&a), (long long)groups);
     cuda_close(unit);
     phase = begin(&a, "_keys", GRADIENT_KEYS);
     int keys = a.wide ? WIDE_BLOCK_KEYS : a.tile_n;
@@ -412,18 +414,10 @@ static bool emit_gradient(CudaUnit *unit, bool turns) {
     emit_unit(&a, "owner");
     cuda_line(unit, "const int key = block * %d;", keys);
     cuda_line(unit, "if (key >= past) return;");
-    cuda_line(
-        unit,
-        "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, %s, unit, "
-        "%lld, key, time, past);",
-        a.wide ? "_wide" : "", out + 1, out + 2, turn_text(&a), (long long)groups);
-    cuda_close(unit);
-    phase = begin(&a, "_queries", GRADIENT_QUERIES);
-    emit_query_block(&a, phase);
     cuda_line(unit,
-              "attention_gradient_queries%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, %s, unit, "
-              "group, %lld, first, time, past);",
-              a.wide ? "_wide" : "", out, turn_text(&a), (long long)groups);
+              "attention_gradient_keys%s<S>(p0, p1, p2, p3, p5, p6, (const float *)workspace, p%d, p%d, %s, unit, "
+              "%lld, key, time, past);",
+              a.wide ? "_wide" : "", out + 1, out + 2, turn_text(&a), (long long)groups);
     cuda_close(unit);
     unit->out->workspace_bytes = rows * 4;
     return true;

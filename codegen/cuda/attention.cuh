@@ -175,15 +175,18 @@ DEVICE void attention_forward(const typename S::T *q, const typename S::T *k, co
         lse[S::lse(unit, group) + (first + row) * S::lse_time] = largest[row] + logf(total[row]);
 }
 
-// delta[row] = sum over features of d_o * o - d_lse: a warp for each query.
+// delta[row] = sum over features of d_o * o - d_lse, of a block's queries.
 template <class S>
-DEVICE void attention_delta(const typename S::T *o, const typename S::T *d_o, const float *d_lse, float *delta, int unit, int group, int at) {
+DEVICE void attention_delta(const typename S::T *o, const typename S::T *d_o, const float *d_lse, float *delta, int unit, int group,
+                            int first, int time) {
+    constexpr int PER_ROW = TILE_THREADS / S::M;
+    const int lane = threadIdx.x % PER_ROW, at = first + threadIdx.x / PER_ROW;
     float sum = 0;
-    for (int i = threadIdx.x % 32; i < S::features; i += 32)
+    for (int i = lane; at < time && i < S::features; i += PER_ROW)
         sum += value_of(o[S::o(unit, group) + at * S::o_time + i * S::o_feature]) *
                value_of(d_o[S::d_o(unit, group) + at * S::d_o_time + i * S::d_o_feature]);
-    sum = fold_warp<Sum>(sum);
-    if (threadIdx.x % 32 == 0) *delta = sum - d_lse[S::d_lse(unit, group) + at * S::d_lse_time];
+    sum = fold_row<Sum, PER_ROW>(sum);
+    if (lane == 0 && at < time) delta[at] = sum - d_lse[S::d_lse(unit, group) + at * S::d_lse_time];
 }
 
 // Rows [first, limit) x `columns` of a tile of sums.
@@ -288,19 +291,22 @@ DEVICE void attention_gradient_keys(const typename S::T *q, const typename S::T 
     store_gradient<S>(sums_k, g.ks, S::N, turn, d_k + S::d_k(unit, 0), S::d_k_past, S::d_k_key, key, past);
 }
 
-// A block: M queries of one unit and group; keys stream past.
+// A block: M queries of one unit and group; keys stream past. It leaves `delta` for the gradient of keys.
 template <class S>
 DEVICE void attention_gradient_queries(const typename S::T *q, const typename S::T *k, const typename S::T *v, const i32 *position,
-                                       const float *lse, const typename S::T *d_o, const float *delta, typename S::T *d_q,
-                                       Turn turn, int unit, int group, int groups, int first, int time, int past) {
+                                       const typename S::T *o, const float *lse, const typename S::T *d_o, const float *d_lse,
+                                       float *delta, typename S::T *d_q, Turn turn, int unit, int group, int groups, int first,
+                                       int time, int past) {
     typedef typename S::T T;
     typedef AttentionSizes<S> Z;
     SHARED_MEMORY;
     AttentionGradient<S> g(shared_memory);
     Tile<T, S::M, Z::K> sums;
     int begin, end;
+    delta += ((i64)unit * groups + group) * S::time;
+    attention_delta<S>(o, d_o, d_lse, delta, unit, group, first, time);
     visible_keys<S>(g.positions, position, S::position_time, first, time, past, begin, end);
-    g.load_queries(q, d_o, lse, delta + ((i64)unit * groups + group) * S::time, unit, group, first, time);
+    g.load_queries(q, d_o, lse, delta, unit, group, first, time);
     for (int key = begin; key < end; key += S::N) {
         __syncthreads();
         g.load_keys(k, v, unit, key, past);

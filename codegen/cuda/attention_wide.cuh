@@ -316,10 +316,28 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
     store_gradient_wide<S, 64>(sums_k, row, ks, turn, d_k + S::d_k(unit, 0), S::d_k_past, key, past);
 }
 
+// The sum over features of d_o * o - d_lse, of a query that the four lanes of a quad share; 0 beyond `time`.
 template <class S>
-DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, const float *lse,
-                                            const bf16 *d_o, const float *delta, bf16 *d_q, Turn turn, int unit, int group,
-                                            int groups, int first, int time, int past) {
+DEVICE float attention_delta_wide(const bf16 *o, const bf16 *d_o, const float *d_lse, int unit, int group, int at, int time) {
+    float sum = 0;
+#pragma unroll
+    for (int step = 0; step < S::features; step += 32) {
+        const int c = step + threadIdx.x % 4 * 8;
+        if (at >= time || c >= S::features) continue;
+        const auto x = load_pack<8>(o + S::o(unit, group) + at * S::o_time + c);
+        const auto y = load_pack<8>(d_o + S::d_o(unit, group) + at * S::d_o_time + c);
+#pragma unroll
+        for (int e = 0; e < 8; e++) sum += widen(x.at[e]) * widen(y.at[e]);
+    }
+    sum = fold_quad_sum(sum);
+    return at < time ? sum - d_lse[S::d_lse(unit, group) + at * S::d_lse_time] : 0;
+}
+
+// It leaves `delta` for the gradient of keys.
+template <class S>
+DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const bf16 *v, const i32 *position, const bf16 *o,
+                                            const float *lse, const bf16 *d_o, const float *d_lse, float *delta, bf16 *d_q,
+                                            Turn turn, int unit, int group, int groups, int first, int time, int past) {
     typedef WideSizes<S> Z;
     constexpr int KEYS = S::GRADIENT_KEYS, R = S::QUERIES / 64, C = KEYS / 8, FK = Z::K / 8;
     constexpr float scale = S::scale * log2_e();
@@ -336,13 +354,15 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
     copy_rows<KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
     copy_rows<KEYS, Z::F, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
     float sums[R][FK][4], lses[R][2], deltas[R][2];
-    clear_sums(sums);
+    delta += ((i64)unit * groups + group) * S::time;
 #pragma unroll
     for (int i = 0; i < R * 2; i++) {
         const int at = first + queries.row(i / 2, i % 2);
         lses[i / 2][i % 2] = at < time ? -lse[S::lse(unit, group) + at * S::lse_time] * log2_e() : 0;
-        deltas[i / 2][i % 2] = at < time ? delta[((i64)unit * groups + group) * S::time + at] : 0;
+        deltas[i / 2][i % 2] = attention_delta_wide<S>(o, d_o, d_lse, unit, group, at, time);
+        if (threadIdx.x % 4 == 0 && at < time) delta[at] = deltas[i / 2][i % 2];
     }
+    clear_sums(sums);
     int buffer = 0;
     for (int key = begin; key < end; key += KEYS, buffer ^= 1) {
         wait_for_copies();
@@ -372,19 +392,4 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
     }
     wait_for_copies();
     store_gradient_wide<S, S::QUERIES>(sums, queries.first_row(), qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);
-}
-
-// delta[row] = sum over features of d_o * o - d_lse: a warp for each query.
-template <class S>
-DEVICE void attention_delta_wide(const bf16 *o, const bf16 *d_o, const float *d_lse, float *delta, int unit, int group, int at) {
-    const int lane = threadIdx.x % 32;
-    float sum = 0;
-    if (lane * 4 < S::features) {
-        const auto x = load_pack<4>(o + S::o(unit, group) + at * S::o_time + lane * 4);
-        const auto y = load_pack<4>(d_o + S::d_o(unit, group) + at * S::d_o_time + lane * 4);
-#pragma unroll
-        for (int e = 0; e < 4; e++) sum += widen(x.at[e]) * widen(y.at[e]);
-    }
-    sum = fold_warp<Sum>(sum);
-    if (lane == 0) *delta = sum - d_lse[S::d_lse(unit, group) + at * S::d_lse_time];
 }
