@@ -8,8 +8,9 @@
 //   - the operands of dot and of composites with a kernel, but statistics; dot sums in f32
 //   (ir/ops_contract.c),
 //     and such a composite computes in f32 what it did (its operands and results are cast inside of it);
-//   - the result of dot where it only is a factor or the argument of a function, and the results of such
-//     composites but statistics: they will be stored, and half the bytes do;
+//   - the result of dot where it only is a factor or the argument of a function, forward or backward (the gradient
+//     of an activation), and the results of such composites but statistics: they will be stored, and half the
+//     bytes do;
 //   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum
 //   of the
 //     backward pass reads that a dot reads too.
@@ -32,7 +33,7 @@ typedef struct Facts {  // by node of one graph
     bool *resident;  // an input, a sum, or made of such alone: never rounded for being kept
     bool *
         exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
-    bool *linear;  // forward use that adds it up or hands it out
+    bool *linear;  // a use that adds it up or hands it out; of a forward value a forward one
     bool *kept;    // forward, and the backward pass reads it
     bool *factor;  // of a dot: it is there in bf16
 } Facts;
@@ -105,21 +106,22 @@ static bool is_linear(const Node *node) {
     }
 }
 
-// What composites do with their operands.
-static void mark_call(Precision *precision, Facts *facts, const Node *node) {
+// Whether a maximum is taken of operand `i`, or of what the node makes of it.
+static bool is_exponent(Precision *precision, const Facts *facts, uint32_t id, uint32_t i) {
+    const Node *node = graph_node(facts->graph, id);
+    if (node->op == OP_max_over || node->op == OP_top_k) return true;
+    if (node->op != OP_call) return is_pointwise(node) && facts->exponent[id];
     const Graph *function = attribute_graph(node, ATTRIBUTE_function);
-    const Facts *inside = find_facts(precision, function);
-    for (uint32_t i = 0; i < node->operand_count; i++)
-        facts->exponent[node->operands[i].node] |= inside->exponent[function->inputs.items[i]];
+    return find_facts(precision, function)->exponent[function->inputs.items[i]];
 }
 
+// What the backward pass does with a forward value says nothing about it.
 static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
     const Node *node = graph_node(facts->graph, id);
-    bool ordered = node->op == OP_max_over || node->op == OP_top_k;
-    if (node->op == OP_call) mark_call(precision, facts, node);
     for (uint32_t i = 0; i < node->operand_count; i++) {
         uint32_t operand = node->operands[i].node;
-        facts->exponent[operand] |= ordered || (is_pointwise(node) && facts->exponent[id]);
+        if (facts->forward[operand] && !facts->forward[id]) continue;
+        facts->exponent[operand] |= is_exponent(precision, facts, id, i);
         facts->linear[operand] |= node_is_move(node) ? facts->linear[id] : is_linear(node);
     }
 }
@@ -154,7 +156,7 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
     for (size_t id = count; id-- > 0;) {
         const Node *node = graph_node(graph, (uint32_t)id);
         if (!live[id]) continue;
-        if (facts->forward[id]) mark_uses(precision, facts, (uint32_t)id);
+        mark_uses(precision, facts, (uint32_t)id);
         for (uint32_t i = 0; i < node->operand_count; i++)
             facts->factor[node->operands[i].node] |=
                 node->op == OP_dot || (node_is_move(node) && facts->factor[id]);
@@ -239,7 +241,7 @@ static bool narrow_dot(Rewrite *rewrite, uint32_t id) {
         if (!value_is_none(operands[i])) operands[i] = narrow(rewrite, operands[i], node->place);
     if (value_is_none(operands[0]) || value_is_none(operands[1])) return rewrite_fail(rewrite);
     Value value = graph_copy_node(rewrite->to, node, operands);
-    bool stored = facts->forward[id] && !facts->linear[id] && !facts->exponent[id];
+    bool stored = !facts->linear[id] && !facts->exponent[id];
     if (stored && !value_is_none(value)) value = rounded(rewrite, value, node->place);
     return set_results(rewrite, id, value);
 }
