@@ -126,10 +126,13 @@ static bool choose(const Arguments *arguments, Ir *ir, Dump *dump) {
     return true;
 }
 
-// With what the entry point is compiled: generation reads rounded copies, and `round` makes what decoding reads.
-static uint32_t wanted_entries(Entry entry) {
-    uint32_t generation = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | 1u << ENTRY_DRAFT, bit = 1u << entry;
+// With what the entry point is compiled: generation reads rounded copies, and on a GPU a step, which updates them;
+// `round` makes what decoding reads.
+static uint32_t wanted_entries(Entry entry, bool cuda) {
+    uint32_t generation = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | 1u << ENTRY_DRAFT, bit = 1u << entry,
+             step = 1u << ENTRY_ACCUMULATE | 1u << ENTRY_UPDATE;
     if (entry == ENTRY_ROUND) return bit | 1u << ENTRY_DECODE;
+    if (cuda && (bit & step)) return step | 1u << ENTRY_ROUND;
     return bit & generation ? bit | 1u << ENTRY_ROUND : bit;
 }
 
@@ -167,7 +170,7 @@ static int run(const Arguments *arguments, Ir *ir) {
         return EXIT_OK;
     }
     Entry entry = dump.entry;
-    Compilation *compilation = compile_programs(ir, module, wanted_entries(entry), &options);
+    Compilation *compilation = compile_programs(ir, module, wanted_entries(entry, options.cuda), &options);
     if (compilation && !compilation->programs[entry]) {
         report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has nothing to %s", module->name, entry_name(entry));
         compilation = NULL;

@@ -31,6 +31,7 @@ static const struct Step {
     {"simplify", EVERY},
     {"recompute", FOR(ACCUMULATE)},
     {"precision", FOR(ACCUMULATE) | FOR(EVALUATE)},
+    {"keep-rounded", FOR(ACCUMULATE) | FOR(EVALUATE)},
     {"share", EVERY},
     {"join-products", GENERATION},
     {"turn-attention", FOR(ACCUMULATE) | FOR(EVALUATE)},
@@ -72,26 +73,46 @@ static Graph *build_initialize(Ir *ir, const Module *module) {
     return graph;
 }
 
-// () -> the copies of parameters that the programs of generation read rounded. Without nodes: there are none.
+typedef VECTOR(const Buffer *) Copies;
+
+// The rounded copies of parameters that a program reads, but those that are there.
+static void find_copies(Arena *arena, const Program *program, Copies *copies) {
+    for (size_t i = 0; program && i < program->buffers.count; i++) {
+        const Buffer *copy = &program->buffers.items[i];
+        bool wanted = copy->kind == BUFFER_STATE && copy->role == ROLE_ROUNDED;
+        for (size_t j = 0; j < copies->count; j++) wanted &= strcmp(copies->items[j]->name, copy->name) != 0;
+        if (wanted) vector_push(arena, copies, copy);
+    }
+}
+
+// Output: the parameter's copy is true to this value of it.
+static void add_copy(Graph *graph, const Buffer *copy, Value parameter) {
+    parameter = panel_order(graph, parameter, copy->type);
+    Value rounded = graph_add_input(graph, copy->name, ROLE_ROUNDED, copy->type, NO_PLACE);
+    graph_add_output(graph, state_output_name(graph->ir, ROLE_ROUNDED, copy->name),
+                     build_cast(graph, parameter, ELEMENT_BF16, graph_node(graph, parameter.node)->place), rounded);
+}
+
+// () -> the copies of parameters that other programs read rounded. Without nodes: there are none.
 static Graph *build_round(const Compilation *compilation) {
-    Ir *ir = compilation->ir;
-    Graph *graph = graph_create(ir, "round");
-    for (int entry = ENTRY_PREFILL; entry <= ENTRY_DRAFT; entry++) {
-        const Program *program = compilation->programs[entry];
-        for (size_t i = 0; program && i < program->buffers.count; i++) {
-            const Buffer *copy = &program->buffers.items[i];
-            if (copy->kind != BUFFER_STATE || copy->role != ROLE_ROUNDED ||
-                !value_is_none(graph_find_input(graph, copy->name, ROLE_ROUNDED)))
-                continue;
-            Value parameter = graph_add_input(graph, copy->name, ROLE_PARAMETER,
-                                              module_find_parameter(compilation->module, copy->name)->type, NO_PLACE);
-            parameter = panel_order(graph, parameter, copy->type);
-            Value rounded = graph_add_input(graph, copy->name, ROLE_ROUNDED, copy->type, NO_PLACE);
-            graph_add_output(graph, state_output_name(ir, ROLE_ROUNDED, copy->name),
-                             build_cast(graph, parameter, ELEMENT_BF16, NO_PLACE), rounded);
-        }
+    Graph *graph = graph_create(compilation->ir, "round");
+    Copies copies = {0};
+    for (int entry = 0; entry < ENTRY_COUNT; entry++)
+        find_copies(graph->ir->arena, compilation->programs[entry], &copies);
+    for (size_t i = 0; i < copies.count; i++) {
+        const Buffer *copy = copies.items[i];
+        const Type *type = module_find_parameter(compilation->module, copy->name)->type;
+        add_copy(graph, copy, graph_add_input(graph, copy->name, ROLE_PARAMETER, type, NO_PLACE));
     }
     return graph;
+}
+
+// The next step finds the copies that it reads as true as the parameters.
+static void add_updated_copies(const Compilation *compilation, Graph *update) {
+    Copies copies = {0};
+    find_copies(update->ir->arena, compilation->programs[ENTRY_ACCUMULATE], &copies);
+    for (size_t i = 0; i < copies.count; i++)
+        add_copy(update, copies.items[i], graph_find_output(update, copies.items[i]->name)->value);
 }
 
 // Evaluation counts every token once, also where the last batch is padded: the losses of single examples
@@ -144,6 +165,7 @@ static Graph *entry_source(PassContext *context, const Compilation *compilation,
         report_error(ir->diagnostics, NO_PLACE, "E0902", "model %s has no '%s' to %s with", module->name,
                      name, GENERATION & 1u << entry ? "generate" : entry_names[entry]);
     if (graph && entry == ENTRY_EVALUATE) add_example_losses(graph);
+    if (graph && entry == ENTRY_UPDATE) add_updated_copies(compilation, graph);
     return graph;
 }
 
@@ -170,6 +192,9 @@ static const char *step_text(const Graph *graph, const char *passes, Entry entry
     if (strcmp(passes, "gradient") == 0)
         return module->has_training && !training_sums_gradients(&module->training) ? "gradient{start=zero}" : passes;
     bool by_layer = options->recompute && strcmp(options->recompute, "layer") == 0;
+    // A processor packs what a step multiplies, and rounds on the way.
+    bool trains = (1u << entry & (FOR(ACCUMULATE) | FOR(EVALUATE))) != 0;
+    if (strcmp(passes, "keep-rounded") == 0 && trains && !options->cuda) return NULL;
     // A GPU's library takes matrices as they are written.
     if (strcmp(passes, "panel-rounded") == 0 && options->cuda) return NULL;
     // On a GPU a chunk of the loss is thousands of rows: every one reads and writes the head's gradient.

@@ -11,12 +11,12 @@
 typedef enum Entry {
     ENTRY_INITIALIZE,  // (seed) -> parameters
     ENTRY_ACCUMULATE,  // (data, loss_scale) -> loss, gradients += d loss
-    ENTRY_UPDATE,      // (rate, step) -> parameters, moments; gradients = 0
+    ENTRY_UPDATE,      // (rate, step) -> parameters, moments, rounded copies; gradients = 0
     ENTRY_EVALUATE,    // (data) -> loss
     ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
     ENTRY_DRAFT,       // (tokens[batch, 1 + heads], position, length) -> logits, draft1, ..., caches
-    ENTRY_ROUND,       // () -> rounded copies of parameters, which the three before read
+    ENTRY_ROUND,       // () -> rounded copies of parameters, which others read
     ENTRY_TRANSFER,    // (weights of other models, seed) -> parameters
     ENTRY_COUNT
 } Entry;
@@ -58,8 +58,9 @@ typedef struct Compilation {
 Element module_precision(const Module *module);
 
 // Runs the passes for the entries in `entries` (bits 1 << Entry). With ENTRY_DRAFT among them prefill and
-// decode come from the graph `draft` too, so that they fill the caches of the heads. With ENTRY_ROUND they read
-// rounded copies of the parameters that products take in bf16; where there are none it gets no program.
+// decode come from the graph `draft` too, so that they fill the caches of the heads. With ENTRY_ROUND these, and on a
+// GPU gradients and evaluation, read rounded copies of the parameters that products take in bf16; where there are
+// none it gets no program. ENTRY_UPDATE keeps those true that ENTRY_ACCUMULATE reads, compiled with it.
 // NULL after errors.
 Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options);
 // Machine code and memory plan for all programs of the compilation.

@@ -107,7 +107,7 @@ bool generator_start(Generator *generator, const char *prompt, size_t length) {
         count = room;
     }
     show_prompt(generator, tokens, count);
-    if (generator->runner->executors[ENTRY_ROUND]) runner_run(generator->runner, ENTRY_ROUND);
+    runner_round(generator->runner);
     reset(generator);
     generator->token = -1;
     generator->count = (GeneratorCount){0};

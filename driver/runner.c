@@ -60,6 +60,7 @@ Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const Comp
     Runner *runner = ARENA_NEW(ir->arena, Runner);
     *runner = (Runner){.ir = ir, .module = module, .cpu = options->cpu};
     CompileOptions chosen = *options;
+    if (options->cuda && entries & 1u << ENTRY_UPDATE) entries |= 1u << ENTRY_ROUND;
     if (options->cuda && !open_device(runner, &chosen)) {
         runner_destroy(runner);
         return NULL;
@@ -91,6 +92,11 @@ void runner_destroy(Runner *runner) {
 void runner_initialize(Runner *runner, int64_t seed) {
     runner_set_integer(runner, ENTRY_INITIALIZE, "seed", seed);
     runner_run(runner, ENTRY_INITIALIZE);
+    runner_round(runner);
+}
+
+void runner_round(Runner *runner) {
+    if (runner->executors[ENTRY_ROUND]) runner_run(runner, ENTRY_ROUND);
 }
 
 void runner_set_float(Runner *runner, Entry entry, const char *name, float value) {

@@ -21,13 +21,16 @@ typedef struct Runner {
     double compile_seconds;  // passes and code
 } Runner;
 
-// Compiles the entries (bits 1 << Entry), allocates, binds. NULL after errors.
+// Compiles the entries (bits 1 << Entry), and for training on a GPU ENTRY_ROUND; allocates, binds. NULL after errors.
 Runner *runner_create(Ir *ir, const Module *module, uint32_t entries, const CompileOptions *options,
                       int threads);
 void runner_destroy(Runner *runner);
 
 // Every parameter's first value.
 void runner_initialize(Runner *runner, int64_t seed);
+// Makes the rounded copies of parameters, where programs read any: after parameters came from elsewhere than a step,
+// and before what is no step reads them.
+void runner_round(Runner *runner);
 
 // Writes a scalar input where the entry point has it.
 void runner_set_float(Runner *runner, Entry entry, const char *name, float value);

@@ -94,6 +94,7 @@ static bool open_run(Trainer *trainer) {
         !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
                                  trainer->runner->state))
         return false;
+    runner_round(trainer->runner);
     // Only now, when nothing else can be wrong, does the run leave a trace.
     if (!file_make_folder(ir->diagnostics, options->folder) ||
         !tokenizer_keep(ir, options->tokenizer, options->folder))
@@ -218,6 +219,7 @@ static bool due(const Trainer *trainer, int64_t every) {
 static bool evaluate(Trainer *trainer) {
     Evaluated evaluated;
     bool last = trainer->position.step == trainer->training->steps;
+    runner_round(trainer->runner);  // updates write the copies that a step reads
     if (!feed_evaluate(trainer->feed, trainer->runner, last ? 0 : trainer->options->evaluate_batches,
                        &evaluated))
         return false;

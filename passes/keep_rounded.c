@@ -1,4 +1,4 @@
-// keep-rounded: what products read of a parameter in bf16 is rounded once, not at every call.
+// keep-rounded: what products read of a parameter in bf16 is rounded where it changes, not at every call.
 //
 //   before: y = dot(n, cast (pick w) to bf16)                       w: parameter, f32
 //   after:  y = dot(n, pick w')                                     w': rounded, bf16

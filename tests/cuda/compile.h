@@ -10,7 +10,7 @@
 // detect.h's: the linker does not see the option.
 static inline int compile_emulated(const char *source, const char *library) {
     static const char form[] = "env -u LD_LIBRARY_PATH %s -std=c++17 -Og -g1 -fwrapv -fno-strict-aliasing -ffp-contract=off "
-                               "-fsanitize=thread -w -fPIC -c -o %s.o %s && "
+                               "-fsanitize=thread -fvisibility=hidden -w -fPIC -c -o %s.o %s && "
                                "env -u LD_LIBRARY_PATH %s -shared -o %s %s.o && rm %s.o";
     size_t bytes = sizeof form + 2 * strlen(CHERRY_CXX) + 4 * strlen(library) + strlen(source);
     char *command = malloc(bytes);

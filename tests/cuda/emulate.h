@@ -352,8 +352,11 @@ EMULATE_QUIET static void emulate_launch(const char *name, void (*kernel)(A...),
             for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) emulate_block();
 }
 
+// All else is hidden (compile.h): a library's variables are its own where another one has the same kernel.
+#define EMULATE_VISIBLE __attribute__((visibility("default")))
+
 // Makes a kernel callable by name: launch_NAME(pointers, grid).
 #define EMULATE_KERNEL(name)                                                                          \
-    extern "C" void launch_##name(char *const *pointers, const EmulateGrid *grid) {                   \
+    extern "C" EMULATE_VISIBLE void launch_##name(char *const *pointers, const EmulateGrid *grid) {   \
         emulate_launch(#name, name, pointers, grid);                                                  \
     }

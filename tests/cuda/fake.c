@@ -217,7 +217,7 @@ static void write_source(const char *path) {
     for (size_t m = compiled_modules; m < module_count; m++) fprintf(stream, "%s\n", texts[m]);
     for (size_t k = 0; k < kernel_count; k++)
         if (!kernels[k].launch)
-            fprintf(stream, "EMULATE_KERNEL(%s)\nextern \"C\" { int arguments_%s = arguments(%s); }\n", kernels[k].name,
+            fprintf(stream, "EMULATE_KERNEL(%s)\nextern \"C\" { EMULATE_VISIBLE int arguments_%s = arguments(%s); }\n", kernels[k].name,
                     kernels[k].name, kernels[k].name);
     fclose(stream);
 }
