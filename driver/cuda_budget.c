@@ -89,8 +89,27 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
                     .blocks = blocks(&cuda->phases[number + 1])});
 }
 
+// What a launch reads of temporaries that none before it wrote it has stored itself, and has it in registers.
+static double bytes_at_hand(const Program *program, uint32_t number, const bool *written) {
+    const Launch *launch = &program->launches.items[number];
+    double read[NEST_OPERAND_MAX], stored[NEST_OPERAND_MAX], bytes = 0;
+    cost_operand_bytes(&program->kernels.items[launch->kernel], read, stored);
+    for (int o = 0; o < launch->operand_count; o++) {
+        uint32_t buffer = launch->buffers[o];
+        if (program->buffers.items[buffer].kind == BUFFER_TEMPORARY && !written[buffer]) bytes += read[o];
+    }
+    return bytes;
+}
+
+static void note_written(const Program *program, uint32_t number, bool *written) {
+    const Launch *launch = &program->launches.items[number];
+    for (int o = 0; o < launch->operand_count; o++)
+        if (launch_writes(program, launch, o)) written[launch->buffers[o]] = true;
+}
+
 // Of a group the first launch counts for all.
-static void add_launch(Arena *arena, Lines *lines, const Program *program, uint32_t number) {
+static void add_launch(Arena *arena, Lines *lines, const Program *program, uint32_t number,
+                       const bool *written) {
     const Launch *launch = &program->launches.items[number];
     const LaunchGroup *group = program_group(program, number);
     const Kernel *kernel = &program->kernels.items[launch->kernel];
@@ -102,7 +121,7 @@ static void add_launch(Arena *arena, Lines *lines, const Program *program, uint3
         }
     Line line = {.kernel = kernel, .kind = KIND_OTHER, .flops = cost_flops(kernel)};
     if (!group || group->first == number) line.launches = cuda->phase_count;
-    line.bytes = cost_bytes(kernel);
+    line.bytes = cost_bytes(kernel) - bytes_at_hand(program, number, written);
     line.blocks = blocks(&cuda->phases[0]);
     if (line.flops > 0) line.kind = kernel->named ? KIND_ATTENTION : KIND_TILES;
     add_line(arena, lines, line);
@@ -125,7 +144,11 @@ bool cuda_budget_print(Ir *ir, Program *program, FILE *stream) {
     Lines lines = {0};
     Line kinds[KIND_COUNT] = {0}, all = {0};
     double seconds[KIND_COUNT] = {0}, total = 0;
-    for (uint32_t i = 0; i < program->launches.count; i++) add_launch(arena, &lines, program, i);
+    bool *written = ARENA_ARRAY(arena, bool, program->buffers.count + 1);
+    for (uint32_t i = 0; i < program->launches.count; i++) {
+        add_launch(arena, &lines, program, i, written);
+        note_written(program, i, written);
+    }
     qsort(lines.items, lines.count, sizeof *lines.items, by_time);
     fprintf(stream, "%s: floors at %.0f TFLOP/s and %.1f TB/s, by kernel and phase\n", program->name,
             flops_per_second / 1e12, bytes_per_second / 1e12);
