@@ -15,6 +15,7 @@ enum {
     LONG_ROW = 72 << 10,      // bytes; longer ones have a block of 1024 threads and all shared memory
     LONG_TEAM = 1024,
     BLOCKS = 3,               // on a multiprocessor, of shorter rows
+    FEW_BLOCKS = 2,           // where their rows stay whole then
     SPARE = 2 << 10           // what folds declare, and what the driver takes for a block
 };
 
@@ -116,6 +117,8 @@ void cuda_choose_rows(const CudaUnit *unit, CudaPlan *plan) {
         return;
     }
     int64_t limit = cuda_shared_limit(unit->architecture), room = limit / BLOCKS - SPARE;
+    int64_t large_room = limit / FEW_BLOCKS - SPARE, wanted = plan->width * cuda_divide_up(length, 16) * 16 * width;
+    if (wanted > room && wanted <= large_room) room = large_room;
     if (plan->width == 1 && length * width > LONG_ROW) {
         plan->team = LONG_TEAM;
         room = limit - 2 * SPARE;

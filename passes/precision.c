@@ -9,7 +9,8 @@
 //   (ir/ops_contract.c),
 //     and such a composite computes in f32 what it did (its operands and results are cast inside of it);
 //   - the result of dot where it only is a factor or the argument of a function, forward or backward (the gradient
-//     of an activation), and the results of such composites but statistics: they will be stored, and half the
+//     of an activation), in the backward pass also where a sum of such results is (what queries, keys and values
+//     leave for a norm), and the results of such composites but statistics: they will be stored, and half the
 //     bytes do;
 //   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum
 //   of the
@@ -33,6 +34,7 @@ typedef struct Facts {  // by node of one graph
     bool *resident;  // an input, a sum, or made of such alone: never rounded for being kept
     bool *
         exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
+    bool *product; // of the backward pass: what dots gave, added up
     bool *linear;  // a use that adds it up or hands it out; of a forward value a forward one
     bool *kept;    // forward, and the backward pass reads it
     bool *factor;  // of a dot: it is there in bf16
@@ -90,6 +92,15 @@ static void mark_resident(Facts *facts) {
     }
 }
 
+static void mark_products(Facts *facts) {
+    for (uint32_t id = 0; id < facts->graph->nodes.count; id++) {
+        const Node *node = graph_node(facts->graph, id);
+        bool all = node->op == OP_add || node_is_move(node);
+        for (uint32_t i = 0; i < node->operand_count; i++) all &= facts->product[node->operands[i].node];
+        facts->product[id] = !facts->forward[id] && (all || node->op == OP_dot);
+    }
+}
+
 // A dot that is a factor twice is no sum; added to something it is one, and rounding it would gain nothing.
 static bool is_linear(const Node *node) {
     if (node->op == OP_dot || node->op == OP_call) return false;
@@ -115,6 +126,14 @@ static bool is_exponent(Precision *precision, const Facts *facts, uint32_t id, u
     return find_facts(precision, function)->exponent[function->inputs.items[i]];
 }
 
+// Whether node `id` adds up its operands, or hands them on, as wide as they are.
+static bool uses_wide(const Facts *facts, uint32_t id) {
+    const Node *node = graph_node(facts->graph, id);
+    if (node_is_move(node) || (node->op == OP_add && facts->product[id])) return facts->linear[id];
+    bool summed = is_family(node, "reduce") && !facts->forward[id];  // gradients of a norm's scale and shift, f32
+    return is_linear(node) && !summed;
+}
+
 // What the backward pass does with a forward value says nothing about it.
 static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
     const Node *node = graph_node(facts->graph, id);
@@ -122,7 +141,7 @@ static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
         uint32_t operand = node->operands[i].node;
         if (facts->forward[operand] && !facts->forward[id]) continue;
         facts->exponent[operand] |= is_exponent(precision, facts, id, i);
-        facts->linear[operand] |= node_is_move(node) ? facts->linear[id] : is_linear(node);
+        facts->linear[operand] |= uses_wide(facts, id);
     }
 }
 
@@ -145,11 +164,12 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
         if (precision->known.items[i]->graph == graph) return precision->known.items[i];
     Facts *facts = ARENA_NEW(arena, Facts);
     *facts = (Facts){.graph = graph};
-    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent,
+    bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent, &facts->product,
                           &facts->linear,  &facts->kept,     &facts->factor};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = ARENA_ARRAY(arena, bool, count + 1);
     mark_forward(facts);
     mark_resident(facts);
+    mark_products(facts);
     for (size_t i = 0; i < graph->outputs.count; i++)
         facts->linear[graph->outputs.items[i].value.node] = true;
     const bool *live = graph_live_nodes(graph);
