@@ -221,6 +221,8 @@ static void emit_group_loop(const Emit *emit, const CudaGroup *group) {
                                 (long long)below);
     // Blocks that keep rows are few on a multiprocessor: each thread has several loads under way.
     if (unit->rows && group->reduces) fprintf(unit->stream, "#pragma unroll 4\n");
+    // What all columns share comes from a cache, and the block waits for it.
+    if (group < &emit->plan->groups[emit->plan->packed_group]) fprintf(unit->stream, "#pragma unroll 8\n");
     emit_walk(emit, group, 0, whole < all ? cuda_text(unit, "%lld", (long long)whole) : end, group->vector);
     if (whole < all) emit_walk(emit, group, whole, end, 1);
 }
@@ -230,6 +232,8 @@ static void emit_fold(const Emit *emit, int number) {
     const char *fold = fold_name(&plan->nest->stages[number]);
     if (emit->unit->packed_sums)
         cuda_line(emit->unit, "fold_packs<%s, %d>(s%d);", fold, plan->width, number);
+    else if (plan->shape == CUDA_COLUMNS && plan->vector > 1)
+        cuda_line(emit->unit, "s%d = fold_pack<%s, %d>(s%d);", number, fold, plan->width, number);
     else if (plan->shape == CUDA_ROWS && plan->team == 32)
         cuda_line(emit->unit, "s%d = fold_warp<%s>(s%d);", number, fold, number);
     else if (plan->shape == CUDA_ROWS)
@@ -258,6 +262,8 @@ static void take_result(const Emit *emit, int number) {
 static void emit_reductions(const Emit *emit, const CudaGroup *group) {
     CudaUnit *unit = emit->unit;
     const CudaPlan *plan = emit->plan;
+    bool packs = unit->packed_sums;
+    unit->packed_sums &= group == &plan->groups[plan->packed_group];
     bool folds_parts = emit->part == CUDA_REST && group == &plan->groups[0];
     if (!folds_parts) hoist_stages(emit->scope, group->first, group->count, group->inner);
     for (int s = group->first; s < group->first + group->count; s++) {
@@ -287,6 +293,7 @@ static void emit_reductions(const Emit *emit, const CudaGroup *group) {
         if (group->inner) emit_fold(emit, s);
         take_result(emit, s);
     }
+    unit->packed_sums = packs;
     if (emit->part != CUDA_PARTIAL_SUMS) return;
     cuda_open(unit, emit->live ? "if (lane == 0 && live)" : "if (lane == 0)");
     for (int s = group->first; s < group->first + group->count; s++)
@@ -462,10 +469,11 @@ static void emit_body(Emit *emit) {
     const CudaPlan *plan = emit->plan;
     CudaUnit *unit = emit->unit;
     emit->scope = cuda_scope(unit, plan->original, plan->nest, plan->analysis);
-    bool early = unit->packed_sums && is_fixed(plan, &plan->groups[0]);
+    const CudaGroup *packed = &plan->groups[plan->packed_group];
+    bool early = unit->packed_sums && is_fixed(plan, packed);
     if (early) {
         emit_point(emit);
-        emit_prefetch(emit, &plan->groups[0]);
+        emit_prefetch(emit, packed);
     }
     cuda_line(unit, "begin_launch();");
     cuda_declare_bounds(emit->scope);

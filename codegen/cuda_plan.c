@@ -294,15 +294,28 @@ static bool may_run_beyond(const CudaPlan *plan) {
     return !bounded || !gathers;
 }
 
+// Elements of memory that a group's loads reach.
+static double group_reach(CudaUnit *unit, const Nest *nest, const CudaGroup *group) {
+    bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
+    double elements = 0;
+    cuda_mark_used(nest, group->first, group->count, used);
+    for (size_t i = 0; i < nest->formulas.count; i++)
+        if (used[i] && nest->formulas.items[i].kind == FORMULA_LOAD) elements += reach(nest, nest->formulas.items[i].index);
+    return elements;
+}
+
 static void choose_shape(CudaUnit *unit, CudaPlan *plan) {
     const Nest *nest = plan->nest;
     int64_t longest = 1;
     const CudaGroup *main_group = NULL;
+    double most = 0;  // of equally long ones the one that reaches most memory weighs
     for (int g = 0; g < plan->group_count; g++) {
         const CudaGroup *group = &plan->groups[g];
         int64_t count = group->serial ? 1 : cuda_points(nest, group->inner);
-        if (count <= longest) continue;
+        double reached = count < longest || count == 1 ? 0 : group_reach(unit, nest, group);
+        if (count < longest || count == 1 || (count == longest && reached <= most)) continue;
         longest = count;
+        most = reached;
         main_group = group;
     }
     plan->shape = CUDA_POINTS;
@@ -325,12 +338,22 @@ static void choose_shape(CudaUnit *unit, CudaPlan *plan) {
     plan->width = BLOCK / plan->team;
 }
 
+// Whether all columns have the same sums: a norm that a token's product makes again.
+static bool is_uniform(const CudaPlan *plan, const CudaGroup *group, int column) {
+    for (int s = group->first; s < group->first + group->count; s++)
+        if (plan->analysis->loops[plan->nest->stages[s].formula] >> column & 1) return false;
+    return true;
+}
+
 // Columns as packs: few points and a short walk, such as a token's product with a weight, are done in one go by
 // threads that each read 16 bytes of a row. Wide enough for whole sectors, narrow enough to fill a GPU.
 static bool choose_packs(CudaUnit *unit, CudaPlan *plan) {
     const Nest *nest = plan->nest;
     if (plan->shape != CUDA_COLUMNS || plan->sequential_count || !plan->groups[0].reduces) return false;
-    for (int g = 1; g < plan->group_count; g++)
+    int column = plan->spread[plan->spread_count - 1], packed = 0;
+    while (packed + 1 < plan->group_count && plan->groups[packed + 1].reduces)
+        if (!is_uniform(plan, &plan->groups[packed++], column)) return false;
+    for (int g = packed + 1; g < plan->group_count; g++)
         if (plan->groups[g].inner || plan->groups[g].reduces) return false;
     int vector = choose_vector(unit, plan, 0, nest->stage_count, plan->spread[plan->spread_count - 1], false);
     if (vector < 2) return false;
@@ -338,11 +361,12 @@ static bool choose_packs(CudaUnit *unit, CudaPlan *plan) {
     while (width > PACKS_LEAST && plan->points < (int64_t)FILL_BLOCKS * width * vector) width /= 2;
     int team = BLOCK / width;
     if (plan->points * 2 < (int64_t)FILL_BLOCKS * width * vector) return false;
-    if (cuda_points(nest, plan->groups[0].inner) > (int64_t)team * SHORT_WALK) return false;
+    if (cuda_points(nest, plan->groups[packed].inner) > (int64_t)team * SHORT_WALK) return false;
     plan->vector = vector;
     plan->width = width;
     plan->team = team;
-    plan->groups[0].vector = 1;
+    plan->packed_group = packed;
+    for (int g = 0; g <= packed; g++) plan->groups[g].vector = 1;
     return true;
 }
 

@@ -46,6 +46,7 @@ typedef struct CudaPlan {
     const char *sums;  // where they lie
     int group_count;
     CudaGroup groups[STAGE_LIMIT];
+    int packed_group;  // packs of COLUMNS: whose sums these are; those of the groups before are alike for all columns
     uint32_t folds;  // bit mask: stages that add up the rows of a block
     int fold_loop;   // over these rows, the fastest of the spread ones; -1: none
     int row_count;

@@ -3,6 +3,7 @@
 //   n launches, one per node  ->  elementwise work inside of the nests that use it (fuse_inline.c),
 //                                 large sums to a scalar in two steps (fuse_split.c),
 //                                 launches over common loops as stages of one nest (fuse_merge.c),
+//                                 for a GPU a norm of one row into the products that read it (fuse_repeat.c),
 //                                 sums over rows with what walks the rows (fuse_rows.c),
 //                                 for a processor other large sums to one row in two steps (fuse_split.c)
 //
@@ -120,6 +121,7 @@ bool fuse_program(Program *program, bool for_gpu) {
     fuse_inline(&fuse);  // gathers by an index have become plain loads
     fuse_split(&fuse, SPLIT_TOTALS);
     fuse_merge(&fuse);
+    if (for_gpu) fuse_repeat(&fuse);
     fuse_rows(&fuse);
     if (!for_gpu) fuse_split(&fuse, SPLIT_COLUMNS);  // a GPU's back end shares columns among its blocks
     finish(&fuse);

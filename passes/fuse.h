@@ -140,6 +140,7 @@ void fuse_inline(Fuse *fuse);                  // elementwise producers into the
 typedef enum FuseSplit { SPLIT_TOTALS, SPLIT_COLUMNS } FuseSplit;
 void fuse_split(Fuse *fuse, FuseSplit which);  // large reductions to one scalar, or to one row
 void fuse_merge(Fuse *fuse);                   // launches over common loops
+void fuse_repeat(Fuse *fuse);                  // norms of one row into the products that read it
 void fuse_rows(Fuse *fuse);                    // sums over rows into launches that walk them
 
 #endif

@@ -84,6 +84,13 @@ static const Case row_cases[] = {
              "  stage 0: sum over k { mul(cast f32(@0[k]), cast f32(@1[k, n])) }\n"
              "  stage 1: sum over k { mul(cast f32(@0[k]), cast f32(@2[k, n])) }\n"
              "  stage 2: store @3[n] { cast bf16(mul(tanh(stage 0), stage 1)) }\n}\n"},
+    {.name = "normed",
+     .tolerance = 0x1p-7,
+     .text = "nest row_normed {\n  outer n=1064\n  inner k=150\n  parallel n\n"
+             "  operand 0: read f32 [150:1]\n  operand 1: read f32 [150:1]\n  operand 2: read bf16 [150:1064, 1064:1]\n"
+             "  operand 3: write bf16 [1064:1]\n  stage 0: sum over k { mul(@0[k], @0[k]) }\n"
+             "  stage 1: sum over k { mul(mul(mul(@0[k], rsqrt(stage 0)), @1[k]), cast f32(@2[k, n])) }\n"
+             "  stage 2: store @3[n] { cast bf16(stage 1) }\n}\n"},
     {.name = "wide",
      .tolerance = 1e-5,
      .text = "nest row_wide {\n  outer n=2060\n  inner k=70\n  parallel n\n"

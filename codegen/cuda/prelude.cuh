@@ -176,3 +176,10 @@ template <class Fold, int WIDTH, int N, class T> DEVICE void fold_packs(T (&valu
         for (int warp = 1; warp < 8; warp++) values[e] = Fold::of(values[e], part[warp][column][e]);
     }
 }
+
+// The same of one value.
+template <class Fold, int WIDTH, class T> DEVICE T fold_pack(T value) {
+    T values[1] = {value};
+    fold_packs<Fold, WIDTH>(values);
+    return values[0];
+}

@@ -275,6 +275,42 @@ static void products_of_rows(void **state) {
     token_swiglu(2, 2, true);
 }
 
+// Two products of a token's norm make it again each, where they have many columns; else it is a launch of its own.
+static void token_norm(int rows, int columns, int launches, bool for_gpu, bool read) {
+    const Type *w = test_type(ir, ELEMENT_F32, "embed", 8, "ffn", columns, NULL);
+    Value n = rms_norm(argument("x", test_type(ir, ELEMENT_F32, "time", rows, "embed", 8, NULL)), argument("scale", e));
+    fuse_output(g, "gate", test_dot(g, n, parameter("gate", w), "embed"));
+    fuse_output(g, "up", fuse_one(g, OP_tanh, test_dot(g, n, parameter("up", w), "embed")));
+    if (read) fuse_output(g, "out", fuse_one(g, OP_exp, n));
+    Program *program = fuse_test_for(g, launches, NULL, for_gpu);
+    for (size_t k = 0; launches == 2 && k < 2; k++) assert_int_equal(program->kernels.items[k].nest->stage_count, 3);
+}
+
+static void norm_of_a_token(void **state) {
+    (void)state;
+    token_norm(1, 1030, 2, true, false);
+}
+
+static void norm_of_a_token_for_few(void **state) {
+    (void)state;
+    token_norm(1, 1000, 3, true, false);
+}
+
+static void norm_of_two_tokens(void **state) {
+    (void)state;
+    token_norm(2, 1030, 3, true, false);
+}
+
+static void norm_of_a_token_for_others(void **state) {
+    (void)state;
+    token_norm(1, 1030, 3, true, true);
+}
+
+static void norm_of_a_token_here(void **state) {
+    (void)state;
+    token_norm(1, 1030, 3, false, false);
+}
+
 // The kernel of a product, by the name of one of the inputs that it multiplies.
 static const Nest *product_of(const Program *program, const char *factor) {
     for (size_t l = 0; l < program->launches.count; l++) {
@@ -554,6 +590,11 @@ int main(void) {
         TEST(row_products),
         TEST(row_products_of_a_library),
         TEST(products_of_rows),
+        TEST(norm_of_a_token),
+        TEST(norm_of_a_token_for_few),
+        TEST(norm_of_two_tokens),
+        TEST(norm_of_a_token_for_others),
+        TEST(norm_of_a_token_here),
         TEST(sums_of_products),
         TEST(rounded_beside_norm),
         TEST(stored_for_a_later_launch),
