@@ -5,8 +5,9 @@
 //
 // Members touch nothing that another member writes, and have as many phases, each with blocks of one size;
 // what a block computes does not change. A launch joins from a few launches behind where nothing between
-// keeps it there and what it leaves for later is small: earlier, it would hold memory. Memory is planned for
-// the members as for one launch (passes/plan_memory.c).
+// keeps it there and what it leaves for later is small: earlier, it would hold memory. One that leaves nothing
+// but state that is not touched again (the gradients of norms' scales) first waits for others that do. Memory is
+// planned for the members as for one launch (passes/plan_memory.c).
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,8 @@ enum {
     PARAMETERS_MOST = 500,  // pointers: a kernel takes 4 KB of parameters
     REACH = 24,             // launches that one may be moved over
     MOVED_MOST = 1 << 16,   // bytes that a moved launch writes for later
+    WAITING_MOST = 1 << 25, // bytes of temporaries that one that waits reads
+    HELD_MOST = 1 << 28     // and those that do together
 };
 
 static const CudaKernel *code_of(const Program *program, uint32_t launch) {
@@ -32,11 +35,35 @@ static bool may_join(const Program *program, uint32_t launch) {
     return good;
 }
 
+// What an operand of a launch reaches in its buffer, both ends included.
+typedef struct Span {
+    int64_t low, high;
+} Span;
+
+static Span span_of(const Program *program, const Launch *launch, int number) {
+    const Kernel *kernel = &program->kernels.items[launch->kernel];
+    const NestOperand *operand = kernel->nest ? &kernel->nest->operands[number] : NULL;
+    const Type *type = operand ? NULL : kernel->named->types[number];
+    Span span = {launch->offsets[number], launch->offsets[number]};
+    for (int d = 0; d < (operand ? operand->rank : type->rank); d++) {
+        int64_t extent = operand ? operand->extent[d] : type->dimensions[d].extent;
+        int64_t stride = operand ? operand->stride[d] : kernel->named->strides[number][d];
+        *(stride < 0 ? &span.low : &span.high) += (extent - 1) * stride;
+    }
+    return span;
+}
+
+static bool overlap(const Program *program, const Launch *a, int i, const Launch *b, int j) {
+    if (a->buffers[i] != b->buffers[j]) return false;
+    Span x = span_of(program, a, i), y = span_of(program, b, j);
+    return x.low <= y.high && y.low <= x.high;
+}
+
+// Whether one of them writes what the other touches.
 static bool in_conflict(const Program *program, const Launch *a, const Launch *b) {
     for (int i = 0; i < a->operand_count; i++)
         for (int j = 0; j < b->operand_count; j++)
-            if (a->buffers[i] == b->buffers[j] &&
-                (launch_writes(program, a, i) || launch_writes(program, b, j)))
+            if ((launch_writes(program, a, i) || launch_writes(program, b, j)) && overlap(program, a, i, b, j))
                 return true;
     return false;
 }
@@ -94,6 +121,67 @@ static void take(Program *program, LaunchGroup *group, uint32_t launch) {
     uint32_t place = group->first + group->count++;
     memmove(&launches[place + 1], &launches[place], sizeof *launches * (launch - place));
     launches[place] = taken;
+}
+
+// ---- Waiting ----
+
+typedef struct Waiting {
+    Launch launches[MEMBERS_MOST];
+    uint32_t count;
+    int64_t held;  // bytes of temporaries that they read
+} Waiting;
+
+static int64_t temporaries_read(const Program *program, const Launch *launch) {
+    int64_t bytes = 0;
+    for (int o = 0; o < launch->operand_count; o++) {
+        const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
+        if (buffer->kind == BUFFER_TEMPORARY && launch_reads(program, launch, o)) bytes += buffer->bytes;
+    }
+    return bytes;
+}
+
+// Whether a launch writes nothing but state that no launch behind it touches.
+static bool may_wait(const Program *program, uint32_t number) {
+    const Launch *launch = &program->launches.items[number];
+    if (!may_join(program, number) || launch->region || temporaries_read(program, launch) > WAITING_MOST) return false;
+    for (int o = 0; o < launch->operand_count; o++) {
+        if (!launch_writes(program, launch, o)) continue;
+        if (program->buffers.items[launch->buffers[o]].kind != BUFFER_STATE) return false;
+        for (uint32_t i = number + 1; i < program->launches.count; i++)
+            for (int j = 0; j < program->launches.items[i].operand_count; j++)
+                if (overlap(program, launch, o, &program->launches.items[i], j)) return false;
+    }
+    return true;
+}
+
+static void stop_waiting(Waiting *waiting, Launch *launches, uint32_t *count) {
+    for (uint32_t i = 0; i < waiting->count; i++) launches[(*count)++] = waiting->launches[i];
+    waiting->count = 0;
+    waiting->held = 0;
+}
+
+// Moves launches that may wait down to where something changes what they read, or they have become many.
+static void let_wait(Program *program) {
+    Waiting waiting = {.count = 0};
+    uint32_t count = 0, all = (uint32_t)program->launches.count;
+    Arena *arena = arena_create();
+    Launch *launches = ARENA_ARRAY(arena, Launch, all + 1);
+    for (uint32_t i = 0; i < all; i++) {
+        const Launch *launch = &program->launches.items[i];
+        bool waits = may_wait(program, i), meets = false;
+        int64_t bytes = waits ? temporaries_read(program, launch) : 0;
+        for (uint32_t w = 0; w < waiting.count; w++) meets |= in_conflict(program, &waiting.launches[w], launch);
+        if (meets || waiting.count == MEMBERS_MOST || waiting.held + bytes > HELD_MOST)
+            stop_waiting(&waiting, launches, &count);
+        if (waits)
+            waiting.launches[waiting.count++] = *launch;
+        else
+            launches[count++] = *launch;
+        waiting.held += bytes;
+    }
+    stop_waiting(&waiting, launches, &count);
+    memcpy(program->launches.items, launches, all * sizeof *launches);
+    arena_destroy(arena);
 }
 
 // ---- Text ----
@@ -183,6 +271,7 @@ static void generate(Program *program, LaunchGroup *group) {
 
 void cuda_find_groups(Program *program) {
     program->groups.count = 0;
+    let_wait(program);
     uint32_t count = (uint32_t)program->launches.count;
     for (uint32_t at = 0; at < count; at++) {
         if (!may_join(program, at)) continue;

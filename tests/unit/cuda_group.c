@@ -113,6 +113,46 @@ static void large_values_wait(void **state) {
     }
 }
 
+// What leaves only state that nothing touches again waits for its like, behind the products that it could not pass.
+static void what_leaves_state_waits(void **state) {
+    (void)state;
+    const char *const dimensions[] = {"k", "m"};
+    Value x = test_input(g, "x", ROLE_DATA, test_type(ir, ELEMENT_F32, "i", 64, "k", 64, NULL));
+    for (int i = 0; i < 3; i++) {
+        const char *over = dimensions[i % 2], *name = names_format(ir->names, "w%d", i);
+        Value weight = test_input(g, name, ROLE_DATA, test_type(ir, ELEMENT_F32, over, 64, dimensions[!(i % 2)], 64, NULL));
+        x = test_dot(g, x, weight, over);
+        graph_add_output(g, state_output_name(ir, ROLE_GRADIENT, name), fuse_one(g, OP_exp, x),
+                         test_input(g, name, ROLE_GRADIENT, graph_type(g, x)));
+    }
+    fuse_output(g, "out", x);
+    const Program *program = generate();
+    const LaunchGroup *group = program_group(program, (uint32_t)program->launches.count - 1);
+    assert_non_null(group);
+    assert_int_equal(group->count, 3);
+    for (uint32_t i = 0; i < 3; i++) assert_string_equal(kernel_of(program, group->first + i), "exp");
+}
+
+// It does not wait beyond a launch that changes what it reads, nor where it is read.
+static void what_is_read_again_stays(void **state) {
+    (void)state;
+    const Type *type = test_type(ir, ELEMENT_F32, "i", 300, NULL);
+    Value before = test_input(g, test_name(ir, "w"), ROLE_GRADIENT, type);
+    Value other = test_input(g, test_name(ir, "v"), ROLE_GRADIENT, type);
+    graph_add_output(g, state_output_name(ir, ROLE_GRADIENT, "v"), fuse_one(g, OP_exp, before), other);
+    graph_add_output(g, state_output_name(ir, ROLE_GRADIENT, "w"), fuse_one(g, OP_tanh, input("x", 300)), before);
+    fuse_output(g, "out", fuse_one(g, OP_sqrt, fuse_one(g, OP_exp, input("y", 300))));
+    const Program *program = generate();
+    uint32_t reads = 0, writes = 0;
+    for (uint32_t l = 0; l < program->launches.count; l++) {
+        if (strcmp(kernel_of(program, l), "tanh") == 0) writes = l;
+        if (strcmp(kernel_of(program, l), "exp") == 0 &&
+            program->buffers.items[program->launches.items[l].buffers[0]].kind == BUFFER_STATE)
+            reads = l;
+    }
+    assert_true(reads < writes);
+}
+
 // Sums of two phases, with workspaces; launches that read one temporary for the last time, side by side.
 static void parts_and_memory(void **state) {
     (void)state;
@@ -143,6 +183,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_is_independent_joins, setup, teardown),
         cmocka_unit_test_setup_teardown(what_depends_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(large_values_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_leaves_state_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_read_again_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_and_memory, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
