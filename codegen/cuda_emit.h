@@ -23,6 +23,7 @@ typedef struct CudaUnit {
     const char *architecture;
     CudaProducts products;
     int64_t alignment[NEST_OPERAND_MAX];  // bytes that every launch aligns the operand to
+    bool lasts[NEST_OPERAND_MAX];         // every launch reads state there: weights, long written
     CudaKernel *out;
     FILE *stream;  // of the text
     int indent;

@@ -31,7 +31,7 @@ extern const char cuda_prelude_text[];  // made by codegen/embed.cmake
 
 const char *cuda_prelude(void) { return cuda_prelude_text; }
 
-// ---- Alignment ----
+// ---- Promises ----
 
 // The largest power of two that divides both.
 static int64_t common_alignment(int64_t a, int64_t b) {
@@ -39,16 +39,18 @@ static int64_t common_alignment(int64_t a, int64_t b) {
     return bits & -bits;
 }
 
-// What every launch of the kernel in every program promises about each operand.
-static void find_alignment(const Program *program, uint32_t kernel, int64_t *alignment) {
-    for (int i = 0; i < NEST_OPERAND_MAX; i++) alignment[i] = BUFFER_ALIGNMENT;
+// What every launch of the kernel in the program promises about each operand.
+static void find_promises(CudaUnit *unit, const Program *program, uint32_t kernel) {
+    for (int i = 0; i < NEST_OPERAND_MAX; i++) unit->alignment[i] = BUFFER_ALIGNMENT;
+    memset(unit->lasts, true, sizeof unit->lasts);
     for (size_t l = 0; l < program->launches.count; l++) {
         const Launch *launch = &program->launches.items[l];
         if (launch->kernel != kernel) continue;
         for (int o = 0; o < launch->operand_count; o++) {
             const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
-            alignment[o] =
-                common_alignment(alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
+            unit->lasts[o] &= buffer->kind == BUFFER_STATE;
+            unit->alignment[o] =
+                common_alignment(unit->alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
         }
     }
 }
@@ -148,7 +150,7 @@ static bool generate_kernel(Ir *ir, const CudaOptions *options, const Program *p
     CudaUnit start = {.arena = arena, .kernel = kernel, .out = &kernel->cuda, .architecture = "sm_90"};
     if (options && options->architecture) start.architecture = options->architecture;
     if (options && options->no_library) start.products = PRODUCTS_NONE;
-    find_alignment(program, number, start.alignment);
+    find_promises(&start, program, number);
     CudaUnit unit = start;
     char *text = emit_text(&unit);
     while (text && !library_has_products(&unit, options)) {  // in the end there are none

@@ -443,24 +443,32 @@ static bool is_fixed(const CudaPlan *plan, const CudaGroup *group) {
     return fixed;
 }
 
+// Whether a load is of weights that lie side by side along the columns, and walks with the group.
+static bool is_prefetched(const CudaPlan *plan, const CudaUnit *unit, const CudaGroup *group, const Formula *load) {
+    const Nest *nest = plan->nest;
+    return load->kind == FORMULA_LOAD && unit->lasts[load->operand] && nest->operands[load->operand].rank <= 1 &&
+           !access_may_miss(load) && (affine_loops(&load->index[0].affine) & group->inner) &&
+           cuda_is_packed(unit, nest, load->operand, load->index, plan->spread[plan->spread_count - 1], plan->vector);
+}
+
 // Packs read a matrix once, a token's product its weights: they are on their way while the launch before this one ends.
+// What that one may still write has nothing to come.
 static void emit_prefetch(const Emit *emit, const CudaGroup *group) {
     CudaUnit *unit = emit->unit;
     const CudaPlan *plan = emit->plan;
     const Nest *nest = plan->nest;
-    bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
+    bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1), any = false;
     cuda_mark_used(nest, group->first, group->count, used);
-    int loop = plan->spread[plan->spread_count - 1];
+    for (size_t i = 0; i < nest->formulas.count; i++)
+        any |= used[i] &= is_prefetched(plan, unit, group, &nest->formulas.items[i]);
+    if (!any) return;
     cuda_open(unit, "for (int i = %s; i < %lld; i += %s)", emit->first, (long long)cuda_points(nest, group->inner),
               emit->step);
     CudaScope *inner = cuda_inner_scope(emit->scope);
     cuda_split_index(inner, "i", group->order, group->order_count);
     for (size_t i = 0; i < nest->formulas.count; i++) {
         const Formula *load = &nest->formulas.items[i];
-        if (!used[i] || load->kind != FORMULA_LOAD || nest->operands[load->operand].rank > 1) continue;
-        if (access_may_miss(load) || !(affine_loops(&load->index[0].affine) & group->inner)) continue;
-        if (!cuda_is_packed(unit, nest, load->operand, load->index, loop, plan->vector)) continue;
-        cuda_line(unit, "prefetch(&%s);", cuda_element(inner, load->operand, load->index));
+        if (used[i]) cuda_line(unit, "prefetch(&%s);", cuda_element(inner, load->operand, load->index));
     }
     cuda_close(unit);
 }
