@@ -299,8 +299,10 @@ static double group_reach(CudaUnit *unit, const Nest *nest, const CudaGroup *gro
     bool *used = ARENA_ARRAY(unit->arena, bool, nest->formulas.count + 1);
     double elements = 0;
     cuda_mark_used(nest, group->first, group->count, used);
-    for (size_t i = 0; i < nest->formulas.count; i++)
-        if (used[i] && nest->formulas.items[i].kind == FORMULA_LOAD) elements += reach(nest, nest->formulas.items[i].index);
+    for (size_t i = 0; i < nest->formulas.count; i++) {
+        const Formula *load = &nest->formulas.items[i];
+        if (used[i] && load->kind == FORMULA_LOAD) elements += reach(nest, load->index);
+    }
     return elements;
 }
 

@@ -36,9 +36,8 @@ static bool is_row(const Nest *nest) {
 }
 
 static bool moves_along(const Nest *nest, const Address *address, bool inner) {
-    for (int loop = 0; loop < nest->loop_count; loop++)
-        if ((loop >= nest->outer_count) == inner && nest->loops[loop].dimension.extent > 1 && address->coefficient[loop])
-            return true;
+    for (int loop = inner ? nest->outer_count : 0; loop < (inner ? nest->loop_count : nest->outer_count); loop++)
+        if (nest->loops[loop].dimension.extent > 1 && address->coefficient[loop]) return true;
     return false;
 }
 

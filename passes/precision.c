@@ -11,7 +11,7 @@
 //   - the result of dot where it only is a factor or the argument of a function, forward or backward (the gradient
 //     of an activation), in the backward pass also where a sum of such results is (what queries, keys and values
 //     leave for a norm), and the results of such composites but statistics: they will be stored, and half the
-//     bytes do;
+//     bytes do; a bias that is added to such a result;
 //   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum
 //   of the
 //     backward pass reads that a dot reads too.
@@ -241,6 +241,17 @@ static bool is_summed_narrow(const Facts *facts, const Node *node, Value old) {
            is_wide(facts->graph, old);
 }
 
+// A parameter that is added to what a dot gave, where the sum only is a factor or the argument of a function.
+static bool is_bias(const Facts *facts, uint32_t id, uint32_t i) {
+    const Graph *graph = facts->graph;
+    const Node *node = graph_node(graph, id);
+    if (node->op != OP_add || !facts->forward[id] || facts->linear[id] || facts->exponent[id]) return false;
+    const Node *term = graph_node(graph, node->operands[i].node);
+    while (node_is_move(term)) term = graph_node(graph, term->operands[0].node);
+    return graph_node(graph, node->operands[!i].node)->op == OP_dot && is_wide(graph, node->operands[i]) &&
+           term->op == OP_input && attribute_integer(term, ATTRIBUTE_role, 0) == ROLE_PARAMETER;
+}
+
 // The operands as this node sees them: backward nodes see what was kept.
 static Value *operands_of(Rewrite *rewrite, uint32_t id) {
     Precision *precision = rewrite->data;
@@ -250,6 +261,8 @@ static Value *operands_of(Rewrite *rewrite, uint32_t id) {
         if (is_kept_narrow(precision, node->operands[i]) ||
             is_summed_narrow(precision->facts, node, node->operands[i]))
             operands[i] = rounded(rewrite, operands[i], node->place);
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (is_bias(precision->facts, id, i)) operands[i] = rounded(rewrite, operands[i], node->place);
     return operands;
 }
 

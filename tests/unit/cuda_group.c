@@ -120,8 +120,8 @@ static void what_leaves_state_waits(void **state) {
     Value x = test_input(g, "x", ROLE_DATA, test_type(ir, ELEMENT_F32, "i", 64, "k", 64, NULL));
     for (int i = 0; i < 3; i++) {
         const char *over = dimensions[i % 2], *name = names_format(ir->names, "w%d", i);
-        Value weight = test_input(g, name, ROLE_DATA, test_type(ir, ELEMENT_F32, over, 64, dimensions[!(i % 2)], 64, NULL));
-        x = test_dot(g, x, weight, over);
+        const Type *type = test_type(ir, ELEMENT_F32, over, 64, dimensions[!(i % 2)], 64, NULL);
+        x = test_dot(g, x, test_input(g, name, ROLE_DATA, type), over);
         graph_add_output(g, state_output_name(ir, ROLE_GRADIENT, name), fuse_one(g, OP_exp, x),
                          test_input(g, name, ROLE_GRADIENT, graph_type(g, x)));
     }
