@@ -5,15 +5,13 @@
 //           dw = accumulate(gradient w, dot(n', cast dh to bf16))            every other cast is to bf16
 //
 // What is rounded, by explicit casts that no later pass removes:
-//   - the operands of dot and of composites with a kernel, but statistics; dot sums in f32
-//   (ir/ops_contract.c),
-//     and such a composite computes in f32 what it did (its operands and results are cast inside of it);
+//   - the operands of dot and of composites with a kernel, but statistics; dot sums in f32 (ir/ops_contract.c), and
+//     such a composite computes in f32 what it did (its operands and results are cast inside of it);
 //   - the result of dot where it only is a factor or the argument of a function, forward or backward (the gradient
 //     of an activation), in the backward pass also where a sum of such results is (what queries, keys and values
 //     leave for a norm), and the results of such composites but statistics: they will be stored, and half the
 //     bytes do; a bias that is added to such a result;
-//   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum
-//   of the
+//   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum of the
 //     backward pass reads that a dot reads too.
 // What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and
 // their chains, sums and whatever is made of sums alone (statistics of norms, log-sum-exps), values that a
@@ -32,12 +30,11 @@ typedef struct Facts {  // by node of one graph
     const Graph *graph;
     bool *forward;   // something else than a gradient needs it
     bool *resident;  // an input, a sum, or made of such alone: never rounded for being kept
-    bool *
-        exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
-    bool *product; // of the backward pass: what dots gave, added up
-    bool *linear;  // a use that adds it up or hands it out; of a forward value a forward one
-    bool *kept;    // forward, and the backward pass reads it
-    bool *factor;  // of a dot: it is there in bf16
+    bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
+    bool *product;   // of the backward pass: what dots gave, added up
+    bool *linear;    // a use that adds it up or hands it out; of a forward value a forward one
+    bool *kept;      // forward, and the backward pass reads it
+    bool *factor;    // of a dot: it is there in bf16
 } Facts;
 
 typedef struct Narrowed {  // a composite over rounded operands
