@@ -9,13 +9,14 @@
 #include <string.h>
 
 #include "base/median.h"
+#include "bench/reading.h"
 #include "driver/arguments.h"
 #include "driver/cost.h"
 #include "driver/runner.h"
 #include "driver/setup.h"
 #include "runtime/memory.h"
 
-enum { STEPS = 80, RUN = 10 /* of a turn */, SEQUENCES_MAX = 16, READ_STREAMS = 4 };
+enum { STEPS = 80, RUN = 10 /* of a turn */, SEQUENCES_MAX = 16 };
 
 typedef struct Bench {
     Ir *ir;
@@ -38,12 +39,7 @@ typedef struct Reader {
 
 static void read_share(void *context, int thread) {
     Reader *reader = context;
-    int64_t words = reader->bytes / 8 / thread_pool_count(reader->pool) / READ_STREAMS;
-    const uint64_t *from = (const uint64_t *)reader->data + thread * words * READ_STREAMS;
-    uint64_t sums[READ_STREAMS] = {0};
-    for (int64_t i = 0; i + 7 < words; i += 8)  // a word of each line
-        for (int stream = 0; stream < READ_STREAMS; stream++) sums[stream] += from[stream * words + i];
-    for (int stream = 0; stream < READ_STREAMS; stream++) reader->sums[thread % 64] += sums[stream];
+    reader->sums[thread % 64] += reading_share(reader->data, reader->bytes, thread, thread_pool_count(reader->pool));
 }
 
 static double read_seconds(Reader *reader) {

@@ -1,6 +1,10 @@
 // Generated contraction and attention kernels as a share of the machine's peak, which is measured between
 // the repetitions: medians of the ratio, and the best tenth, which a busy machine disturbs less.
 //
+// Beside it the share of a floor, which is what takes longer: the multiply-adds at that peak, or bringing each operand
+// in once, results too, and those that are added to once more, at the rate at which as many threads read (reading.h)
+// these very operands where they lie, between the repetitions as well. Packing is not counted, nor is a barrier.
+//
 //   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16] [--cold] [--only TEXT]
 //
 // --cold: contractions alone, each as a step runs it: a barrier before each launch, whose weights, or gradients of
@@ -17,6 +21,7 @@
 
 #include "base/median.h"
 #include "base/thread.h"
+#include "bench/reading.h"
 #include "codegen/cpu.h"
 
 enum { REPETITIONS = 100, REPETITIONS_MIN = 15, OPERANDS_MAX = 16 };
@@ -40,40 +45,49 @@ static double now(const Bench *bench) {
 
 // ---- Running kernels ----
 
+// Operands of one launch after the other.
+typedef struct Operands {
+    char *sets[COLD_SETS][OPERANDS_MAX];
+    int set_count, count;
+    int64_t bytes[OPERANDS_MAX], moved;  // of each; of all that a launch has to read and write
+} Operands;
+
 typedef struct Run {
     ThreadPool *pool;
     const CpuKernel *kernel;
-    char *(*sets)[OPERANDS_MAX], **workspaces, **scratch;  // operands of one launch after the other
-    int set_count;
+    const Operands *operands;
+    char **workspaces, **scratch;
     int64_t limit;  // tasks at most
+    uint64_t sums[64];  // of what was read
     atomic_long next[COLD_SETS][PHASE_MAX];
 } Run;
 
 // The last quarter of many tasks goes to whoever comes first, as the runtime has it.
 static void launch(Run *run, int set, int thread) {
     const CpuKernel *kernel = run->kernel;
+    char *const *operands = run->operands->sets[set], *scratch = run->scratch[thread];
     int threads = thread_pool_count(run->pool);
     for (int phase = 0; phase < kernel->phase_count; phase++) {
         int64_t begin, end, task, tasks = kernel->tasks[phase], fixed = tasks;
         if (phase < kernel->pack_count && !run->workspaces[phase]) continue;
         if (threads > 1 && tasks >= 4 * threads) fixed -= tasks / 4;
         if (set || phase) thread_pool_barrier(run->pool, thread);
-        if (run->scratch[thread]) memset(run->scratch[thread] - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
+        if (scratch) memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
         if (run->limit) begin = 0, end = tasks = fixed = run->limit;  // the peak: the same on every thread
         else thread_share(fixed, thread, threads, &begin, &end);
-        if (begin < end) kernel->functions[phase](run->sets[set], run->workspaces, run->scratch[thread], begin, end);
+        if (begin < end) kernel->functions[phase](operands, run->workspaces, scratch, begin, end);
         while ((task = fixed + atomic_fetch_add(&run->next[set][phase], 1)) < tasks)
-            kernel->functions[phase](run->sets[set], run->workspaces, run->scratch[thread], task, task + 1);
+            kernel->functions[phase](operands, run->workspaces, scratch, task, task + 1);
     }
 }
 
 static void run_thread(void *context, int thread) {
     Run *run = context;
-    for (int set = 0; set < run->set_count; set++) launch(run, set, thread);
+    for (int set = 0; set < run->operands->set_count; set++) launch(run, set, thread);
 }
 
 static void run_once(Run *run) {
-    memset(run->next, 0, (size_t)run->set_count * sizeof *run->next);
+    memset(run->next, 0, (size_t)run->operands->set_count * sizeof *run->next);
     thread_pool_run(run->pool, run_thread, run);
 }
 
@@ -108,44 +122,69 @@ static void start_peak(Bench *bench, Ir *ir) {
 static double peak_seconds_per_step(const Bench *bench) {
     enum { STEPS = 20000 };
     float input[2] = {0.5f, 1}, output[64];
-    char *operands[1][OPERANDS_MAX] = {{(char *)input, (char *)output}}, *scratch[64] = {0};
-    Run run = {.pool = bench->pool, .kernel = &bench->peak, .sets = operands, .set_count = 1, .scratch = scratch,
-               .limit = STEPS};
+    Operands operands = {.sets = {{(char *)input, (char *)output}}, .set_count = 1};
+    char *scratch[64] = {0};
+    Run run = {.pool = bench->pool, .kernel = &bench->peak, .operands = &operands, .scratch = scratch, .limit = STEPS};
     double start = now(bench);
     run_once(&run);
     return (now(bench) - start) / STEPS;
 }
 
+static void read_thread(void *context, int thread) {
+    Run *run = context;
+    const Operands *operands = run->operands;
+    int threads = thread_pool_count(run->pool);
+    for (int set = 0; set < operands->set_count; set++)
+        for (int i = 0; i < operands->count; i++)
+            run->sums[thread % 64] += reading_share(operands->sets[set][i], operands->bytes[i], thread, threads);
+}
+
+static void read_once(Run *run) { thread_pool_run(run->pool, read_thread, run); }
+
+// Seconds of a launch, `inner` times all of them.
+static double seconds_of(const Bench *bench, Run *run, void (*once)(Run *run), int inner) {
+    double start = now(bench);
+    for (int i = 0; i < inner; i++) once(run);
+    return (now(bench) - start) / (inner * run->operands->set_count);
+}
+
+static double bytes_of(const Operands *operands) {
+    double bytes = 0;
+    for (int i = 0; i < operands->count; i++) bytes += (double)operands->bytes[i];
+    return bytes;
+}
+
 // `flops` of one launch.
-static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, char *(*sets)[OPERANDS_MAX],
-                    int set_count, double flops, double compile_seconds) {
+static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, const Operands *operands,
+                    double flops, double compile_seconds) {
     int threads = thread_pool_count(bench->pool);
     char *scratch[256], *workspaces[WORKSPACE_MAX];
     for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = kernel->pack_optional[i] ? NULL : room(kernel->workspace_bytes[i]);
     for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes + 64) + 64;
-    Run run = {.pool = bench->pool, .kernel = kernel, .sets = sets, .set_count = set_count, .workspaces = workspaces,
+    Run run = {.pool = bench->pool, .kernel = kernel, .operands = operands, .workspaces = workspaces,
                .scratch = scratch};
-    double shares[REPETITIONS], seconds[REPETITIONS], once;
-    double start = now(bench);
-    for (int i = 0; i < 2; i++) run_once(&run);
-    once = (now(bench) - start) / 2;
-    int inner = once < TARGET_SECONDS ? (int)ceil(TARGET_SECONDS / once) : 1;
+    double shares[REPETITIONS], floors[REPETITIONS], of_floor[REPETITIONS], seconds[REPETITIONS];
+    double all = seconds_of(bench, &run, run_once, 2) * operands->set_count;
+    double moved = (double)operands->moved / bytes_of(operands);
+    int inner = all < TARGET_SECONDS ? (int)ceil(TARGET_SECONDS / all) : 1;
     double before = peak_seconds_per_step(bench);
-    int count = once * REPETITIONS > KERNEL_SECONDS ? (int)(KERNEL_SECONDS / once) : REPETITIONS;
+    int count = all * REPETITIONS > KERNEL_SECONDS ? (int)(KERNEL_SECONDS / all) : REPETITIONS;
     if (count < REPETITIONS_MIN) count = REPETITIONS_MIN;
     for (int i = 0; i < count; i++) {
-        start = now(bench);
-        for (int j = 0; j < inner; j++) run_once(&run);
-        seconds[i] = (now(bench) - start) / (inner * set_count);
+        seconds[i] = seconds_of(bench, &run, run_once, inner);
         double after = peak_seconds_per_step(bench), step = (before + after) / 2;
-        shares[i] = flops / (bench->flops_per_step * threads) * step / seconds[i];
+        double computing = flops / (bench->flops_per_step * threads) * step;
+        floors[i] = fmax(computing, moved * seconds_of(bench, &run, read_once, inner));
+        shares[i] = computing / seconds[i];
+        of_floor[i] = floors[i] / seconds[i];
         before = after;
     }
     double share = median(shares, (size_t)count), time = median(seconds, (size_t)count);
-    printf("%-44s %5.1f %% of peak, best tenth %5.1f %%, %8.1f us (least %8.1f), %6.1f GFLOP/s, compiled in %.1f ms\n", name,
-           100 * share, 100 * shares[count * 9 / 10], time * 1e6, seconds[0] * 1e6,
-           flops / time * 1e-9,
-           compile_seconds * 1e3);
+    double floor_share = median(of_floor, (size_t)count), floor_time = median(floors, (size_t)count);
+    printf("%-44s %5.1f %% of peak, best tenth %5.1f %%, %5.1f %% of a floor of %8.1f us, %8.1f us (least %8.1f), "
+           "%6.1f GFLOP/s, compiled in %.1f ms\n",
+           name, 100 * share, 100 * shares[count * 9 / 10], 100 * floor_share, floor_time * 1e6, time * 1e6,
+           seconds[0] * 1e6, flops / time * 1e-9, compile_seconds * 1e3);
     fflush(stdout);
     for (int i = 0; i < WORKSPACE_MAX; i++) free(workspaces[i]);
     for (int i = 0; i < threads; i++) free(scratch[i] - 64);
@@ -204,17 +243,20 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
     double compile_seconds = clock_seconds() - start;
     int64_t counts[] = {batch * m * k, batch * n * k, batch * m * n};
     bool half[] = {bench->bf16, half_b, false};
-    char *sets[COLD_SETS][OPERANDS_MAX];
-    int set_count = 1, weights = form == WEIGHT_GRADIENT ? 2 : 1;
-    if (bench->cold) set_count = (int)fmin(COLD_SETS, ceil((double)COLD_BYTES / (double)(4 * counts[weights])));
-    for (int i = 0; i < set_count; i++)
+    Operands operands = {.set_count = 1, .count = 3};
+    int weights = form == WEIGHT_GRADIENT ? 2 : 1;
+    if (bench->cold)
+        operands.set_count = (int)fmin(COLD_SETS, ceil((double)COLD_BYTES / (double)(4 * counts[weights])));
+    for (int j = 0; j < 3; j++) operands.moved += operands.bytes[j] = counts[j] * (half[j] ? 2 : 4);
+    if (add) operands.moved += operands.bytes[2];
+    for (int i = 0; i < operands.set_count; i++)
         for (int j = 0; j < 3; j++)
-            sets[i][j] = i && j != weights ? sets[0][j] : (char *)(half[j] ? halves : numbers)(counts[j]);
-    measure(bench, name, &kernel, sets, set_count, 2.0 * (double)batch * (double)m * (double)n * (double)k,
-            compile_seconds);
-    for (int i = 0; i < set_count; i++)
+            operands.sets[i][j] = i && j != weights ? operands.sets[0][j]
+                                                    : (char *)(half[j] ? halves : numbers)(counts[j]);
+    measure(bench, name, &kernel, &operands, 2.0 * (double)batch * (double)m * (double)n * (double)k, compile_seconds);
+    for (int i = 0; i < operands.set_count; i++)
         for (int j = 0; j < 3; j++)
-            if (!i || j == weights) free(sets[i][j]);
+            if (!i || j == weights) free(operands.sets[i][j]);
     cpu_code_destroy(code);
     arena_destroy(arena);
 }
@@ -255,27 +297,29 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
     if (gradient)
         *named = (NamedKernel){.name = "attention_gradient", .options = options, .option_count = 4, .operand_count = 11,
                                .output_start = 8, .types = {q, k, k, positions, q, lse, q, lse, q, k, k}};
-    char *sets[1][OPERANDS_MAX], **operands = sets[0];
+    Operands operands = {.set_count = 1, .count = named->operand_count};
+    char **places = operands.sets[0];
     for (int i = 0; i < named->operand_count; i++) {
         int64_t stride = 1;
         for (int d = named->types[i]->rank - 1; d >= 0; d--) {
             named->strides[i][d] = stride;
             stride *= named->types[i]->dimensions[d].extent;
         }
-        operands[i] = (char *)numbers(stride);
+        places[i] = (char *)numbers(stride);
+        operands.moved += operands.bytes[i] = 4 * stride;
     }
-    for (int64_t i = 0; i < queries; i++) ((int32_t *)operands[3])[i] = (int32_t)(time - queries + i);
+    for (int64_t i = 0; i < queries; i++) ((int32_t *)places[3])[i] = (int32_t)(time - queries + i);
     if (gradient)
-        for (int64_t i = 0; i < type_count(lse); i++) ((float *)operands[5])[i] = 5;
+        for (int64_t i = 0; i < type_count(lse); i++) ((float *)places[5])[i] = 5;
     Program *program = program_create(ir, "bench");
     program_add_named(program, named);
     CpuKernel kernel;
     double start = clock_seconds(), pairs = (double)queries * ((double)time - (double)(queries - 1) / 2);
     CpuCode *code = compile(bench, ir, program, &kernel);
     double compile_seconds = clock_seconds() - start;
-    measure(bench, name, &kernel, sets, 1, 2 * (gradient ? 5 : 2) * (double)(batch * heads) * pairs * (double)key,
+    measure(bench, name, &kernel, &operands, 2 * (gradient ? 5 : 2) * (double)(batch * heads) * pairs * (double)key,
             compile_seconds);
-    for (int i = 0; i < named->operand_count; i++) free(operands[i]);
+    for (int i = 0; i < named->operand_count; i++) free(places[i]);
     cpu_code_destroy(code);
     arena_destroy(arena);
 }
@@ -316,7 +360,10 @@ int main(int argc, char **argv) {
                                        {8, 256, 256, 64},    {1, 2048, 64, 64},    {1, 32, 2048, 512},
                                        {1, 24, 2048, 512},   {1, 16, 2048, 512},   {1, 12, 2048, 512},
                                        {1, 8, 2048, 512},    {1, 4, 2048, 512},    {1, 2, 2048, 512},
-                                       {1, 1, 2048, 512},    {1, 1, 50257, 768},
+                                       {1, 1, 2048, 512},    {1, 16, 512, 2048},   {1, 8, 512, 2048},
+                                       {1, 4, 512, 2048},    {1, 2, 512, 2048},    {1, 1, 512, 2048},
+                                       {1, 16, 768, 768},    {1, 8, 768, 768},     {1, 4, 768, 768},
+                                       {1, 2, 768, 768},     {1, 1, 768, 768},     {1, 1, 50257, 768},
                                        {1, 768, 512, 128},  {1, 768, 128, 512},    {1, 768, 128, 128},
                                        {1, 128, 512, 768},  {1, 512, 128, 768},    {1, 128, 128, 768}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
