@@ -35,6 +35,7 @@ typedef struct CpuTile {
     Element element_b;  // of B where it lies in memory
     bool once;          // nothing has read this part of B before: the tile asks for what it will read
     bool keeps;         // leaves a panel of B behind, for the rows that follow
+    int near_columns;   // where B lies along k: of how many columns the first cache holds a line each, 16 at most
 } CpuTile;
 
 // The largest tile that the registers hold with room for one row of B and a broadcast; of fewer rows a wider one:

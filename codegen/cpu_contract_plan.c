@@ -16,7 +16,9 @@ enum {
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
-    ACROSS_STRIDE = 128           // floats from one step of k to the next that tiles may walk again and again
+    ACROSS_STRIDE = 128,          // floats from one step of k to the next that tiles may walk again and again
+    FIRST_CACHE_PAGE = 4096, FIRST_CACHE_WAYS = 8,  // lines that are multiples of a page apart compete for so many ways
+    NEAR_COLUMNS = 16             // along k, at most
 };
 static const double TASK_FLOPS = 1e6;  // a task below this costs more to start than it balances
 static const double READ_FLOPS = 32;   // done in the time that one element of B takes to come from memory
@@ -150,6 +152,16 @@ static void choose_side_a(CpuContraction *plan) {
     if (plan->pack_a == PACK_UNIT && near && whole_rows && plain) plan->tile.a = TILE_ACROSS_K;
 }
 
+// How many columns along k have a line each in the first cache at the same time: few where they are a multiple of a
+// large power of two apart.
+static int near_columns(const CpuContraction *plan) {
+    int64_t stride = stride_of(plan, plan->load_b, plan->column) * element_bytes(plan->element_b);
+    int64_t apart = stride ? stride & -stride : 1;
+    if (apart > FIRST_CACHE_PAGE) apart = FIRST_CACHE_PAGE;
+    int64_t columns = FIRST_CACHE_PAGE / apart * FIRST_CACHE_WAYS;
+    return columns < NEAR_COLUMNS ? (int)columns : NEAR_COLUMNS;
+}
+
 // A part of B that one task alone takes is not worth a phase: the task's first tile reads it as it lies, and keeps
 // it as a panel where other tiles follow.
 static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
@@ -164,6 +176,7 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
     } else if (plan->pack_b == PACK_TRANSPOSE && one_task) {
         bool whole_turns = plan->segment_depth % target->lanes == 0 && is_static(plan, plan->k);
         if (whole_turns) tile->b = TILE_ALONG_K;
+        if (whole_turns) tile->near_columns = near_columns(plan);
         tile->once = whole_turns;
     }
     tile->keeps = tile->once && !one_tile;

@@ -5,7 +5,6 @@
 
 enum {
     ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
-    TURNED_COLUMNS_MAX = 16,
     AHEAD_BYTES = 8 << 10, AHEAD_STEPS = 48  // that B is asked for before it is read, where it lies across k: at most
 };
 
@@ -94,7 +93,8 @@ static void add_products(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
         LLVMValueRef factor = cpu_splat(unit, element_of_a(unit, tile, reads, step, row), unit->target->lanes);
         for (int v = 0; v < count; v++) {
             LLVMValueRef *sum = &sums[row * reads->vectors + v];
-            *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, factor, columns[v], *sum)
+            // The second operand of pairs may be read, in all lanes, by the instruction that multiplies them.
+            *sum = tile.panel == PANEL_PAIRS ? cpu_dot_pairs(unit, columns[v], factor, *sum)
                                              : cpu_fma(unit, factor, columns[v], *sum);
         }
     }
@@ -125,6 +125,14 @@ static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64
     add_products(unit, tile, reads, step, columns, tile.vectors, sums);
 }
 
+// Whether LLVM's scheduler, left to itself, would begin so many parts of a turn at once that operands wait on the
+// stack. Where the first cache does not hold the lines of the columns it had better read all of them at once, and
+// where numbers are rounded to pairs, which is a long way to the first product, begin the next part early.
+static bool parts_follow(const CpuTarget *target, CpuTile tile, int vectors) {
+    bool full = vectors * (target->lanes + 2 * tile.rows) >= target->registers;
+    return full && tile.panel != PANEL_PAIRS && vectors * target->lanes <= tile.near_columns;
+}
+
 // As many steps of B along k as there are lanes, for vector v of columns.
 static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v, LLVMValueRef *sums) {
     int lanes = unit->target->lanes, count = cpu_panel_part(unit->target);
@@ -139,6 +147,7 @@ static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v
             keep(unit, tile, reads, part * count + i, v, steps[i]);
             add_products(unit, tile, reads, part * count + i, &steps[i], 1, &sums[v]);
         }
+        if (parts_follow(unit->target, tile, reads->vectors)) cpu_keep_order(unit);
     }
 }
 
@@ -265,10 +274,9 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     cpu_if_end(unit, &adds);
 }
 
-// Of columns along k. A few sums wait for one another, unless there are two vectors of them; more than 16 columns at
-// once fall into too few places of the first cache.
+// Of columns along k. A few sums wait for one another, unless there are two vectors of them.
 static int vectors_turned(const CpuTarget *target, CpuTile tile) {
-    bool fits = 2 * tile.rows + cpu_panel_part(target) < target->registers && 2 * target->lanes <= TURNED_COLUMNS_MAX;
+    bool fits = 4 * tile.rows + cpu_panel_part(target) < target->registers && 2 * target->lanes <= tile.near_columns;
     return fits && tile.vectors > 1 ? 2 : 1;
 }
 
@@ -277,10 +285,12 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
     bool lies = tile.b != TILE_PANEL;
     if (!lies) tile.once = tile.keeps = false;
+    if (tile.b != TILE_ALONG_K) tile.near_columns = 0;
     if (tile.panel == PANEL_ROUNDED && !lies) tile.panel = PANEL_F32;  // packing has rounded it
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s%s%s", tile.rows, tile.vectors,
+    const char *near = tile.near_columns ? arena_format(unit->arena, "_near%d", tile.near_columns) : "";
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s%s%s%s", tile.rows, tile.vectors,
                                     sides[tile.a], sides[tile.b], lies ? element_name(tile.element_b) : "",
-                                    panels[tile.panel], tile.once ? "_once" : "", tile.keeps ? "_keeps" : "");
+                                    panels[tile.panel], tile.once ? "_once" : "", tile.keeps ? "_keeps" : "", near);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef zero = cpu_i64(unit, 0);

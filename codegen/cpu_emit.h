@@ -124,6 +124,7 @@ void cpu_store(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRe
 // A whole vector past the caches, at a multiple of its size. cpu_fence: before another thread may read such stores.
 void cpu_stream(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef value);
 void cpu_fence(CpuUnit *unit);
+void cpu_keep_order(CpuUnit *unit);  // no instruction: the compiler moves no load or store past this place
 // Element `index[lane]` from `pointer` for every lane; `index` is a vector of i32 or i64.
 LLVMValueRef cpu_gather(CpuUnit *unit, Element element, LLVMValueRef pointer, LLVMValueRef index,
                         LLVMValueRef mask);

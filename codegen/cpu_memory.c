@@ -67,6 +67,10 @@ void cpu_fence(CpuUnit *unit) {
     LLVMBuildFence(unit->builder, LLVMAtomicOrderingSequentiallyConsistent, false, "");
 }
 
+void cpu_keep_order(CpuUnit *unit) {
+    LLVMBuildFence(unit->builder, LLVMAtomicOrderingAcquireRelease, true, "");
+}
+
 static LLVMValueRef all_lanes(CpuUnit *unit, int lanes) {
     return LLVMConstAllOnes(LLVMVectorType(unit->i1, (unsigned)lanes));
 }

@@ -414,6 +414,52 @@ static void narrow_tiles_give_way(void **state) {
     }
 }
 
+static char *form_assembly(Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *cpu) {
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Case test = {.name = "rows", .text = form_text(arena, form, numbers, m, n, k)};
+    Program *program = program_create(ir, "test");
+    program_add_nest(program, case_nest(ir, &test));
+    CpuOptions options = {.cpu = cpu};
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    assert_true(cpu_print(ir, program, &options, true, stream));
+    fclose(stream);
+    arena_destroy(arena);
+    return text;
+}
+
+// Lines that have both texts.
+static int lines_with(const char *text, const char *one, const char *other) {
+    int count = 0;
+    for (const char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+        const char *first = strstr(line, one), *second = strstr(line, other);
+        count += first && first < end && second && second < end;
+    }
+    return count;
+}
+
+// B along k is turned in registers alone, also where there are 16 of them, and a product of pairs reads its row of A
+// itself. Columns that are a multiple of a page apart are taken eight at a time where a vector has as many.
+static void turns_in_registers(void **state) {
+    (void)state;
+    enum { ROWS = 4, COLUMNS = 512, STEPS = 512, PAGES = 2048, LANES = 16 };
+    char *text = form_assembly(INPUT_GRADIENT, PLAIN, ROWS, COLUMNS, STEPS, "x86-64-v3");
+    assert_true(lines_with(text, "%ymm", "(%rsp)") < ROWS);
+    free(text);
+    text = form_assembly(INPUT_GRADIENT, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake");
+    assert_true(lines_with(text, "vdpbf16ps", "{1to16}") >= ROWS * LANES);
+    free(text);
+    int sums[2];
+    for (int i = 0; i < 2; i++) {
+        text = form_assembly(INPUT_GRADIENT, PLAIN, 1, COLUMNS, i ? PAGES : STEPS, "x86-64-v3");
+        sums[i] = lines_with(text, "vfmadd", "%ymm");
+        free(text);
+    }
+    assert_true(sums[1] < sums[0]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(narrow_tiles_give_way),
@@ -421,6 +467,6 @@ int main(void) {
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
                                        cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared),
-                                       cmocka_unit_test(short_sums_are_shared)};
+                                       cmocka_unit_test(short_sums_are_shared), cmocka_unit_test(turns_in_registers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
