@@ -19,6 +19,7 @@ enum {
     SWEEP_CHUNK = 2048,         // columns at most,
     SWEEP_SUMS = 4096,          // and sums of all rows: they and as many lines of B stay in the first cache
     PAGE = 4096, CACHE_LINE = 64, SUMS_APART = PAGE / 2 + 2 * CACHE_LINE,
+    SUM_ROWS_APART = PAGE / 4 + CACHE_LINE,  // and no multiple of a page: lines that are compete for a few places
     SWEEP_FACTORS = 16,         // of A at most, kept in half of the registers
     SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
 };
@@ -76,7 +77,7 @@ typedef struct Sweep {
     int lanes;
     int vectors;         // of columns at a time: two are the even and the odd ones of bf16
     int step_k;          // rows of B in a step
-    int64_t chunk;       // columns for which a row of sums has room
+    int64_t sum_stride;  // of rows of sums
     LLVMValueRef a, b;   // at the first step of a round
     LLVMValueRef a_row, a_k, b_stride;  // strides: of rows of A, and of k
     LLVMValueRef sums, columns;
@@ -85,7 +86,7 @@ typedef struct Sweep {
 static LLVMValueRef sum_at(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
     CpuUnit *unit = sweep->unit;
     LLVMValueRef at = cpu_at(unit, sweep->sums, ELEMENT_F32, column);
-    return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, row * sweep->chunk + vector * sweep->lanes));
+    return cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, row * sweep->sum_stride + vector * sweep->lanes));
 }
 
 static LLVMValueRef load_sum(const Sweep *sweep, int row, LLVMValueRef column, int vector) {
@@ -230,7 +231,7 @@ static void emit_group(const Sweep *sweep, LLVMValueRef first, int rows, EmitGro
     CpuUnit *unit = sweep->unit;
     Sweep group = *sweep;
     LLVMValueRef a_before = LLVMBuildMul(unit->builder, first, sweep->a_row, "");
-    LLVMValueRef sums_before = LLVMBuildMul(unit->builder, first, cpu_i64(unit, sweep->chunk), "");
+    LLVMValueRef sums_before = LLVMBuildMul(unit->builder, first, cpu_i64(unit, sweep->sum_stride), "");
     group.rows = rows;
     group.a = cpu_at(unit, sweep->a, sweep->plan->element_a, a_before);
     group.sums = cpu_at(unit, sweep->sums, ELEMENT_F32, sums_before);
@@ -278,8 +279,10 @@ static int64_t chunk_of(const CpuContraction *plan) {
     return columns;
 }
 
-// void (a, b, i64 steps, sums, i64 columns, i64 a_row, i64 a_k, i64 b_stride): sums[row * chunk + column] of `columns`
-// columns; B lies across k.
+static int64_t sum_stride_of(const CpuContraction *plan) { return chunk_of(plan) + SUM_ROWS_APART / 4; }
+
+// void (a, b, i64 steps, sums, i64 columns, i64 a_row, i64 a_k, i64 b_stride): sums[row * sum_stride_of + column] of
+// `columns` columns; B lies across k.
 enum { ARGUMENT_A, ARGUMENT_B, ARGUMENT_STEPS, ARGUMENT_SUMS, ARGUMENT_COLUMNS, ARGUMENT_A_ROW, ARGUMENT_A_K,
        ARGUMENT_B_STRIDE, ARGUMENTS };
 
@@ -300,8 +303,8 @@ static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan) {
     if (!helper.fresh) return f;
     LLVMValueRef k = LLVMGetParam(f, ARGUMENT_STEPS), rounds;
     Sweep sweep = {.unit = unit, .plan = plan, .rows = rows_of_group(plan, unit->target), .lanes = unit->target->lanes,
-                   .vectors = vectors, .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1, .chunk = chunk_of(plan),
-                   .a = LLVMGetParam(f, ARGUMENT_A),
+                   .vectors = vectors, .step_k = plan->panel_b == PANEL_PAIRS ? 2 : 1,
+                   .sum_stride = sum_stride_of(plan), .a = LLVMGetParam(f, ARGUMENT_A),
                    .sums = LLVMGetParam(f, ARGUMENT_SUMS), .columns = LLVMGetParam(f, ARGUMENT_COLUMNS),
                    .a_row = LLVMGetParam(f, ARGUMENT_A_ROW), .a_k = LLVMGetParam(f, ARGUMENT_A_K),
                    .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE)};
@@ -360,7 +363,7 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     LLVMBuildCall2(unit->builder, sweep_type(unit), function, arguments, ARGUMENTS, "");
     cpu_slot_store(unit, task, TASK_COLUMN0, chunks.index);
     cpu_slot_store(unit, task, TASK_COLUMN_COUNT, columns);
-    cpu_slot_store(unit, task, TASK_WIDTH, chunk);
+    cpu_slot_store(unit, task, TASK_WIDTH, cpu_i64(unit, sum_stride_of(plan)));
     LLVMValueRef around[] = {LLVMGetParam(body->function, 0), task, sums, zero, cpu_i64(unit, plan->rows)};
     LLVMBuildCall2(unit->builder, unit->function_type, epilogue, around, 5, "");
     cpu_loop_end(unit, &chunks, NULL);
@@ -368,6 +371,6 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     cpu_body_end(body);
     out->phase_count = 1;
     out->tasks[0] = cpu_contract_sweep_tasks(plan);
-    int64_t bytes = PAGE + plan->rows * chunk_of(plan) * 4 + 64;
+    int64_t bytes = PAGE + plan->rows * sum_stride_of(plan) * 4 + 64;
     if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
 }

@@ -460,6 +460,16 @@ static void turns_in_registers(void **state) {
     assert_true(sums[1] < sums[0]);
 }
 
+// Sums of several rows, of which each round takes all, do not compete for one place of the first cache.
+static void sums_lie_apart(void **state) {
+    (void)state;
+    enum { ROWS = 4, COLUMNS = 2048, STEPS = 64 };
+    char *text = form_assembly(FORWARD, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake");
+    assert_true(lines_with(text, "vdpbf16ps", "%zmm") > 0);
+    assert_int_equal(lines_with(text, "vmovups", "\t4096("), 0);
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(narrow_tiles_give_way),
@@ -467,6 +477,7 @@ int main(void) {
                                        cmocka_unit_test(rows_stand_alone), cmocka_unit_test(streamed_results),
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
                                        cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared),
-                                       cmocka_unit_test(short_sums_are_shared), cmocka_unit_test(turns_in_registers)};
+                                       cmocka_unit_test(short_sums_are_shared), cmocka_unit_test(turns_in_registers),
+                                       cmocka_unit_test(sums_lie_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
