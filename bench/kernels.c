@@ -12,7 +12,6 @@
 // --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention as ever.
 // --cpu-time counts the processor time of one thread instead of the clock on the wall.
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +22,10 @@
 #include "base/thread.h"
 #include "bench/reading.h"
 #include "codegen/cpu.h"
+#include "runtime/task_share.h"
 
 enum { REPETITIONS = 100, REPETITIONS_MIN = 15, OPERANDS_MAX = 16 };
-enum { COLD_BYTES = 160 << 20, COLD_SETS = 256 };  // of operands that are taken in turn
+enum { THREADS_MAX = 256, COLD_BYTES = 160 << 20, COLD_SETS = 256 };  // of operands that are taken in turn
 static const double TARGET_SECONDS = 1e-3, KERNEL_SECONDS = 1;  // of one repetition, and of all
 
 typedef struct Bench {
@@ -57,27 +57,24 @@ typedef struct Run {
     const CpuKernel *kernel;
     const Operands *operands;
     char **workspaces, **scratch;
-    int64_t limit;  // tasks at most
-    uint64_t sums[64];  // of what was read
-    atomic_long next[COLD_SETS][PHASE_MAX];
+    int64_t limit;  // of the peak's tasks, the same on every thread
+    uint64_t sums[THREADS_MAX];  // of what was read
+    TaskCounter counters[PHASE_MAX][THREADS_MAX];
+    uint32_t launches;
 } Run;
 
-// The last quarter of many tasks goes to whoever comes first, as the runtime has it.
 static void launch(Run *run, int set, int thread) {
     const CpuKernel *kernel = run->kernel;
     char *const *operands = run->operands->sets[set], *scratch = run->scratch[thread];
     int threads = thread_pool_count(run->pool);
     for (int phase = 0; phase < kernel->phase_count; phase++) {
-        int64_t begin, end, task, tasks = kernel->tasks[phase], fixed = tasks;
         if (phase < kernel->pack_count && !run->workspaces[phase]) continue;
-        if (threads > 1 && tasks >= 4 * threads) fixed -= tasks / 4;
         if (set || phase) thread_pool_barrier(run->pool, thread);
         if (scratch) memset(scratch - SCRATCH_NOTE, 0xff, SCRATCH_NOTE);
-        if (run->limit) begin = 0, end = tasks = fixed = run->limit;  // the peak: the same on every thread
-        else thread_share(fixed, thread, threads, &begin, &end);
-        if (begin < end) kernel->functions[phase](operands, run->workspaces, scratch, begin, end);
-        while ((task = fixed + atomic_fetch_add(&run->next[set][phase], 1)) < tasks)
-            kernel->functions[phase](operands, run->workspaces, scratch, task, task + 1);
+        TaskPhase tasks = {.function = kernel->functions[phase], .operands = operands, .workspaces = run->workspaces,
+                           .tasks = kernel->tasks[phase], .counters = run->counters[phase]};
+        if (run->limit) tasks.function(operands, run->workspaces, scratch, 0, run->limit);
+        else task_share_run(&tasks, thread, threads, run->launches + (uint32_t)set, scratch);
     }
 }
 
@@ -87,8 +84,8 @@ static void run_thread(void *context, int thread) {
 }
 
 static void run_once(Run *run) {
-    memset(run->next, 0, (size_t)run->operands->set_count * sizeof *run->next);
     thread_pool_run(run->pool, run_thread, run);
+    run->launches += (uint32_t)run->operands->set_count;
 }
 
 static char *room(int64_t bytes) {
@@ -120,10 +117,10 @@ static void start_peak(Bench *bench, Ir *ir) {
 }
 
 static double peak_seconds_per_step(const Bench *bench) {
-    enum { STEPS = 20000 };
+    enum { STEPS = 100000 };  // 0.6 ms: the start of a region is no part of it
     float input[2] = {0.5f, 1}, output[64];
     Operands operands = {.sets = {{(char *)input, (char *)output}}, .set_count = 1};
-    char *scratch[64] = {0};
+    char *scratch[THREADS_MAX] = {0};
     Run run = {.pool = bench->pool, .kernel = &bench->peak, .operands = &operands, .scratch = scratch, .limit = STEPS};
     double start = now(bench);
     run_once(&run);
@@ -136,7 +133,7 @@ static void read_thread(void *context, int thread) {
     int threads = thread_pool_count(run->pool);
     for (int set = 0; set < operands->set_count; set++)
         for (int i = 0; i < operands->count; i++)
-            run->sums[thread % 64] += reading_share(operands->sets[set][i], operands->bytes[i], thread, threads);
+            run->sums[thread] += reading_share(operands->sets[set][i], operands->bytes[i], thread, threads);
 }
 
 static void read_once(Run *run) { thread_pool_run(run->pool, read_thread, run); }
@@ -158,7 +155,7 @@ static double bytes_of(const Operands *operands) {
 static void measure(const Bench *bench, const char *name, const CpuKernel *kernel, const Operands *operands,
                     double flops, double compile_seconds) {
     int threads = thread_pool_count(bench->pool);
-    char *scratch[256], *workspaces[WORKSPACE_MAX];
+    char *scratch[THREADS_MAX], *workspaces[WORKSPACE_MAX];
     for (int i = 0; i < WORKSPACE_MAX; i++) workspaces[i] = kernel->pack_optional[i] ? NULL : room(kernel->workspace_bytes[i]);
     for (int i = 0; i < threads; i++) scratch[i] = room(kernel->scratch_bytes + 64) + 64;
     Run run = {.pool = bench->pool, .kernel = kernel, .operands = operands, .workspaces = workspaces,
@@ -336,6 +333,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--cold") == 0) bench.cold = true;
         else return 2;
     }
+    if (threads < 1 || threads > THREADS_MAX) return 2;
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     bench.pool = thread_pool_create(1);
