@@ -7,6 +7,7 @@
 
 enum {
     COPY_STEPS = 8,           // of k that are copied for one panel before the next: whole lines of both
+    LINE_STEPS = 2,           // of panels that share lines: half a line of each
     CPU_TURN_STEPS = 4,
     TRANSPOSE_ROUND = 16,     // of k for all columns before the next: about a line of each
     PREFETCH_AHEAD = 64       // floats along k that transposing looks ahead
@@ -135,21 +136,60 @@ static void copy_steps(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMVal
     }
 }
 
+// Stores `count` steps of a vector that spans panels: panel after panel, so that lines are filled at once.
+static void store_panels(CpuUnit *unit, const Packing *p, LLVMValueRef to, const LLVMValueRef *steps, int count) {
+    static const int lanes[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int first = 0; first < unit->target->lanes; first += p->columns) {
+        for (int step = 0; step < count; step++) {
+            LLVMValueRef at = cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, step * p->columns));
+            cpu_store(unit, ELEMENT_F32, at, cpu_shuffle(unit, steps[step], NULL, &lanes[first], p->columns), NULL);
+        }
+        to = cpu_at(unit, to, ELEMENT_F32, p->panel_size);
+    }
+}
+
+// As copy_steps, of `together` whole panels that share lines. Each line is read once: nothing evicts it meanwhile,
+// however few places of the first cache the rows fall into, and so many are waited for at once that none is asked for.
+static void copy_lines(CpuUnit *unit, const Packing *p, LLVMValueRef to, LLVMValueRef from, int count, int together,
+                       bool whole) {
+    int lanes = unit->target->lanes, some = count < LINE_STEPS ? count : LINE_STEPS;
+    for (int step = 0; step < count; step += some)
+        for (int first = 0; first < p->columns * together; first += lanes) {
+            LLVMValueRef steps[LINE_STEPS], panel = scaled(unit, p->panel_size, first / p->columns);
+            for (int i = 0; i < some; i++) {
+                LLVMValueRef row = step_at(unit, p, from, cpu_i64(unit, step + i));
+                steps[i] = load_step(unit, p, cpu_at(unit, row, p->element, cpu_i64(unit, first)), lanes, NULL, whole);
+            }
+            panel = add(unit, panel, cpu_i64(unit, step * p->columns));
+            store_panels(unit, p, cpu_at(unit, to, ELEMENT_F32, panel), steps, some);
+        }
+}
+
+// Panels that are copied at once: as many as a line of memory has columns of, where they are narrower than a vector.
+static int panels_together(CpuUnit *unit, const Packing *p) {
+    if (p->columns >= unit->target->lanes || unit->target->lanes % p->columns) return 1;
+    return CPU_CACHE_LINE / (p->columns * (int)element_bytes(p->element));
+}
+
 // Steps [begin, end), `count` at a time, of panel after panel: neighbouring panels share lines of memory. The
 // first `full` panels need no mask.
 static void copy_panels(CpuUnit *unit, const Packing *p, LLVMValueRef full, LLVMValueRef begin, LLVMValueRef end,
                         int count, bool whole, bool masked) {
     CpuLoop steps, panels;
+    int together = panels_together(unit, p);
+    full = LLVMBuildAnd(unit->builder, full, cpu_i64(unit, -together), "");
     cpu_loop_begin(unit, &steps, begin, end, count, NULL, 0);
     LLVMValueRef first = multiply(unit, steps.index, cpu_i64(unit, p->columns));
     LLVMValueRef state[] = {cpu_at(unit, p->to, ELEMENT_F32, first), step_at(unit, p, p->from, steps.index)};
     for (int rest = 0; rest < (masked ? 2 : 1); rest++) {
-        cpu_loop_begin(unit, &panels, rest ? full : cpu_i64(unit, 0), rest ? p->panels : full, 1, state, 2);
+        int some = rest ? 1 : together;
+        cpu_loop_begin(unit, &panels, rest ? full : cpu_i64(unit, 0), rest ? p->panels : full, some, state, 2);
         LLVMValueRef columns = multiply(unit, panels.index, cpu_i64(unit, p->columns));
-        copy_steps(unit, p, panels.carried[0], panels.carried[1], rest ? subtract(unit, p->valid, columns) : NULL, count,
-                   whole);
-        LLVMValueRef next[] = {cpu_at(unit, panels.carried[0], ELEMENT_F32, p->panel_size),
-                               cpu_at(unit, panels.carried[1], p->element, cpu_i64(unit, p->columns))};
+        LLVMValueRef valid = rest ? subtract(unit, p->valid, columns) : NULL;
+        if (some > 1) copy_lines(unit, p, panels.carried[0], panels.carried[1], count, some, whole);
+        else copy_steps(unit, p, panels.carried[0], panels.carried[1], valid, count, whole);
+        LLVMValueRef next[] = {cpu_at(unit, panels.carried[0], ELEMENT_F32, scaled(unit, p->panel_size, some)),
+                               cpu_at(unit, panels.carried[1], p->element, cpu_i64(unit, p->columns * some))};
         cpu_loop_end(unit, &panels, next);
         memcpy(state, panels.carried, sizeof state);
     }
