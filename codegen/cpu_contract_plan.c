@@ -16,7 +16,7 @@ enum {
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
-    ACROSS_STRIDE = 128,          // floats from one step of k to the next that tiles may walk again and again
+    ACROSS_STRIDE = 128,          // floats from one step of k to the next of B that tiles may walk again and again
     FIRST_CACHE_PAGE = 4096, FIRST_CACHE_WAYS = 8,  // lines that are multiples of a page apart compete for so many ways
     NEAR_COLUMNS = 16             // along k, at most
 };
@@ -139,17 +139,15 @@ static Cut cut_rows(CpuContraction *plan) {
 }
 
 // Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
-// Tiles that would reach beyond the last row want panels, and so do those that would walk k in steps of many lines,
-// more than once: such lines fall into few places of the first cache. One row along k is its own panel.
+// Tiles that would reach beyond the last row want panels. One row along k is its own panel.
 static void choose_side_a(CpuContraction *plan) {
     int64_t direct_panels = plan->rows <= FEW_ROWS ? FEW_ROWS_PANELS : DIRECT_PANELS;
     if (plan->panels > direct_panels && plan->rows > 1) return;
-    bool near = stride_of(plan, plan->load_a, plan->k) <= ACROSS_STRIDE;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
     bool pairs = plan->panel_a == PANEL_PAIRS && plan->element_a == ELEMENT_BF16;
     if (plan->pack_a == PACK_TRANSPOSE && (plain || pairs)) plan->tile.a = TILE_ALONG_K;
-    if (plan->pack_a == PACK_UNIT && near && whole_rows && plain) plan->tile.a = TILE_ACROSS_K;
+    if (plan->pack_a == PACK_UNIT && whole_rows && plain) plan->tile.a = TILE_ACROSS_K;
 }
 
 // How many columns along k have a line each in the first cache at the same time: few where they are a multiple of a
@@ -163,7 +161,8 @@ static int near_columns(const CpuContraction *plan) {
 }
 
 // A part of B that one task alone takes is not worth a phase: the task's first tile reads it as it lies, and keeps
-// it as a panel where other tiles follow.
+// it as a panel where other tiles follow. What each tile reads again must not lie in steps of many lines: they fall into
+// few places of the first cache.
 static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
     CpuTile *tile = &plan->tile;
     bool one_tile = plan->rows <= tile->rows, one_task = cut->uses_b == 1;
