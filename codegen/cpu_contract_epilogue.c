@@ -150,7 +150,7 @@ static bool needs_lines(const CpuContraction *plan, const CpuTarget *target, con
 LLVMValueRef cpu_contract_prefetch(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan) {
     const Nest *nest = plan->nest;
     TileWalk walk;
-    bool touches = plan->column >= 0 && (!plan->direct || plan->adds);
+    bool touches = plan->column >= 0 && !plan->direct;
     if (plan->depth < PREFETCH_DEPTH || !touches) return LLVMConstNull(unit->pointer);
     int columns = CACHE_LINE / smallest_element(nest);
     CpuBody *body = tile_function_begin(unit, kernel, PHASE_MAX + 1);

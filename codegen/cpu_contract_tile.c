@@ -133,20 +133,32 @@ static bool parts_follow(const CpuTarget *target, CpuTile tile, int vectors) {
     return full && tile.panel != PANEL_PAIRS && vectors * target->lanes <= tile.near_columns;
 }
 
-// As many steps of B along k as there are lanes, for vector v of columns.
+// Asks for the columns behind those that are summed at once, from the same steps on as `column`. They are far away where
+// k is long, and where it is short the machine has not seen yet that it is walked. Half a line would be asked for twice.
+static void look_beside(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef column) {
+    int lanes = unit->target->lanes;
+    int64_t bytes = lanes * step_size(tile) * element_bytes(tile.element_b);
+    if (bytes < CACHE_LINE) return;
+    LLVMValueRef across = LLVMBuildMul(unit->builder, reads->b_stride, cpu_i64(unit, reads->vectors * lanes), "");
+    LLVMValueRef beside = cpu_at(unit, column, tile.element_b, across);
+    for (int64_t line = 0; line < bytes; line += CACHE_LINE)
+        cpu_prefetch_far(unit, cpu_at_bytes(unit, beside, cpu_i64(unit, line)));
+}
+
+// As many steps of B along k as there are lanes, for vector v of columns. All that is kept of a part is stored before
+// any of it is used: numbers of A would be loaded before each store, and wait on the stack.
 static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v, LLVMValueRef *sums) {
     int lanes = unit->target->lanes, count = cpu_panel_part(unit->target);
     LLVMValueRef columns[16], steps[16];
     for (int i = 0; i < lanes; i++) {
         LLVMValueRef before = LLVMBuildMul(unit->builder, reads->b_stride, cpu_i64(unit, v * lanes + i), "");
         columns[i] = cpu_at(unit, reads->b, tile.element_b, before);
+        if (tile.once) look_beside(unit, tile, reads, columns[i]);
     }
-    for (int part = 0; part < lanes / count; part++) {
-        cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, part, steps);
-        for (int i = 0; i < count; i++) {
-            keep(unit, tile, reads, part * count + i, v, steps[i]);
-            add_products(unit, tile, reads, part * count + i, &steps[i], 1, &sums[v]);
-        }
+    for (int first = 0; first < lanes; first += count) {
+        cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, first / count, steps);
+        for (int i = 0; i < count; i++) keep(unit, tile, reads, first + i, v, steps[i]);
+        for (int i = 0; i < count; i++) add_products(unit, tile, reads, first + i, &steps[i], 1, &sums[v]);
         if (parts_follow(unit->target, tile, reads->vectors)) cpu_keep_order(unit);
     }
 }
@@ -229,6 +241,15 @@ static void store_sums(CpuUnit *unit, CpuTile tile, int vectors, LLVMValueRef to
     }
 }
 
+// Brings nearer what the sums will be added to: rows lie far apart, where the machine does not look ahead by itself.
+static void ask_for_result(CpuUnit *unit, CpuTile tile, int vectors, LLVMValueRef to, LLVMValueRef stride) {
+    for (int row = 0; row < tile.rows; row++) {
+        for (int v = 0; v < vectors; v++)
+            cpu_prefetch(unit, cpu_at(unit, to, ELEMENT_F32, cpu_i64(unit, v * unit->target->lanes)), true);
+        to = cpu_at(unit, to, ELEMENT_F32, stride);
+    }
+}
+
 static void find_rows(CpuUnit *unit, CpuTile tile, LLVMValueRef f, TileReads *reads) {
     for (int row = 0; row < tile.rows && tile.a == TILE_ALONG_K; row++) {
         LLVMValueRef existing = cpu_min(unit, cpu_i64(unit, row), LLVMGetParam(f, ARGUMENT_LAST));
@@ -256,6 +277,12 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
                        .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE),
                        .ahead_stride = LLVMGetParam(f, ARGUMENT_AHEAD_STRIDE)};
     LLVMValueRef before = turns ? LLVMBuildMul(unit->builder, column, reads.b_stride, "") : column;
+    LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
+    LLVMValueRef result = cpu_at(unit, sum, ELEMENT_F32, column), is_added = LLVMBuildIsNotNull(unit->builder, sum, "");
+    CpuIf adds;
+    cpu_if_begin(unit, &adds, is_added);
+    ask_for_result(unit, tile, vectors, result, sum_stride);
+    cpu_if_end(unit, &adds);
     load_sums(unit, tile, f, vectors, c, state);
     state[sums] = LLVMGetParam(f, ARGUMENT_A);
     state[sums + 1] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_B), tile.element_b, before);
@@ -265,10 +292,8 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     LLVMValueRef whole = LLVMBuildAnd(unit->builder, k, cpu_i64(unit, -unroll), "");
     tile_loop(unit, tile, &reads, cpu_i64(unit, 0), whole, unroll, state);
     if (!turns && unroll > 1) tile_loop(unit, tile, &reads, whole, k, 1, state);
-    CpuIf adds;
-    LLVMValueRef sum = LLVMGetParam(f, ARGUMENT_SUM), sum_stride = LLVMGetParam(f, ARGUMENT_SUM_STRIDE);
-    cpu_if_begin(unit, &adds, LLVMBuildIsNotNull(unit->builder, sum, ""));
-    store_sums(unit, tile, vectors, cpu_at(unit, sum, ELEMENT_F32, column), sum_stride, state, true);
+    cpu_if_begin(unit, &adds, is_added);
+    store_sums(unit, tile, vectors, result, sum_stride, state, true);
     cpu_if_else(unit, &adds);
     store_sums(unit, tile, vectors, c, LLVMGetParam(f, ARGUMENT_STRIDE), state, false);
     cpu_if_end(unit, &adds);

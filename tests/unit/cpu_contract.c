@@ -77,7 +77,9 @@ static void forms_and_extents(void **state) {
                                        // groups of few rows, whole and with a rest, and steps that make no round
                                        {7, 1048, 13}, {8, 1024, 12}, {32, 1032, 5}, {33, 1032, 3},
                                        // whole panels of B that tiles read as they lie, and keep, before one that is packed
-                                       {1, 1409, 64}, {5, 200, 96}, {20, 137, 75}, {12, 137, 96}, {17, 100, 1056}};
+                                       {1, 1409, 64}, {5, 200, 96}, {20, 137, 75}, {12, 137, 96}, {17, 100, 1056},
+                                       // panels of A whose lines are copied together, with some left; none, in long steps
+                                       {72, 420, 37}, {88, 40, 19}, {136, 300, 21}, {240, 70, 35}};
     Arena *arena = arena_create();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int choice = 0; choice < FORMS * NUMBERS; choice++) {
@@ -414,17 +416,16 @@ static void narrow_tiles_give_way(void **state) {
     }
 }
 
-static char *form_assembly(Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *cpu) {
+// The generated code of a form. It is the caller's to free.
+static char *form_code(Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *cpu, bool assembly) {
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
-    Case test = {.name = "rows", .text = form_text(arena, form, numbers, m, n, k)};
-    Program *program = program_create(ir, "test");
-    program_add_nest(program, case_nest(ir, &test));
-    CpuOptions options = {.cpu = cpu};
+    Program *program = program_create(ir, "code");
+    program_add_nest(program, nest_read(ir, "code", form_text(arena, form, numbers, m, n, k)));
     char *text = NULL;
     size_t length = 0;
     FILE *stream = open_memstream(&text, &length);
-    assert_true(cpu_print(ir, program, &options, true, stream));
+    assert_true(cpu_print(ir, program, &(CpuOptions){.cpu = cpu}, assembly, stream));
     fclose(stream);
     arena_destroy(arena);
     return text;
@@ -445,15 +446,15 @@ static int lines_with(const char *text, const char *one, const char *other) {
 static void turns_in_registers(void **state) {
     (void)state;
     enum { ROWS = 4, COLUMNS = 512, STEPS = 512, PAGES = 2048, LANES = 16 };
-    char *text = form_assembly(INPUT_GRADIENT, PLAIN, ROWS, COLUMNS, STEPS, "x86-64-v3");
+    char *text = form_code(INPUT_GRADIENT, PLAIN, ROWS, COLUMNS, STEPS, "x86-64-v3", true);
     assert_true(lines_with(text, "%ymm", "(%rsp)") < ROWS);
     free(text);
-    text = form_assembly(INPUT_GRADIENT, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake");
+    text = form_code(INPUT_GRADIENT, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake", true);
     assert_true(lines_with(text, "vdpbf16ps", "{1to16}") >= ROWS * LANES);
     free(text);
     int sums[2];
     for (int i = 0; i < 2; i++) {
-        text = form_assembly(INPUT_GRADIENT, PLAIN, 1, COLUMNS, i ? PAGES : STEPS, "x86-64-v3");
+        text = form_code(INPUT_GRADIENT, PLAIN, 1, COLUMNS, i ? PAGES : STEPS, "x86-64-v3", true);
         sums[i] = lines_with(text, "vfmadd", "%ymm");
         free(text);
     }
@@ -464,10 +465,48 @@ static void turns_in_registers(void **state) {
 static void sums_lie_apart(void **state) {
     (void)state;
     enum { ROWS = 4, COLUMNS = 2048, STEPS = 64 };
-    char *text = form_assembly(FORWARD, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake");
+    char *text = form_code(FORWARD, ROUNDED, ROWS, COLUMNS, STEPS, "cooperlake", true);
     assert_true(lines_with(text, "vdpbf16ps", "%zmm") > 0);
     assert_int_equal(lines_with(text, "vmovups", "\t4096("), 0);
     free(text);
+}
+
+// The same for Zen 4, of helper function `name` alone; NULL: there is none.
+static char *code_of(Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *name, bool assembly) {
+    char start[128], *text = form_code(form, numbers, m, n, k, "znver4", assembly);
+    snprintf(start, sizeof start, assembly ? "\n%s:" : "@%s(ptr %%0", name);
+    char *begin = strstr(text, start), *end = begin ? strstr(begin, assembly ? ".Lfunc_end" : "\n}") : NULL;
+    char *part = end ? strndup(begin, (size_t)(end - begin)) : NULL;
+    free(text);
+    return part;
+}
+
+static void assert_code(Form form, Numbers numbers, int64_t m, int64_t n, int64_t k, const char *name, const char *has) {
+    char *code = code_of(form, numbers, m, n, k, name, false);
+    if (!code || !strstr(code, has)) fail_msg("%s of %s: no %s", name, form_names[form], has);
+    free(code);
+}
+
+// What tiles and packing ask of the machine, which no result shows.
+static void code_of_tiles(void **state) {
+    (void)state;
+    static const char to_write[] = "i32 1, i32 3, i32 1)", far[] = "i32 0, i32 2, i32 1)";
+    // Few panels: A is read as it lies, however far its steps are apart; what is added to is brought nearer.
+    assert_code(WEIGHT_GRADIENT, PLAIN, 2048, 96, 64, "cherry_tile_8x3_across_panel", to_write);
+    assert_null(code_of(WEIGHT_GRADIENT, PLAIN, 2048, 96, 64, "cherry_pack_unit_f32_8_8", false));
+    // Two panels of a line are copied at once, of bf16 four.
+    assert_code(WEIGHT_GRADIENT, PLAIN, 512, 512, 64, "cherry_pack_unit_f32_8_8", "load <16 x float>");
+    assert_code(WEIGHT_GRADIENT, HALVES, 512, 64, 64, "cherry_pack_unit_bf16_pairs_8_8", "load <16 x i16>");
+    // Columns along k are asked for, and turned with hardly a vector left on the stack.
+    static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps";
+    assert_code(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, far);
+    char *code = code_of(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, true);
+    assert_non_null(code);
+    int spilled = 0;
+    for (char *line = strtok(code, "\n"); line; line = strtok(NULL, "\n"))
+        spilled += strstr(line, "(%rsp)") && strstr(line, "%zmm");
+    assert_in_range(spilled, 0, 4);
+    free(code);
 }
 
 int main(void) {
@@ -478,6 +517,6 @@ int main(void) {
                                        cmocka_unit_test(reads_where_it_lies), cmocka_unit_test(sweeps_pack_nothing),
                                        cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared),
                                        cmocka_unit_test(short_sums_are_shared), cmocka_unit_test(turns_in_registers),
-                                       cmocka_unit_test(sums_lie_apart)};
+                                       cmocka_unit_test(sums_lie_apart), cmocka_unit_test(code_of_tiles)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
