@@ -498,7 +498,7 @@ static void code_of_tiles(void **state) {
     assert_code(WEIGHT_GRADIENT, PLAIN, 512, 512, 64, "cherry_pack_unit_f32_8_8", "load <16 x float>");
     assert_code(WEIGHT_GRADIENT, HALVES, 512, 64, 64, "cherry_pack_unit_bf16_pairs_8_8", "load <16 x i16>");
     // Columns along k are asked for, and turned with hardly a vector left on the stack.
-    static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps";
+    static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps_near16";
     assert_code(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, far);
     char *code = code_of(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, true);
     assert_non_null(code);
