@@ -86,24 +86,8 @@ LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMVa
     return cpu_intrinsic(unit, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, (LLVMValueRef[]){sum, x, y}, 3);
 }
 
-// Of two vectors of 16-bit halves lane i of each, one after the other, as one lane like those of `like`.
-static LLVMValueRef interleave(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high, LLVMTypeRef like) {
-    int lanes = cpu_lanes(low), from[32];
-    for (int i = 0; i < 2 * lanes; i++) from[i] = i / 2 + i % 2 * lanes;
-    return LLVMBuildBitCast(unit->builder, cpu_shuffle(unit, low, high, from, 2 * lanes), like, "");
-}
-
-// The upper halves of f32 numbers.
-static LLVMValueRef upper_halves(CpuUnit *unit, LLVMValueRef numbers) {
-    int lanes = cpu_lanes(numbers);
-    LLVMValueRef bits = LLVMBuildBitCast(unit->builder, numbers, cpu_vector_of(unit->i32, lanes), "");
-    bits = LLVMBuildLShr(unit->builder, bits, cpu_number_like(bits, 16), "");
-    return LLVMBuildTrunc(unit->builder, bits, cpu_vector_of(unit->i16, lanes), "");
-}
-
 LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {
     LLVMTypeRef type = LLVMTypeOf(low), integer = cpu_vector_of(unit->i32, cpu_lanes(low));
-    if (high && cpu_lanes(low) > 1) return interleave(unit, upper_halves(unit, low), upper_halves(unit, high), type);
     LLVMValueRef bits = LLVMBuildBitCast(unit->builder, low, integer, "");
     bits = LLVMBuildLShr(unit->builder, bits, cpu_number_like(bits, 16), "");
     if (high) bits = LLVMBuildOr(unit->builder, bits, LLVMBuildBitCast(unit->builder, high, integer, ""), "");
