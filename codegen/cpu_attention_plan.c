@@ -61,8 +61,9 @@ static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *pl
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along");
     const Option *past = named_kernel_option(named, "past");
-    if (named->operand_count > ATTENTION_OPERANDS || named->output_start < regular || !over || !along ||
-        !past || !over->text || !along->text || !past->text)
+    int results = regular == ATTENTION_INPUTS ? 2 : 3;
+    if (named->operand_count > ATTENTION_OPERANDS || !named_kernel_fits(named, regular, regular, results) || !over ||
+        !along || !past || !over->text || !along->text || !past->text)
         return cpu_fail(unit, named->place, "kernel %s lacks operands or options", named->name);
     const Type *q = named->types[0], *k = named->types[1];
     int key_at = named_kernel_dimension(q, over->text), time_at = named_kernel_dimension(q, along->text);

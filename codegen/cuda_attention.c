@@ -132,7 +132,8 @@ static bool read_shape(CudaUnit *unit, bool gradient, bool turns, Attention *a) 
                      .shared.total = 1,
                      .group.total = 1,
                      .feature.total = 1};
-    if (!over || !along || !past || named->output_start < regular)
+    if (!over || !along || !past || !over->text || !along->text || !past->text ||
+        !named_kernel_fits(named, regular, regular - 2 * turns, gradient || turns ? 3 : 2))
         return cuda_fail(unit, "%s lacks operands or options", named->name);
     a->over = over->text, a->along = along->text, a->past = past->text;
     const Type *q = named->types[Q], *k = named->types[K], *v = named->types[V];

@@ -324,6 +324,24 @@ int64_t named_kernel_stride(const NamedKernel *named, int operand, const char *n
     return d < 0 ? 0 : named->strides[operand][d];
 }
 
+static bool extents_agree(const Type *a, const Type *b) {
+    for (int d = 0; d < a->rank; d++) {
+        int at = named_kernel_dimension(b, a->dimensions[d].name);
+        if (at >= 0 && a->dimensions[d].extent != b->dimensions[at].extent) return false;
+    }
+    return true;
+}
+
+bool named_kernel_fits(const NamedKernel *named, int inputs, int sized, int results) {
+    if (named->output_start < inputs || named->operand_count - named->output_start != results) return false;
+    for (int i = 0; i < named->operand_count; i++)
+        for (int j = 0; j < i; j++) {
+            bool both = (i < sized || i >= named->output_start) && (j < sized || j >= named->output_start);
+            if (both && !extents_agree(named->types[i], named->types[j])) return false;
+        }
+    return true;
+}
+
 uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *bound) {
     const char *seen[NEST_OPERAND_MAX * RANK_MAX];
     int count = 0;

@@ -39,6 +39,9 @@ typedef struct NamedKernel {
 } NamedKernel;
 
 // What generators ask of a named kernel. Names are compared as text.
+// Whether it has so many results, and the inputs that its code reads, of which the first `sized`, like the results, have
+// one extent a name: what a composite that asks for the kernel may have is anybody's.
+bool named_kernel_fits(const NamedKernel *named, int inputs, int sized, int results);
 const Option *named_kernel_option(const NamedKernel *named, const char *name);  // or NULL
 double named_kernel_number(const NamedKernel *named, const char *name);         // 0 where it has none
 int named_kernel_dimension(const Type *type, const char *name);                 // or -1
