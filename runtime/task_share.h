@@ -47,7 +47,8 @@ static inline int64_t task_take(TaskCounter *counter, uint32_t run, int64_t coun
 
 // The share of `thread`, and what is left of others'. `run` counts the runs of the phase.
 static inline void task_share_run(const TaskPhase *phase, int thread, int threads, uint32_t run, char *scratch) {
-    int64_t begin, end, task, shared = task_phase_is_shared(phase, threads);
+    bool shared = task_phase_is_shared(phase, threads);
+    int64_t begin, end, task;
     thread_share(phase->tasks, thread, threads, &begin, &end);
     int64_t kept = end - (shared ? (end - begin) / SHARE_PART : 0);
     if (begin < kept) phase->function(phase->operands, phase->workspaces, scratch, begin, kept);

@@ -286,29 +286,16 @@ static void token_norm(int rows, int columns, int launches, bool for_gpu, bool r
     for (size_t k = 0; launches == 2 && k < 2; k++) assert_int_equal(program->kernels.items[k].nest->stage_count, 3);
 }
 
-static void norm_of_a_token(void **state) {
-    (void)state;
-    token_norm(1, 1030, 2, true, false);
-}
-
-static void norm_of_a_token_for_few(void **state) {
-    (void)state;
-    token_norm(1, 1000, 3, true, false);
-}
-
-static void norm_of_two_tokens(void **state) {
-    (void)state;
-    token_norm(2, 1030, 3, true, false);
-}
-
-static void norm_of_a_token_for_others(void **state) {
-    (void)state;
-    token_norm(1, 1030, 3, true, true);
-}
-
-static void norm_of_a_token_here(void **state) {
-    (void)state;
-    token_norm(1, 1030, 3, false, false);
+static void norms_of_tokens(void **state) {
+    static const struct {
+        int rows, columns, launches;
+        bool for_gpu, read;  // by others than products, too
+    } cases[] = {{1, 1030, 2, true, false}, {1, 1000, 3, true, false}, {2, 1030, 3, true, false},
+                 {1, 1030, 3, true, true},  {1, 1030, 3, false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (i) teardown(state), setup(state);
+        token_norm(cases[i].rows, cases[i].columns, cases[i].launches, cases[i].for_gpu, cases[i].read);
+    }
 }
 
 // The kernel of a product, by the name of one of the inputs that it multiplies.
@@ -590,11 +577,7 @@ int main(void) {
         TEST(row_products),
         TEST(row_products_of_a_library),
         TEST(products_of_rows),
-        TEST(norm_of_a_token),
-        TEST(norm_of_a_token_for_few),
-        TEST(norm_of_two_tokens),
-        TEST(norm_of_a_token_for_others),
-        TEST(norm_of_a_token_here),
+        TEST(norms_of_tokens),
         TEST(sums_of_products),
         TEST(rounded_beside_norm),
         TEST(stored_for_a_later_launch),
