@@ -11,8 +11,8 @@ template <class S> struct WideSizes {
     static constexpr int PITCH_K = pitch_of(K), PITCH_F = pitch_of(F);
 };
 
-template <int PITCH> struct PermutedRows {
-    static __device__ __forceinline__ int at(int row, int column) { return place_of<PITCH>(row, column / 8) + column % 8; }
+template <int ROWS> struct PermutedRows {
+    static __device__ __forceinline__ int at(int row, int column) { return place_of<ROWS>(row, column / 8) + column % 8; }
 };
 
 DEVICE constexpr float log2_e() { return 1.4426950408889634f; }
@@ -37,8 +37,8 @@ template <class S, int R> struct WideQueries {
         least = ends[0][0], most = ends[0][1];
         for (int i = 1; i < TILE_THREADS / 32; i++) least = smaller(least, ends[i][0]), most = larger(most, ends[i][1]);
     }
-    static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 * 16 * R; }
-    static __device__ __forceinline__ int row(int r, int half) { return first_row() + 16 * r + 8 * half + threadIdx.x % 32 / 4; }
+    static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 * 16; }
+    static __device__ __forceinline__ int row(int r, int half) { return first_row() + 64 * r + 8 * half + threadIdx.x % 32 / 4; }
     __device__ __forceinline__ void visible_keys(int past, int step, int &begin, int &end) const {
         begin = 0;
         end = S::causal ? smaller(past, most + 1) : past;
@@ -101,7 +101,7 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     SHARED_MEMORY;
     bf16 *qs = (bf16 *)shared_memory, *ks = qs + S::QUERIES * Z::PITCH_K, *vs = ks + 2 * S::KEYS * Z::PITCH_K;
     k += S::k(unit, group), v += S::v(unit, group);
-    copy_rows<S::QUERIES, Z::K, Z::PITCH_K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
+    copy_rows<S::QUERIES, Z::K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
     WideQueries<S, R> queries;
     int begin, end;
     queries.load(position, first, time);
@@ -111,12 +111,12 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         begin += (int)blockIdx.z * share;
         end = smaller(end, begin + share);
     }
-    copy_rows<S::KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
-    copy_rows<S::KEYS, Z::F, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
+    copy_rows<S::KEYS, Z::K>(ks, k, S::k_past, begin, end, S::keys);
+    copy_rows<S::KEYS, Z::F>(vs, v, S::v_past, begin, end, S::features);
     if constexpr (S::turns) {
         wait_for_copies();
         __syncthreads();
-        turn_rows<S, PermutedRows<Z::PITCH_K>, 4, false>(qs, S::QUERIES, turn, true,
+        turn_rows<S, PermutedRows<S::QUERIES>, 4, false>(qs, S::QUERIES, turn, true,
                                                          blockIdx.z == 0 ? turned + S::turned(unit, group) : nullptr,
                                                          S::turned_time, 1, first, time);
     }
@@ -129,12 +129,12 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         wait_for_copies();
         __syncthreads();
         if (key + S::KEYS < end) {
-            copy_rows<S::KEYS, Z::K, Z::PITCH_K>(ks + (buffer ^ 1) * S::KEYS * Z::PITCH_K, k, S::k_past, key + S::KEYS, end, S::keys);
-            copy_rows<S::KEYS, Z::F, Z::PITCH_F>(vs + (buffer ^ 1) * S::KEYS * Z::PITCH_F, v, S::v_past, key + S::KEYS, end, S::features);
+            copy_rows<S::KEYS, Z::K>(ks + (buffer ^ 1) * S::KEYS * Z::PITCH_K, k, S::k_past, key + S::KEYS, end, S::keys);
+            copy_rows<S::KEYS, Z::F>(vs + (buffer ^ 1) * S::KEYS * Z::PITCH_F, v, S::v_past, key + S::KEYS, end, S::features);
         }
         float scores[R][C][4];
         clear_sums(scores);
-        multiply_rows<Z::K, Z::PITCH_K>(scores, qs, queries.first_row(), ks + buffer * S::KEYS * Z::PITCH_K);
+        multiply_rows<Z::K>(scores, qs, queries.first_row(), ks + buffer * S::KEYS * Z::PITCH_K);
         if (!queries.see_all(key, S::KEYS, end)) queries.hide(scores, key, end);
         float factor[R][2];
         bool grows = false;
@@ -163,7 +163,7 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         }
         u32 weights[R][C / 2][4];
         as_left(weights, scores);
-        multiply_left<Z::PITCH_F>(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
+        multiply_left(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
     }
     wait_for_copies();
     float factor[R][2];
@@ -226,8 +226,8 @@ template <class S> struct WideStream {
     __device__ __forceinline__ void start(const bf16 *q, const bf16 *d_o, const float *lse, const float *delta, const i32 *position, int unit,
                              int groups, int group, int tile, int buffer, int time) const {
         const int first = tile * COUNT;
-        copy_rows<COUNT, Z::K, Z::PITCH_K>(qs + buffer * COUNT * Z::PITCH_K, q + S::q(unit, group), S::q_time, first, time, S::keys);
-        copy_rows<COUNT, Z::F, Z::PITCH_F>(d_os + buffer * COUNT * Z::PITCH_F, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
+        copy_rows<COUNT, Z::K>(qs + buffer * COUNT * Z::PITCH_K, q + S::q(unit, group), S::q_time, first, time, S::keys);
+        copy_rows<COUNT, Z::F>(d_os + buffer * COUNT * Z::PITCH_F, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
         const int i = threadIdx.x % COUNT, at = first + i < time ? first + i : 0, to = buffer * COUNT + i;
         if (threadIdx.x < COUNT) {
             copy_word(lses + to, lse + S::lse(unit, group) + at * S::lse_time, first + i < time);
@@ -269,8 +269,8 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
     bf16 *ks = (bf16 *)shared_memory, *vs = ks + 64 * Z::PITCH_K;
     const Stream stream(vs + 64 * Z::PITCH_F);
     const int row = threadIdx.x / 32 * 16, tiles = (time + Stream::COUNT - 1) / Stream::COUNT;
-    copy_rows<64, Z::K, Z::PITCH_K>(ks, k + S::k(unit, 0), S::k_past, key, past, S::keys);
-    copy_rows<64, Z::F, Z::PITCH_F>(vs, v + S::v(unit, 0), S::v_past, key, past, S::features);
+    copy_rows<64, Z::K>(ks, k + S::k(unit, 0), S::k_past, key, past, S::keys);
+    copy_rows<64, Z::F>(vs, v + S::v(unit, 0), S::v_past, key, past, S::features);
     Stream::look(seen, position, key, time, past);
     __syncthreads();
     float sums_k[1][FK][4], sums_v[1][FV][4];
@@ -289,7 +289,7 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         const int column = buffer * Stream::COUNT + threadIdx.x % 4 * 2;
         float scores[1][C][4], from_values[1][C][4];
         clear_sums(scores);
-        multiply_rows<Z::K, Z::PITCH_K>(scores, ks, row, qs);
+        multiply_rows<Z::K>(scores, ks, row, qs);
         const bool all = seen[tile] == 2;
 #pragma unroll
         for (int i = 0; i < C * 4; i++) {
@@ -301,13 +301,13 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         }
         u32 left[1][C / 2][4];
         as_left(left, scores);
-        multiply_left<Z::PITCH_F>(sums_v, left, d_os);
+        multiply_left(sums_v, left, d_os);
         clear_sums(from_values);
-        multiply_rows<Z::F, Z::PITCH_F>(from_values, vs, row, d_os);
+        multiply_rows<Z::F>(from_values, vs, row, d_os);
 #pragma unroll
         for (int i = 0; i < C * 4; i++) scores[0][i / 4][i % 4] *= from_values[0][i / 4][i % 4] - stream.deltas[column + i / 4 * 8 + i % 2];
         as_left(left, scores);
-        multiply_left<Z::PITCH_K>(sums_k, left, qs);
+        multiply_left(sums_k, left, qs);
         tile = next_tile, group = next_group, buffer ^= 1;
     }
     wait_for_copies();
@@ -345,14 +345,14 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
     bf16 *qs = (bf16 *)shared_memory, *d_os = qs + S::QUERIES * Z::PITCH_K;
     bf16 *ks = d_os + S::QUERIES * Z::PITCH_F, *vs = ks + 2 * KEYS * Z::PITCH_K;
     k += S::k(unit, group), v += S::v(unit, group);
-    copy_rows<S::QUERIES, Z::K, Z::PITCH_K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
-    copy_rows<S::QUERIES, Z::F, Z::PITCH_F>(d_os, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
+    copy_rows<S::QUERIES, Z::K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
+    copy_rows<S::QUERIES, Z::F>(d_os, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
     WideQueries<S, R> queries;
     int begin, end;
     queries.load(position, first, time);
     queries.visible_keys(past, KEYS, begin, end);
-    copy_rows<KEYS, Z::K, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
-    copy_rows<KEYS, Z::F, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
+    copy_rows<KEYS, Z::K>(ks, k, S::k_past, begin, end, S::keys);
+    copy_rows<KEYS, Z::F>(vs, v, S::v_past, begin, end, S::features);
     float sums[R][FK][4], lses[R][2], deltas[R][2];
     delta += ((i64)unit * groups + group) * S::time;
 #pragma unroll
@@ -368,15 +368,15 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         wait_for_copies();
         __syncthreads();
         if (key + KEYS < end) {
-            copy_rows<KEYS, Z::K, Z::PITCH_K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, key + KEYS, end, S::keys);
-            copy_rows<KEYS, Z::F, Z::PITCH_F>(vs + (buffer ^ 1) * KEYS * Z::PITCH_F, v, S::v_past, key + KEYS, end, S::features);
+            copy_rows<KEYS, Z::K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, key + KEYS, end, S::keys);
+            copy_rows<KEYS, Z::F>(vs + (buffer ^ 1) * KEYS * Z::PITCH_F, v, S::v_past, key + KEYS, end, S::features);
         }
         const bf16 *k_now = ks + buffer * KEYS * Z::PITCH_K, *v_now = vs + buffer * KEYS * Z::PITCH_F;
         float scores[R][C][4], from_values[R][C][4];
         clear_sums(scores);
         clear_sums(from_values);
-        multiply_rows<Z::K, Z::PITCH_K>(scores, qs, queries.first_row(), k_now);
-        multiply_rows<Z::F, Z::PITCH_F>(from_values, d_os, queries.first_row(), v_now);
+        multiply_rows<Z::K>(scores, qs, queries.first_row(), k_now);
+        multiply_rows<Z::F>(from_values, d_os, queries.first_row(), v_now);
         if (!queries.see_all(key, KEYS, end)) queries.hide(scores, key, end);
 #pragma unroll
         for (int i = 0; i < R * C * 4; i++) {
@@ -388,7 +388,7 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         }
         u32 left[R][C / 2][4];
         as_left(left, scores);
-        multiply_left<Z::PITCH_K>(sums, left, k_now);
+        multiply_left(sums, left, k_now);
     }
     wait_for_copies();
     store_gradient_wide<S, S::QUERIES>(sums, queries.first_row(), qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);

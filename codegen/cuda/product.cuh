@@ -18,9 +18,9 @@ struct WideTile {
     // One side's tile of SIZE rows or columns and STEP of k.
     template <bool BY_K, int SIZE> static __device__ __forceinline__ void copy(bf16 *to, const bf16 *from, i64 lead, int first, int extent, int k, int k_end) {
         if (BY_K)
-            copy_rows<STEP, SIZE, SIZE>(to, from + first, lead, k, k_end, (extent - first + 7) / 8 * 8);
+            copy_rows<STEP, SIZE>(to, from + first, lead, k, k_end, (extent - first + 7) / 8 * 8);
         else
-            copy_rows<SIZE, STEP, STEP>(to, from + k, lead, first, extent, k_end - k);
+            copy_rows<SIZE, STEP>(to, from + k, lead, first, extent, k_end - k);
     }
     template <bool TURNED_A, bool TURNED_B> __device__ __forceinline__ void step(const bf16 *a, const bf16 *b) {
         const int lane = threadIdx.x % 32, m = threadIdx.x / 32 * 32;
@@ -30,17 +30,17 @@ struct WideTile {
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 if (TURNED_A)
-                    load_fragments_turned(x[r], a + place_of<M>(k + lane / 16 * 8 + lane % 8, (m + 16 * r) / 8 + lane / 8 % 2));
+                    load_fragments_turned(x[r], a + place_of<STEP>(k + lane / 16 * 8 + lane % 8, (m + 16 * r) / 8 | lane / 8 % 2));
                 else
-                    load_fragments(x[r], a + place_of<STEP>(m + 16 * r + lane % 16, k / 8 + lane / 16));
+                    load_fragments(x[r], a + place_of<M>(m + 16 * r + lane % 16, k / 8 | lane / 16));
             }
 #pragma unroll
             for (int c = 0; c < C; c += 2) {
                 u32 y[4];
                 if (TURNED_B)
-                    load_fragments(y, b + place_of<STEP>(8 * c + lane / 16 * 8 + lane % 8, k / 8 + lane / 8 % 2));
+                    load_fragments(y, b + place_of<N>(8 * c + lane / 16 * 8 + lane % 8, k / 8 | lane / 8 % 2));
                 else
-                    load_fragments_turned(y, b + place_of<N>(k + lane % 16, c + lane / 16));
+                    load_fragments_turned(y, b + place_of<STEP>(k + lane % 16, c | lane / 16));
 #pragma unroll
                 for (int r = 0; r < R; r++) {
                     multiply_fragments(at + (r * C + c) * 4, x[r], y);
