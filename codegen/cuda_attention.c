@@ -20,6 +20,7 @@ enum {
     WIDE_TIME_MOST = 1 << 20,
     WIDE_GRADIENT_KEYS = 32,
     WIDE_BLOCK_KEYS = 64,
+    TILE_ALIGNMENT = 1024,  // warpgroup.cuh
     FILL_BLOCKS = 256,
     DECLARED = 256  // bytes of shared memory that functions declare at most, whatever the shape
 };
@@ -45,6 +46,7 @@ typedef struct Attention {
     uint32_t time_bound, past_bound;
     int tile_m, tile_n;
     bool wide;   // attention_wide.cuh
+    bool warpgroups;  // its products are those of warpgroup.cuh
     int splits;  // blocks that share the keys of a block of queries
     Element element;
 } Attention;
@@ -183,11 +185,21 @@ static int64_t lead(const Attention *a, int64_t columns) {
 
 typedef enum Tiles { NO_TILES, FORWARD, GRADIENT_KEYS, GRADIENT_QUERIES } Tiles;
 
+static int64_t whole_panels(int64_t columns) { return cuda_divide_up(columns, 64) * 64; }
+
 static int64_t wide_bytes(const Attention *a, Tiles tiles) {
-    int64_t row = (cuda_divide_up(a->keys, 64) + cuda_divide_up(a->features, 64)) * 64 * 2;
-    if (tiles == FORWARD) return a->tile_m * cuda_divide_up(a->keys, 64) * 64 * 2 + 2 * a->tile_n * row;
-    if (tiles == GRADIENT_KEYS) return 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
-    return (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
+    int64_t row = (whole_panels(a->keys) + whole_panels(a->features)) * 2;
+    int64_t start = a->warpgroups ? TILE_ALIGNMENT - 16 : 0;
+    if (tiles == FORWARD) return start + a->tile_m * whole_panels(a->keys) * 2 + 2 * a->tile_n * row;
+    if (tiles == GRADIENT_KEYS) return start + 3 * WIDE_BLOCK_KEYS * row + 2 * WIDE_BLOCK_KEYS * 12;
+    return start + (a->tile_m + 2 * WIDE_GRADIENT_KEYS) * row;
+}
+
+// sm_90a alone has these products. They take whole panels: a row that fills less than three quarters of them is
+// better off with the others.
+static bool has_warpgroups(const Attention *a) {
+    return a->wide && strcmp(a->unit->architecture, "sm_90a") == 0 && 4 * a->keys >= 3 * whole_panels(a->keys) &&
+           4 * a->features >= 3 * whole_panels(a->features);
 }
 
 // Bytes of the tiles in shared memory, as attention.cuh and attention_wide.cuh lay them out.
@@ -224,13 +236,14 @@ static bool choose_tiles(Attention *a) {
     int least = a->element == ELEMENT_BF16 ? 32 : 16;  // tile.cuh
     a->splits = 1;
     a->wide = is_wide(a);
-    a->tile_n = row > 64 ? 32 : 64;  // as many keys as registers allow
+    a->warpgroups = has_warpgroups(a);
+    a->tile_n = row > 64 && !a->warpgroups ? 32 : 64;  // as many keys as registers allow
     a->tile_m = a->time > 64 ? 128 : 64;
     if (a->wide && most_bytes(a) <= limit) {
         if (!a->gradient) a->splits = choose_splits(a);
         return true;
     }
-    a->wide = false;
+    a->wide = a->warpgroups = false;
     a->tile_m = row > 64 && a->element == ELEMENT_F32 ? 32 : 64;
     while (most_bytes(a) > limit && a->tile_m + a->tile_n > 2 * least)
         if (a->tile_m >= a->tile_n) a->tile_m /= 2;
@@ -266,6 +279,38 @@ static void emit_side(const Attention *a, int operand, const char *name) {
               offset(a, operand, &a->shared, "unit"), offset(a, operand, &a->group, "group"));
 }
 
+// sums[columns / 8][4] += A B over 16 of k, for warpgroup.cuh: A a tile's rows, or, `held`, in registers and B turned.
+static void emit_product(CudaUnit *unit, int columns, bool held) {
+    const char *registers = "%0", *sums = "\"+f\"(c[0][0])";
+    int count = columns / 2, a_count = held ? 4 : 1;
+    for (int i = 1; i < count; i++) {
+        registers = cuda_text(unit, "%s, %%%d", registers, i);
+        sums = cuda_text(unit, "%s, \"+f\"(c[%d][%d])", sums, i / 4, i % 4);
+    }
+    const char *left = held ? cuda_text(unit, "{%%%d, %%%d, %%%d, %%%d}", count, count + 1, count + 2, count + 3)
+                            : cuda_text(unit, "%%%d", count);
+    cuda_open(unit, "static __device__ __forceinline__ void multiply(float (&c)[%d][4], %s, u64 b)", columns / 8,
+              held ? "const u32 (&a)[4]" : "u64 a");
+    cuda_line(unit, "#ifdef CHERRY_EMULATED");
+    cuda_line(unit, "emulate_product(c, a, b);");
+    cuda_line(unit, "#else");
+    cuda_line(unit, "asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.bf16.bf16 {%s}, %s, %%%d, 1, 1, 1, %s;\"",
+              columns, registers, left, count + a_count, held ? "1" : "0, 0");
+    cuda_line(unit, "             : %s", sums);
+    cuda_line(unit, "             : %s, \"l\"(b));",
+              held ? "\"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3])" : "\"l\"(a)");
+    cuda_line(unit, "#endif");
+    cuda_close(unit);
+}
+
+static void emit_products(const Attention *a) {
+    int keys = (int)whole_panels(a->keys), features = (int)whole_panels(a->features);
+    emit_product(a->unit, WIDE_BLOCK_KEYS, false);
+    if (a->gradient) emit_product(a->unit, WIDE_GRADIENT_KEYS, false);
+    emit_product(a->unit, keys, true);
+    if (features != keys) emit_product(a->unit, features, true);
+}
+
 static void emit_struct(const Attention *a) {
     CudaUnit *unit = a->unit;
     int out = a->named->output_start;
@@ -275,8 +320,9 @@ static void emit_struct(const Attention *a) {
     cuda_line(unit, "static constexpr int M = %d, N = %d, keys = %lld, features = %lld, time = %lld;",
               a->tile_m, a->tile_n, (long long)a->keys, (long long)a->features, (long long)a->time);
     if (a->wide)
-        cuda_line(unit, "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d;",
-                  WIDE_GRADIENT_KEYS, a->splits);
+        cuda_line(unit,
+                  "static constexpr int QUERIES = M, KEYS = N, GRADIENT_KEYS = %d, SPLITS = %d, WARPGROUPS = %d;",
+                  WIDE_GRADIENT_KEYS, a->splits, a->warpgroups);
     cuda_line(unit, "static constexpr i64 rows = %lld;",
               (long long)(a->shared.total * a->group.total * a->time));
     cuda_line(unit, "static constexpr bool causal = %s;",
@@ -301,6 +347,7 @@ static void emit_struct(const Attention *a) {
         emit_side(a, out + 1, "d_k");
         emit_side(a, out + 2, "d_v");
     }
+    if (a->warpgroups) emit_products(a);
     unit->indent--;
     cuda_line(unit, "};");
 }

@@ -143,7 +143,8 @@ static bool is_cuda(const char *format) {
 
 static bool print_code(Ir *ir, Program *program, const CompileOptions *options, const char *format) {
     if (strcmp(format, "budget") == 0) return cuda_budget_print(ir, program, stdout);
-    if (is_cuda(format)) return cuda_print(ir, program, NULL, format, stdout);
+    CudaOptions cuda = {.architecture = options->architecture};
+    if (is_cuda(format)) return cuda_print(ir, program, &cuda, format, stdout);
     if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
                             "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget",

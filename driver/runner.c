@@ -42,7 +42,10 @@ static bool has_product(void *device, const CudaProduct *product, int64_t alignm
 static bool open_device(Runner *runner, CompileOptions *options) {
     runner->device = device_open(runner->ir->diagnostics);
     if (!runner->device) return false;
-    options->architecture = device_architecture(runner->device);
+    if (options->architecture && !device_runs(runner->device, options->architecture))
+        return report_error(runner->ir->diagnostics, NO_PLACE, "E0903", "code for %s does not run on %s, which is %s",
+                            options->architecture, device_name(runner->device), device_architecture(runner->device));
+    if (!options->architecture) options->architecture = device_architecture(runner->device);
     options->has_product = has_product;
     options->library = runner->device;
     runner->machine = (Machine){.name = device_name(runner->device),

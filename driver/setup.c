@@ -1,5 +1,6 @@
 #include "driver/setup.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/thread.h"
@@ -30,11 +31,24 @@ int setup_threads(const Arguments *arguments, Ir *ir) {
     return (int)threads;
 }
 
+// sm_80 and later; a letter behind the number stands for what this architecture alone has.
+static bool names_gpu(const char *name) {
+    char *end;
+    if (strncmp(name, "sm_", 3) != 0 || name[3] < '1' || name[3] > '9') return false;
+    long number = strtol(name + 3, &end, 10);
+    return number >= 80 && number <= 999 && (!*end || ((*end == 'a' || *end == 'f') && number >= 90 && !end[1]));
+}
+
 bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) {
     const char *device = arguments_text(arguments, "--device", "cpu");
     bool cuda = strcmp(device, "cuda") == 0;
     if (!cuda && strcmp(device, "cpu") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda", device);
+    const char *gpu = arguments_text(arguments, "--gpu", NULL);
+    if (gpu && !names_gpu(gpu))
+        return report_error(ir->diagnostics, NO_PLACE, "E0903", "no GPU is called '%s'; sm_80, sm_90, sm_90a are, say",
+                            gpu);
+    if (gpu && !cuda) return report_error(ir->diagnostics, NO_PLACE, "E0903", "--gpu is for --device cuda");
     *options = (CompileOptions){
         .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
                 .cache = !arguments_flag(arguments, "--no-cache")},
@@ -43,6 +57,7 @@ bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) 
         .sequences = 1,
         .verify = arguments_flag(arguments, "--verify"),
         .cuda = cuda,
+        .architecture = gpu,
     };
     return true;
 }

@@ -15,6 +15,7 @@
 #define COMPILE_OPTIONS                                                                       \
     {"--device", "cpu|cuda", "where to run (default: cpu)"},                                  \
         {"--cpu", "NAME", "target processor (default: this one; x86-64-v3 for AVX2)"},        \
+        {"--gpu", "NAME", "target GPU (default: the one there, else sm_90; sm_90a: also what sm_90 alone has)"}, \
         {"--threads", "N", "threads to run on (default: all processors)"},                    \
         {"--no-cache", NULL, "compile everything anew, leave the object cache alone"},        \
         {"--recompute", "HOW",                                                                \

@@ -13,6 +13,8 @@ void device_close(Device *device);
 
 const char *device_name(const Device *device);          // "NVIDIA H200"
 const char *device_architecture(const Device *device);  // "sm_90": what kernels are compiled for
+// Whether machine code for an architecture runs on it: code for its generation up to it; for "sm_90a" on sm_90 alone.
+bool device_runs(const Device *device, const char *architecture);
 int64_t device_peak_bytes(const Device *device);        // the most that was allocated at once
 
 // False once anything failed: a kernel, a copy, the device itself. It was reported then, with the kernel's name

@@ -2,6 +2,7 @@
 #include "runtime/device_cuda.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -89,6 +90,14 @@ void device_close(Device *device) {
 
 const char *device_name(const Device *device) { return device->name; }
 const char *device_architecture(const Device *device) { return device->architecture; }
+
+bool device_runs(const Device *device, const char *architecture) {
+    char *letter;
+    long number = strtol(architecture + 3, &letter, 10), own = strtol(device->architecture + 3, NULL, 10);
+    if (strncmp(architecture, "sm_", 3) != 0 || number / 10 != own / 10) return false;
+    return *letter == 'a' ? number == own : number <= own;
+}
+
 int64_t device_peak_bytes(const Device *device) { return device->peak; }
 void device_set_careful(Device *device, bool careful) { device->careful = careful; }
 bool device_works(const Device *device) { return !device->failed; }

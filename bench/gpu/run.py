@@ -4,7 +4,7 @@ first step, decoding. Prints a table and, with --json FILE, the figures.
 
     python3 bench/gpu/run.py [--cherry build/cherry] [--python PYTHON] [--models cherry_566m,cherry_227m,gpt2]
                              [--tokens 65536,32768,16384] [--steps 10] [--limit 240] [--json FILE] [--no-peer]
-                             [--peer-compile model|blocks]
+                             [--peer-compile model|blocks] [--gpu sm_90a]
 
 Sequences are those that the models are known with: 2048 tokens, 1024 of gpt2. Each program starts with the most tokens
 a step and takes the first that fits; where they differ, Cherry runs with PyTorch's too, so that memory is compared at
@@ -76,9 +76,13 @@ def model_file(model):
     return os.path.join(ROOT, "models", f"{model}.cherry")
 
 
+def target(arguments):
+    return ["--device", arguments.device, *(["--gpu", arguments.gpu] if arguments.gpu else [])]
+
+
 def cherry(arguments, model, batch, *options, cache=None):
     environment = dict(arguments.environment, **(dict(XDG_CACHE_HOME=cache) if cache else {}))
-    return run_json([arguments.cherry, "bench", model_file(model), "--device", arguments.device, "--json", "--steps",
+    return run_json([arguments.cherry, "bench", model_file(model), *target(arguments), "--json", "--steps",
                      str(arguments.steps), *sets(sizes(arguments, model, batch)), *options], arguments.limit, environment)
 
 
@@ -126,7 +130,7 @@ def decode(arguments, model, bandwidth):
         text = os.path.join(folder, "text.txt")
         with open(text, "w") as file:
             file.write("The quick brown fox jumps over the lazy dog. " * 2000)
-        common = ["--device", arguments.device, *sets(shape)]
+        common = [*target(arguments), *sets(shape)]
         if not run_text([arguments.cherry, "train", path, "--data", text, "--out", os.path.join(folder, "run"), "--steps", "1",
                          "--set", "batch=1", *common], arguments.limit, arguments.environment):
             return None
@@ -202,6 +206,7 @@ def main():
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, the peer on the CPU: a check of this program")
     parser.add_argument("--device", default="cuda", help="of cherry")
+    parser.add_argument("--gpu", help="the architecture that cherry compiles for, where it is not that of the device")
     arguments = parser.parse_args()
     peers = [] if arguments.no_peer else [arguments.python]
     arguments.environment = libraries.environment(os.path.dirname(os.path.abspath(arguments.cherry)), pythons=peers)

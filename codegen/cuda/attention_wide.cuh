@@ -3,11 +3,13 @@
 //   QUERIES, KEYS            of a block of the forward pass and of the gradient of queries: 64 R, and what
 //                            streams past
 //   GRADIENT_KEYS            keys that stream past the gradient of queries
+//   WARPGROUPS               whether products are those of warpgroup.cuh
 // The gradient of keys has 64 keys in a block, 64 queries stream past.
 // Scores are kept without `scale`; weights are powers of two.
 
 template <class S> struct WideSizes {
-    static constexpr int K = (S::keys + 15) / 16 * 16, F = (S::features + 15) / 16 * 16;
+    static constexpr int STEP = S::WARPGROUPS ? 64 : 16;
+    static constexpr int K = (S::keys + STEP - 1) / STEP * STEP, F = (S::features + STEP - 1) / STEP * STEP;
     static constexpr int PITCH_K = pitch_of(K), PITCH_F = pitch_of(F);
 };
 
@@ -37,8 +39,7 @@ template <class S, int R> struct WideQueries {
         least = ends[0][0], most = ends[0][1];
         for (int i = 1; i < TILE_THREADS / 32; i++) least = smaller(least, ends[i][0]), most = larger(most, ends[i][1]);
     }
-    static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 * 16; }
-    static __device__ __forceinline__ int row(int r, int half) { return first_row() + 64 * r + 8 * half + threadIdx.x % 32 / 4; }
+    static __device__ __forceinline__ int row(int r, int half) { return 64 * r + warp_row() + 8 * half + threadIdx.x % 32 / 4; }
     __device__ __forceinline__ void visible_keys(int past, int step, int &begin, int &end) const {
         begin = 0;
         end = S::causal ? smaller(past, most + 1) : past;
@@ -57,21 +58,20 @@ template <class S, int R> struct WideQueries {
     }
 };
 
-// The gradient of queries or keys of a block of ROWS rows, this warp's from `warp_row`. `rows` is the block's shared
-// memory, in use until here: what is turned back goes through it, rounded as it would be without.
+// The gradient of queries or keys of a block of ROWS rows. `rows` is the block's shared memory, in use until here: what is turned back goes through it, rounded as it would be without.
 template <class S, int ROWS, int R, int F>
-DEVICE void store_gradient_wide(const float (&sums)[R][F][4], int warp_row, bf16 *rows, Turn turn, bf16 *to, i64 stride, int first, int limit) {
+DEVICE void store_gradient_wide(const float (&sums)[R][F][4], bf16 *rows, Turn turn, bf16 *to, i64 stride, int first, int limit) {
     float factor[R][2];
 #pragma unroll
     for (int i = 0; i < R * 2; i++) factor[i / 2][i % 2] = S::scale;
     if constexpr (S::turns) {
         constexpr int LEAD = WideSizes<S>::K + 8;  // eight rows fall into different banks
         __syncthreads();
-        store_sums(rows, LEAD, sums, factor, warp_row, ROWS, S::keys);
+        store_sums(rows, LEAD, sums, factor, 0, ROWS, S::keys);
         __syncthreads();
         turn_rows<S, StraightRows<LEAD>, 4, true>(rows, ROWS, turn, false, to, stride, 1, first, limit);
     } else {
-        store_sums(to, stride, sums, factor, first + warp_row, limit, S::keys);
+        store_sums(to, stride, sums, factor, first, limit, S::keys);
     }
 }
 
@@ -99,9 +99,9 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     constexpr int R = S::QUERIES / 64, C = S::KEYS / 8, F = Z::F / 8;
     constexpr float scale = S::scale * log2_e();
     SHARED_MEMORY;
-    bf16 *qs = (bf16 *)shared_memory, *ks = qs + S::QUERIES * Z::PITCH_K, *vs = ks + 2 * S::KEYS * Z::PITCH_K;
+    bf16 *qs = first_tile<S>(shared_memory), *ks = qs + S::QUERIES * Z::PITCH_K, *vs = ks + 2 * S::KEYS * Z::PITCH_K;
     k += S::k(unit, group), v += S::v(unit, group);
-    copy_rows<S::QUERIES, Z::K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
+    copy_rows<S::QUERIES, Z::PITCH_K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
     WideQueries<S, R> queries;
     int begin, end;
     queries.load(position, first, time);
@@ -111,10 +111,10 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         begin += (int)blockIdx.z * share;
         end = smaller(end, begin + share);
     }
-    copy_rows<S::KEYS, Z::K>(ks, k, S::k_past, begin, end, S::keys);
-    copy_rows<S::KEYS, Z::F>(vs, v, S::v_past, begin, end, S::features);
+    copy_rows<S::KEYS, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
+    copy_rows<S::KEYS, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
     if constexpr (S::turns) {
-        wait_for_copies();
+        wait_for_copies<S>();
         __syncthreads();
         turn_rows<S, PermutedRows<S::QUERIES>, 4, false>(qs, S::QUERIES, turn, true,
                                                          blockIdx.z == 0 ? turned + S::turned(unit, group) : nullptr,
@@ -126,15 +126,15 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
     for (int i = 0; i < R * 2; i++) most[i / 2][i % 2] = -1e30f, total[i / 2][i % 2] = 0;
     int buffer = 0;
     for (int key = begin; key < end; key += S::KEYS, buffer ^= 1) {
-        wait_for_copies();
+        wait_for_copies<S>();
         __syncthreads();
         if (key + S::KEYS < end) {
-            copy_rows<S::KEYS, Z::K>(ks + (buffer ^ 1) * S::KEYS * Z::PITCH_K, k, S::k_past, key + S::KEYS, end, S::keys);
-            copy_rows<S::KEYS, Z::F>(vs + (buffer ^ 1) * S::KEYS * Z::PITCH_F, v, S::v_past, key + S::KEYS, end, S::features);
+            copy_rows<S::KEYS, Z::PITCH_K>(ks + (buffer ^ 1) * S::KEYS * Z::PITCH_K, k, S::k_past, key + S::KEYS, end, S::keys);
+            copy_rows<S::KEYS, Z::PITCH_F>(vs + (buffer ^ 1) * S::KEYS * Z::PITCH_F, v, S::v_past, key + S::KEYS, end, S::features);
         }
         float scores[R][C][4];
         clear_sums(scores);
-        multiply_rows<Z::K>(scores, qs, queries.first_row(), ks + buffer * S::KEYS * Z::PITCH_K);
+        multiply_rows<S, Z::K>(scores, qs, ks + buffer * S::KEYS * Z::PITCH_K);
         if (!queries.see_all(key, S::KEYS, end)) queries.hide(scores, key, end);
         float factor[R][2];
         bool grows = false;
@@ -163,9 +163,9 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         }
         u32 weights[R][C / 2][4];
         as_left(weights, scores);
-        multiply_left(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
+        multiply_left<S>(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
     }
-    wait_for_copies();
+    wait_for_copies<S>();
     float factor[R][2];
 #pragma unroll
     for (int i = 0; i < R * 2; i++) {
@@ -185,7 +185,7 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         factor[i / 2][i % 2] = all > 0 ? 1 / all : 0.0f;
         if (threadIdx.x % 4 == 0 && at < time) lse[S::lse(unit, group) + at * S::lse_time] = most[i / 2][i % 2] * S::scale + logf(all);
     }
-    if (S::SPLITS == 1) store_sums(o + S::o(unit, group), S::o_time, sums, factor, first + queries.first_row(), time, S::features);
+    if (S::SPLITS == 1) store_sums(o + S::o(unit, group), S::o_time, sums, factor, first, time, S::features);
 }
 
 // A warp for each query.
@@ -226,8 +226,8 @@ template <class S> struct WideStream {
     __device__ __forceinline__ void start(const bf16 *q, const bf16 *d_o, const float *lse, const float *delta, const i32 *position, int unit,
                              int groups, int group, int tile, int buffer, int time) const {
         const int first = tile * COUNT;
-        copy_rows<COUNT, Z::K>(qs + buffer * COUNT * Z::PITCH_K, q + S::q(unit, group), S::q_time, first, time, S::keys);
-        copy_rows<COUNT, Z::F>(d_os + buffer * COUNT * Z::PITCH_F, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
+        copy_rows<COUNT, Z::PITCH_K>(qs + buffer * COUNT * Z::PITCH_K, q + S::q(unit, group), S::q_time, first, time, S::keys);
+        copy_rows<COUNT, Z::PITCH_F>(d_os + buffer * COUNT * Z::PITCH_F, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
         const int i = threadIdx.x % COUNT, at = first + i < time ? first + i : 0, to = buffer * COUNT + i;
         if (threadIdx.x < COUNT) {
             copy_word(lses + to, lse + S::lse(unit, group) + at * S::lse_time, first + i < time);
@@ -266,11 +266,11 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
     constexpr float scale = S::scale * log2_e();
     SHARED_MEMORY;
     __shared__ u8 seen[Stream::TILES];
-    bf16 *ks = (bf16 *)shared_memory, *vs = ks + 64 * Z::PITCH_K;
+    bf16 *ks = first_tile<S>(shared_memory), *vs = ks + 64 * Z::PITCH_K;
     const Stream stream(vs + 64 * Z::PITCH_F);
-    const int row = threadIdx.x / 32 * 16, tiles = (time + Stream::COUNT - 1) / Stream::COUNT;
-    copy_rows<64, Z::K>(ks, k + S::k(unit, 0), S::k_past, key, past, S::keys);
-    copy_rows<64, Z::F>(vs, v + S::v(unit, 0), S::v_past, key, past, S::features);
+    const int tiles = (time + Stream::COUNT - 1) / Stream::COUNT;
+    copy_rows<64, Z::PITCH_K>(ks, k + S::k(unit, 0), S::k_past, key, past, S::keys);
+    copy_rows<64, Z::PITCH_F>(vs, v + S::v(unit, 0), S::v_past, key, past, S::features);
     Stream::look(seen, position, key, time, past);
     __syncthreads();
     float sums_k[1][FK][4], sums_v[1][FV][4];
@@ -282,38 +282,38 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
     while (group < groups) {
         int next_tile = Stream::next(seen, tile, tiles), next_group = group;
         if (next_tile >= tiles) next_tile = first_tile, next_group++;
-        wait_for_copies();
+        wait_for_copies<S>();
         __syncthreads();
         if (next_group < groups) stream.start(q, d_o, lse, delta, position, unit, groups, next_group, next_tile, buffer ^ 1, time);
         const bf16 *qs = stream.qs + buffer * Stream::COUNT * Z::PITCH_K, *d_os = stream.d_os + buffer * Stream::COUNT * Z::PITCH_F;
         const int column = buffer * Stream::COUNT + threadIdx.x % 4 * 2;
         float scores[1][C][4], from_values[1][C][4];
         clear_sums(scores);
-        multiply_rows<Z::K>(scores, ks, row, qs);
+        multiply_rows<S, Z::K>(scores, ks, qs);
         const bool all = seen[tile] == 2;
 #pragma unroll
         for (int i = 0; i < C * 4; i++) {
             const int c = i / 4 * 8 + i % 2;
             float &score = scores[0][i / 4][i % 4];
             score = power_of_two(__fmaf_rn(score, scale, -stream.lses[column + c] * log2_e()));
-            const int at = key + row + i % 4 / 2 * 8 + threadIdx.x % 32 / 4;
+            const int at = key + warp_row() + i % 4 / 2 * 8 + threadIdx.x % 32 / 4;
             if (!all && (tile * Stream::COUNT + threadIdx.x % 4 * 2 + c >= time || at >= past || !is_visible<S>(stream.places[column + c], at))) score = 0;
         }
         u32 left[1][C / 2][4];
         as_left(left, scores);
-        multiply_left(sums_v, left, d_os);
+        multiply_left<S>(sums_v, left, d_os);
         clear_sums(from_values);
-        multiply_rows<Z::F>(from_values, vs, row, d_os);
+        multiply_rows<S, Z::F>(from_values, vs, d_os);
 #pragma unroll
         for (int i = 0; i < C * 4; i++) scores[0][i / 4][i % 4] *= from_values[0][i / 4][i % 4] - stream.deltas[column + i / 4 * 8 + i % 2];
         as_left(left, scores);
-        multiply_left(sums_k, left, qs);
+        multiply_left<S>(sums_k, left, qs);
         tile = next_tile, group = next_group, buffer ^= 1;
     }
-    wait_for_copies();
+    wait_for_copies<S>();
     const float factor[1][2] = {{1, 1}};
-    store_sums(d_v + S::d_v(unit, 0), S::d_v_past, sums_v, factor, key + row, past, S::features);
-    store_gradient_wide<S, 64>(sums_k, row, ks, turn, d_k + S::d_k(unit, 0), S::d_k_past, key, past);
+    store_sums(d_v + S::d_v(unit, 0), S::d_v_past, sums_v, factor, key, past, S::features);
+    store_gradient_wide<S, 64>(sums_k, ks, turn, d_k + S::d_k(unit, 0), S::d_k_past, key, past);
 }
 
 // The sum over features of d_o * o - d_lse, of a query that the four lanes of a quad share; 0 beyond `time`.
@@ -342,17 +342,17 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
     constexpr int KEYS = S::GRADIENT_KEYS, R = S::QUERIES / 64, C = KEYS / 8, FK = Z::K / 8;
     constexpr float scale = S::scale * log2_e();
     SHARED_MEMORY;
-    bf16 *qs = (bf16 *)shared_memory, *d_os = qs + S::QUERIES * Z::PITCH_K;
+    bf16 *qs = first_tile<S>(shared_memory), *d_os = qs + S::QUERIES * Z::PITCH_K;
     bf16 *ks = d_os + S::QUERIES * Z::PITCH_F, *vs = ks + 2 * KEYS * Z::PITCH_K;
     k += S::k(unit, group), v += S::v(unit, group);
-    copy_rows<S::QUERIES, Z::K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
-    copy_rows<S::QUERIES, Z::F>(d_os, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
+    copy_rows<S::QUERIES, Z::PITCH_K>(qs, q + S::q(unit, group), S::q_time, first, time, S::keys);
+    copy_rows<S::QUERIES, Z::PITCH_F>(d_os, d_o + S::d_o(unit, group), S::d_o_time, first, time, S::features);
     WideQueries<S, R> queries;
     int begin, end;
     queries.load(position, first, time);
     queries.visible_keys(past, KEYS, begin, end);
-    copy_rows<KEYS, Z::K>(ks, k, S::k_past, begin, end, S::keys);
-    copy_rows<KEYS, Z::F>(vs, v, S::v_past, begin, end, S::features);
+    copy_rows<KEYS, Z::PITCH_K>(ks, k, S::k_past, begin, end, S::keys);
+    copy_rows<KEYS, Z::PITCH_F>(vs, v, S::v_past, begin, end, S::features);
     float sums[R][FK][4], lses[R][2], deltas[R][2];
     delta += ((i64)unit * groups + group) * S::time;
 #pragma unroll
@@ -365,18 +365,18 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
     clear_sums(sums);
     int buffer = 0;
     for (int key = begin; key < end; key += KEYS, buffer ^= 1) {
-        wait_for_copies();
+        wait_for_copies<S>();
         __syncthreads();
         if (key + KEYS < end) {
-            copy_rows<KEYS, Z::K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, key + KEYS, end, S::keys);
-            copy_rows<KEYS, Z::F>(vs + (buffer ^ 1) * KEYS * Z::PITCH_F, v, S::v_past, key + KEYS, end, S::features);
+            copy_rows<KEYS, Z::PITCH_K>(ks + (buffer ^ 1) * KEYS * Z::PITCH_K, k, S::k_past, key + KEYS, end, S::keys);
+            copy_rows<KEYS, Z::PITCH_F>(vs + (buffer ^ 1) * KEYS * Z::PITCH_F, v, S::v_past, key + KEYS, end, S::features);
         }
         const bf16 *k_now = ks + buffer * KEYS * Z::PITCH_K, *v_now = vs + buffer * KEYS * Z::PITCH_F;
         float scores[R][C][4], from_values[R][C][4];
         clear_sums(scores);
         clear_sums(from_values);
-        multiply_rows<Z::K>(scores, qs, queries.first_row(), k_now);
-        multiply_rows<Z::F>(from_values, d_os, queries.first_row(), v_now);
+        multiply_rows<S, Z::K>(scores, qs, k_now);
+        multiply_rows<S, Z::F>(from_values, d_os, v_now);
         if (!queries.see_all(key, KEYS, end)) queries.hide(scores, key, end);
 #pragma unroll
         for (int i = 0; i < R * C * 4; i++) {
@@ -388,8 +388,8 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         }
         u32 left[R][C / 2][4];
         as_left(left, scores);
-        multiply_left(sums, left, k_now);
+        multiply_left<S>(sums, left, k_now);
     }
-    wait_for_copies();
-    store_gradient_wide<S, S::QUERIES>(sums, queries.first_row(), qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);
+    wait_for_copies<S>();
+    store_gradient_wide<S, S::QUERIES>(sums, qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);
 }

@@ -3,9 +3,11 @@
 //
 //   a tile of ROWS rows lies in panels of 64 columns, row behind row; the pieces of 16 bytes of a panel's row are
 //   permuted by its number, so that eight rows at one column fall into different banks
-//   float sums[R][C][4]   a warp's rows of R x 64 x 8 C: [r][c][e] is row 64 r + 16 (warp % 4) + e / 2 * 8 + lane / 4,
+//   float sums[R][C][4]   64 R rows x 8 C columns of four warps: [r][c][e] is row 64 r + warp_row() + e / 2 * 8 + lane / 4,
 //                         column 8 c + lane % 4 * 2 + e % 2
 //   u32 left[R][C / 2][4] the same as left operand of the next product, rounded to bf16
+
+DEVICE int warp_row() { return threadIdx.x / 32 * 16; }
 
 // ---- Copies from global to shared memory. They have arrived after wait_for_copies and a barrier. ----
 
@@ -95,27 +97,28 @@ template <int R, int C> DEVICE void as_left(u32 (&left)[R][C / 2][4], const floa
 DEVICE constexpr int pitch_of(int columns) { return (columns + 63) / 64 * 64; }  // elements of a row in all panels
 
 // Where piece `piece` of 8 elements of a row lies.
-template <int ROWS> DEVICE int place_of(int row, int piece) { return piece / 8 * (ROWS * 64) + row * 64 + ((piece ^ row) & 7) * 8; }
+template <int ROWS> DEVICE int place_of(int row, int piece) { return (piece & ~7) * (ROWS * 8) + row * 64 + ((piece ^ row) & 7) * 8; }
 
-// Starts to copy rows [first, first + ROWS) x COLUMNS; zeros beyond `limit` and `columns`, a multiple of 8.
+// Starts to copy rows [first, first + ROWS) x COLUMNS, whole panels; zeros beyond `limit` and `columns`, a multiple of 8.
 template <int ROWS, int COLUMNS> DEVICE void copy_rows(bf16 *to, const bf16 *from, i64 stride, int first, int limit, int columns) {
-    constexpr int PIECES = COLUMNS / 8;
+    constexpr int PIECES = COLUMNS / 8, STEP = TILE_THREADS / PIECES;
+    static_assert(TILE_THREADS % PIECES == 0 && STEP % 8 == 0 && ROWS % STEP == 0, "a thread keeps its place in eight rows");
+    const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    to += place_of<ROWS>(row, piece);
+    const bf16 *at = from + (first + row) * stride + piece * 8;
+    const int end = piece * 8 < columns ? limit - first - row : 0;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < ROWS * PIECES; i += TILE_THREADS) {
-        const int row = i / PIECES, piece = i % PIECES;
-        const bool inside = first + row < limit && piece * 8 < columns;
-        copy_wide(to + place_of<ROWS>(row, piece), inside ? from + (first + row) * stride + piece * 8 : from, inside);
-    }
+    for (int i = 0; i < ROWS; i += STEP) copy_wide(to + i * 64, i < end ? at + i * stride : from, i < end);
 }
 
-// sums += A B': A this warp's rows of `a`, from row_a on, B rows [0, 8 C) of `b`, K columns of both.
-template <int K, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, int row_a, const bf16 *b) {
+// sums += A B': A rows [0, 64 R) of `a`, B rows [0, 8 C) of `b`, K columns of both.
+template <int K, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, const bf16 *b) {
     const int lane = threadIdx.x % 32;
 #pragma unroll 2
     for (int k = 0; k < K; k += 16) {  // unrolled further its addresses would take the registers of the sums
         u32 x[R][4];
 #pragma unroll
-        for (int r = 0; r < R; r++) load_fragments(x[r], a + place_of<64 * R>(row_a + 64 * r + lane % 16, k / 8 | lane / 16));
+        for (int r = 0; r < R; r++) load_fragments(x[r], a + place_of<64 * R>(64 * r + warp_row() + lane % 16, k / 8 | lane / 16));
 #pragma unroll
         for (int c = 0; c < C; c += 2) {
             u32 y[4];
@@ -146,12 +149,12 @@ template <int R, int J, int F> DEVICE void multiply_left(float (&sums)[R][F][4],
         }
 }
 
-// Writes this warp's rows, from `first` on, x `columns` of the sums; two neighbours at once.
+// Writes the sums to rows from `first` on, those below `limit`, and `columns`; two neighbours at once.
 template <int R, int F> DEVICE void store_sums(bf16 *to, i64 stride, const float (&sums)[R][F][4], const float (&factor)[R][2], int first, int limit, int columns) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < R * 2; i++) {
-        const int row = first + i / 2 * 64 + i % 2 * 8 + lane / 4;
+        const int row = first + i / 2 * 64 + warp_row() + i % 2 * 8 + lane / 4;
         if (row >= limit) continue;
 #pragma unroll
         for (int f = 0; f < F; f++) {

@@ -19,6 +19,7 @@
 struct EmulateCell {
     unsigned write_epoch, write_warp, write_place;
     unsigned first_read, read_epoch, read_warp, read_place;  // first: of this launch
+    unsigned shown;  // how often its writer had shown products what it wrote
     unsigned short writer, reader;
 };
 // Of a stretch of memory. Where `split` is of this time, the bytes of a word have cells of their own.
@@ -31,6 +32,7 @@ enum { LANES_READ = 0x400, MANY_READ = 0x800, UNDER_WAY = 0x8000 };  // LANES_RE
 
 static unsigned emulate_epoch = 1, emulate_launch_epoch = 1, emulate_block_epoch = 1;
 static unsigned emulate_warp_epoch[EMULATE_THREADS / 32];  // counts __syncwarp
+static unsigned emulate_shown[EMULATE_THREADS];            // counts fence.proxy.async
 
 enum { EMULATE_REGIONS = 512 };
 static EmulateRegion emulate_regions[EMULATE_REGIONS], emulate_dynamic, emulate_static;
@@ -64,7 +66,7 @@ EMULATE_QUIET static const char *emulate_line(unsigned place) {
 }
 
 static bool emulate_is_shared(const char *at) {
-    return (at >= emulate_dynamic.begin && at < emulate_dynamic.begin + sizeof emulate_shared) ||
+    return (at >= emulate_dynamic.begin && at < emulate_dynamic.begin + EMULATE_SHARED) ||
            (at >= emulate_static.begin && at < emulate_static.end);
 }
 
@@ -114,7 +116,7 @@ EMULATE_QUIET static inline void emulate_note_read(EmulateCell *cell, unsigned s
     cell->read_place = place;
 }
 
-enum EmulateHow { PLAIN, START_COPY, END_COPY };
+enum EmulateHow { PLAIN, START_COPY, END_COPY, OF_PRODUCT };
 
 EMULATE_QUIET static inline void emulate_touch(EmulateCell *cell, const char *at, int bytes, bool write, unsigned place, EmulateHow how, bool shared,
                                                unsigned since) {
@@ -123,6 +125,8 @@ EMULATE_QUIET static inline void emulate_touch(EmulateCell *cell, const char *at
         emulate_race(at, bytes, write, place, "wrote", cell->writer & ~UNDER_WAY, cell->write_epoch, cell->write_place);
     if (!write) {
         if (shared && cell->write_epoch < since) emulate_report(at, bytes, write, place, "nobody has written it");
+        if (how == OF_PRODUCT && cell->shown == emulate_shown[cell->writer])
+            emulate_report(at, bytes, write, place, "its writer has not shown it to products");
         emulate_note_read(cell, since, place);
         return;
     }
@@ -132,6 +136,7 @@ EMULATE_QUIET static inline void emulate_touch(EmulateCell *cell, const char *at
         emulate_race(at, bytes, write, place, "read", cell->reader, cell->read_epoch, cell->read_place);
     cell->write_epoch = emulate_epoch;
     cell->write_warp = emulate_warp_epoch[threadIdx.x / 32];
+    cell->shown = emulate_shown[threadIdx.x];
     cell->writer = threadIdx.x | (how == START_COPY ? UNDER_WAY : 0);
     cell->read_epoch = 0;  // who reads from here on finds the write
     cell->write_place = place;
@@ -150,7 +155,7 @@ EMULATE_QUIET static inline void emulate_touch_all(const EmulateRegion *region, 
     for (size_t i = at - region->first, end = i + bytes; i < end;) {
         EmulateCell *word = region->words + i / 4, *part = region->bytes + i / 4 * 4;
         if (region->split[i / 4] < since && i % 4 == 0 && end - i >= 4) {
-            if (write || !emulate_known(word)) emulate_touch(word, at, bytes, write, place, how, shared, since);
+            if (write || how == OF_PRODUCT || !emulate_known(word)) emulate_touch(word, at, bytes, write, place, how, shared, since);
             i += 4;
             continue;
         }
@@ -159,7 +164,7 @@ EMULATE_QUIET static inline void emulate_touch_all(const EmulateRegion *region, 
             region->split[i / 4] = emulate_epoch;
         }
         part += i % 4;
-        if (write || !emulate_known(part)) emulate_touch(part, at, bytes, write, place, how, shared, since);
+        if (write || how == OF_PRODUCT || !emulate_known(part)) emulate_touch(part, at, bytes, write, place, how, shared, since);
         i++;
     }
 }
@@ -190,7 +195,7 @@ EMULATE_QUIET static bool emulate_in_object(int64_t begin, int64_t end) {
 
 EMULATE_QUIET static inline void emulate_access(const void *address, int bytes, bool write, int alignment, void *caller, EmulateHow how) {
     const char *at = (const char *)address;
-    bool dynamic = (size_t)(at - emulate_shared) < sizeof emulate_shared;
+    bool dynamic = (size_t)(at - emulate_shared) < EMULATE_SHARED;
     if (!emulate_in_kernel || (size_t)(at - emulate_stacks[threadIdx.x]) < EMULATE_STACK) return;
     unsigned place = (unsigned)((char *)caller - emulate_image);
     if (!dynamic && at >= emulate_image && at < emulate_image_end) {  // constants, and what the emulation keeps
@@ -290,10 +295,10 @@ EMULATE_QUIET static void emulate_begin_launch(int64_t shared_bytes, const Emula
         emulate_first_static = 1;  // the TLS is there now
         dl_iterate_phdr(emulate_find_image, NULL);
         if (dladdr((void *)&emulate_epoch, &info)) emulate_read_objects(info.dli_fname);
-        emulate_dynamic = emulate_region(emulate_shared, emulate_shared + sizeof emulate_shared);
+        emulate_dynamic = emulate_region(emulate_shared, emulate_shared + EMULATE_SHARED);
         emulate_static = emulate_region(emulate_static.begin, emulate_static.end);
     }
-    if (shared_bytes > (int64_t)sizeof emulate_shared || count > EMULATE_REGIONS) emulate_fail("too much memory", 0);
+    if (shared_bytes > (int64_t)EMULATE_SHARED || count > EMULATE_REGIONS) emulate_fail("too much memory", 0);
     static EmulateSpan sorted[EMULATE_REGIONS];
     size_t before = emulate_word_count;
     memcpy(sorted, spans, sizeof *spans * count);

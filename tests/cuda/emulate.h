@@ -1,7 +1,7 @@
 // A GPU on one processor, for tests: generated CUDA C behind this header is C++.
 //
 // The threads of a block are fibers: each runs until it meets a barrier, where the next one goes on. A warp
-// meets at shuffles and ballots, a block at __syncthreads. Threads that wait at different barriers, or for one
+// meets at shuffles and ballots, four at products of warpgroups, a block at __syncthreads. Threads that wait at different barriers, or for one
 // that has left, are found and named. Shared memory is static: blocks run one after the other. Every access is held
 // against the rules of detect.h.
 #pragma once
@@ -28,12 +28,15 @@ struct dim3 {
     unsigned x, y, z;
 };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
-alignas(64) static char emulate_shared[256 << 10];
+// Dynamic shared memory begins on a multiple of 16, no more.
+enum { EMULATE_DYNAMIC = 16, EMULATE_SHARED = 256 << 10 };
+alignas(1024) static char emulate_memory[EMULATE_DYNAMIC + EMULATE_SHARED];
+static char *const emulate_shared = emulate_memory + EMULATE_DYNAMIC;
 
 // ---- Fibers ----
 
 enum { EMULATE_THREADS = 1024, EMULATE_STACK = 32 << 10 };
-enum EmulateWait { RUNNING, AT_EXCHANGE, AT_WARP, AT_BLOCK, LEFT };
+enum EmulateWait { RUNNING, AT_EXCHANGE, AT_WARP, AT_GROUP, AT_BLOCK, LEFT };
 
 struct Fiber {
     void *stack_pointer;
@@ -47,6 +50,7 @@ static void (*emulate_body)(void *);
 static void *emulate_argument;
 static const char *emulate_kernel;
 static int emulate_copy_count[EMULATE_THREADS];  // under way
+static int emulate_product_count[EMULATE_THREADS];
 
 // Saves what a call must keep on this stack, and goes on with another.
 #if defined(__x86_64__)
@@ -120,6 +124,7 @@ EMULATE_QUIET static void emulate_yield(EmulateWait wait, void *caller) {
 EMULATE_QUIET static void emulate_enter() {
     emulate_body(emulate_argument);
     if (emulate_copy_count[threadIdx.x]) emulate_fail("left with copies under way", threadIdx.x);
+    if (emulate_product_count[threadIdx.x]) emulate_fail("left with products under way", threadIdx.x);
     emulate_yield(LEFT, NULL);
     abort();
 }
@@ -145,6 +150,24 @@ EMULATE_QUIET static void emulate_start(unsigned thread) {
     abort();
 }
 
+// Lets go the warpgroups that have met at a product; whether there is one.
+EMULATE_QUIET static bool emulate_release_groups() {
+    bool any = false;
+    for (unsigned g = 0; g < blockDim.x; g += 128) {
+        unsigned waiting = 0, same = 0;
+        for (unsigned t = g; t < g + 128 && t < blockDim.x; t++) {
+            waiting += emulate_fibers[t].wait == AT_GROUP;
+            same += emulate_fibers[t].caller == emulate_fibers[g].caller;
+        }
+        if (!waiting) continue;
+        if (waiting != 128) emulate_fail("part of the warpgroup waits at a product, part does not", g);
+        if (same != 128) emulate_fail("warps wait at different products", g);
+        for (unsigned t = g; t < g + 128; t++) emulate_fibers[t].wait = RUNNING;
+        any = true;
+    }
+    return any;
+}
+
 // Lets go whoever waits at a barrier that all have reached. False when all have left.
 EMULATE_QUIET static bool emulate_release() {
     unsigned at_block = 0, at_warp = 0, left = 0, count = blockDim.x;
@@ -164,7 +187,7 @@ EMULATE_QUIET static bool emulate_release() {
         for (unsigned t = w; t < w + 32; t++) emulate_fibers[t].wait = RUNNING;
     }
     if (left == count) return false;
-    if (at_warp) return true;
+    if (at_warp || emulate_release_groups()) return true;
     if (at_block != count) emulate_fail("part of the block waits at a barrier, part has left", 0);
     for (unsigned t = 0; t < count; t++) {
         if (emulate_fibers[t].caller != emulate_fibers[0].caller) emulate_fail("threads wait at different barriers", t);
@@ -305,6 +328,96 @@ EMULATE_MEETING void emulate_mma(float *c, const unsigned *a, const unsigned *b)
             c[e] += value_x * value_y;
         }
     }
+}
+
+// ---- Products of warpgroups ----
+
+// Sums arrive when their thread waits for them; until then they are NaN. Tensor cores read shared memory beside the threads:
+// what is written is there for them when its writer has shown it, and a barrier follows.
+struct EmulateProduct {
+    float *sums, values[256];
+    int count;
+};
+enum { EMULATE_PRODUCTS = 4 };
+static EmulateProduct emulate_products[128][EMULATE_PRODUCTS];
+static bool emulate_products_begun[128];
+
+EMULATE_MEETING void emulate_show_to_products() { emulate_shown[threadIdx.x]++; }
+EMULATE_MEETING void emulate_begin_products() {
+    if (threadIdx.x >= 128) emulate_fail("a second warpgroup", threadIdx.x);
+    emulate_products_begun[threadIdx.x] = true;
+}
+EMULATE_MEETING void emulate_wait_for_products() {
+    for (int i = 0; i < emulate_product_count[threadIdx.x]; i++) {
+        EmulateProduct *product = &emulate_products[threadIdx.x][i];
+        memcpy(product->sums, product->values, product->count * sizeof(float));
+    }
+    emulate_product_count[threadIdx.x] = 0;
+    emulate_products_begun[threadIdx.x] = false;
+}
+
+static inline unsigned emulate_shared_address(const void *at) { return (unsigned)((const char *)at - emulate_memory); }
+
+// The piece of 16 bytes where eight of a described matrix begin: of row `row` from column 8 `piece` on.
+EMULATE_QUIET static const unsigned short *emulate_piece(unsigned long long matrix, unsigned row, unsigned piece) {
+    unsigned start = (matrix & 0x3fff) * 16, panel = (matrix >> 16 & 0x3fff) * 16, rows = (matrix >> 32 & 0x3fff) * 16;
+    if (matrix >> 62 != 1 || matrix >> 49 & 7) emulate_fail("a matrix that is not swizzled by 128 bytes", threadIdx.x);
+    unsigned address = start + row / 8 * rows + row % 8 * 128 + piece / 8 * panel + piece % 8 * 16;
+    return (const unsigned short *)(emulate_memory + (address ^ (address >> 7 & 7) << 4));
+}
+static inline float emulate_widen(unsigned bits) {
+    bits <<= 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+// Where this product's sums are kept, under way from now on.
+EMULATE_QUIET static EmulateProduct *emulate_start_product(float *sums, int count) {
+    int &products = emulate_product_count[threadIdx.x];
+    if (!emulate_products_begun[threadIdx.x]) emulate_fail("a product that nothing has begun", threadIdx.x);
+    for (int i = 0; i < products; i++)
+        if (emulate_products[threadIdx.x][i].sums == sums) return &emulate_products[threadIdx.x][i];
+    if (products == EMULATE_PRODUCTS) emulate_fail("too many products under way", threadIdx.x);
+    EmulateProduct *product = &emulate_products[threadIdx.x][products++];
+    product->sums = sums;
+    product->count = count;
+    memcpy(product->values, sums, count * sizeof(float));
+    memset(sums, 0xff, count * sizeof(float));
+    return product;
+}
+
+// wgmma.m64nNk16: a warp has 16 rows of A and of the sums, in the fragments of mma.m16n8k16.
+EMULATE_QUIET static void emulate_product_of(float *sums, int columns, const unsigned *a, unsigned long long b, bool turned, void *caller) {
+    EmulateFragments mine;
+    memcpy(mine.a, a, sizeof mine.a);
+    const EmulateFragments *all = emulate_exchange(mine, caller);
+    emulate_yield(AT_GROUP, caller);
+    unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
+    for (int piece = threadIdx.x % 32; piece < 2 * columns; piece += 32)  // each warp reads all of B
+        emulate_access(turned ? emulate_piece(b, piece % 16, piece / 16) : emulate_piece(b, piece / 2, piece % 2), 16, false, 16, caller, OF_PRODUCT);
+    EmulateProduct *product = emulate_start_product(sums, columns / 2);
+    for (int i = 0; i < columns / 2; i++) {
+        unsigned row = group + i % 4 / 2 * 8, column = i / 4 * 8 + pair * 2 + i % 2;
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned x = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2] >> (k % 2 * 16) & 0xffff;
+            unsigned y = turned ? emulate_piece(b, k, column / 8)[column % 8] : emulate_piece(b, column, k / 8)[k % 8];
+            product->values[i] += emulate_widen(x) * emulate_widen(y);
+        }
+    }
+}
+template <int C> EMULATE_MEETING void emulate_product(float (&sums)[C][4], const unsigned (&a)[4], unsigned long long b) {
+    emulate_product_of(&sums[0][0], 8 * C, a, b, true, __builtin_return_address(0));
+}
+template <int C> EMULATE_MEETING void emulate_product(float (&sums)[C][4], unsigned long long a, unsigned long long b) {
+    void *caller = __builtin_return_address(0);
+    unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16, fragment[4];
+    emulate_access(emulate_piece(a, row + lane / 2, lane % 2), 16, false, 16, caller, OF_PRODUCT);
+    for (int i = 0; i < 4; i++) {
+        const unsigned short *piece = emulate_piece(a, row + lane / 4 + i % 2 * 8, i / 2) + lane % 4 * 2;
+        fragment[i] = piece[0] | (unsigned)piece[1] << 16;
+    }
+    emulate_product_of(&sums[0][0], 8 * C, fragment, b, false, caller);
 }
 
 // ---- Scalars ----

@@ -223,6 +223,7 @@ static void fits_registers(void **state) {
         const char *keys, *architecture;
         Element element;
     } cases[] = {{"key=64", "sm_90", ELEMENT_BF16},   {"key=128", "sm_90", ELEMENT_BF16},
+                 {"key=64", "sm_90a", ELEMENT_BF16},  {"key=128", "sm_90a", ELEMENT_BF16},
                  {"key=256", "sm_90", ELEMENT_BF16},  {"key=256", "sm_120", ELEMENT_BF16},
                  {"key=256", "sm_120", ELEMENT_F32}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -263,6 +264,26 @@ static void in_bf16(void **state) {
         check_subject(&subjects[i], "sm_90", ELEMENT_BF16, i % 2 == 1);
 }
 
+// Products of warpgroups: rows of one panel and two, whole ones and not; several tiles of queries, keys, groups.
+static void in_warpgroups(void **state) {
+    (void)state;
+    static const Subject whole[] = {
+        {"models/nano.cherry",
+         {"vocab=11", "embed=24", "heads=2", "key=64", "ffn=8", "layers=1", "time=150", "batch=1"}},
+        {"models/nano.cherry",
+         {"vocab=11", "embed=24", "heads=1", "key=128", "ffn=8", "layers=1", "time=197", "batch=1"}},
+        {"models/nano.cherry",
+         {"vocab=11", "embed=24", "heads=1", "key=104", "ffn=8", "layers=1", "time=61", "batch=1"}},
+        {"models/llama.cherry",
+         {"vocab=11", "embed=24", "groups=2", "queries=3", "key=48", "ffn=8", "layers=1", "time=133",
+          "accumulate=1", "batch=1"}},
+        {"models/nano.cherry",  // too much of its panel would be empty
+         {"vocab=11", "embed=24", "heads=2", "key=24", "ffn=8", "layers=1", "time=70", "batch=1"}},
+    };
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        check_subject(&whole[i], "sm_90a", ELEMENT_BF16, i % 2 == 1);
+}
+
 // A block may have too little of shared memory for whole tiles.
 static void in_small_tiles(void **state) {
     (void)state;
@@ -275,6 +296,7 @@ static void in_small_tiles(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(in_f32), cmocka_unit_test(in_bf16),
+                                       cmocka_unit_test(in_warpgroups),
                                        cmocka_unit_test(in_small_tiles), cmocka_unit_test(fits_registers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,11 +18,21 @@
 #include "tests/cuda/compile.h"
 #include "tests/cuda/launch.h"
 
-enum { THREADS = 64, BLOCKS = 3, DYNAMIC = 512, WORDS = 1024, OPERAND = 68 };
+enum { THREADS = 64, BLOCKS = 3, DYNAMIC = 512, PRODUCT_DYNAMIC = 1008 + 2048, WORDS = 1024, OPERAND = 68 };
 
 typedef struct Fault {
     const char *name, *body, *message;  // NULL: there is none
 } Fault;
+
+// In a warpgroup, as are all whose names begin with "product": 16 x 64 ones in shared memory, a product by ones, its sums, which are 16 each.
+#define TILE                                                                                     \
+    "unsigned short *x = (unsigned short *)(shared_memory + 1008);\n"                            \
+    "unsigned a[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80}; float c[8][4] = {};\n"    \
+    "unsigned long long b = 1ull << 62 | 64ull << 32 | 128ull << 16 | emulate_shared_address(x) / 16;\n" \
+    "for (int i = me; i < 1024; i += 128) x[i] = 0x3f80;\n"
+#define SHOWN TILE "emulate_show_to_products(); __syncthreads();\n"
+#define PRODUCT "emulate_begin_products(); emulate_product(c, a, b);\n"
+#define AWAITED PRODUCT "emulate_wait_for_products();\n"
 
 // p0: WORDS words, of which a launch may touch the first OPERAND.
 static const Fault faults[] = {
@@ -51,6 +61,8 @@ static const Fault faults[] = {
      "int4 *x = (int4 *)shared_memory; if (me < 32) x[me] = int4{1, 2, 3, 4}; __syncthreads();\n"
      "if (((int *)x)[127 - me] != 4 - me % 4) p0[0] = -1;",
      NULL},
+
+    {"product", SHOWN AWAITED "for (int i = 0; i < 32; i++) if (c[i / 4][i % 4] != 16) p0[me] = -1;", NULL},
 
     {"half_of_a_block", "if (me < 40) __syncthreads();", "part of the block waits at a barrier, part has left"},
     {"half_of_a_warp", "if (me % 2) __syncwarp();", "part of the warp waits at a shuffle, part does not"},
@@ -125,6 +137,18 @@ static const Fault faults[] = {
      "writes 4 bytes of shared memory .*read there"},
     {"copy_left", "__shared__ int x[64]; emulate_copy(x + me, p0, 4, true);", "left with copies under way"},
     {"copy_odd", "__shared__ __align__(16) int x[65]; emulate_copy(x + 1, p0, 16, true);", "a copy that is not aligned"},
+
+    {"product_unshown", TILE "__syncthreads();" AWAITED, "reads 16 bytes .*its writer has not shown it to products"},
+    {"product_shown_too_early", "emulate_show_to_products();" TILE "__syncthreads();" AWAITED, "its writer has not shown it"},
+    {"product_not_met", TILE "emulate_show_to_products();" AWAITED, "reads 16 bytes .*(wrote there|nobody has written)"},
+    {"product_overwritten", SHOWN AWAITED "x[me] = 0;", "writes 2 bytes of shared memory .*read there"},
+    {"product_not_begun", SHOWN "emulate_product(c, a, b); emulate_wait_for_products();", "a product that nothing has begun"},
+    {"product_left", SHOWN PRODUCT, "left with products under way"},
+    {"product_too_early", SHOWN PRODUCT "if (c[0][0] != c[0][0]) emulate_fail(\"not there yet\", me); emulate_wait_for_products();",
+     "not there yet"},
+    {"product_of_half", SHOWN "if (me < 64) {" AWAITED "}", "part of the warpgroup waits at a product, part does not"},
+    {"products_apart", SHOWN "if (me < 64) {" AWAITED "} else {" AWAITED "}", "warps wait at different products"},
+    {"product_of_rows", SHOWN "b &= ~(1ull << 62);" AWAITED, "a matrix that is not swizzled"},
 };
 enum { FAULTS = sizeof faults / sizeof *faults };
 
@@ -160,7 +184,12 @@ static bool is_found(void *library, const Fault *fault, const char *log) {
         for (int i = 0; i < WORDS; i++) words[i] = i < 4 ? 0 : 7;
         char *pointers[] = {(char *)words};
         EmulateSpan span = {(char *)words, (int64_t)sizeof *words * OPERAND};
-        EmulateGrid grid = {.blocks = {BLOCKS, 1, 1}, .block = THREADS, .span_count = 1, .shared_bytes = DYNAMIC, .spans = &span};
+        bool warpgroup = strncmp(fault->name, "product", 7) == 0;
+        EmulateGrid grid = {.blocks = {BLOCKS, 1, 1},
+                            .block = warpgroup ? 128 : THREADS,
+                            .span_count = 1,
+                            .shared_bytes = warpgroup ? PRODUCT_DYNAMIC : DYNAMIC,
+                            .spans = &span};
         launch(pointers, &grid);
         bool meets = strcmp(fault->name, "meet") != 0 || (words[0] == 2019 && words[2] == 2019);
         _exit(words[0] == -1 || !meets);
