@@ -4,15 +4,17 @@ first step, decoding. Prints a table and, with --json FILE, the figures.
 
     python3 bench/gpu/run.py [--cherry build/cherry] [--python PYTHON] [--models cherry_566m,cherry_227m,gpt2]
                              [--tokens 65536,32768,16384] [--steps 10] [--limit 240] [--json FILE] [--no-peer]
-                             [--peer-compile model|blocks] [--gpu sm_90a]
+                             [--peer-compile model|blocks] [--gpu NAME]
 
 Sequences are those that the models are known with: 2048 tokens, 1024 of gpt2. Each program starts with the most tokens
 a step and takes the first that fits; where they differ, Cherry runs with PyTorch's too, so that memory is compared at
 the same number. `of peak` is model FLOPs (causal attention counted once) over the rate of an 8192-cubed product that
 `cherry bench` measures in the same run; memory is what was allocated for tensors. Decoding is greedy, one sequence; its
-limit is to read every byte of the weights once a token. PyTorch compiles into an empty cache.
+limit is to read every byte of the weights once a token. PyTorch compiles into an empty cache. Last, where the GPU runs
+it, Cherry once more with code for what sm_90 alone has (`--gpu sm_90a`).
 """
 import argparse
+import functools
 import json
 import os
 import re
@@ -26,6 +28,7 @@ import libraries
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 TINY = "vocab=320 embed=64 heads=4 ffn=96".split()  # --tiny: what tests do
+ALONE = "sm_90a"  # what one GPU has, and no other
 TIME = {"cherry_566m": 2048, "cherry_227m": 2048, "gpt2": 1024}
 
 
@@ -76,13 +79,14 @@ def model_file(model):
     return os.path.join(ROOT, "models", f"{model}.cherry")
 
 
-def target(arguments):
-    return ["--device", arguments.device, *(["--gpu", arguments.gpu] if arguments.gpu else [])]
+def target(arguments, gpu=None):
+    gpu = gpu or arguments.gpu
+    return ["--device", arguments.device, *(["--gpu", gpu] if gpu else [])]
 
 
-def cherry(arguments, model, batch, *options, cache=None):
+def cherry(arguments, model, batch, *options, cache=None, gpu=None):
     environment = dict(arguments.environment, **(dict(XDG_CACHE_HOME=cache) if cache else {}))
-    return run_json([arguments.cherry, "bench", model_file(model), *target(arguments), "--json", "--steps",
+    return run_json([arguments.cherry, "bench", model_file(model), *target(arguments, gpu), "--json", "--steps",
                      str(arguments.steps), *sets(sizes(arguments, model, batch)), *options], arguments.limit, environment)
 
 
@@ -162,6 +166,9 @@ def measure(arguments, model, result, save):
             same = at_batch(cherry, arguments, model, result["peer_batch"])
         result["cherry_at_peer_batch"] = same
         save()
+    if result["cherry"] and not arguments.gpu:
+        result["cherry_alone"] = at_batch(functools.partial(cherry, gpu=ALONE), arguments, model, result["cherry_batch"])
+        save()
 
 
 def line(model, who, batch, run, share=None, ratio=None):
@@ -182,6 +189,10 @@ def report(result):
     if own:
         ratio = own["tokens_per_second"] / peer["tokens_per_second"] if peer else None
         line(result["model"], "cherry", result["cherry_batch"], own, own["share_of_peak"], ratio)
+    alone = result.get("cherry_alone")
+    if alone:
+        ratio = alone["tokens_per_second"] / peer["tokens_per_second"] if peer else None
+        line(result["model"], f"cherry, {ALONE}", result["cherry_batch"], alone, alone["share_of_peak"], ratio)
     if peer and same and peer["peak_bytes"]:
         print(f"{'':12} memory at batch {result['peer_batch']}: {same['peak_bytes'] / peer['peak_bytes']:.2f} of PyTorch's")
     for name, run in zip(("cold", "from the cache"), result.get("first_step", ())):
