@@ -134,7 +134,8 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         }
         float scores[R][C][4];
         clear_sums(scores);
-        multiply_rows<S, Z::K>(scores, qs, ks + buffer * S::KEYS * Z::PITCH_K);
+        start_rows<S, Z::K>(scores, qs, ks + buffer * S::KEYS * Z::PITCH_K);
+        finish_products<S>(scores);
         if (!queries.see_all(key, S::KEYS, end)) queries.hide(scores, key, end);
         float factor[R][2];
         bool grows = false;
@@ -163,7 +164,8 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
         }
         u32 weights[R][C / 2][4];
         as_left(weights, scores);
-        multiply_left<S>(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
+        start_left<S>(sums, weights, vs + buffer * S::KEYS * Z::PITCH_F);
+        finish_products<S>(sums, weights);
     }
     wait_for_copies<S>();
     float factor[R][2];
@@ -289,7 +291,10 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         const int column = buffer * Stream::COUNT + threadIdx.x % 4 * 2;
         float scores[1][C][4], from_values[1][C][4];
         clear_sums(scores);
-        multiply_rows<S, Z::K>(scores, ks, qs);
+        clear_sums(from_values);
+        start_rows<S, Z::K>(scores, ks, qs);
+        if constexpr (S::WARPGROUPS) start_rows<S, Z::F>(from_values, vs, d_os);  // else registers are short
+        finish_products<S>(scores, from_values);
         const bool all = seen[tile] == 2;
 #pragma unroll
         for (int i = 0; i < C * 4; i++) {
@@ -299,15 +304,15 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
             const int at = key + warp_row() + i % 4 / 2 * 8 + threadIdx.x % 32 / 4;
             if (!all && (tile * Stream::COUNT + threadIdx.x % 4 * 2 + c >= time || at >= past || !is_visible<S>(stream.places[column + c], at))) score = 0;
         }
-        u32 left[1][C / 2][4];
-        as_left(left, scores);
-        multiply_left<S>(sums_v, left, d_os);
-        clear_sums(from_values);
-        multiply_rows<S, Z::F>(from_values, vs, d_os);
+        u32 weights[1][C / 2][4], d_scores[1][C / 2][4];
+        as_left(weights, scores);
+        start_left<S>(sums_v, weights, d_os);
+        if constexpr (!S::WARPGROUPS) multiply_rows<Z::F>(from_values, vs, d_os);
 #pragma unroll
         for (int i = 0; i < C * 4; i++) scores[0][i / 4][i % 4] *= from_values[0][i / 4][i % 4] - stream.deltas[column + i / 4 * 8 + i % 2];
-        as_left(left, scores);
-        multiply_left<S>(sums_k, left, qs);
+        as_left(d_scores, scores);
+        start_left<S>(sums_k, d_scores, qs);
+        finish_products<S>(sums_v, sums_k, weights, d_scores);
         tile = next_tile, group = next_group, buffer ^= 1;
     }
     wait_for_copies<S>();
@@ -375,8 +380,9 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         float scores[R][C][4], from_values[R][C][4];
         clear_sums(scores);
         clear_sums(from_values);
-        multiply_rows<S, Z::K>(scores, qs, k_now);
-        multiply_rows<S, Z::F>(from_values, d_os, v_now);
+        start_rows<S, Z::K>(scores, qs, k_now);
+        start_rows<S, Z::F>(from_values, d_os, v_now);
+        finish_products<S>(scores, from_values);
         if (!queries.see_all(key, KEYS, end)) queries.hide(scores, key, end);
 #pragma unroll
         for (int i = 0; i < R * C * 4; i++) {
@@ -388,7 +394,8 @@ DEVICE void attention_gradient_queries_wide(const bf16 *q, const bf16 *k, const 
         }
         u32 left[R][C / 2][4];
         as_left(left, scores);
-        multiply_left<S>(sums, left, k_now);
+        start_left<S>(sums, left, k_now);
+        finish_products<S>(sums, left);
     }
     wait_for_copies<S>();
     store_gradient_wide<S, S::QUERIES>(sums, qs, turn, d_q + S::d_q(unit, group), S::d_q_time, first, time);

@@ -72,7 +72,9 @@ template <class S> DEVICE void wait_for_copies() {
     if constexpr (S::WARPGROUPS) show_to_products();
 }
 
-template <class S, int K, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, const bf16 *b) {
+// multiply_rows and multiply_left of fragment.cuh, which may run on until finish_products, of what they write and what is in
+// registers. Others may be started meanwhile.
+template <class S, int K, int R, int C> DEVICE void start_rows(float (&sums)[R][C][4], const bf16 *a, const bf16 *b) {
     if constexpr (!S::WARPGROUPS) {
         multiply_rows<K>(sums, a, b);
     } else {
@@ -85,12 +87,10 @@ template <class S, int K, int R, int C> DEVICE void multiply_rows(float (&sums)[
                 const bf16 *left = a + place_of<64 * R>(64 * r, k / 64 * 8) + k % 64, *right = b + place_of<8 * C>(0, k / 64 * 8) + k % 64;
                 S::multiply(sums[r], describe(left, 16), describe(right, 16));
             }
-        wait_for_products();
-        hold(sums);
     }
 }
 
-template <class S, int R, int J, int F> DEVICE void multiply_left(float (&sums)[R][F][4], u32 (&left)[R][J][4], const bf16 *b) {
+template <class S, int R, int J, int F> DEVICE void start_left(float (&sums)[R][F][4], u32 (&left)[R][J][4], const bf16 *b) {
     if constexpr (!S::WARPGROUPS) {
         multiply_left(sums, left, b);
     } else {
@@ -101,8 +101,12 @@ template <class S, int R, int J, int F> DEVICE void multiply_left(float (&sums)[
         for (int j = 0; j < J; j++)
 #pragma unroll
             for (int r = 0; r < R; r++) S::multiply(sums[r], left[r][j], describe(b + place_of<16 * J>(16 * j, 0), 16 * J * PANEL_ROW));
+    }
+}
+
+template <class S, class... Registers> DEVICE void finish_products(Registers &...registers) {
+    if constexpr (S::WARPGROUPS) {
         wait_for_products();
-        hold(sums);
-        hold(left);
+        (hold(registers), ...);
     }
 }
