@@ -4,8 +4,9 @@
 //
 // Twice: with products left to cuBLASLt, and those cases again with generated tiles. Each program runs launch by launch,
 // then as a captured graph and then timed; all must give the same bits. A kernel that takes the device with it (a bad address, no
-// end) is one failed case: cases run in a child process, and the next one goes on behind it. Tools that watch one
-// process ask for --one-process. Status: 0 all equal, 1 not, 2 no device here.
+// end) is one failed case: cases run in a child process, and the next one goes on behind it. NVRTC starts the driver, and a
+// driver that was started does not work in children: they compile for themselves, the second one from the disk. Tools that
+// watch one process ask for --one-process. Status: 0 all equal, 1 not, 2 no device here.
 #include <errno.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -38,7 +39,7 @@ typedef struct Sweep {
     Arena *arena;
     Ir *ir;
     CaseSweep library, tiles;
-    SweepCase *cases;  // of both
+    SweepCase *cases;  // of both, in this order
     size_t count;
     Shared *shared;
     const char *filter, *json;
@@ -148,6 +149,60 @@ static bool run_case(Sweep *sweep, Device *device, size_t index) {
     return device_works(device);
 }
 
+// ---- Programs ----
+
+static bool has_product(const Program *program) {
+    for (size_t k = 0; k < program->kernels.count; k++)
+        for (int p = 0; p < program->kernels.items[k].cuda.phase_count; p++)
+            if (!program->kernels.items[k].cuda.phases[p].function) return true;
+    return false;
+}
+
+// Of the second round the cases that the first leaves to the library.
+static void keep_products(Sweep *sweep) {
+    CudaOptions options = {.architecture = sweep->shared->architecture};
+    size_t kept = 0;
+    for (size_t i = 0; i < sweep->tiles.count; i++) {
+        Program *program = sweep->library.programs[i];
+        if (cuda_generate(sweep->ir, &program, 1, &options) && !has_product(program)) continue;
+        SweepCase *tile = &sweep->tiles.cases[kept];
+        *tile = sweep->tiles.cases[i];
+        tile->name = arena_format(sweep->arena, "%s (tiles)", tile->name);
+        sweep->tiles.programs[kept++] = tile->program;
+    }
+    sweep->tiles.count = kept;
+}
+
+static void list_cases(Sweep *sweep) {
+    keep_products(sweep);
+    sweep->cases = ARENA_ARRAY(sweep->arena, SweepCase, sweep->library.count + sweep->tiles.count + 1);
+    for (size_t i = 0; i < sweep->library.count; i++) sweep->cases[sweep->count++] = sweep->library.cases[i];
+    for (size_t i = 0; i < sweep->tiles.count; i++) sweep->cases[sweep->count++] = sweep->tiles.cases[i];
+}
+
+// All at once; where that fails each alone, so that the others run. What does not compile has failed; `first` is the number
+// of the first of them.
+static void compile(Sweep *sweep, CaseSweep *cases, size_t first, bool no_library) {
+    CudaOptions options = {.architecture = sweep->shared->architecture, .cache = true, .no_library = no_library};
+    CudaStatistics statistics;
+    bool good = cuda_compile(sweep->ir, cases->programs, cases->count, &options, &statistics);
+    if (good)
+        printf("%zu kernels for %s, %zu of them from the cache, %.1f s\n", statistics.distinct,
+               sweep->shared->architecture, statistics.cached, statistics.seconds);
+    for (size_t i = 0; i < cases->count; i++) {
+        bool compiled = good || cuda_compile(sweep->ir, &cases->programs[i], 1, &options, &statistics);
+        if (!compiled || !plan_memory(cases->programs[i])) sweep->shared->results[first + i].outcome = FAILED;
+    }
+}
+
+static void compile_all(Sweep *sweep) {
+    size_t messages = diagnostics_count(sweep->ir->diagnostics);
+    compile(sweep, &sweep->library, 0, false);
+    compile(sweep, &sweep->tiles, sweep->library.count, true);
+    diagnostics_print(sweep->ir->diagnostics, messages, stderr);
+    fflush(stdout);
+}
+
 // ---- The process that runs cases ----
 
 static Device *open_device(Sweep *sweep) {
@@ -169,6 +224,7 @@ static void look_at_device(Sweep *sweep) {
 }
 
 static void run_remaining(Sweep *sweep) {
+    compile_all(sweep);
     Device *device = open_device(sweep);
     bool works = device;
     for (size_t i = 0; i < sweep->count && works; i++) {
@@ -219,55 +275,6 @@ static void run_all(Sweep *sweep) {
         }
         left = count_outcomes(sweep, NOT_RUN);
     } while (left && left < before && !sweep->one_process);
-}
-
-// ---- Programs ----
-
-static bool has_product(const Program *program) {
-    for (size_t k = 0; k < program->kernels.count; k++)
-        for (int p = 0; p < program->kernels.items[k].cuda.phase_count; p++)
-            if (!program->kernels.items[k].cuda.phases[p].function) return true;
-    return false;
-}
-
-// All at once; where that fails each alone, so that the others run. What does not compile loses its program.
-static void compile(Sweep *sweep, CaseSweep *cases, bool no_library) {
-    CudaOptions options = {.architecture = sweep->shared->architecture, .cache = true, .no_library = no_library};
-    CudaStatistics statistics;
-    size_t messages = diagnostics_count(sweep->ir->diagnostics);
-    bool good = cuda_compile(sweep->ir, cases->programs, cases->count, &options, &statistics);
-    if (good)
-        printf("%zu kernels for %s, %zu of them from the cache, %.1f s\n", statistics.distinct,
-               sweep->shared->architecture, statistics.cached, statistics.seconds);
-    for (size_t i = 0; i < cases->count; i++) {
-        bool compiled = good || cuda_compile(sweep->ir, &cases->programs[i], 1, &options, &statistics);
-        if (!compiled || !plan_memory(cases->programs[i])) cases->cases[i].program = NULL;
-    }
-    diagnostics_print(sweep->ir->diagnostics, messages, stderr);
-}
-
-// Of the second round the cases that the first left to the library.
-static void keep_products(Sweep *sweep) {
-    size_t kept = 0;
-    for (size_t i = 0; i < sweep->tiles.count; i++) {
-        if (sweep->library.cases[i].program && !has_product(sweep->library.programs[i])) continue;
-        SweepCase *tile = &sweep->tiles.cases[kept];
-        *tile = sweep->tiles.cases[i];
-        tile->name = arena_format(sweep->arena, "%s (tiles)", tile->name);
-        sweep->tiles.programs[kept++] = tile->program;
-    }
-    sweep->tiles.count = kept;
-}
-
-static void compile_all(Sweep *sweep) {
-    compile(sweep, &sweep->library, false);
-    keep_products(sweep);
-    compile(sweep, &sweep->tiles, true);
-    sweep->cases = ARENA_ARRAY(sweep->arena, SweepCase, sweep->library.count + sweep->tiles.count + 1);
-    for (size_t i = 0; i < sweep->library.count; i++) sweep->cases[sweep->count++] = sweep->library.cases[i];
-    for (size_t i = 0; i < sweep->tiles.count; i++) sweep->cases[sweep->count++] = sweep->tiles.cases[i];
-    for (size_t i = 0; i < sweep->count; i++)
-        if (!sweep->cases[i].program) sweep->shared->results[i].outcome = FAILED;
 }
 
 // ---- Results ----
@@ -330,7 +337,7 @@ static int run(Sweep *sweep) {
     CHECK(sweep->shared != MAP_FAILED);
     in_child(sweep, look_at_device);
     if (!sweep->shared->opened) return 2;
-    compile_all(sweep);
+    list_cases(sweep);
     run_all(sweep);
     return report(sweep, clock_seconds() - start) ? 0 : 1;
 }

@@ -21,7 +21,7 @@
 #include "tests/cuda/launch.h"
 
 enum { NOT_SUPPORTED = 15 };  // of cuBLASLt
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 enum { ARGUMENTS_MAX = 512, GRAPH_MAX = 4096, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
 #define KERNEL_TEXT "#line 1 \"kernel.cu\"\n"  // ends the prelude
 
@@ -50,7 +50,13 @@ EXPORT int cuGetErrorString(int error, const char **text) {
 
 // ---- Device ----
 
-EXPORT int cuInit(unsigned flags) { return (int)flags; }
+// A process that was forked from one that started the driver cannot use it.
+EXPORT int cuInit(unsigned flags) {
+    static pid_t starter;
+    if (starter && starter != getpid()) return NOT_INITIALIZED;
+    starter = getpid();
+    return (int)flags;
+}
 EXPORT int cuDeviceGetCount(int *count) {
     *count = getenv("CHERRY_FAKE_NO_DEVICE") ? 0 : 1;
     return OK;
