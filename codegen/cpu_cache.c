@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "codegen/cache_folder.h"
 
 enum { FOLDER_LIMIT = 256 << 20 };  // bytes of files; the oldest go first
 
@@ -36,33 +37,8 @@ static const char magic[8] = "CHERRY5";
 
 // ---- Where ----
 
-static const char *choose_folder(Arena *arena, const char *given) {
-    if (given) return given;
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (cache && *cache) return arena_format(arena, "%s/cherry", cache);
-    if (home && *home) return arena_format(arena, "%s/.cache/cherry", home);
-    return NULL;
-}
-
-// With parents; only the user's own, since what lies there will be run.
-static bool make_folder(Arena *arena, const char *path) {
-    char *copy = arena_copy(arena, path, strlen(path));
-    for (char *at = copy + 1; *at; at++) {
-        if (*at != '/') continue;
-        *at = 0;
-        mkdir(copy, 0700);
-        *at = '/';
-    }
-    mkdir(copy, 0700);
-    struct stat status;
-    return stat(copy, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid() &&
-           !(status.st_mode & (S_IWGRP | S_IWOTH)) && access(copy, W_OK | X_OK) == 0;
-}
-
 const char *cpu_cache_folder(Arena *arena, const CpuOptions *options) {
-    if (!options->cache) return NULL;
-    const char *folder = choose_folder(arena, options->cache_folder);
-    return folder && make_folder(arena, folder) ? folder : NULL;
+    return options->cache ? cache_folder(arena, options->cache_folder) : NULL;
 }
 
 static const char *entry_path(Arena *arena, const CpuCompile *compile, uint64_t kernel) {

@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/hash.h"
 #include "base/thread.h"
+#include "codegen/cache_folder.h"
 
 typedef struct Nvrtc {  // the calls that are used; a result of 0 is success
     void *library;
@@ -261,22 +261,6 @@ static void cache_store(const Compile *compile, const Item *item) {
     if (close(file) != 0 || !ok || rename(temporary, path) != 0) unlink(temporary);
 }
 
-static const char *cache_folder(Ir *ir, const CudaOptions *options) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"),
-               *folder = options ? options->cache_folder : NULL;
-    struct stat status;
-    if (!options || !options->cache) return NULL;
-    if (!folder && cache && *cache)
-        folder = arena_format(ir->arena, "%s/cherry", cache);
-    else if (!folder && home && *home)
-        folder = arena_format(ir->arena, "%s/.cache/cherry", home);
-    if (!folder || (stat(folder, &status) != 0 && !file_make_folder(ir->diagnostics, folder))) return NULL;
-    // What lies there will be run: only the user's own.
-    bool own =
-        stat(folder, &status) == 0 && status.st_uid == geteuid() && !(status.st_mode & (S_IWGRP | S_IWOTH));
-    return own ? folder : NULL;
-}
-
 // ---- All of them ----
 
 static void compile_share(void *context, int thread) {
@@ -383,7 +367,7 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
     for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count + programs[p]->launches.count / 2;
     Compile compile = {.nvrtc = &nvrtc,
                        .architecture = options && options->architecture ? options->architecture : "sm_90",
-                       .folder = cache_folder(ir, options),
+                       .folder = options && options->cache ? cache_folder(ir->arena, options->cache_folder) : NULL,
                        .items = ARENA_ARRAY(ir->arena, Item, limit)};
     collect(&compile, programs, count, statistics);
     statistics->distinct = compile.count;

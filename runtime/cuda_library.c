@@ -27,7 +27,8 @@ static bool find_calls(Diagnostics *diagnostics, void *library, const char *name
 }
 
 bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
-    static const char *const paths[] = {"libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"};
+    static const char *const paths[] = {"libcuda.so.1", "/usr/local/nvidia/lib64/libcuda.so.1",  // of containers
+                                        "/usr/lib/wsl/lib/libcuda.so.1"};
     *driver = (CudaDriver){.library = open_first(paths, sizeof paths / sizeof *paths)};
     if (!driver->library) {
         report_error(diagnostics, NO_PLACE, "E0640", "no NVIDIA driver here: libcuda.so.1 was not found");

@@ -173,7 +173,24 @@ static void cache_serves(void **state) {
     arena_destroy(arena);
 }
 
+// Where nothing can be kept, nothing is said of it.
+static void useless_folder(void **state) {
+    (void)state;
+    Arena *arena = arena_create();
+    Ir *ir = ir_create(arena);
+    Program *program = compile_model(ir, "mlp", "batch=8", ENTRY_EVALUATE);
+    CudaOptions options = {.cache = true, .cache_folder = "/proc/nowhere"};
+    CudaStatistics statistics;
+    if (have_nvrtc(ir)) {
+        assert_true(cuda_compile(ir, &program, 1, &options, &statistics));
+        assert_int_equal(statistics.cached, 0);
+        assert_int_equal(diagnostics_count(ir->diagnostics), 0);
+    }
+    arena_destroy(arena);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_fit), cmocka_unit_test(shapes_fit), cmocka_unit_test(cache_serves)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_fit), cmocka_unit_test(shapes_fit), cmocka_unit_test(cache_serves),
+                                       cmocka_unit_test(useless_folder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
