@@ -180,25 +180,30 @@ static void list_cases(Sweep *sweep) {
     for (size_t i = 0; i < sweep->tiles.count; i++) sweep->cases[sweep->count++] = sweep->tiles.cases[i];
 }
 
+static bool library_has(void *device, const CudaProduct *product, int64_t alignment) {
+    return device_has_product(device, product, alignment);
+}
+
 // All at once; where that fails each alone, so that the others run. What does not compile has failed; `first` is the number
 // of the first of them.
-static void compile(Sweep *sweep, CaseSweep *cases, size_t first, bool no_library) {
-    CudaOptions options = {.architecture = sweep->shared->architecture, .cache = true, .no_library = no_library};
+static void compile(Sweep *sweep, Device *device, CaseSweep *cases, size_t first, bool no_library) {
+    CudaOptions options = {.architecture = device_architecture(device), .cache = true, .no_library = no_library,
+                           .has_product = library_has, .library = device};
     CudaStatistics statistics;
     bool good = cuda_compile(sweep->ir, cases->programs, cases->count, &options, &statistics);
     if (good)
         printf("%zu kernels for %s, %zu of them from the cache, %.1f s\n", statistics.distinct,
-               sweep->shared->architecture, statistics.cached, statistics.seconds);
+               options.architecture, statistics.cached, statistics.seconds);
     for (size_t i = 0; i < cases->count; i++) {
         bool compiled = good || cuda_compile(sweep->ir, &cases->programs[i], 1, &options, &statistics);
         if (!compiled || !plan_memory(cases->programs[i])) sweep->shared->results[first + i].outcome = FAILED;
     }
 }
 
-static void compile_all(Sweep *sweep) {
+static void compile_all(Sweep *sweep, Device *device) {
     size_t messages = diagnostics_count(sweep->ir->diagnostics);
-    compile(sweep, &sweep->library, 0, false);
-    compile(sweep, &sweep->tiles, sweep->library.count, true);
+    compile(sweep, device, &sweep->library, 0, false);
+    compile(sweep, device, &sweep->tiles, sweep->library.count, true);
     diagnostics_print(sweep->ir->diagnostics, messages, stderr);
     fflush(stdout);
 }
@@ -224,9 +229,9 @@ static void look_at_device(Sweep *sweep) {
 }
 
 static void run_remaining(Sweep *sweep) {
-    compile_all(sweep);
     Device *device = open_device(sweep);
     bool works = device;
+    if (works) compile_all(sweep, device);
     for (size_t i = 0; i < sweep->count && works; i++) {
         if (sweep->shared->results[i].outcome != NOT_RUN) continue;
         sweep->shared->results[i].outcome = STARTED;
