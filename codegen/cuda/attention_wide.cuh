@@ -80,8 +80,8 @@ DEVICE float fold_quad_sum(float x) {
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 DEVICE float fold_quad_max(float x) {
-    x = larger(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 // Where blocks are too few to fill a GPU, SPLITS of them share the keys of a block of queries: each leaves the
@@ -144,7 +144,7 @@ DEVICE void attention_forward_wide(const bf16 *q, const bf16 *k, const bf16 *v, 
             const int r = i / 2, h = i % 2 * 2;
             float largest = most[r][i % 2], sum = 0;
 #pragma unroll
-            for (int c = 0; c < C; c++) largest = larger(largest, larger(scores[r][c][h], scores[r][c][h + 1]));
+            for (int c = 0; c < C; c++) largest = fmaxf(largest, fmaxf(scores[r][c][h], scores[r][c][h + 1]));  // NaN comes by the sum
             largest = fold_quad_max(largest);
             grows = grows || largest > most[r][i % 2];
             factor[r][i % 2] = power_of_two((most[r][i % 2] - largest) * scale);
@@ -251,6 +251,17 @@ template <class S> struct WideStream {
             if (threadIdx.x % 32 == 0) seen[tile] = every ? 2 : some ? 1 : 0;
         }
     }
+    // Sets weights of this warp's keys, from `first` on, to 0 where a query of the tile does not see them. A branch of its own:
+    // most tiles are seen whole, and tests between would keep their exponentials apart.
+    template <int C> __device__ __forceinline__ void hide(float (&weights)[1][C][4], int tile, int column, int first, int time, int past) const {
+#pragma unroll
+        for (int i = 0; i < C * 4; i++) {
+            const int c = i / 4 * 8 + i % 2, query = tile * COUNT + threadIdx.x % 4 * 2 + c;
+            const int at = first + i % 4 / 2 * 8 + threadIdx.x % 32 / 4;
+            const bool hidden = (query >= time) | (at >= past) | !is_visible<S>(places[column + c], at);
+            weights[0][i / 4][i % 4] = hidden ? 0 : weights[0][i / 4][i % 4];
+        }
+    }
     static __device__ __forceinline__ int next(const u8 *seen, int tile, int tiles) {
         do tile++;
         while (tile < tiles && !seen[tile]);
@@ -295,21 +306,23 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         start_rows<S, Z::K>(scores, ks, qs);
         if constexpr (S::WARPGROUPS) start_rows<S, Z::F>(from_values, vs, d_os);  // else registers are short
         finish_products<S>(scores, from_values);
-        const bool all = seen[tile] == 2;
 #pragma unroll
-        for (int i = 0; i < C * 4; i++) {
-            const int c = i / 4 * 8 + i % 2;
-            float &score = scores[0][i / 4][i % 4];
-            score = power_of_two(__fmaf_rn(score, scale, -stream.lses[column + c] * log2_e()));
-            const int at = key + warp_row() + i % 4 / 2 * 8 + threadIdx.x % 32 / 4;
-            if (!all && (tile * Stream::COUNT + threadIdx.x % 4 * 2 + c >= time || at >= past || !is_visible<S>(stream.places[column + c], at))) score = 0;
+        for (int c = 0; c < C; c++) {
+            const auto lse = load_pack<2>(stream.lses + column + c * 8);
+#pragma unroll
+            for (int e = 0; e < 4; e++) scores[0][c][e] = power_of_two(__fmaf_rn(scores[0][c][e], scale, -lse.at[e % 2] * log2_e()));
         }
+        if (seen[tile] != 2) stream.hide(scores, tile, column, key + warp_row(), time, past);
         u32 weights[1][C / 2][4], d_scores[1][C / 2][4];
         as_left(weights, scores);
         start_left<S>(sums_v, weights, d_os);
         if constexpr (!S::WARPGROUPS) multiply_rows<Z::F>(from_values, vs, d_os);
 #pragma unroll
-        for (int i = 0; i < C * 4; i++) scores[0][i / 4][i % 4] *= from_values[0][i / 4][i % 4] - stream.deltas[column + i / 4 * 8 + i % 2];
+        for (int c = 0; c < C; c++) {
+            const auto delta_pair = load_pack<2>(stream.deltas + column + c * 8);
+#pragma unroll
+            for (int e = 0; e < 4; e++) scores[0][c][e] *= from_values[0][c][e] - delta_pair.at[e % 2];
+        }
         as_left(d_scores, scores);
         start_left<S>(sums_k, d_scores, qs);
         finish_products<S>(sums_v, sums_k, weights, d_scores);

@@ -96,33 +96,40 @@ template <int R, int C> DEVICE void as_left(u32 (&left)[R][C / 2][4], const floa
 
 DEVICE constexpr int pitch_of(int columns) { return (columns + 63) / 64 * 64; }  // elements of a row in all panels
 
-// Where piece `piece` of 8 elements of a row lies.
-template <int ROWS> DEVICE int place_of(int row, int piece) { return (piece & ~7) * (ROWS * 8) + row * 64 + ((piece ^ row) & 7) * 8; }
+enum { PANEL = 64 };
 
-// Starts to copy rows [first, first + ROWS) x COLUMNS, whole panels; zeros beyond `limit` and `columns`, a multiple of 8.
+// Where piece `piece` of 8 elements of a row lies; the one eight rows on lies 8 * PANEL elements further.
+template <int ROWS> DEVICE int place_of(int row, int piece) { return piece / 8 * (ROWS * PANEL) + row * PANEL + ((piece ^ row) & 7) * 8; }
+
+// The place `columns` on, a multiple of 16, from one in the first 16 columns.
+template <int ROWS> DEVICE int columns_on(int place, int columns) { return (place ^ columns % PANEL) + columns / PANEL * (ROWS * PANEL); }
+
+// Starts to copy rows [first, first + ROWS) x COLUMNS, whole panels; zeros beyond `limit` and `columns`, a multiple of 8. Of
+// what is not inside nothing is read, whatever its address.
 template <int ROWS, int COLUMNS> DEVICE void copy_rows(bf16 *to, const bf16 *from, i64 stride, int first, int limit, int columns) {
     constexpr int PIECES = COLUMNS / 8, STEP = TILE_THREADS / PIECES;
-    static_assert(TILE_THREADS % PIECES == 0 && STEP % 8 == 0 && ROWS % STEP == 0, "a thread keeps its place in eight rows");
+    static_assert(TILE_THREADS % PIECES == 0 && STEP % 8 == 0 && ROWS % STEP == 0, "a thread's copies are constants apart");
     const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
+    const bool wanted = piece * 8 < columns;
     to += place_of<ROWS>(row, piece);
-    const bf16 *at = from + (first + row) * stride + piece * 8;
-    const int end = piece * 8 < columns ? limit - first - row : 0;
-#pragma unroll 4
-    for (int i = 0; i < ROWS; i += STEP) copy_wide(to + i * 64, i < end ? at + i * stride : from, i < end);
+    from += (first + row) * stride + piece * 8;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += STEP) copy_wide(to + i * PANEL, from + i * stride, wanted && first + row + i < limit);
 }
 
 // sums += A B': A rows [0, 64 R) of `a`, B rows [0, 8 C) of `b`, K columns of both.
 template <int K, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4], const bf16 *a, const bf16 *b) {
     const int lane = threadIdx.x % 32;
-#pragma unroll 2
-    for (int k = 0; k < K; k += 16) {  // unrolled further its addresses would take the registers of the sums
+    const int at_a = place_of<64 * R>(warp_row() + lane % 16, lane / 16), at_b = place_of<8 * C>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll 4
+    for (int k = 0; k < K; k += 16) {  // of 128, unrolled further, loads ahead would take the registers of the sums
         u32 x[R][4];
 #pragma unroll
-        for (int r = 0; r < R; r++) load_fragments(x[r], a + place_of<64 * R>(64 * r + warp_row() + lane % 16, k / 8 | lane / 16));
+        for (int r = 0; r < R; r++) load_fragments(x[r], a + columns_on<64 * R>(at_a, k) + 64 * r * PANEL);
 #pragma unroll
         for (int c = 0; c < C; c += 2) {
             u32 y[4];
-            load_fragments(y, b + place_of<8 * C>(8 * c + lane / 16 * 8 + lane % 8, k / 8 | lane / 8 % 2));
+            load_fragments(y, b + columns_on<8 * C>(at_b, k) + 8 * c * PANEL);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 multiply_fragments(sums[r][c], x[r], y);
@@ -134,13 +141,13 @@ template <int K, int R, int C> DEVICE void multiply_rows(float (&sums)[R][C][4],
 
 // sums += left B: B rows [0, 16 J) of `b`, F columns of 8.
 template <int R, int J, int F> DEVICE void multiply_left(float (&sums)[R][F][4], const u32 (&left)[R][J][4], const bf16 *b) {
-    const int lane = threadIdx.x % 32;
+    const int at = place_of<16 * J>(threadIdx.x % 16, threadIdx.x % 32 / 16);
 #pragma unroll
     for (int j = 0; j < J; j++)
 #pragma unroll
         for (int f = 0; f < F; f += 2) {
             u32 y[4];
-            load_fragments_turned(y, b + place_of<16 * J>(16 * j + lane % 16, f | lane / 16));
+            load_fragments_turned(y, b + columns_on<16 * J>(at, 8 * f) + 16 * j * PANEL);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 multiply_fragments(sums[r][f], left[r][j], y);

@@ -4,7 +4,7 @@
 // description or four registers; B is one, turned where A is in registers. It names every register, so that
 // cuda_attention.c writes one for each C.
 
-enum { PANEL_ROW = 128, SWIZZLE_BYTES = 8 * PANEL_ROW };
+enum { SWIZZLE_BYTES = 8 * PANEL * 2 };  // eight rows of a panel
 
 DEVICE u32 shared_address(const void *at) {
 #ifdef CHERRY_EMULATED
@@ -84,7 +84,7 @@ template <class S, int K, int R, int C> DEVICE void start_rows(float (&sums)[R][
         for (int k = 0; k < K; k += 16)
 #pragma unroll
             for (int r = 0; r < R; r++) {
-                const bf16 *left = a + place_of<64 * R>(64 * r, k / 64 * 8) + k % 64, *right = b + place_of<8 * C>(0, k / 64 * 8) + k % 64;
+                const bf16 *left = a + columns_on<64 * R>(64 * r * PANEL, k), *right = b + columns_on<8 * C>(0, k);
                 S::multiply(sums[r], describe(left, 16), describe(right, 16));
             }
     }
@@ -100,7 +100,7 @@ template <class S, int R, int J, int F> DEVICE void start_left(float (&sums)[R][
 #pragma unroll
         for (int j = 0; j < J; j++)
 #pragma unroll
-            for (int r = 0; r < R; r++) S::multiply(sums[r], left[r][j], describe(b + place_of<16 * J>(16 * j, 0), 16 * J * PANEL_ROW));
+            for (int r = 0; r < R; r++) S::multiply(sums[r], left[r][j], describe(b + 16 * j * PANEL, 16 * J * PANEL * 2));
     }
 }
 
