@@ -244,13 +244,14 @@ static int launch_steps(const CudaExecutor *executor) {
 
 static int make_graph(CudaExecutor *executor) {
     const CudaDriver *driver = &executor->device->driver;
-    void *stream = executor->device->stream, *graph = NULL;
+    void *stream = executor->device->stream, *graph = NULL, *executable = NULL;
     int status = driver->capture_begin(stream, CUDA_CAPTURE_RELAXED);
     if (status != 0) return status;
     status = launch_steps(executor);
     int ended = driver->capture_end(stream, &graph);
     if (status == 0) status = ended;
-    if (status == 0) status = driver->graph_instantiate(&executor->graph, graph, 0);
+    if (status == 0) status = driver->graph_instantiate(&executable, graph, 0);
+    if (status == 0) executor->graph = executable;
     if (graph) driver->graph_destroy(graph);
     return status;
 }

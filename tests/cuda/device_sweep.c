@@ -267,21 +267,6 @@ static size_t count_outcomes(const Sweep *sweep, Outcome outcome) {
     return count;
 }
 
-// Until every case has run, or a child gets no further.
-static void run_all(Sweep *sweep) {
-    size_t left = count_outcomes(sweep, NOT_RUN), before;
-    do {
-        before = left;
-        int number = in_child(sweep, run_remaining);
-        for (size_t i = 0; i < sweep->count; i++) {
-            if (sweep->shared->results[i].outcome != STARTED || sweep->shared->results[i].signal) continue;
-            sweep->shared->results[i].signal = number ? number : -1;
-            fprintf(stderr, "%s: %s\n", sweep->cases[i].name, number ? strsignal(number) : "the process left");
-        }
-        left = count_outcomes(sweep, NOT_RUN);
-    } while (left && left < before && !sweep->one_process);
-}
-
 // ---- Results ----
 
 static cJSON *failures(const Sweep *sweep) {
@@ -319,6 +304,27 @@ static bool write_json(const Sweep *sweep, double seconds) {
     return good;
 }
 
+// ---- All cases ----
+
+// Until every case has run, or a child gets no further. What is known is written behind each child, for a run may be cut
+// short; false where it cannot be.
+static bool run_all(Sweep *sweep, double start) {
+    size_t left = count_outcomes(sweep, NOT_RUN), before;
+    bool written = true;
+    do {
+        before = left;
+        int number = in_child(sweep, run_remaining);
+        for (size_t i = 0; i < sweep->count; i++) {
+            if (sweep->shared->results[i].outcome != STARTED || sweep->shared->results[i].signal) continue;
+            sweep->shared->results[i].signal = number ? number : -1;
+            fprintf(stderr, "%s: %s\n", sweep->cases[i].name, number ? strsignal(number) : "the process left");
+        }
+        left = count_outcomes(sweep, NOT_RUN);
+        if (sweep->json) written = write_json(sweep, clock_seconds() - start);
+    } while (left && left < before && !sweep->one_process);
+    return written;
+}
+
 static bool report(const Sweep *sweep, double seconds) {
     size_t equal = count_outcomes(sweep, EQUAL);
     int covered = sweep->library.covered, lowered = sweep->library.lowered;
@@ -328,8 +334,7 @@ static bool report(const Sweep *sweep, double seconds) {
     printf("%s: %zu of %zu cases equal the reference, %zu are repeated with tiles for products; "
            "%d of %d ops that are lowered = %d %%; %.1f s\n",
            sweep->shared->name, equal, sweep->count, sweep->tiles.count, covered, lowered, covered * 100 / lowered, seconds);
-    bool good = equal == sweep->count && equal > 0 && (sweep->filter || covered == lowered);
-    return (!sweep->json || write_json(sweep, seconds)) && good;
+    return equal == sweep->count && equal > 0 && (sweep->filter || covered == lowered);
 }
 
 static int run(Sweep *sweep) {
@@ -343,8 +348,8 @@ static int run(Sweep *sweep) {
     in_child(sweep, look_at_device);
     if (!sweep->shared->opened) return 2;
     list_cases(sweep);
-    run_all(sweep);
-    return report(sweep, clock_seconds() - start) ? 0 : 1;
+    bool written = run_all(sweep, start);
+    return report(sweep, clock_seconds() - start) && written ? 0 : 1;
 }
 
 int main(int argc, char **argv) {
