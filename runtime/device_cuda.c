@@ -20,7 +20,7 @@ bool device_check(Device *device, int status, const char *doing) {
                  device->name[0] ? device->name : "the GPU", text ? text : "unknown error", status);
     if (device->running && !device->careful)
         report_hint(device->diagnostics,
-                    "what ran last was %s; with --verify its kernels run one by one, and the one that fails is named",
+                    "it was in %s or what ran before; with --verify kernels run one by one, and the one that fails is named",
                     device->running);
     return false;
 }

@@ -1,13 +1,10 @@
 // NVRTC that is not there: a program's text is its "machine code", which fake.c makes runnable.
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1 };
+#include "tests/cuda/fake.h"
 
 int cuInit(unsigned flags);
-
-#define EXPORT __attribute__((visibility("default")))
 
 typedef struct Source {
     char *text, *log;
