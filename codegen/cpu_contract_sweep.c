@@ -8,7 +8,9 @@
 //         sums += these rows of B, side by side, a vector of columns at a time
 //     epilogue of the chunk
 //
-// The sums of a chunk wait in the first cache. Each is the same chain in k as in a tile.
+// The sums of a chunk wait in the first cache. Each is the same chain in k as in a tile. Where columns are no whole
+// vectors, the last ones reach back to columns that others sum as well: they have sums of their own, behind all others,
+// which replace equal ones in the end. So nothing is read that is not there, and no load needs a mask.
 #include "codegen/cpu_contract.h"
 
 enum {
@@ -18,7 +20,8 @@ enum {
     SWEEP_TASK_BYTES = 512,     // of a row of B: one task's columns
     SWEEP_CHUNK = 2048,         // columns at most,
     SWEEP_SUMS = 4096,          // and sums of all rows: they and as many lines of B stay in the first cache
-    PAGE = 4096, CACHE_LINE = 64, SUMS_APART = PAGE / 2 + 2 * CACHE_LINE,
+    PAGE = 4096, CACHE_LINE = 64,
+    SUMS_BEFORE = 2 * CACHE_LINE,            // room for those that reach back
     SUM_ROWS_APART = PAGE / 4 + CACHE_LINE,  // and no multiple of a page: lines that are compete for a few places
     SWEEP_FACTORS = 16,         // of A at most, kept in half of the registers
     SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
@@ -56,9 +59,9 @@ bool cpu_contract_sweeps(const CpuContraction *plan, const CpuTarget *target) {
     int64_t stride = access_stride(cpu_contraction_index(plan, plan->load_b), plan->k);
     bool row_is_static = plan->row < 0 || nest->loops[plan->row].bound_operand == UINT32_MAX;
     bool k_is_static = nest->loops[plan->k].bound_operand == UINT32_MAX;
-    bool whole = plan->columns % target->lanes == 0 && nest->loops[plan->column].bound_operand == UINT32_MAX;
     bool whole_pairs = plan->panel_b != PANEL_PAIRS || nest->loops[plan->k].dimension.extent % 2 == 0;
-    return plan->pack_b == PACK_UNIT && stride >= plan->columns && row_is_static && k_is_static && whole && whole_pairs;
+    if (plan->columns < target->lanes || nest->loops[plan->column].bound_operand != UINT32_MAX) return false;
+    return plan->pack_b == PACK_UNIT && stride >= plan->columns && row_is_static && k_is_static && whole_pairs;
 }
 
 static int64_t columns_of_task(const CpuContraction *plan) { return SWEEP_TASK_BYTES / element_bytes(plan->element_b); }
@@ -70,12 +73,21 @@ int64_t cpu_contract_sweep_tasks(const CpuContraction *plan) {
 
 // ---- Sums of one chunk ----
 
+// Of columns at a time: two are the even and the odd ones of bf16.
+static int vectors_of(const CpuContraction *plan, const CpuTarget *target) {
+    return plan->element_b == ELEMENT_BF16 && plan->columns >= 2 * target->lanes ? 2 : 1;
+}
+
+static bool reaches_back(const CpuContraction *plan, const CpuTarget *target) {
+    return plan->columns % (vectors_of(plan, target) * target->lanes) != 0;
+}
+
 typedef struct Sweep {
     CpuUnit *unit;
     const CpuContraction *plan;
     int rows, steps;     // of a group, and of a round
     int lanes;
-    int vectors;         // of columns at a time: two are the even and the odd ones of bf16
+    int vectors;         // of columns at a time
     int step_k;          // rows of B in a step
     int64_t sum_stride;  // of rows of sums
     LLVMValueRef a, b;   // at the first step of a round
@@ -131,11 +143,21 @@ static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMVal
         vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, halves[0][v], halves[1][v]) : halves[0][v];
 }
 
+static int columns_at_once(const Sweep *sweep) { return sweep->vectors * sweep->lanes; }
+
+// Over the places of sums.
 static CpuLoop begin_columns(const Sweep *sweep) {
     CpuLoop loop;
-    int at_once = sweep->vectors * sweep->lanes;
-    cpu_loop_begin(sweep->unit, &loop, cpu_i64(sweep->unit, 0), sweep->columns, at_once, NULL, 0);
+    cpu_loop_begin(sweep->unit, &loop, cpu_i64(sweep->unit, 0), sweep->columns, columns_at_once(sweep), NULL, 0);
     return loop;
+}
+
+// The first column whose sum is at `place`: the last ones reach back.
+static LLVMValueRef column_at(const Sweep *sweep, LLVMValueRef place) {
+    CpuUnit *unit = sweep->unit;
+    if (!reaches_back(sweep->plan, unit->target)) return place;
+    LLVMValueRef last = LLVMBuildSub(unit->builder, sweep->columns, cpu_i64(unit, columns_at_once(sweep)), "");
+    return cpu_min(unit, place, last);
 }
 
 static void clear_sums(const Sweep *sweep) {
@@ -194,11 +216,12 @@ static void add_steps(const Sweep *sweep) {
     for (int i = 0; i < steps * sweep->rows; i++)
         factors[i] = load_factor(sweep, i / sweep->rows, i % sweep->rows);
     CpuLoop loop = begin_columns(sweep);
+    LLVMValueRef column = column_at(sweep, loop.index);
     for (int row = 0; row < sweep->rows; row++)
         for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
-    if (steps > 1 && waits_for_memory(sweep)) look_ahead(sweep, steps, loop.index);
+    if (steps > 1 && waits_for_memory(sweep)) look_ahead(sweep, steps, column);
     for (int step = 0; step < steps; step++) {
-        load_step(sweep, step, loop.index, columns);
+        load_step(sweep, step, column, columns);
         for (int row = 0; row < sweep->rows; row++)
             for (int v = 0; v < sweep->vectors; v++) {
                 LLVMValueRef factor = factors[step * sweep->rows + row], *sum = &sums[row][v];
@@ -211,16 +234,20 @@ static void add_steps(const Sweep *sweep) {
     cpu_loop_end(unit, &loop, NULL);
 }
 
-// Sums of even and of odd columns as the columns stand.
+// Sums as their columns stand: those of even and of odd ones are mixed, and those that reach back take their place.
 static void order_sums(const Sweep *sweep) {
     int lanes = sweep->lanes, from[2][64];
     for (int i = 0; i < lanes; i++)
         for (int v = 0; v < 2; v++) from[v][i] = (v * lanes + i) / 2 + (i % 2) * lanes;
     CpuLoop loop = begin_columns(sweep);
+    LLVMValueRef column = column_at(sweep, loop.index), sums[2];
     for (int row = 0; row < sweep->rows; row++) {
-        LLVMValueRef even = load_sum(sweep, row, loop.index, 0), odd = load_sum(sweep, row, loop.index, 1);
-        for (int v = 0; v < 2; v++)
-            store_sum(sweep, row, loop.index, v, cpu_shuffle(sweep->unit, even, odd, from[v], lanes));
+        for (int v = 0; v < sweep->vectors; v++) sums[v] = load_sum(sweep, row, loop.index, v);
+        for (int v = 0; v < sweep->vectors; v++) {
+            LLVMValueRef sum = sums[v];
+            if (sweep->vectors == 2) sum = cpu_shuffle(sweep->unit, sums[0], sums[1], from[v], lanes);
+            store_sum(sweep, row, column, v, sum);
+        }
     }
     cpu_loop_end(sweep->unit, &loop, NULL);
 }
@@ -294,10 +321,12 @@ static LLVMTypeRef sweep_type(const CpuUnit *unit) {
 
 static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan) {
     int steps = steps_of_round(plan, unit->target);
-    int vectors = plan->element_b == ELEMENT_BF16 && plan->columns % (2 * unit->target->lanes) == 0 ? 2 : 1;
-    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d_%s_%d%s", (int)plan->rows, steps, vectors,
-                                    element_name(plan->element_b), (int)plan->panel_b, element_name(plan->element_a),
-                                    (int)plan->panel_a, has_pairs(plan) ? "_lying" : "");
+    int vectors = vectors_of(plan, unit->target);
+    bool back = reaches_back(plan, unit->target);
+    const char *name = arena_format(unit->arena, "cherry_sweep_%dx%d_%dx%s_%d_%s_%d%s%s", (int)plan->rows, steps,
+                                    vectors, element_name(plan->element_b), (int)plan->panel_b,
+                                    element_name(plan->element_a), (int)plan->panel_a,
+                                    has_pairs(plan) ? "_lying" : "", back ? "_back" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, sweep_type(unit));
     LLVMValueRef f = helper.function;
     if (!helper.fresh) return f;
@@ -313,7 +342,7 @@ static LLVMValueRef sweep_function(CpuUnit *unit, const CpuContraction *plan) {
     rounds = LLVMBuildSub(unit->builder, k, LLVMBuildURem(unit->builder, k, cpu_i64(unit, steps), ""), "");
     add_rounds(&sweep, cpu_i64(unit, 0), rounds, steps, state);
     add_rounds(&sweep, rounds, k, 1, state);
-    if (vectors == 2) each_group(&sweep, order_sums);
+    if (vectors == 2 || back) each_group(&sweep, order_sums);
     cpu_helper_end(unit, &helper);
     return f;
 }
@@ -327,15 +356,16 @@ static LLVMValueRef start_of(const CpuBody *body, const CpuContraction *plan, ui
     return cpu_at(body->unit, body->operand[operand], element, cpu_i64(body->unit, index[0].affine.offset));
 }
 
-// About half a page behind the place that the first column has in its page: a load waits for an earlier store to the
-// same place of another page, and every sum is stored before columns near to its own are read.
+// Room before them, then about half a page behind the place that the first column has in its page: a load waits for an
+// earlier store to the same place of another page, and every sum is stored before columns near to its own are read.
 static LLVMValueRef place_sums(const CpuBody *body, LLVMValueRef columns) {
     CpuUnit *unit = body->unit;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef from = LLVMBuildPtrToInt(builder, columns, unit->i64, "");
     LLVMValueRef to = LLVMBuildPtrToInt(builder, body->scratch, unit->i64, "");
-    LLVMValueRef apart = LLVMBuildAdd(builder, LLVMBuildSub(builder, from, to, ""), cpu_i64(unit, SUMS_APART), "");
-    return cpu_at_bytes(unit, body->scratch, LLVMBuildAnd(builder, apart, cpu_i64(unit, PAGE - CACHE_LINE), ""));
+    LLVMValueRef apart = LLVMBuildAdd(builder, LLVMBuildSub(builder, from, to, ""), cpu_i64(unit, PAGE / 2), "");
+    LLVMValueRef first = cpu_at_bytes(unit, body->scratch, cpu_i64(unit, SUMS_BEFORE));
+    return cpu_at_bytes(unit, first, LLVMBuildAnd(builder, apart, cpu_i64(unit, PAGE - CACHE_LINE), ""));
 }
 
 void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContraction *plan, CpuKernel *out) {
@@ -371,6 +401,6 @@ void cpu_contract_sweep_emit(CpuUnit *unit, const Kernel *kernel, const CpuContr
     cpu_body_end(body);
     out->phase_count = 1;
     out->tasks[0] = cpu_contract_sweep_tasks(plan);
-    int64_t bytes = PAGE + plan->rows * sum_stride_of(plan) * 4 + 64;
+    int64_t bytes = SUMS_BEFORE + PAGE + plan->rows * sum_stride_of(plan) * 4 + 64;
     if (bytes > out->scratch_bytes) out->scratch_bytes = bytes;
 }

@@ -74,6 +74,8 @@ static void forms_and_extents(void **state) {
                                        {1, 1408, 70}, {2, 673, 33}, {4, 416, 600},
                                        // few rows: several chunks, halves of vectors
                                        {1, 4640, 37}, {2, 48, 130}, {3, 2080, 18}, {4, 2112, 40},
+                                       // vectors that reach back, in the first chunk or out of the last one
+                                       {1, 4609, 37}, {2, 35, 130}, {1, 17, 64}, {3, 2079, 18}, {4, 2053, 40}, {4, 1063, 9},
                                        // groups of few rows, whole and with a rest, and steps that make no round
                                        {7, 1048, 13}, {8, 1024, 12}, {32, 1032, 5}, {33, 1032, 3},
                                        // whole panels of B that tiles read as they lie, and keep, before one that is packed
@@ -383,19 +385,21 @@ static void short_sums_are_shared(void **state) {
     arena_destroy(arena);
 }
 
-// Two rows along k are not packed: there is room for sums alone, however long they are.
+// Two rows along k are not packed, nor are columns that are no whole vectors: there is room for sums alone, however
+// long they are.
 static void sweeps_pack_nothing(void **state) {
     (void)state;
     enum { STEPS = 1 << 15 };
-    for (int numbers = PLAIN; numbers <= ROUNDED; numbers++) {
-        Arena *arena = arena_create();
-        CpuCode *code;
-        CpuKernel kernel = compile_form(ir_create(arena), FORWARD, (Numbers)numbers, 2, 256, STEPS, NULL, &code);
-        assert_int_equal(kernel.phase_count, 1);
-        assert_true(kernel.scratch_bytes < STEPS);
-        cpu_code_destroy(code);
-        arena_destroy(arena);
-    }
+    for (int numbers = PLAIN; numbers <= ROUNDED; numbers++)
+        for (int columns = 256; columns <= 257; columns++) {
+            Arena *arena = arena_create();
+            CpuCode *code;
+            CpuKernel kernel = compile_form(ir_create(arena), FORWARD, (Numbers)numbers, 2, columns, STEPS, NULL, &code);
+            assert_int_equal(kernel.phase_count, 1);
+            assert_true(kernel.scratch_bytes < STEPS);
+            cpu_code_destroy(code);
+            arena_destroy(arena);
+        }
 }
 
 // Tiles of a machine with 16 registers read few columns of a row: up to 32 rows are swept where rows of B are long.
