@@ -87,10 +87,10 @@ static void find_copies(Arena *arena, const Program *program, Copies *copies) {
 
 // Output: the parameter's copy is true to this value of it.
 static void add_copy(Graph *graph, const Buffer *copy, Value parameter) {
-    parameter = panel_order(graph, parameter, copy->type);
     Value rounded = graph_add_input(graph, copy->name, ROLE_ROUNDED, copy->type, NO_PLACE);
+    Value value = build_cast(graph, parameter, ELEMENT_BF16, graph_node(graph, parameter.node)->place);
     graph_add_output(graph, state_output_name(graph->ir, ROLE_ROUNDED, copy->name),
-                     build_cast(graph, parameter, ELEMENT_BF16, graph_node(graph, parameter.node)->place), rounded);
+                     panel_order(graph, value, copy->type), rounded);
 }
 
 // () -> the copies of parameters that other programs read rounded. Without nodes: there are none.

@@ -3,6 +3,8 @@
 //   before: y = dot(n, pick w', over = embed)               w': rounded[layer, embed, ffn]
 //   after:  y = merge(dot(n, pick w', over = embed))        w': rounded[layer, ffn.panel, embed, ffn.column]
 //
+// Where panels of whole vectors do not divide the columns, as in a vocabulary of 50257, the last one has some zeros, of
+// which a slice leaves the result free.
 // A product of few rows takes the time that its matrix takes to come from memory, and memory gives most where it is
 // read from end to end. A thread computes some columns, of which a matrix as it is written has short runs; of
 // panels, each with all that is summed, it has whole ones. No bit of a result changes: sums run as they did.
@@ -14,7 +16,10 @@
 
 #include "passes/rewrite.h"
 
-enum { COLUMNS_STEP = 32 };  // whole vectors, and two side by side in bf16
+enum {
+    COLUMNS_STEP = 32,  // whole vectors, and two side by side in bf16
+    ADDED_SHARE = 64    // one column in so many, at most, is there for the panels alone
+};
 
 typedef struct Copy {     // of one rounded input
     const Node *product;  // one that reads it; NULL: none does
@@ -85,10 +90,14 @@ static void mark_uses(const Panels *panels, const Graph *graph, const Node *node
 
 // ---- The order of a copy ----
 
-// The most columns that divide `extent` into whole panels; 0: none do.
+static int64_t count_panels(int64_t extent, int64_t columns) { return (extent + columns - 1) / columns; }
+
+// The most columns that divide `extent` into whole panels, or nearly so, with few that are added; 0: none do.
 static int64_t choose_columns(int64_t extent, int64_t most) {
-    for (int64_t columns = most - most % COLUMNS_STEP; columns > 0; columns -= COLUMNS_STEP)
-        if (extent % columns == 0) return columns;
+    const int64_t allowed[] = {0, extent / ADDED_SHARE};
+    for (int i = 0; i < 2; i++)
+        for (int64_t columns = most - most % COLUMNS_STEP; columns > 0; columns -= COLUMNS_STEP)
+            if (count_panels(extent, columns) * columns - extent <= allowed[i]) return columns;
     return 0;
 }
 
@@ -116,7 +125,8 @@ static const Type *panel_type(Ir *ir, const Copy *copy, const Type *type) {
     }
     Dimension column = type->dimensions[type_find(type, copy->column)];
     if (column.extent > copy->columns) {
-        dimensions[rank++] = (Dimension){part_name(ir, column.name, "panel"), column.extent / copy->columns, NULL};
+        int64_t panels = count_panels(column.extent, copy->columns);
+        dimensions[rank++] = (Dimension){part_name(ir, column.name, "panel"), panels, NULL};
         column = (Dimension){part_name(ir, column.name, "column"), copy->columns, NULL};
     }
     memcpy(dimensions + rank, summed, sizeof *summed * (size_t)sums);
@@ -134,6 +144,8 @@ Value panel_order(Graph *graph, Value value, const Type *type) {
         if (type_find(type, name) >= 0) continue;
         Dimension into[] = {type->dimensions[type_find(type, part_name(ir, name, "panel"))],
                             type->dimensions[type_find(type, part_name(ir, name, "column"))]};
+        int64_t columns = into[0].extent * into[1].extent;
+        if (columns > from->dimensions[i].extent) value = build_pad(graph, value, name, 0, columns, NO_PLACE);
         value = build_split(graph, value, name, into, 2, NO_PLACE);
     }
     for (int i = 0; i < type->rank; i++) order[i] = type->dimensions[i].name;
@@ -141,6 +153,14 @@ Value panel_order(Graph *graph, Value value, const Type *type) {
 }
 
 // ---- The graph ----
+
+static Value merge_panels(Graph *graph, Value value, const Copy *copy, const char **parts, Place place) {
+    int64_t extent = copy->type->dimensions[type_find(copy->type, copy->column)].extent;
+    value = build_merge(graph, value, parts, 2, copy->column, place);
+    const Type *merged = graph_type(graph, value);
+    bool added = merged->dimensions[type_find(merged, copy->column)].extent > extent;
+    return added ? build_slice(graph, value, copy->column, 0, extent, place) : value;
+}
 
 static bool panel_product(Rewrite *rewrite, uint32_t id) {
     const Panels *panels = rewrite->data;
@@ -153,7 +173,7 @@ static bool panel_product(Rewrite *rewrite, uint32_t id) {
         const char *parts[] = {part_name(ir, copy->column, "panel"), part_name(ir, copy->column, "column")};
         Value value = graph_copy_node(rewrite->to, node, rewrite_operands(rewrite, node));
         if (!value_is_none(value) && type_find(graph_type(rewrite->to, value), parts[0]) >= 0)
-            value = build_merge(rewrite->to, value, parts, 2, copy->column, node->place);
+            value = merge_panels(rewrite->to, value, copy, parts, node->place);
         CHECK(value_is_none(value) || graph_type(rewrite->to, value) == node->types[0]);
         rewrite_set(rewrite, (Value){id, 0}, value);
         return true;

@@ -4,7 +4,7 @@
 
 #include "ir/graph.h"
 
-// `value`, a parameter, with the elements in the order of `type`, its copy as the pass panel-rounded left it.
+// `value`, a parameter as it was written, in the order of `type`, its copy as the pass panel-rounded left it.
 Value panel_order(Graph *graph, Value value, const Type *type);
 
 #endif

@@ -194,8 +194,13 @@ static void test_rounded_once(void **state) {
         "nano",
         "add-heads{count=2}",
         {"vocab=5", "embed=192", "heads=3", "key=64", "ffn=320", "layers=2", "time=24", "precision=bf16"}};
+    static const struct Subject uneven = {  // two panels of 96 columns
+        "nano",
+        "add-heads{count=2}",
+        {"vocab=5", "embed=190", "heads=3", "key=64", "ffn=320", "layers=2", "time=24", "precision=bf16"}};
     hold_rounded_once(&small, 0);
     hold_rounded_once(&wide, 2);
+    hold_rounded_once(&uneven, 2);
 }
 
 // ---- The distribution ----
