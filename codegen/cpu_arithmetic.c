@@ -94,6 +94,15 @@ LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {
     return LLVMBuildBitCast(unit->builder, bits, type, "");
 }
 
+void cpu_unpair(CpuUnit *unit, LLVMValueRef pairs, LLVMValueRef *halves) {
+    LLVMTypeRef type = LLVMTypeOf(pairs), integer = cpu_vector_of(unit->i32, cpu_lanes(pairs));
+    LLVMValueRef bits = LLVMBuildBitCast(unit->builder, pairs, integer, "");
+    LLVMValueRef low = LLVMBuildShl(unit->builder, bits, cpu_number_like(bits, 16), "");
+    LLVMValueRef high = LLVMBuildAnd(unit->builder, bits, cpu_number_like(bits, -65536), "");
+    halves[0] = LLVMBuildBitCast(unit->builder, low, type, "");
+    halves[1] = LLVMBuildBitCast(unit->builder, high, type, "");
+}
+
 LLVMValueRef cpu_narrow_pairs(CpuUnit *unit, LLVMValueRef numbers) {
     int lanes = cpu_lanes(numbers);
     LLVMValueRef halves = LLVMBuildFPTrunc(unit->builder, numbers, bfloat_vector(unit, lanes), "");

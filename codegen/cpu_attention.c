@@ -3,7 +3,8 @@
 //
 //   task: (shared indices, share of the query blocks)
 //     keys and values are copied as queries reach them   (kept while the next task has the same ones; where a block
-//                                                         of queries is all there is, a block of keys at a time)
+//                                                         of queries is all there is, a block of keys at a time;
+//                                                         few queries read them as they lie)
 //     block of queries:  transpose it;  O = 0, maximum = -1e20, sum = 0
 //       block of keys:   S = K Q^T;  maximum;  P = 2^(c S - maximum);  O = O 2^(old - new) + P^T V
 //       o = O / sum,  lse = ln 2 maximum + log(sum)
@@ -22,8 +23,8 @@ typedef struct Forward {
     AttentionTask task;
     int output;                         // operand o; lse follows
     LLVMValueRef keys, values;          // [past][columns]; where keys pass, of one block
-    LLVMValueRef queries;               // [key][queries]
-    LLVMValueRef scores;                // [key of the block][queries]
+    LLVMValueRef queries;               // [key][queries], of few [query][key_columns]
+    LLVMValueRef scores;                // [key of the block][queries], of few the other way round
     LLVMValueRef result;                // [query][columns]
     LLVMValueRef fading, inverse, lse;  // [query]
 } Forward;
@@ -130,9 +131,13 @@ static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) 
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = f->task.plan;
     LLVMValueRef maximum[ATTENTION_VECTORS], sums[ATTENTION_VECTORS], fading[ATTENTION_VECTORS];
-    cpu_attention_fill(&f->task, f->scores, rows, ATTENTION_HIDDEN);
-    rows = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, UNROLL)), UNROLL);
-    emit_maximum(f, rows, maximum);
+    if (plan->turning) {
+        maximum[0] = cpu_attention_few_maximum(&f->task, f->scores, rows);
+    } else {
+        cpu_attention_fill(&f->task, f->scores, rows, ATTENTION_HIDDEN);
+        rows = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, UNROLL)), UNROLL);
+        emit_maximum(f, rows, maximum);
+    }
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef scale = cpu_number_like(maximum[v], score_scale(plan));
         maximum[v] = cpu_max(unit, LLVMBuildFMul(b, maximum[v], scale, ""), running->maximum[v]);
@@ -140,7 +145,9 @@ static void emit_softmax(const Forward *f, LLVMValueRef rows, Running *running) 
         running->maximum[v] = maximum[v];
         store_vector(f, vector_at(f, f->fading, cpu_i64(unit, 0), v), fading[v]);
     }
-    emit_weights(f, rows, running, sums);
+    if (plan->turning)
+        sums[0] = cpu_attention_few_weights(&f->task, f->scores, rows, score_scale(plan), running->maximum[0]);
+    else emit_weights(f, rows, running, sums);
     for (int v = 0; v < plan->vectors; v++)
         running->sum[v] = cpu_fma(unit, running->sum[v], fading[v], sums[v]);
 }
@@ -166,6 +173,15 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
         .steps = rows,
         .key0 = key0,
         .skip = ATTENTION_SKIP_LAST};
+    if (plan->turning) {
+        const AttentionSide *v = &plan->side[V];
+        product.a_row = cpu_attention_few_stride(unit, plan);
+        product.a_step = 1;
+        product.b_step = v->past;
+        product.narrow_b = v->element == ELEMENT_BF16;
+        matrices.a = cpu_attention_few_place(&f->task, f->scores, 0, cpu_i64(unit, 0));
+        matrices.b = cpu_at(unit, cpu_attention_base(&f->task, V), v->element, scaled(unit, key0, v->past));
+    }
     cpu_attention_multiply(&f->task, &product, &matrices);
 }
 
@@ -215,31 +231,52 @@ static void look_ahead(Forward *f, const AttentionTask *next_task, LLVMValueRef 
     cpu_attention_stream(&f->task, next, f->output, o->time, o->feature, plan->features, following, true);
 }
 
-// Copies block [key0, key0 + rows); what will be asked for is the block behind it, or the first one of the next task.
+// Block [key0, key0 + rows) is copied, if it is; what will be asked for is the block behind it, or the first one of the
+// next task.
 static void pass_keys(Forward *f, const AttentionTask *next_task, LLVMValueRef key0, LLVMValueRef rows,
                       LLVMValueRef end) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *k = &plan->side[K], *v = &plan->side[V];
     LLVMValueRef behind = add(unit, key0, rows);
-    cpu_attention_copy_keys(&f->task, key0, behind, row_of(f, key0), f->keys, f->values);
+    if (plan->passing) cpu_attention_copy_keys(&f->task, key0, behind, row_of(f, key0), f->keys, f->values);
     AttentionNext next = {.task = next_task, .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, behind, end, "")};
     cpu_attention_next(&f->task);
     cpu_attention_stream(&f->task, next, K, k->past, k->key, plan->keys, behind, false);
     cpu_attention_stream(&f->task, next, V, v->past, v->feature, plan->features, behind, false);
 }
 
+static void pack_queries(const Forward *f, LLVMValueRef query0, LLVMValueRef valid) {
+    CpuUnit *unit = f->task.unit;
+    const CpuAttention *plan = f->task.plan;
+    const AttentionSide *q = &plan->side[Q];
+    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
+    LLVMValueRef keys = cpu_i64(unit, plan->keys), zero = cpu_i64(unit, 0);
+    if (plan->turning)
+        cpu_attention_pack(unit, q->element, q->key, q->time, plan->key_columns, f->queries, from, keys, valid, zero);
+    else cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid, keys, zero);
+}
+
+// Scores of keys [key0, end), hidden where no query may see them.
+static void emit_seen_scores(const Forward *f, LLVMValueRef first, LLVMValueRef last, LLVMValueRef key0,
+                             LLVMValueRef end) {
+    const AttentionTask *task = &f->task;
+    if (task->plan->turning) {
+        cpu_attention_few_scores(task, f->queries, f->scores, key0, end);
+        return;
+    }
+    LLVMValueRef rows = subtract(task->unit, end, key0);
+    emit_scores(f, key0, rows);
+    cpu_attention_mask(task, f->scores, key0, rows, cpu_attention_partly(task, first, last, key0, end));
+}
+
 static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTask *next, LLVMValueRef over,
                              LLVMValueRef following) {
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
-    const AttentionSide *q = &plan->side[Q];
     LLVMValueRef valid =
         cpu_min(unit, cpu_i64(unit, plan->queries), subtract(unit, f->task.time, query0));
-    LLVMValueRef from =
-        cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
-    cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid,
-                       cpu_i64(unit, plan->keys), cpu_i64(unit, 0));
+    pack_queries(f, query0, valid);
     cpu_attention_positions(&f->task, query0, valid);
     LLVMValueRef zero_vector = cpu_number(unit, ELEMENT_F32, 0, (int)plan->lanes), begin, end;
     CpuLoop blocks;
@@ -248,7 +285,8 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     LLVMValueRef last =
         cpu_attention_position(&f->task, add(unit, query0, subtract(unit, valid, cpu_i64(unit, 1))));
     cpu_attention_range(&f->task, first, last, &begin, &end);
-    if (!plan->passing) {
+    bool passes = plan->passing || plan->turning;
+    if (!passes) {
         cpu_attention_copy(&f->task, end, f->keys, f->values);
         look_ahead(f, next, over, following, end);
     }
@@ -264,11 +302,8 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
         running.sum[v] = blocks.carried[plan->vectors + v];
     }
     LLVMValueRef rows = cpu_min(unit, cpu_i64(unit, plan->key_block), subtract(unit, end, blocks.index));
-    if (plan->passing) pass_keys(f, next, blocks.index, rows, end);
-    emit_scores(f, blocks.index, rows);
-    cpu_attention_mask(
-        &f->task, f->scores, blocks.index, rows,
-        cpu_attention_partly(&f->task, first, last, blocks.index, add(unit, blocks.index, rows)));
+    if (passes) pass_keys(f, next, blocks.index, rows, end);
+    emit_seen_scores(f, first, last, blocks.index, add(unit, blocks.index, rows));
     emit_softmax(f, rows, &running);
     emit_values(f, blocks.index, rows);
     for (int v = 0; v < plan->vectors; v++) {
@@ -344,12 +379,14 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     CpuBody *body = cpu_body_begin(unit, kernel, 0);
     f.task = (AttentionTask){.unit = unit, .body = body, .plan = &plan, .bring_rows = 2, .bring_limit = plan.queries};
     if (plan.passing) f.task.bring_rows = plan.rows, f.task.bring_limit = plan.key_block;
+    if (plan.turning) f.task.bring_rows = unit->target->lanes, f.task.bring_limit = plan.key_block;
     int64_t used = 0;
-    int64_t rows = plan.passing ? plan.key_block : plan.padded_past;
+    int64_t rows = plan.turning ? 0 : plan.passing ? plan.key_block : plan.padded_past;
+    int64_t scores = plan.turning ? cpu_attention_few_stride(unit, &plan) : plan.key_block;
     f.keys = cpu_attention_take(unit, body->scratch, &used, rows * plan.key_columns);
     f.values = cpu_attention_take(unit, body->scratch, &used, rows * plan.feature_columns);
     f.queries = cpu_attention_take(unit, body->scratch, &used, plan.keys * plan.queries);
-    f.scores = cpu_attention_take(unit, body->scratch, &used, plan.key_block * plan.queries);
+    f.scores = cpu_attention_take(unit, body->scratch, &used, scores * plan.queries);
     f.result = cpu_attention_take(unit, body->scratch, &used, plan.feature_columns * plan.queries);
     f.fading = cpu_attention_take(unit, body->scratch, &used, plan.queries);
     f.inverse = cpu_attention_take(unit, body->scratch, &used, plan.queries);

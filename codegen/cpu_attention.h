@@ -6,14 +6,15 @@
 // in any order of dimensions and with any strides. Queries stand in the lanes of scores, [key][query], so
 // that the softmax of a query runs down one lane and never depends on what stands in other lanes; every other
 // product takes scores as they lie and has features in its lanes, so that nothing but queries is ever
-// transposed. Blocks of keys start at absolute multiples of a fixed size: a query has the same bits alone and
-// in a block.
+// transposed. Of few queries keys stand in the lanes (cpu_attention_few.c), with the same sums. Blocks of keys
+// start at absolute multiples of a fixed size: a query has the same bits alone and in a block.
 #ifndef CHERRY_CODEGEN_CPU_ATTENTION_H
 #define CHERRY_CODEGEN_CPU_ATTENTION_H
 
 #include "codegen/cpu_contract.h"
 
-enum { ATTENTION_OPERANDS = 16, ATTENTION_VECTORS = 3 };  // vectors: of a tile, at most
+enum { ATTENTION_OPERANDS = 16, ATTENTION_VECTORS = 3 };  // vectors: of queries, at most
+enum { ATTENTION_FEW = 4 };  // queries for which keys may stand in lanes
 enum { ATTENTION_INPUTS = 4, ATTENTION_GRADIENT_INPUTS = 8 };  // that are not extents
 
 typedef struct AttentionSide {  // strides of one operand, in elements; 0 where it lacks the dimension
@@ -40,6 +41,7 @@ typedef struct CpuAttention {
     int64_t key_block;                       // keys whose scores stand at once: a multiple of rows
     int64_t padded_past;                     // a multiple of rows
     bool passing;                            // forward: one block of queries takes all keys, each once
+    bool turning;                            // few queries read them as they lie, see cpu_attention_turns
     int64_t key_columns, feature_columns;    // keys and features, rounded up to vectors of the target
     int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
@@ -111,6 +113,7 @@ void cpu_attention_next(AttentionTask *task);  // forgets the streams
 void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, int64_t row_stride,
                           int64_t column_stride, int64_t count, LLVMValueRef row, bool write);
 void cpu_attention_bring(const AttentionTask *task);  // asks for some more rows of all streams
+void cpu_attention_bring_rest(const AttentionTask *task);  // for all that are left
 
 // Packs into panels `width` wide: columns `column_stride` apart, k steps `k_stride` apart (see
 // cpu_contract.h).
@@ -139,17 +142,34 @@ void cpu_attention_fill(const AttentionTask *task, LLVMValueRef scores, LLVMValu
 // Takes room for `floats` and one vector behind them off the scratch.
 LLVMValueRef cpu_attention_take(CpuUnit *unit, LLVMValueRef scratch, int64_t *used, int64_t floats);
 
+// ---- Few queries: cpu_attention_few.c. Scores are [query][key of the block], rows of cpu_attention_few_stride. ----
+
+// Whether keys may be turned in registers: elements of a key, and of its values, are side by side and whole vectors.
+bool cpu_attention_turns(const CpuTarget *target, const CpuAttention *plan);
+int64_t cpu_attention_few_stride(const CpuUnit *unit, const CpuAttention *plan);
+// Of key `key` of the block.
+LLVMValueRef cpu_attention_few_place(const AttentionTask *task, LLVMValueRef scores, int64_t query, LLVMValueRef key);
+// Of keys [key0, end), whole vectors of them, hidden where a query does not see them. `queries`: [query][key_columns].
+void cpu_attention_few_scores(const AttentionTask *task, LLVMValueRef queries, LLVMValueRef scores, LLVMValueRef key0,
+                              LLVMValueRef end);
+// The largest of each query, in the lanes of a vector.
+LLVMValueRef cpu_attention_few_maximum(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows);
+// Scores become 2^(scale score - maximum); returns the sum of each query.
+LLVMValueRef cpu_attention_few_weights(const AttentionTask *task, LLVMValueRef scores, LLVMValueRef rows, double scale,
+                                       LLVMValueRef maximum);
+
 // ---- Products: cpu_attention_tile.c ----
 
 typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } AttentionStart;
 
 // c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step +
-// column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats.
+// column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats, of b in its numbers.
 typedef struct AttentionProduct {
     int rows;   // of a tile
     int lanes;  // of a vector of columns
     int64_t a_row, a_step, b_step, c_row;
     int64_t steps;  // where their number is constant, else 0
+    bool narrow_b;  // b has bf16 numbers
     AttentionStart start;
 } AttentionProduct;
 

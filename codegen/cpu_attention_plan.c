@@ -42,10 +42,10 @@ static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 // A few queries, as in decoding, stand in vectors as short as they are, and make a tile of their own.
 static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *plan) {
-    enum { FEW = 4, PAIR_ROWS = 6 };  // PAIR_ROWS: beside two vectors of features they fill 16 registers
-    bool many = target->registers >= 32, few = forward && plan->time <= FEW;
+    enum { PAIR_ROWS = 6 };  // beside two vectors of features they fill 16 registers
+    bool many = target->registers >= 32, few = forward && plan->time <= ATTENTION_FEW;
     plan->rows = many ? 8 : 4;
-    plan->lanes = few ? FEW : target->lanes;
+    plan->lanes = few ? ATTENTION_FEW : target->lanes;
     plan->vectors = plan->time <= plan->lanes ? 1 : many ? 2 : 3;
     plan->queries = plan->lanes * plan->vectors;
     plan->query_rows = few ? (int)plan->time : plan->queries % plan->rows ? (int)plan->queries : plan->rows;
@@ -53,7 +53,8 @@ static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *pl
     plan->query_lines = plan->time < plan->queries ? round_up(plan->time, plan->query_rows) : plan->queries;
     plan->key_block = 64;
     plan->padded_past = round_up(plan->past, plan->rows);
-    plan->passing = forward && plan->time <= plan->queries && plan->group_total == 1;
+    plan->turning = few && cpu_attention_turns(target, plan);
+    plan->passing = forward && !plan->turning && plan->time <= plan->queries && plan->group_total == 1;
     plan->key_columns = round_up(plan->keys, target->lanes);
     plan->feature_columns = round_up(plan->features, target->lanes);
 }

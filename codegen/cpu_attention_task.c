@@ -241,6 +241,15 @@ void cpu_attention_bring(const AttentionTask *task) {
     cpu_if_end(unit, &left);
 }
 
+void cpu_attention_bring_rest(const AttentionTask *task) {
+    CpuUnit *unit = task->unit;
+    CpuLoop calls;
+    cpu_loop_begin(unit, &calls, LLVMBuildLoad2(unit->builder, unit->i64, task->brought, ""),
+                   cpu_i64(unit, task->bring_limit), (int)task->bring_rows, NULL, 0);
+    cpu_attention_bring(task);
+    cpu_loop_end(unit, &calls, NULL);
+}
+
 // Columns [begin, end) of a row, `lanes` at a time; those that are not there are masked, where some may not be.
 static void write_columns(CpuUnit *unit, Element element, LLVMValueRef to, LLVMValueRef column_stride, LLVMValueRef from,
                           LLVMValueRef factor, LLVMValueRef begin, LLVMValueRef end, bool masked) {

@@ -5,18 +5,24 @@
 
 #include "codegen/cpu_attention.h"
 
-enum { UNROLL = 4, ROWS_MAX = 8, POINTERS = 2 };
+enum { UNROLL = 4, SUMS_MAX = 32, POINTERS = 2, VECTORS_MAX = 8 };
 
 static LLVMValueRef floats_at(CpuUnit *unit, LLVMValueRef at, int64_t index) {
     return index ? cpu_at(unit, at, ELEMENT_F32, cpu_i64(unit, index)) : at;
 }
 
+static Element element_of_b(const AttentionProduct *p) { return p->narrow_b ? ELEMENT_BF16 : ELEMENT_F32; }
+
+static LLVMValueRef b_at(CpuUnit *unit, const AttentionProduct *p, LLVMValueRef at, int64_t index) {
+    return index ? cpu_at(unit, at, element_of_b(p), cpu_i64(unit, index)) : at;
+}
+
 static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef a, LLVMValueRef b,
                       LLVMValueRef *sums) {
     int lanes = p->lanes;
-    LLVMValueRef columns[ATTENTION_VECTORS];
+    LLVMValueRef columns[VECTORS_MAX];
     for (int v = 0; v < vectors; v++)
-        columns[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, b, v * lanes), lanes, NULL);
+        columns[v] = cpu_load(unit, element_of_b(p), b_at(unit, p, b, v * lanes), lanes, NULL);
     for (int row = 0; row < p->rows; row++) {
         LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, floats_at(unit, a, row * p->a_row), 1, NULL);
         factor = cpu_splat(unit, factor, lanes);
@@ -34,9 +40,9 @@ static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LL
     memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
     for (int step = 0; step < unroll; step++)
         emit_step(unit, p, vectors, floats_at(unit, state[sums], step * p->a_step),
-                  floats_at(unit, state[sums + 1], step * p->b_step), state);
+                  b_at(unit, p, state[sums + 1], step * p->b_step), state);
     state[sums] = floats_at(unit, state[sums], unroll * p->a_step);
-    state[sums + 1] = floats_at(unit, state[sums + 1], unroll * p->b_step);
+    state[sums + 1] = b_at(unit, p, state[sums + 1], unroll * p->b_step);
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
 }
@@ -64,12 +70,13 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     typedef long long L;
     LLVMTypeRef pointer = unit->pointer, parameters[] = {pointer, pointer, unit->i64, pointer, pointer};
     const char *name =
-        arena_format(unit->arena, "cherry_attention_%dx%dx%d_%lld_%lld_%lld_%lld_%lld_%d", p->rows, vectors,
-                     p->lanes, (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start);
+        arena_format(unit->arena, "cherry_attention_%dx%dx%d_%lld_%lld_%lld_%lld_%lld_%d%s", p->rows, vectors, p->lanes,
+                     (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start,
+                     p->narrow_b ? "_narrow" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 5, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, c = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
-    LLVMValueRef state[ROWS_MAX * ATTENTION_VECTORS + POINTERS];
+    LLVMValueRef state[SUMS_MAX + POINTERS];
     int lanes = p->lanes, sums = p->rows * vectors;
     emit_start(unit, p, vectors, c, LLVMGetParam(f, 4), state);
     state[sums] = LLVMGetParam(f, 0);
@@ -88,7 +95,7 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
 // Vectors of columns that the registers hold sums for, with a row of b and a broadcast.
 static int64_t most_vectors(CpuUnit *unit, const AttentionProduct *p) {
     int vectors = (unit->target->registers - 1) / (p->rows + 1);
-    return vectors < ATTENTION_VECTORS ? vectors : ATTENTION_VECTORS;
+    return vectors < VECTORS_MAX ? vectors : VECTORS_MAX;
 }
 
 // A row of tiles, of vectors [first, count) of columns: as even as they come. `skipped`: steps at the start that are
@@ -103,12 +110,12 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
     LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c;
     if (skipped) {
         a = cpu_at(unit, a, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->a_step), ""));
-        b = cpu_at(unit, b, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->b_step), ""));
+        b = cpu_at(unit, b, element_of_b(p), LLVMBuildMul(builder, skipped, cpu_i64(unit, p->b_step), ""));
         steps = LLVMBuildSub(builder, steps, skipped, "");
     }
     for (; tiles; tiles--) {
         int64_t count = (left + tiles - 1) / tiles, column = first * p->lanes;
-        LLVMValueRef arguments[] = {a, floats_at(unit, b, column), steps, floats_at(unit, c, column),
+        LLVMValueRef arguments[] = {a, b_at(unit, p, b, column), steps, floats_at(unit, c, column),
                                     factors};
         cpu_helper_call(unit, tile_function(unit, p, (int)count), arguments, 5);
         first += count;

@@ -115,16 +115,6 @@ static LLVMValueRef row_of_b(const Sweep *sweep, int64_t row) {
     return cpu_at(unit, sweep->b, sweep->plan->element_b, at);
 }
 
-// The even columns of 2 * lanes bf16 numbers, and the odd ones.
-static void load_halves(CpuUnit *unit, int lanes, LLVMValueRef at, LLVMValueRef *halves) {
-    LLVMTypeRef integer = cpu_vector_of(unit->i32, lanes), real = cpu_vector_of(unit->f32, lanes);
-    LLVMValueRef bits = LLVMBuildBitCast(unit->builder, cpu_load(unit, ELEMENT_F32, at, lanes, NULL), integer, "");
-    LLVMValueRef even = LLVMBuildShl(unit->builder, bits, cpu_number_like(bits, 16), "");
-    LLVMValueRef odd = LLVMBuildAnd(unit->builder, bits, cpu_number_like(bits, -65536), "");
-    halves[0] = LLVMBuildBitCast(unit->builder, even, real, "");
-    halves[1] = LLVMBuildBitCast(unit->builder, odd, real, "");
-}
-
 // The columns of step `step` from `column` on.
 static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMValueRef *vectors) {
     const CpuContraction *plan = sweep->plan;
@@ -138,7 +128,8 @@ static void load_step(const Sweep *sweep, int step, LLVMValueRef column, LLVMVal
                                         : cpu_panel_load(unit, element, plan->panel_b, at[0], sweep->lanes, NULL);
         return;
     }
-    for (int i = 0; i < sweep->step_k; i++) load_halves(unit, sweep->lanes, at[i], halves[i]);
+    for (int i = 0; i < sweep->step_k; i++)
+        cpu_unpair(unit, cpu_load(unit, ELEMENT_F32, at[i], sweep->lanes, NULL), halves[i]);
     for (int v = 0; v < sweep->vectors; v++)
         vectors[v] = sweep->step_k == 2 ? cpu_pair(unit, halves[0][v], halves[1][v]) : halves[0][v];
 }

@@ -92,7 +92,9 @@ LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to 
 LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum);
 // Lanes of pairs out of two f32 values that hold bf16 numbers; NULL: zeros.
 LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high);
-// The same out of f32 numbers that are rounded to bf16, in fewer instructions. Needs bf16_dot.
+// The numbers of such lanes: halves[0] the lower ones, halves[1] the others.
+void cpu_unpair(CpuUnit *unit, LLVMValueRef pairs, LLVMValueRef *halves);
+// Lanes of pairs out of f32 numbers that are rounded to bf16, in fewer instructions. Needs bf16_dot.
 LLVMValueRef cpu_round_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high);
 // Neighbours of f32 numbers, rounded to bf16, as lanes of pairs; of two vectors, one behind the other.
 LLVMValueRef cpu_narrow_two(CpuUnit *unit, LLVMValueRef first, LLVMValueRef second);

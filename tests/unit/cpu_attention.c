@@ -207,6 +207,9 @@ static const Shape shapes[] = {
     {1, 1, 1, 1, 90, 7, 7, true, 0, 3, ELEMENT_F32},       {1, 2, 1, 40, 40, 16, 24, true, 0, 0, ELEMENT_F32},
     {1, 2, 1, 40, 40, 17, 5, true, 0, 0, ELEMENT_F32},     {1, 2, 1, 65, 65, 32, 32, true, 0, 0, ELEMENT_BF16},
     {1, 1, 1, 40, 100, 16, 16, true, 10, 60, ELEMENT_F32}, {3, 1, 1, 1, 1, 64, 64, true, 0, 0, ELEMENT_F32},
+    // few queries: keys in lanes, the last of which reach back, out of a block of keys too; not causal; a window
+    {1, 2, 1, 1, 100, 64, 64, true, 0, 77, ELEMENT_BF16},  {2, 1, 2, 3, 70, 32, 48, true, 0, 67, ELEMENT_BF16},
+    {1, 2, 1, 4, 37, 16, 32, false, 0, 0, ELEMENT_F32},    {1, 1, 1, 2, 133, 16, 16, true, 20, 130, ELEMENT_F32},
 };
 
 static void forward(void **state) {
@@ -259,25 +262,32 @@ static void gradient(void **state) {
     }
 }
 
-// Keys that one block of queries takes, once, pass through room for a block of them.
+static int64_t scratch_of(int64_t group, int64_t queries) {
+    Shape shape = {1, 2, group, queries, 4000, 64, 64, true, 0, 4000 - queries, ELEMENT_F32};
+    Compiled c = compile_named(&shape, false, NULL);
+    int64_t bytes = c.kernel.scratch_bytes;
+    compiled_destroy(&c);
+    return bytes;
+}
+
+// Few queries read keys where they are. Those that one block of more queries takes, once, pass through room for a block
+// of them.
 static void keys_pass(void **state) {
     (void)state;
-    static const Shape decoding = {1, 2, 1, 1, 4000, 64, 64, true, 0, 3999, ELEMENT_F32};
-    static const Shape grouped = {1, 2, 2, 1, 4000, 64, 64, true, 0, 3999, ELEMENT_F32};
-    Compiled one = compile_named(&decoding, false, NULL), two = compile_named(&grouped, false, NULL);
-    int64_t keys = decoding.past * decoding.keys * 4;
-    assert_true(one.kernel.scratch_bytes < keys / 10);
-    assert_true(two.kernel.scratch_bytes > 2 * keys);
-    compiled_destroy(&one);
-    compiled_destroy(&two);
+    int64_t keys = 4000 * 64 * 4, block = 64 * 64 * 4;
+    assert_true(scratch_of(1, 1) < block);
+    assert_true(scratch_of(2, 1) < block);
+    assert_in_range(scratch_of(1, 6), 2 * block, keys / 10);
+    assert_true(scratch_of(2, 6) > 2 * keys);
 }
 
 // Queries one by one against a cache, the rest of which holds NaN, have the bits that they have together.
 static void decoding_has_the_same_bits(void **state) {
     (void)state;
     static const Shape wholes[] = {{1, 2, 1, 150, 150, 64, 64, true, 0, 0, ELEMENT_F32},
-                                   {1, 2, 2, 150, 150, 20, 20, true, 70, 0, ELEMENT_F32}};
-    for (size_t i = 0; i < 2; i++)
+                                   {1, 2, 2, 150, 150, 20, 20, true, 70, 0, ELEMENT_F32},
+                                   {1, 2, 2, 150, 150, 32, 32, true, 40, 0, ELEMENT_F32}};
+    for (size_t i = 0; i < sizeof wholes / sizeof *wholes; i++)
         for (int machine = 0; machine < 2; machine++) {
             const Shape *s = &wholes[i];
             const char *cpu = machine ? "x86-64-v3" : NULL;
