@@ -5,11 +5,12 @@
 // in once, results too, and those that are added to once more, at the rate at which as many threads read (reading.h)
 // these very operands where they lie, between the repetitions as well. Packing is not counted, nor is a barrier.
 //
-//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16] [--cold] [--only TEXT]
+//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16 | --panels] [--cold] [--only TEXT]
 //
 // --cold: contractions alone, each as a step runs it: a barrier before each launch, whose weights, or gradients of
 // weights, are in no cache.
 // --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention as ever.
+// --panels: products of few rows of bf16 with bf16 weights in panels, as generation reads them (panel-rounded).
 // --cpu-time counts the processor time of one thread instead of the clock on the wall.
 #include <math.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ static const double TARGET_SECONDS = 1e-3, KERNEL_SECONDS = 1;  // of one repeti
 typedef struct Bench {
     ThreadPool *pool;
     CpuOptions options;
-    bool cpu_time, bf16, cold;
+    bool cpu_time, bf16, panels, cold;
     const char *only;
     CpuKernel peak;
     double flops_per_step;
@@ -202,10 +203,27 @@ static float *halves(int64_t count) {
 
 // ---- Contractions ----
 
-typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT } Form;
+typedef enum Form { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, PANELS } Form;
+
+enum { PANEL = 128 };  // columns
+
+// @2[r, PANEL p + c] = @0[r, k] @1[p, k, c]
+static const char *panels_text(Arena *arena, int64_t m, int64_t n, int64_t k) {
+    typedef long long L;
+    L panels = n / PANEL;
+    return arena_format(arena,
+                        "nest t {\n  outer r=%lld, p=%lld, c=%d\n  inner k=%lld\n  parallel r, p, c\n"
+                        "  operand 0: read bf16 [%lld:%lld, %lld:1]\n"
+                        "  operand 1: read bf16 [%lld:%lld, %lld:%d, %d:1]\n"
+                        "  operand 2: write f32 [%lld:%lld, %lld:1]\n"
+                        "  stage 0: sum over k { mul(cast f32(@0[r, k]), cast f32(@1[p, k, c])) }\n"
+                        "  stage 1: store @2[r, %d*p + c] { stage 0 }\n}\n",
+                        (L)m, panels, PANEL, (L)k, (L)m, (L)k, (L)k, panels, (L)k * PANEL, (L)k, PANEL, PANEL, (L)m,
+                        (L)n, (L)n, PANEL);
+}
 
 static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m, int64_t n, int64_t k) {
-    static const char *const names[] = {"forward", "input gradient", "weight gradient"};
+    static const char *const names[] = {"forward", "input gradient", "weight gradient", "panels"};
     typedef long long L;
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
@@ -217,12 +235,12 @@ static void contraction(const Bench *bench, Form form, int64_t batch, int64_t m,
     bool add = form == WEIGHT_GRADIENT;
     const char *a = form == WEIGHT_GRADIENT ? "k, r" : "r, k", *b = form == INPUT_GRADIENT ? "c, k" : "k, c";
     int64_t a1 = form == WEIGHT_GRADIENT ? k : m, a2 = m * k / a1, b1 = form == INPUT_GRADIENT ? n : k, b2 = n * k / b1;
-    bool half_b = bench->bf16 && form == WEIGHT_GRADIENT;  // else B is weights
+    bool half_b = bench->bf16 && form >= WEIGHT_GRADIENT;  // else B is weights that are rounded as they are read
     const char *get_a = bench->bf16 ? "cast f32(@0[b, %s])" : "@0[b, %s]";
     const char *get_b = half_b ? "cast f32(@1[b, %s])" : bench->bf16 ? "cast f32(cast bf16(@1[b, %s]))" : "@1[b, %s]";
     a = arena_format(arena, get_a, a);
     b = arena_format(arena, get_b, b);
-    char *text = arena_format(
+    const char *text = form == PANELS ? panels_text(arena, m, n, k) : arena_format(
         arena,
         "nest t {\n  outer b=%lld, r=%lld, c=%lld\n  inner k=%lld\n  parallel b, r, c\n"
         "  operand 0: read %s [%lld:%lld, %lld:%lld, %lld:1]\n  operand 1: read %s [%lld:%lld, %lld:%lld, %lld:1]\n"
@@ -330,6 +348,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) bench.only = argv[++i];
         else if (strcmp(argv[i], "--cpu-time") == 0) bench.cpu_time = true;
         else if (strcmp(argv[i], "--bf16") == 0) bench.bf16 = true;
+        else if (strcmp(argv[i], "--panels") == 0) bench.bf16 = bench.panels = true;
         else if (strcmp(argv[i], "--cold") == 0) bench.cold = true;
         else return 2;
     }
@@ -364,10 +383,15 @@ int main(int argc, char **argv) {
                                        {1, 2, 768, 768},     {1, 1, 768, 768},     {1, 1, 50257, 768},
                                        {1, 768, 512, 128},  {1, 768, 128, 512},    {1, 768, 128, 128},
                                        {1, 128, 512, 768},  {1, 512, 128, 768},    {1, 128, 128, 768}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    static const int64_t decoded[][2] = {{512, 512}, {1408, 512}, {512, 1408}, {2048, 2048}, {8192, 512}};
+    for (int64_t rows = 1; bench.panels && rows <= 16; rows *= 2)
+        for (size_t i = 0; i < sizeof decoded / sizeof *decoded; i++)
+            contraction(&bench, PANELS, 1, rows, decoded[i][0], decoded[i][1]);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && !bench.panels; i++)
         for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
             contraction(&bench, form, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
-    for (int gradient = 0; gradient < 2 && !bench.cold; gradient++) {
+    bool others = !bench.cold && !bench.panels;
+    for (int gradient = 0; gradient < 2 && others; gradient++) {
         attention(&bench, gradient, 8, 4, 256, 256, 64);
         attention(&bench, gradient, 2, 4, 1024, 1024, 64);
         attention(&bench, gradient, 1, 2, 2048, 2048, 64);
@@ -375,7 +399,7 @@ int main(int argc, char **argv) {
         attention(&bench, gradient, 8, 4, 256, 256, 32);
         attention(&bench, gradient, 12, 4, 64, 64, 32);
     }
-    if (!bench.cold) attention(&bench, false, 1, 4, 1, 256, 64);
+    if (others) attention(&bench, false, 1, 4, 1, 256, 64);
     thread_pool_destroy(bench.pool);
     arena_destroy(arena);
     return 0;
