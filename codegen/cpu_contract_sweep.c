@@ -23,6 +23,7 @@ enum {
     PAGE = 4096, CACHE_LINE = 64,
     SUMS_BEFORE = 2 * CACHE_LINE,            // room for those that reach back
     SUM_ROWS_APART = PAGE / 4 + CACHE_LINE,  // and no multiple of a page: lines that are compete for a few places
+    FIRST_LINES = 8,            // of a row
     SWEEP_FACTORS = 16,         // of A at most, kept in half of the registers
     SWEEP_STREAMS = 16, SWEEP_LONG_STREAMS = 8, SWEEP_LONG_BYTES = 4096  // rows of B at once: fewer where they are long
 };
@@ -189,15 +190,22 @@ static bool waits_for_memory(const Sweep *sweep) {
     return !rounds && sweep->rows == sweep->plan->rows;
 }
 
-// Brings the columns of as many steps behind these into the second cache: rows lie far apart, where the machine does
-// not look ahead by itself.
-static void look_ahead(const Sweep *sweep, int steps, LLVMValueRef column) {
-    int64_t rows = steps * sweep->step_k, bytes = sweep->vectors * sweep->lanes * element_bytes(sweep->plan->element_b);
-    for (int64_t row = rows; row < 2 * rows; row++) {
+// Brings `lines` lines of every `apart`th row of as many steps behind these, from `column` on, into the second cache.
+static void bring_rows(const Sweep *sweep, int steps, LLVMValueRef column, int lines, int apart) {
+    int rows = steps * sweep->step_k;
+    for (int row = rows; row < 2 * rows; row += apart) {
         LLVMValueRef at = cpu_at(sweep->unit, row_of_b(sweep, row), sweep->plan->element_b, column);
-        for (int64_t line = 0; line < bytes; line += CACHE_LINE)
-            cpu_prefetch_far(sweep->unit, cpu_at_bytes(sweep->unit, at, cpu_i64(sweep->unit, line)));
+        for (int line = 0; line < lines; line++)
+            cpu_prefetch_far(sweep->unit, cpu_at_bytes(sweep->unit, at, cpu_i64(sweep->unit, line * CACHE_LINE)));
     }
+}
+
+// Rows lie far apart, where the machine does not look ahead by itself. Of one row, whose rounds are long, it does where
+// it is asked for the first lines of each, and then half of the others: to ask for all takes longer than to read what a
+// cache holds, to ask for no more longer where memory does.
+static void look_ahead(const Sweep *sweep, int steps, LLVMValueRef column) {
+    int64_t bytes = columns_at_once(sweep) * element_bytes(sweep->plan->element_b);
+    bring_rows(sweep, steps, column, (int)((bytes + CACHE_LINE - 1) / CACHE_LINE), sweep->plan->rows == 1 ? 2 : 1);
 }
 
 static void add_steps(const Sweep *sweep) {
@@ -206,11 +214,13 @@ static void add_steps(const Sweep *sweep) {
     LLVMValueRef factors[SWEEP_FACTORS], sums[SWEEP_ROWS_MAX][2], columns[2];
     for (int i = 0; i < steps * sweep->rows; i++)
         factors[i] = load_factor(sweep, i / sweep->rows, i % sweep->rows);
+    bool waits = steps > 1 && waits_for_memory(sweep);
+    if (waits && sweep->plan->rows == 1) bring_rows(sweep, steps, cpu_i64(unit, 0), FIRST_LINES, 1);
     CpuLoop loop = begin_columns(sweep);
     LLVMValueRef column = column_at(sweep, loop.index);
     for (int row = 0; row < sweep->rows; row++)
         for (int v = 0; v < sweep->vectors; v++) sums[row][v] = load_sum(sweep, row, loop.index, v);
-    if (steps > 1 && waits_for_memory(sweep)) look_ahead(sweep, steps, column);
+    if (waits) look_ahead(sweep, steps, column);
     for (int step = 0; step < steps; step++) {
         load_step(sweep, step, column, columns);
         for (int row = 0; row < sweep->rows; row++)
