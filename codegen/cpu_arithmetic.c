@@ -103,6 +103,17 @@ void cpu_unpair(CpuUnit *unit, LLVMValueRef pairs, LLVMValueRef *halves) {
     halves[1] = LLVMBuildBitCast(unit->builder, high, type, "");
 }
 
+void cpu_pair_two(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *pairs) {
+    int lanes = cpu_lanes(low), from[128];
+    LLVMTypeRef halves = cpu_vector_of(unit->i16, 2 * lanes);
+    LLVMValueRef a = LLVMBuildBitCast(unit->builder, low, halves, "");
+    LLVMValueRef b = LLVMBuildBitCast(unit->builder, high, halves, "");
+    for (int side = 0; side < 2; side++) {
+        for (int i = 0; i < 2 * lanes; i++) from[i] = side * lanes + i / 2 + i % 2 * 2 * lanes;
+        pairs[side] = LLVMBuildBitCast(unit->builder, cpu_shuffle(unit, a, b, from, 2 * lanes), LLVMTypeOf(low), "");
+    }
+}
+
 LLVMValueRef cpu_narrow_pairs(CpuUnit *unit, LLVMValueRef numbers) {
     int lanes = cpu_lanes(numbers);
     LLVMValueRef halves = LLVMBuildFPTrunc(unit->builder, numbers, bfloat_vector(unit, lanes), "");

@@ -92,6 +92,8 @@ LLVMValueRef cpu_round_bf16(CpuUnit *unit, LLVMValueRef value);       // f32 to 
 LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum);
 // Lanes of pairs out of two f32 values that hold bf16 numbers; NULL: zeros.
 LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high);
+// The same out of twice as many bf16 numbers side by side, in two vectors: pairs[0] the first ones.
+void cpu_pair_two(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *pairs);
 // The numbers of such lanes: halves[0] the lower ones, halves[1] the others.
 void cpu_unpair(CpuUnit *unit, LLVMValueRef pairs, LLVMValueRef *halves);
 // Lanes of pairs out of f32 numbers that are rounded to bf16, in fewer instructions. Needs bf16_dot.

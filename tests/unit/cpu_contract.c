@@ -501,6 +501,10 @@ static void code_of_tiles(void **state) {
     // Two panels of a line are copied at once, of bf16 four.
     assert_code(WEIGHT_GRADIENT, PLAIN, 512, 512, 64, "cherry_pack_unit_f32_8_8", "load <16 x float>");
     assert_code(WEIGHT_GRADIENT, HALVES, 512, 64, 64, "cherry_pack_unit_bf16_pairs_8_8", "load <16 x i16>");
+    // Two vectors of pairs are made at once of two rows of bf16.
+    static const char pairs[] = "cherry_tile_8x3_along_acrossbf16_pairs_once";
+    assert_code(FORWARD, HALVES, 8, 128, 64, pairs, "shufflevector <32 x i16>");
+    assert_code(FORWARD, HALVES, 8, 128, 64, pairs, "load <16 x i16>");  // of the third vector
     // Columns along k are asked for, and turned with hardly a vector left on the stack.
     static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps_near16";
     assert_code(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, far);
