@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 #include "driver/token_feed.h"
 #include "runtime/data.h"
 #include "runtime/memory.h"

@@ -1,7 +1,7 @@
 #include "driver/sample_inputs.h"
 
 #include "base/hash.h"
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 
 static void fill(char *data, const Type *type, int64_t limit, uint64_t seed) {
     int64_t count = type_count(type);

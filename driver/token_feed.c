@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 #include "runtime/supervision.h"
 #include "runtime/text_table.h"
 

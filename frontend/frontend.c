@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "frontend/build.h"
+#include "ir/index_range.h"
 
 // ---- Settings ----
 
@@ -200,6 +201,7 @@ Module *frontend_load(Ir *ir, const char *path, const FrontendOptions *options) 
     check_trains(builder);
     check_declarations(builder);
     if (diagnostics_error_count(ir->diagnostics) == errors) check_settings(builder);
+    if (diagnostics_error_count(ir->diagnostics) == errors) module_check_indices(builder->module);
     if (options && options->constants) list_constants(builder, options->constants);
     return diagnostics_error_count(ir->diagnostics) == errors ? builder->module : NULL;
 }

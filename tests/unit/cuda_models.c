@@ -6,7 +6,7 @@
 
 #include "cpu_test.h"
 #include "driver/compile.h"
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 #include "driver/setup.h"
 #include "tests/cuda/run.h"
 

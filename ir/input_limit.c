@@ -1,4 +1,4 @@
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -8,11 +8,14 @@ static int64_t gather_limit(const Graph *graph, const Node *node) {
     return along < 0 ? INT64_MAX : table->dimensions[along].extent;
 }
 
-// Ops that hand the very same numbers on.
-static bool passes_on(Op op) {
+bool op_moves(Op op) {
     return op == OP_rename || op == OP_merge || op == OP_split || op == OP_transpose || op == OP_broadcast ||
-           op == OP_slice || op == OP_pick || op == OP_reverse || op == OP_cast || op == OP_stop_gradient;
+           op == OP_slice || op == OP_pick || op == OP_reverse || op == OP_shift || op == OP_pad || op == OP_concat ||
+           op == OP_cast || op == OP_stop_gradient;
 }
+
+// Not `select`, which may be there to replace those that are no index.
+static bool passes_on(Op op, uint32_t operand) { return op_moves(op) || (op == OP_gather && operand == 0); }
 
 int64_t input_limit(const Graph *graph, Value input) {
     int64_t limit = INT64_MAX;
@@ -25,7 +28,7 @@ int64_t input_limit(const Graph *graph, Value input) {
                 attribute_graph(node, node->op == OP_stack ? ATTRIBUTE_body : ATTRIBUTE_function);
             if (callee && i < callee->inputs.count)
                 limit = smaller(limit, input_limit(callee, (Value){callee->inputs.items[i], 0}));
-            if (passes_on(node->op)) limit = smaller(limit, input_limit(graph, (Value){id, 0}));
+            if (passes_on(node->op, i)) limit = smaller(limit, input_limit(graph, (Value){id, 0}));
         }
     }
     return limit;
