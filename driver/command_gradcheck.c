@@ -9,10 +9,10 @@
 
 #include "base/hash.h"
 #include "driver/commands.h"
-#include "driver/input_limit.h"
 #include "driver/runner.h"
 #include "driver/setup.h"
 #include "ir/evaluate.h"
+#include "ir/input_limit.h"
 #include "passes/pass.h"
 
 static const double difference_limit = 1e-5;  // of analytic against numeric directional derivatives
@@ -22,6 +22,7 @@ static const double rounded_limit = 1e-2;     // of bf16 against the reference
 static const double tensor_limit = 2e-2;      // the same on a GPU, whose attention rounds its weights for tensor cores
 static const double precision_limit = 0.05;   // of rounded against unrounded gradients
 static const double step_size = 1e-5;
+static const double smallest_share = 1e-3;    // a parameter's gradient less than this of all is measured against that
 
 // The loss graph and its gradient graph, with one set of inputs for both.
 typedef struct Problem {
@@ -135,19 +136,34 @@ static double norm(const double *values, int64_t count) {
     return sqrt(sum);
 }
 
+static Tensor gradient_of(const Problem *problem, const Graph *graph, const Tensor *outputs, const Parameter *parameter) {
+    return outputs[output_index(graph, state_output_name(problem->ir, ROLE_GRADIENT, parameter->path))];
+}
+
+// What counts as nothing: some gradients are sums that cancel (of a bias of keys, or of all keys where a token sees but
+// itself), and of those rounding leaves anything.
+static double smallest_norm(const Problem *problem, const Graph *graph, const Tensor *outputs, double share) {
+    double sum = 0;
+    for (size_t p = 0; p < problem->module->parameters.count; p++) {
+        const Parameter *parameter = &problem->module->parameters.items[p];
+        if (parameter->file) continue;
+        sum += pow(norm(gradient_of(problem, graph, outputs, parameter).data, type_count(parameter->type)), 2);
+    }
+    return fmax(1e-6, share * sqrt(sum));
+}
+
 // The relative error of <gradient, direction>, measured against the size that such a product can have.
 static bool check_parameter(const Problem *problem, const Parameter *parameter, const Tensor *gradients,
-                            double *error) {
-    const char *name = state_output_name(problem->ir, ROLE_GRADIENT, parameter->path);
-    const Tensor gradient = gradients[output_index(problem->gradient, name)];
+                            double smallest, double *error) {
+    const Tensor gradient = gradient_of(problem, problem->gradient, gradients, parameter);
     Tensor value = problem->loss_inputs[input_index(problem->loss, parameter->path, ROLE_PARAMETER)];
     uint64_t seed = hash_text(HASH_START + 1, parameter->path);
     int64_t count = type_count(value.type);
     double numeric = 0, analytic = 0;
     for (int64_t i = 0; i < count; i++) analytic += gradient.data[i] * uniform(seed, (uint64_t)i);
     if (!difference(problem, value, seed, &numeric)) return false;
-    double scale = norm(gradient.data, count) / sqrt(3);  // what a uniform direction gives on average
-    *error = fabs(analytic - numeric) / (scale > 1e-8 ? scale : 1e-8);
+    double scale = fmax(norm(gradient.data, count), smallest) / sqrt(3);  // what a uniform direction gives on average
+    *error = fabs(analytic - numeric) / scale;
     return true;
 }
 
@@ -156,27 +172,13 @@ typedef struct Distance {
     double loss, gradients;
 } Distance;
 
-static Tensor gradient_of(const Problem *problem, const Graph *graph, const Tensor *outputs, const Parameter *parameter) {
-    return outputs[output_index(graph, state_output_name(problem->ir, ROLE_GRADIENT, parameter->path))];
-}
-
-// What counts as nothing: some gradients are sums that cancel (of a bias of keys), and of those rounding leaves anything.
-static double smallest_norm(const Problem *problem, const Graph *graph, const Tensor *outputs) {
-    double sum = 0;
-    for (size_t p = 0; p < problem->module->parameters.count; p++) {
-        const Parameter *parameter = &problem->module->parameters.items[p];
-        if (parameter->file) continue;
-        sum += pow(norm(gradient_of(problem, graph, outputs, parameter).data, type_count(parameter->type)), 2);
-    }
-    return module_precision(problem->module) == ELEMENT_BF16 ? 0.02 * sqrt(sum) : 1e-6;
-}
-
 // Of `outputs` of `graph` from what `found` says, which is NULL for what it lacks.
 static Distance distance_of(const Problem *problem, const Graph *graph, const Tensor *outputs, double loss,
                             const double *(*found)(void *data, const char *path), void *data) {
     double expected = outputs[output_index(graph, "loss")].data[0];
     Distance distance = {.loss = fabs(loss - expected) / fmax(fabs(expected), 1e-3)};
-    double smallest = smallest_norm(problem, graph, outputs);
+    double share = module_precision(problem->module) == ELEMENT_BF16 ? 0.02 : smallest_share;
+    double smallest = smallest_norm(problem, graph, outputs, share);
     for (size_t p = 0; p < problem->module->parameters.count; p++) {
         const Parameter *parameter = &problem->module->parameters.items[p];
         if (parameter->file) continue;
@@ -290,12 +292,12 @@ static bool check(const Arguments *arguments, Problem *problem) {
     if (!evaluate_graph(ir->arena, problem->gradient, problem->gradient_inputs, outputs)) return false;
     bool good = true;
     size_t checked = 0;
-    double worst = 0, error = 0;
+    double worst = 0, error = 0, smallest = smallest_norm(problem, problem->gradient, outputs, smallest_share);
     for (size_t i = 0; i < problem->module->parameters.count; i++) {
         const Parameter *parameter = &problem->module->parameters.items[i];
         if (parameter->file) continue;
         checked++;
-        if (!check_parameter(problem, parameter, outputs, &error)) return false;
+        if (!check_parameter(problem, parameter, outputs, smallest, &error)) return false;
         good &= judge(ir, arena_format(ir->arena, "the gradient of %s", parameter->path), error,
                       difference_limit);
         if (error > worst) worst = error;
@@ -305,8 +307,19 @@ static bool check(const Arguments *arguments, Problem *problem) {
     return check_backend(arguments, problem, outputs) && good;
 }
 
+// A size that the file counts on, such as the index of a slice.
+static bool loads_whole(const Arguments *arguments) {
+    Arena *arena = arena_create();
+    bool loads = setup_load(arguments, ir_create(arena), false) != NULL;
+    arena_destroy(arena);
+    return loads;
+}
+
 static int run(const Arguments *arguments, Ir *ir) {
-    Module *module = setup_load(arguments, ir, !arguments_flag(arguments, "--full"));
+    bool full = arguments_flag(arguments, "--full");
+    Module *module = setup_load(arguments, ir, !full);
+    if (!module && !full && loads_whole(arguments))
+        report_hint(ir->diagnostics, "gradcheck makes every dim at most 8; --full leaves them as they are");
     Problem problem = {.ir = ir, .module = module};
     return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
 }

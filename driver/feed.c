@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "ir/input_limit.h"
 #include "driver/token_feed.h"
+#include "ir/input_limit.h"
 #include "runtime/data.h"
 #include "runtime/memory.h"
 
