@@ -83,7 +83,10 @@ static void on_stage(void *data, Entry entry, const char *stage, const Graph *gr
     if (dump->folder) {
         write_stage(dump, entry, name, graph, program);
     } else if (dump->stage && stage_matches(stage, dump->stage) && !dump->found) {
-        print_stage(dump, graph, program, stdout);
+        if (dump->dot && program)
+            report_error(dump->ir->diagnostics, NO_PLACE, "E0906", "--format dot shows graphs, which %s leaves none of", name);
+        else
+            print_stage(dump, graph, program, stdout);
         // A pass that runs twice (simplify) shows its first result; --all shows each.
         dump->found = true;
     }
@@ -108,12 +111,37 @@ static const char *stage_of(const char *at) {
     return NULL;
 }
 
+// Formats of code, and of what is planned for it; text and dot show a stage.
+static bool is_code(const char *format) { return strcmp(format, "text") != 0 && strcmp(format, "dot") != 0; }
+
+static bool choose_format(const Arguments *arguments, Ir *ir, const char *format) {
+    static const char *const formats[] = {"text", "dot", "llvm", "asm", "cuda", "ptx", "cubin", "budget"},
+                             *const stages[] = {"--at", "--after", "--all"};
+    size_t known = 0, count = sizeof formats / sizeof *formats;
+    while (known < count && strcmp(formats[known], format) != 0) known++;
+    if (known == count)
+        return report_error(ir->diagnostics, NO_PLACE, "E0906",
+                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget", format);
+    const char *asked = NULL;
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        if (!arguments_text(arguments, stages[i], NULL)) continue;
+        if (is_code(format))
+            return report_error(ir->diagnostics, NO_PLACE, "E0906", "--format %s shows a whole entry point, %s a stage of it",
+                                format, stages[i]);
+        if (asked)
+            return report_error(ir->diagnostics, NO_PLACE, "E0906", "%s and %s: give one of them", asked, stages[i]);
+        asked = stages[i];
+    }
+    return true;
+}
+
 static bool choose(const Arguments *arguments, Ir *ir, Dump *dump) {
-    const char *at = arguments_text(arguments, "--at", "graph"),
+    const char *at = arguments_text(arguments, "--at", "graph"), *format = arguments_text(arguments, "--format", "text"),
                *name = arguments_text(arguments, "--entry", "accumulate");
+    if (!choose_format(arguments, ir, format)) return false;
     dump->stage = arguments_text(arguments, "--after", NULL);
     dump->folder = arguments_text(arguments, "--all", NULL);
-    dump->dot = strcmp(arguments_text(arguments, "--format", "text"), "dot") == 0;
+    dump->dot = strcmp(format, "dot") == 0;
     if (!dump->stage) dump->stage = stage_of(at);
     if (!dump->stage)
         return report_error(ir->diagnostics, NO_PLACE, "E0906",
@@ -145,10 +173,6 @@ static bool print_code(Ir *ir, Program *program, const CompileOptions *options, 
     if (strcmp(format, "budget") == 0) return cuda_budget_print(ir, program, stdout);
     CudaOptions cuda = {.architecture = options->architecture};
     if (is_cuda(format)) return cuda_print(ir, program, &cuda, format, stdout);
-    if (strcmp(format, "llvm") != 0 && strcmp(format, "asm") != 0)
-        return report_error(ir->diagnostics, NO_PLACE, "E0906",
-                            "no format '%s'; there are: text, dot, llvm, asm, cuda, ptx, cubin, budget",
-                            format);
     return cpu_print(ir, program, &options->cpu, strcmp(format, "asm") == 0, stdout);
 }
 
@@ -160,15 +184,16 @@ static int run(const Arguments *arguments, Ir *ir) {
     if (!choose(arguments, ir, &dump)) return EXIT_USER_ERROR;
     Module *module = setup_load(arguments, ir, false);
     if (!module || !setup_options(arguments, ir, &options)) return EXIT_USER_ERROR;
-    options.context = module->training.time ? module->training.time : 256;
-    bool code = strcmp(format, "text") != 0 && !dump.dot;
+    setup_context(&options, module->training.time ? module->training.time : 256);
+    bool code = is_code(format);
     if (code) options.cuda = is_cuda(format);
     if (!code) options.observer = &observer;
     if (dump.folder && !open_index(&dump)) return EXIT_USER_ERROR;
     if (!code && !dump.folder && !arguments_text(arguments, "--after", NULL) &&
         strcmp(dump.stage, "module") == 0) {
-        module_print(module, stdout);
-        return EXIT_OK;
+        if (!dump.dot) module_print(module, stdout);
+        return !dump.dot || report_error(ir->diagnostics, NO_PLACE, "E0906", "--format dot shows a graph, not a module")
+                   ? EXIT_OK : EXIT_USER_ERROR;
     }
     Entry entry = dump.entry;
     Compilation *compilation = compile_programs(ir, module, wanted_entries(entry, options.cuda), &options);

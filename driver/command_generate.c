@@ -9,8 +9,6 @@
 #include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
 
-enum { PREFILL_CHUNK = 32 };
-
 static bool read_sampling(const Arguments *arguments, Ir *ir, Sampling *sampling, int64_t *count) {
     int64_t seed = 1;
     *sampling = (Sampling){.temperature = 0.8, .top_p = 1};
@@ -80,8 +78,7 @@ static bool generate(const Arguments *arguments, Ir *ir, const Module *module, c
                             "%s has no function 'logits' to generate with", module->name);
     const Type *type = graph_type(logits, logits->outputs.items[0].value);
     int time = type_find(type, names_intern(ir->names, "time"));
-    options.context = time < 0 ? 256 : type->dimensions[time].extent;
-    options.chunk = options.context < PREFILL_CHUNK ? options.context : PREFILL_CHUNK;
+    setup_context(&options, time < 0 ? 256 : type->dimensions[time].extent);
     uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | 1u << ENTRY_ROUND;
     const Graph *draft = arguments_flag(arguments, "--no-draft") ? NULL : module_find_graph(module, "draft");
     if (draft && (int64_t)draft->outputs.count <= options.context) entries |= 1u << ENTRY_DRAFT;

@@ -9,7 +9,7 @@
 #include "driver/tokenizer.h"
 #include "driver/trainer.h"
 
-enum { PREFILL_CHUNK = 32, EVALUATE_BATCHES = 20 };
+enum { EVALUATE_BATCHES = 20 };
 
 // --steps wins over the file; everything else is there for --set.
 static bool read_training(const Arguments *arguments, Ir *ir, Module *module) {
@@ -49,8 +49,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     if (!threads || !setup_options(arguments, ir, &options)) return false;
     bool first = arguments_flag(arguments, "--evaluate-first");
     bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
-    options.context = training->time;
-    options.chunk = training->time < PREFILL_CHUNK ? training->time : PREFILL_CHUNK;
+    setup_context(&options, training->time);
     trainer_hold_interruptions();
     Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples, first), &options, threads);
     if (!runner) return false;

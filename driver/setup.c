@@ -53,13 +53,18 @@ bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) 
         .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
                 .cache = !arguments_flag(arguments, "--no-cache")},
         .recompute = arguments_text(arguments, "--recompute", NULL),
-        .chunk = 32,
         .sequences = 1,
         .verify = arguments_flag(arguments, "--verify"),
         .cuda = cuda,
         .architecture = gpu,
     };
     return true;
+}
+
+void setup_context(CompileOptions *options, int64_t context) {
+    enum { PREFILL_CHUNK = 32 };
+    options->context = context;
+    options->chunk = context < PREFILL_CHUNK ? context : PREFILL_CHUNK;
 }
 
 bool supervision_options(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
@@ -85,8 +90,8 @@ static bool is_data(const Node *node) {
     return node->op == OP_input && attribute_integer(node, ATTRIBUTE_role, ROLE_ARGUMENT) == ROLE_DATA;
 }
 
-// Whether a graph, or one below, takes single indices of `along` out of what has `extent` of them, and not
-// those that the data name (tokens).
+// Whether a graph, or the layers of a stack, takes single indices of `along` out of what has `extent` of them, and not
+// those that the data name (tokens; the targets of a composite such as the loss).
 static bool takes_single(const Graph *graph, const char *along, int64_t extent) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
@@ -96,7 +101,7 @@ static bool takes_single(const Graph *graph, const char *along, int64_t extent) 
         const Type *type = name ? graph_type(graph, node->operands[0]) : NULL;
         if (name && strcmp(name, along) == 0 && type->dimensions[type_find(type, name)].extent == extent)
             return true;
-        for (uint32_t i = 0; i < node->attributes.count; i++)
+        for (uint32_t i = 0; node->op != OP_call && i < node->attributes.count; i++)
             if (attribute_kind(node->attributes.items[i].key) == KIND_GRAPH &&
                 takes_single(node->attributes.items[i].graph, along, extent))
                 return true;

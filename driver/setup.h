@@ -39,6 +39,8 @@ Module *setup_load(const Arguments *arguments, Ir *ir, bool small);
 Module *derive_module(Ir *ir, Module *module);
 // Compile options from the command line; false after errors (an unknown device, for one).
 bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options);
+// What generation with room for `context` tokens compiles: a prompt is read in chunks that fit.
+void setup_context(CompileOptions *options, int64_t context);
 // --threads, or all processors.
 int setup_threads(const Arguments *arguments, Ir *ir);
 
