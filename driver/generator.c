@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "driver/input_limit.h"
+#include "ir/input_limit.h"
 
 enum { FEW_TOKENS = 2 };  // are read one by one
 
@@ -15,6 +15,11 @@ bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk,
     if (type->rank != 3 || type->element != ELEMENT_F32)
         return report_error(ir->diagnostics, NO_PLACE, "E0909",
                             "logits must be f32[batch, time, vocabulary], not %s", type_text(ir, type));
+    int64_t limit = input_limit(logits, graph_find_input(logits, names_intern(ir->names, "tokens"), ROLE_DATA));
+    if (limit < type->dimensions[2].extent)
+        return report_error(ir->diagnostics, NO_PLACE, "E0909",
+                            "logits are of %s = %lld tokens, and the model reads %lld: what it says cannot be read again",
+                            type->dimensions[2].name, (long long)type->dimensions[2].extent, (long long)limit);
     const Graph *draft = runner->executors[ENTRY_DRAFT] ? module_find_graph(runner->module, "draft") : NULL;
     *generator = (Generator){.runner = runner,
                              .tokenizer = tokenizer,
@@ -66,7 +71,7 @@ static void feed(Generator *generator, const int32_t *tokens, int64_t count) {
 
 // Reads the newest half of a full context again from position zero.
 static void rewind_context(Generator *generator) {
-    int64_t keep = generator->context > 1 ? generator->context / 2 : 1;
+    int64_t keep = generator->context / 2;  // of a context of one, nothing: the last token is yet to be read
     int32_t *newest = ARENA_ARRAY(generator->runner->ir->arena, int32_t, keep);
     memcpy(newest, generator->history + generator->length - keep, (size_t)keep * sizeof *newest);
     reset(generator);

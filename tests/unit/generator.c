@@ -50,7 +50,7 @@ static void fill_weights(const Runner *runner) {
     }
 }
 
-static Subjected open_subject(const struct Subject *subject, uint32_t more_entries) {
+static Subjected open_context(const struct Subject *subject, uint32_t more_entries, int64_t context) {
     Subjected opened = {.arena = arena_create()};
     Ir *ir = ir_create(opened.arena);
     const char *texts[10];
@@ -61,16 +61,21 @@ static Subjected open_subject(const struct Subject *subject, uint32_t more_entri
     }
     const char *path = arena_format(opened.arena, CHERRY_SOURCE "/models/%s.cherry", subject->model);
     Module *module = frontend_load(ir, path, &options);
-    PassContext context = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
-    module = module ? pass_run_module(&context, subject->passes, module) : NULL;
-    CompileOptions compile = {.chunk = CHUNK, .context = CONTEXT, .sequences = 1, .verify = true};
+    PassContext passes = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
+    module = module ? pass_run_module(&passes, subject->passes, module) : NULL;
+    int64_t chunk = context < CHUNK ? context : CHUNK;
+    CompileOptions compile = {.chunk = chunk, .context = context, .sequences = 1, .verify = true};
     uint32_t entries = 1u << ENTRY_PREFILL | 1u << ENTRY_DECODE | more_entries;
     opened.runner = module ? runner_create(ir, module, entries, &compile, 1) : NULL;
     diagnostics_print(ir->diagnostics, 0, stderr);
     assert_non_null(opened.runner);
     fill_weights(opened.runner);
-    assert_true(generator_create(opened.runner, &tokenizer_bytes, CHUNK, CONTEXT, &opened.generator));
+    assert_true(generator_create(opened.runner, &tokenizer_bytes, chunk, context, &opened.generator));
     return opened;
+}
+
+static Subjected open_subject(const struct Subject *subject, uint32_t more_entries) {
+    return open_context(subject, more_entries, CONTEXT);
 }
 
 static void close_subject(Subjected *opened) {
@@ -148,6 +153,25 @@ static void test_prompt(void **state) {
         close_subject(&together);
         close_subject(&single);
     }
+}
+
+// Where the context is one token, each follows from the last alone, as if that were the prompt.
+static void test_context_of_one(void **state) {
+    (void)state;
+    static const Sampling coldest = {.temperature = 0};
+    static const struct Subject one = {
+        "nano", "add-heads{count=2}", {"vocab=5", "embed=16", "heads=2", "key=8", "ffn=12", "layers=2", "time=1"}};
+    Subjected running = open_context(&one, 0, 1), single = open_context(&one, 0, 1);
+    assert_true(generator_start(&running.generator, prompt, sizeof prompt));
+    int32_t last = prompt[sizeof prompt - 1];
+    for (int at = 0; at < 20; at++) {
+        assert_true(generator_start(&single.generator, (char[]){(char)last}, 1));
+        last = generator_next(&single.generator, &coldest);
+        assert_int_equal(generator_next(&running.generator, &coldest), last);
+        assert_int_equal(running.generator.length, 1);
+    }
+    close_subject(&running);
+    close_subject(&single);
 }
 
 // ---- Rounded parameters ----
@@ -288,6 +312,7 @@ static void test_distribution(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_tokens),
                                        cmocka_unit_test(test_prompt),
+                                       cmocka_unit_test(test_context_of_one),
                                        cmocka_unit_test(test_rounded_once),
                                        cmocka_unit_test(test_distribution)};
     return cmocka_run_group_tests(tests, NULL, NULL);
