@@ -159,6 +159,11 @@ bool arguments_number(const Arguments *arguments, Ir *ir, const char *option, do
     return true;
 }
 
+bool arguments_apart(const Arguments *arguments, Ir *ir, const char *option, const char *other, const char *reason) {
+    if (!arguments_flag(arguments, option) || !arguments_flag(arguments, other)) return true;
+    return report_error(ir->diagnostics, NO_PLACE, "E0901", "%s and %s do not go together: %s", option, other, reason);
+}
+
 const char *const *arguments_all(const Arguments *arguments, const char *option, size_t *count) {
     const char **values = ARENA_ARRAY(arguments->arena, const char *, arguments->given.count + 1);
     *count = 0;

@@ -37,6 +37,8 @@ bool arguments_flag(const Arguments *arguments, const char *option);
 bool arguments_integer(const Arguments *arguments, Ir *ir, const char *option, int64_t minimum,
                        int64_t *value);
 bool arguments_number(const Arguments *arguments, Ir *ir, const char *option, double minimum, double *value);
+// False after a reported error: both are given, of which one would change nothing.
+bool arguments_apart(const Arguments *arguments, Ir *ir, const char *option, const char *other, const char *reason);
 // Every value of an option that may be repeated (--set, --weights).
 const char *const *arguments_all(const Arguments *arguments, const char *option, size_t *count);
 

@@ -169,6 +169,9 @@ static int run_compile_only(const Arguments *arguments, Ir *ir) {
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
+    static const char *const of_steps[] = {"--steps", "--trace"};
+    for (size_t i = 0; i < sizeof of_steps / sizeof *of_steps; i++)
+        if (!arguments_apart(arguments, ir, "--compile-only", of_steps[i], "no step is run")) return EXIT_USER_ERROR;
     if (arguments_flag(arguments, "--compile-only")) return run_compile_only(arguments, ir);
     Trace *trace = trace_create(ir->arena, clock_seconds());
     Module *module = setup_load(arguments, ir, false);

@@ -19,8 +19,8 @@ static bool read_sampling(const Arguments *arguments, Ir *ir, Sampling *sampling
         !arguments_number(arguments, ir, "--temperature", 0, &sampling->temperature) ||
         !arguments_number(arguments, ir, "--top-p", 0, &sampling->top_p))
         return false;
-    if (sampling->top_p > 1)
-        return report_error(ir->diagnostics, NO_PLACE, "E0901", "--top-p wants a share of at most 1");
+    if (sampling->top_p <= 0 || sampling->top_p > 1)
+        return report_error(ir->diagnostics, NO_PLACE, "E0901", "--top-p wants a share above 0, at most 1");
     sampling->seed = (uint64_t)seed;
     return true;
 }
@@ -30,6 +30,7 @@ static bool write_text(Generator *generator, const char *prompt, int64_t count, 
                        bool json_wanted) {
     char *text = NULL;
     size_t length = 0;
+    if (!generator_accepts(generator, prompt, strlen(prompt))) return false;
     FILE *stream = json_wanted ? open_memstream(&text, &length) : stdout;
     double start = clock_seconds();
     if (!json_wanted) fputs(prompt, stdout);

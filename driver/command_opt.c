@@ -83,9 +83,14 @@ static bool prove_and_report(const Arguments *arguments, Ir *ir, const Module *m
 }
 
 static int run(const Arguments *arguments, Ir *ir) {
+    bool proves = arguments_flag(arguments, "--prove");
+    if (proves ? !arguments_flag(arguments, "--passes") : arguments_flag(arguments, "--seed")) {
+        report_error(ir->diagnostics, NO_PLACE, "E0914", proves ? "--prove needs --passes LIST" : "--seed needs --prove");
+        return EXIT_USER_ERROR;
+    }
     Module *module = load(arguments, ir);
     if (!module) return EXIT_USER_ERROR;
-    if (arguments_flag(arguments, "--prove"))
+    if (proves)
         return prove_and_report(arguments, ir, module) ? EXIT_OK : EXIT_USER_ERROR;
     PassContext context = {.ir = ir, .module = module, .verify = true, .has_kernel = cpu_has_kernel};
     module = pass_run_module(&context, arguments_text(arguments, "--passes", ""), module);

@@ -28,6 +28,9 @@ static bool read_feed(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
                           .format = arguments_text(arguments, "--format", NULL),
                           .fraction = 0.1};
     if (!feed->data) return report_error(ir->diagnostics, NO_PLACE, "E0914", "train needs --data FILE");
+    if (!arguments_apart(arguments, ir, "--resume", "--init", "a run goes on from its own checkpoint") ||
+        !arguments_apart(arguments, ir, "--valid", "--valid-fraction", "the held-out data are those of --valid"))
+        return false;
     if (!supervision_options(arguments, ir, feed)) return false;
     return arguments_number(arguments, ir, "--valid-fraction", 0, &feed->fraction) &&
            (feed->fraction < 1 ||
@@ -50,6 +53,11 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     bool first = arguments_flag(arguments, "--evaluate-first");
     bool samples = training->sample_every > 0 && module_find_graph(module, "logits");
     setup_context(&options, training->time);
+    if (first && !feed_has_valid(feed))
+        return report_error(ir->diagnostics, NO_PLACE, "E0901", "--evaluate-first: there are no held-out data");
+    if (!samples && arguments_flag(arguments, "--prompt"))
+        return report_error(ir->diagnostics, NO_PLACE, "E0901", "--prompt begins samples: this run has none (sample_every = %lld)",
+                            (long long)training->sample_every);
     trainer_hold_interruptions();
     Runner *runner = runner_create(ir, module, wanted_entries(module, feed, samples, first), &options, threads);
     if (!runner) return false;
@@ -72,8 +80,11 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
                               .prompt = arguments_text(arguments, "--prompt", "\n"),
                               .progress = stdout,
                               .terminal = isatty(STDOUT_FILENO) != 0};
-    bool good =
-        !samples || generator_create(runner, tokenizer, options.chunk, options.context, &generator);
+    bool good = !samples || generator_create(runner, tokenizer, options.chunk, options.context, &generator);
+    if (good && samples && !generator_accepts(&generator, trainer.prompt, strlen(trainer.prompt))) {
+        report_hint(ir->diagnostics, "--prompt TEXT begins samples, --set sample_every=0 leaves them out");
+        good = false;
+    }
     good = good && trainer_run(runner, feed, samples ? &generator : NULL, &trainer);
     runner_destroy(runner);
     return good;

@@ -92,20 +92,35 @@ static void show_prompt(Generator *generator, const int32_t *tokens, int64_t cou
     }
 }
 
-bool generator_start(Generator *generator, const char *prompt, size_t length) {
+// The prompt's tokens, NULL after an error.
+static int32_t *encode(const Generator *generator, const char *prompt, size_t length, int64_t *count) {
     Ir *ir = generator->runner->ir;
     const Tokenizer *tokenizer = generator->tokenizer;
-    int64_t count = tokenizer_encode(tokenizer, prompt, length, NULL, 0);
-    if (count < 1)
-        return report_error(ir->diagnostics, NO_PLACE, "E0910",
-                            "the prompt is empty; generation needs one token to start from");
-    int32_t *tokens = ARENA_ARRAY(ir->arena, int32_t, count);
-    tokenizer_encode(tokenizer, prompt, length, tokens, count);
-    for (int64_t i = 0; i < count; i++)
-        if (tokens[i] < 0 || tokens[i] >= generator->vocabulary)
-            return report_error(ir->diagnostics, NO_PLACE, "E0910",
-                                "token %d of the prompt is outside the vocabulary of %lld", tokens[i],
-                                (long long)generator->vocabulary);
+    *count = tokenizer_encode(tokenizer, prompt, length, NULL, 0);
+    if (*count < 1) {
+        report_error(ir->diagnostics, NO_PLACE, "E0910", "the prompt is empty; generation needs one token to start from");
+        return NULL;
+    }
+    int32_t *tokens = ARENA_ARRAY(ir->arena, int32_t, *count);
+    tokenizer_encode(tokenizer, prompt, length, tokens, *count);
+    for (int64_t i = 0; i < *count; i++) {
+        if (tokens[i] >= 0 && tokens[i] < generator->vocabulary) continue;
+        report_error(ir->diagnostics, NO_PLACE, "E0910", "token %d of the prompt is outside the vocabulary of %lld", tokens[i],
+                     (long long)generator->vocabulary);
+        return NULL;
+    }
+    return tokens;
+}
+
+bool generator_accepts(const Generator *generator, const char *prompt, size_t length) {
+    int64_t count;
+    return encode(generator, prompt, length, &count) != NULL;
+}
+
+bool generator_start(Generator *generator, const char *prompt, size_t length) {
+    int64_t count;
+    int32_t *tokens = encode(generator, prompt, length, &count);
+    if (!tokens) return false;
     int64_t room = generator->context > 1 ? generator->context - 1 : 1;
     if (count > room) {
         tokens += count - room;

@@ -34,6 +34,9 @@ typedef struct Generator {
 bool generator_create(Runner *runner, const Tokenizer *tokenizer, int64_t chunk, int64_t context,
                       Generator *generator);
 
+// Whether a prompt can be read, and what is wrong where it cannot: known before weights are.
+bool generator_accepts(const Generator *generator, const char *prompt, size_t length);
+
 // Reads a prompt. False after an error: an empty prompt, a token outside the model's vocabulary.
 bool generator_start(Generator *generator, const char *prompt, size_t length);
 // The next token, a function of weights, prompt and sampling alone: drafts change the time it takes, and

@@ -10,6 +10,7 @@ Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
     FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
                                .model = arguments_text(arguments, "--model", NULL),
                                .small = small};
+    if (!arguments_apart(arguments, ir, "--train", "--model", "a train block names its model")) return NULL;
     options.settings = arguments_all(arguments, "--set", &options.setting_count);
     options.narrow = !small && strcmp(arguments_text(arguments, "--device", "cpu"), "cuda") == 0;
     return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
@@ -39,26 +40,34 @@ static bool names_gpu(const char *name) {
     return number >= 80 && number <= 999 && (!*end || ((*end == 'a' || *end == 'f') && number >= 90 && !end[1]));
 }
 
-bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) {
+// --device, and what code is made for.
+static bool read_target(const Arguments *arguments, Ir *ir, CompileOptions *options) {
     const char *device = arguments_text(arguments, "--device", "cpu");
-    bool cuda = strcmp(device, "cuda") == 0;
-    if (!cuda && strcmp(device, "cpu") != 0)
+    options->cuda = strcmp(device, "cuda") == 0;
+    options->cpu.cpu = arguments_text(arguments, "--cpu", NULL);
+    options->architecture = arguments_text(arguments, "--gpu", NULL);
+    if (!options->cuda && strcmp(device, "cpu") != 0)
         return report_error(ir->diagnostics, NO_PLACE, "E0903", "unknown device '%s'; there are: cpu, cuda", device);
-    const char *gpu = arguments_text(arguments, "--gpu", NULL);
-    if (gpu && !names_gpu(gpu))
-        return report_error(ir->diagnostics, NO_PLACE, "E0903", "no GPU is called '%s'; sm_80, sm_90, sm_90a are, say",
-                            gpu);
-    if (gpu && !cuda) return report_error(ir->diagnostics, NO_PLACE, "E0903", "--gpu is for --device cuda");
+    if (options->cuda ? options->cpu.cpu : options->architecture)
+        return report_error(ir->diagnostics, NO_PLACE, "E0903", "%s",
+                            options->cuda ? "--cpu is for --device cpu" : "--gpu is for --device cuda");
+    return !options->architecture || names_gpu(options->architecture) ||
+           report_error(ir->diagnostics, NO_PLACE, "E0903", "no GPU is called '%s'; sm_80, sm_90, sm_90a are, say",
+                        options->architecture);
+}
+
+bool setup_options(const Arguments *arguments, Ir *ir, CompileOptions *options) {
+    const char *recompute = arguments_text(arguments, "--recompute", NULL);
+    if (recompute && strcmp(recompute, "layer") != 0 && !strchr(recompute, '='))
+        return report_error(ir->diagnostics, NO_PLACE, "E0901",
+                            "--recompute wants layer or options of the pass recompute, such as mode=none, not '%s'", recompute);
     *options = (CompileOptions){
-        .cpu = {.cpu = arguments_text(arguments, "--cpu", NULL),
-                .cache = !arguments_flag(arguments, "--no-cache")},
-        .recompute = arguments_text(arguments, "--recompute", NULL),
+        .cpu = {.cache = !arguments_flag(arguments, "--no-cache")},
+        .recompute = recompute,
         .sequences = 1,
         .verify = arguments_flag(arguments, "--verify"),
-        .cuda = cuda,
-        .architecture = gpu,
     };
-    return true;
+    return read_target(arguments, ir, options);
 }
 
 void setup_context(CompileOptions *options, int64_t context) {
