@@ -361,6 +361,7 @@ bool train_read(Builder *builder, const Statement *train, Training *training);
 // What an entry of the chosen train block says about `name`: batch, time, an option of the objective.
 Expression *train_entry(const Statement *train, const char *name);
 bool train_knows(const char *name);
+void train_names(Arena *arena, NameList *names);  // for suggestions
 
 // ---- build_graph.c ----
 // A copy with the given inputs in this order, and only the nodes that outputs need.

@@ -53,6 +53,11 @@ bool train_knows(const char *name) {
     return find_field(name) || strcmp(name, "optimizer") == 0 || strcmp(name, "schedule") == 0;
 }
 
+void train_names(Arena *arena, NameList *names) {
+    for (int i = 0; i < ENTRY_FIELD_COUNT; i++) vector_push(arena, names, entry_fields[i].name);
+    vector_push(arena, names, "optimizer");
+}
+
 Expression *train_entry(const Statement *train, const char *name) {
     for (size_t i = train ? train->entries.count : 0; i-- > 0;) {
         const TrainEntry *entry = &train->entries.items[i];
@@ -113,8 +118,7 @@ static bool report_unknown_entry(Context *context, const char *name, const char 
     NameList names = {0};
     Arena *arena = context->builder->ir->arena;
     REPORT(context, place, "E0313", "%s knows no '%s'", what, name);
-    for (int i = 0; i < ENTRY_FIELD_COUNT; i++) vector_push(arena, &names, entry_fields[i].name);
-    vector_push(arena, &names, "optimizer");
+    train_names(arena, &names);
     vector_push(arena, &names, "betas");
     report_suggestion(context, name, &names);
     return false;
@@ -255,6 +259,34 @@ static bool apply_settings(Context *context, Training *training) {
     return ok;
 }
 
+// What has no such number, where an entry would change nothing; NULL: it counts.
+static const char *without_field(const Training *training, const char *name) {
+    static const char *const adamw[] = {"beta1", "beta2", "betas", "epsilon"};
+    bool is_adamw = training->optimizer == OPTIMIZER_ADAMW;
+    if (is_adamw && strcmp(name, "momentum") == 0) return "adamw";
+    for (size_t i = 0; !is_adamw && i < sizeof adamw / sizeof *adamw; i++)
+        if (strcmp(name, adamw[i]) == 0) return "sgd";
+    return training->schedule == RATE_CONSTANT && strcmp(name, "final_rate") == 0 ? "a constant rate" : NULL;
+}
+
+// The optimizer and the schedule may themselves be set: entries of the file are for those of the file.
+static bool check_counts(Context *context, const Statement *train, const Training *training, bool settings) {
+    bool ok = true;
+    for (size_t i = 0; i < train->entries.count && !settings; i++) {
+        const TrainEntry *entry = &train->entries.items[i];
+        const char *lacks = entry->name && entry->value ? without_field(training, entry->name) : NULL;
+        if (lacks) ok = REPORT(context, entry->place, "E0313", "%s has no %s", lacks, entry->name);
+    }
+    for (int i = 0; i < ENTRY_FIELD_COUNT && settings; i++) {
+        Thing thing;
+        const char *name = names_intern(context->builder->ir->names, entry_fields[i].name);
+        const char *lacks = without_field(training, name);
+        if (lacks && builder_setting(context, name, &thing))
+            ok = REPORT(context, NO_PLACE, "E0313", "--set: %s has no %s", lacks, name);
+    }
+    return ok;
+}
+
 // Settings belong to the chosen block alone. A constant final rate is a tenth of the rate where none is
 // given.
 bool train_read(Builder *builder, const Statement *train, Training *training) {
@@ -275,7 +307,9 @@ bool train_read(Builder *builder, const Statement *train, Training *training) {
                            .place = train->place};
     Declaration *objective = declaration_find(&builder->user, train->objective);
     bool ok = read_entries(&context, train, objective ? objective->statement : NULL, training);
-    if (train == builder->train) ok = apply_settings(&context, training) && ok;
+    ok = check_counts(&context, train, training, false) && ok;
+    if (train == builder->train)
+        ok = apply_settings(&context, training) && check_counts(&context, train, training, true) && ok;
     if (training->final_rate < 0)
         training->final_rate = training->schedule == RATE_CONSTANT ? training->rate : training->rate / 10;
     return dimension_extent(&context, batch, train->place, &training->batch) &&

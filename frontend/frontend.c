@@ -37,8 +37,14 @@ static void check_settings(Builder *builder) {
         NameList names = {0};
         for (size_t j = 0; j < builder->user.count; j++)
             vector_push(builder->ir->arena, &names, builder->user.items[j]->name);
+        if (builder->train) train_names(builder->ir->arena, &names);
         Context context = {.builder = builder};
-        report_suggestion(&context, name, &names);
+        if (strcmp(name, "betas") == 0)
+            report_hint(builder->ir->diagnostics, "its numbers are set one by one: beta1 and beta2");
+        else if (strcmp(name, "to") == 0)
+            report_hint(builder->ir->diagnostics, "what a schedule goes to is set as final_rate");
+        else
+            report_suggestion(&context, name, &names);
         if (train_knows(name) && !builder->train)
             report_hint(builder->ir->diagnostics, "it belongs to a train block, and none applies");
     }
