@@ -62,10 +62,11 @@ static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *pl
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {
     const Option *over = named_kernel_option(named, "over"), *along = named_kernel_option(named, "along");
     const Option *past = named_kernel_option(named, "past");
-    int results = regular == ATTENTION_INPUTS ? 2 : 3;
-    if (named->operand_count > ATTENTION_OPERANDS || !named_kernel_fits(named, regular, regular, results) || !over ||
-        !along || !past || !over->text || !along->text || !past->text)
-        return cpu_fail(unit, named->place, "kernel %s lacks operands or options", named->name);
+    const char *elements = regular == ATTENTION_INPUTS ? "xxxi:xs" : "xxxixsxs:xxx";
+    const char *misfit = named_kernel_misfit(unit->arena, named, elements, regular);
+    if (misfit) return cpu_fail(unit, named->place, "kernel %s %s", named->name, misfit);
+    if (named->operand_count > ATTENTION_OPERANDS || !over || !along || !past || !over->text || !along->text || !past->text)
+        return cpu_fail(unit, named->place, "kernel %s lacks options over, along and past", named->name);
     const Type *q = named->types[0], *k = named->types[1];
     int key_at = named_kernel_dimension(q, over->text), time_at = named_kernel_dimension(q, along->text);
     int past_at = named_kernel_dimension(k, past->text);

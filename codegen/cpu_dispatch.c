@@ -12,11 +12,12 @@ typedef struct NestGenerator {
 typedef struct NamedGenerator {
     const char *kernel;
     bool (*emit)(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
+    bool composites;  // may ask for it
 } NamedGenerator;
 
 static const NestGenerator nest_generators[] = {
 #define CPU_NEST_GENERATOR(name) {name##_supports, name##_emit},
-#define CPU_NAMED_GENERATOR(kernel, function)
+#define CPU_NAMED_GENERATOR(kernel, function, composites)
 #include "codegen/cpu_generators.def"
 #undef CPU_NEST_GENERATOR
 #undef CPU_NAMED_GENERATOR
@@ -24,11 +25,11 @@ static const NestGenerator nest_generators[] = {
 
 static const NamedGenerator named_generators[] = {
 #define CPU_NEST_GENERATOR(name)
-#define CPU_NAMED_GENERATOR(kernel, function) {#kernel, function},
+#define CPU_NAMED_GENERATOR(kernel, function, composites) {#kernel, function, composites},
 #include "codegen/cpu_generators.def"
 #undef CPU_NEST_GENERATOR
 #undef CPU_NAMED_GENERATOR
-    {NULL, NULL}};
+    {NULL, NULL, false}};
 
 static const NamedGenerator *find_named(const char *name) {
     const NamedGenerator *row = named_generators;
@@ -36,7 +37,10 @@ static const NamedGenerator *find_named(const char *name) {
     return row->kernel ? row : NULL;
 }
 
-bool cpu_has_kernel(const char *name) { return find_named(name) != NULL; }
+bool cpu_has_kernel(const char *name) {
+    const NamedGenerator *row = find_named(name);
+    return row && row->composites;
+}
 
 bool cpu_emit_kernel(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     *out = (CpuKernel){0};

@@ -254,7 +254,7 @@ bool cpu_nest_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
 #define CPU_NEST_GENERATOR(name)                                         \
     bool name##_supports(const CpuTarget *target, const Nest *nest);     \
     bool name##_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
-#define CPU_NAMED_GENERATOR(kernel_name, function) \
+#define CPU_NAMED_GENERATOR(kernel_name, function, composites) \
     bool function(CpuUnit *unit, const Kernel *kernel, CpuKernel *out);
 #include "codegen/cpu_generators.def"
 #undef CPU_NEST_GENERATOR

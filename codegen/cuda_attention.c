@@ -134,9 +134,11 @@ static bool read_shape(CudaUnit *unit, bool gradient, bool turns, Attention *a) 
                      .shared.total = 1,
                      .group.total = 1,
                      .feature.total = 1};
-    if (!over || !along || !past || !over->text || !along->text || !past->text ||
-        !named_kernel_fits(named, regular, regular - 2 * turns, gradient || turns ? 3 : 2))
-        return cuda_fail(unit, "%s lacks operands or options", named->name);
+    const char *elements = turns ? gradient ? "xxxixsxsss:xxx" : "xxxiss:xsx" : gradient ? "xxxixsxs:xxx" : "xxxi:xs";
+    const char *misfit = named_kernel_misfit(unit->arena, named, elements, regular - 2 * turns);
+    if (misfit) return cuda_fail(unit, "kernel %s %s", named->name, misfit);
+    if (!over || !along || !past || !over->text || !along->text || !past->text)
+        return cuda_fail(unit, "%s lacks options over, along and past", named->name);
     a->over = over->text, a->along = along->text, a->past = past->text;
     const Type *q = named->types[Q], *k = named->types[K], *v = named->types[V];
     int key = named_kernel_dimension(q, a->over), time = named_kernel_dimension(q, a->along),
@@ -416,8 +418,6 @@ static const char *turn_text(const Attention *a) {
 static bool emit_forward(CudaUnit *unit, bool turns) {
     Attention a;
     if (!read_shape(unit, false, turns, &a) || !choose_tiles(&a)) return false;
-    if (unit->kernel->named->types[a.named->output_start + 1]->element != ELEMENT_F32)
-        return cuda_fail(unit, "attention: lse is not f32");
     emit_struct(&a);
     CudaPhase *phase = begin(&a, "", FORWARD);
     emit_query_block(&a, phase);
@@ -443,9 +443,6 @@ static bool emit_forward(CudaUnit *unit, bool turns) {
 static bool emit_gradient(CudaUnit *unit, bool turns) {
     Attention a;
     if (!read_shape(unit, true, turns, &a) || !choose_tiles(&a)) return false;
-    const Type *const *types = unit->kernel->named->types;
-    if (types[LSE]->element != ELEMENT_F32 || types[D_LSE]->element != ELEMENT_F32)
-        return cuda_fail(unit, "attention: lse is not f32");
     int out = a.named->output_start;
     int64_t groups = a.group.total, rows = a.shared.total * groups * a.time;
     emit_struct(&a);

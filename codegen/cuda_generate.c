@@ -11,13 +11,14 @@ enum { BUFFER_ALIGNMENT = 64 };  // of every buffer, and of the workspace
 typedef struct NamedGenerator {
     const char *kernel;
     bool (*emit)(CudaUnit *unit);
+    bool composites;  // may ask for it
 } NamedGenerator;
 
 static const NamedGenerator named_generators[] = {
-#define CUDA_NAMED_GENERATOR(kernel, function) {#kernel, function},
+#define CUDA_NAMED_GENERATOR(kernel, function, composites) {#kernel, function, composites},
 #include "codegen/cuda_generators.def"
 #undef CUDA_NAMED_GENERATOR
-    {NULL, NULL}};
+    {NULL, NULL, false}};
 
 static const NamedGenerator *find_named(const char *name) {
     const NamedGenerator *row = named_generators;
@@ -25,7 +26,10 @@ static const NamedGenerator *find_named(const char *name) {
     return row->kernel ? row : NULL;
 }
 
-bool cuda_has_kernel(const char *name) { return find_named(name) != NULL; }
+bool cuda_has_kernel(const char *name) {
+    const NamedGenerator *row = find_named(name);
+    return row && row->composites;
+}
 
 extern const char cuda_prelude_text[];  // made by codegen/embed.cmake
 

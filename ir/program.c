@@ -324,22 +324,51 @@ int64_t named_kernel_stride(const NamedKernel *named, int operand, const char *n
     return d < 0 ? 0 : named->strides[operand][d];
 }
 
-static bool extents_agree(const Type *a, const Type *b) {
+// The dimension that both have with different extents, or -1.
+static int extent_apart(const Type *a, const Type *b) {
     for (int d = 0; d < a->rank; d++) {
         int at = named_kernel_dimension(b, a->dimensions[d].name);
-        if (at >= 0 && a->dimensions[d].extent != b->dimensions[at].extent) return false;
+        if (at >= 0 && a->dimensions[d].extent != b->dimensions[at].extent) return d;
     }
-    return true;
+    return -1;
 }
 
-bool named_kernel_fits(const NamedKernel *named, int inputs, int sized, int results) {
-    if (named->output_start < inputs || named->operand_count - named->output_start != results) return false;
-    for (int i = 0; i < named->operand_count; i++)
+// As the composite calls it.
+static const char *operand_name(const NamedKernel *named, int operand) {
+    const Graph *meaning = named->meaning;
+    if (!meaning) return "an operand";
+    if (operand >= named->output_start) return meaning->outputs.items[operand - named->output_start].name;
+    return attribute_text(graph_node(meaning, meaning->inputs.items[operand]), ATTRIBUTE_name);
+}
+
+static bool element_fits(char letter, Element element) {
+    if (letter == 'i') return element == ELEMENT_I32;
+    return element == ELEMENT_F32 || (letter == 'x' && element == ELEMENT_BF16);
+}
+
+const char *named_kernel_misfit(Arena *arena, const NamedKernel *named, const char *elements, int sized) {
+    int inputs = (int)strcspn(elements, ":"), results = (int)strlen(elements) - inputs - 1;
+    int start = named->output_start, count = named->operand_count;
+    if (start < inputs || count - start != results)
+        return arena_format(arena, "takes %d operands and gives %d results, found %d and %d", inputs, results, start,
+                            count - start);
+    for (int i = 0; i < count; i++) {
+        char letter = i < inputs ? elements[i] : i < start ? 0 : elements[i - start + inputs + 1];
+        if (letter && !element_fits(letter, named->types[i]->element))
+            return arena_format(arena, "%s %s as %s, found %s", i < start ? "takes" : "gives", operand_name(named, i),
+                                letter == 'i' ? "i32" : letter == 's' ? "f32" : "f32 or bf16",
+                                element_name(named->types[i]->element));
         for (int j = 0; j < i; j++) {
-            bool both = (i < sized || i >= named->output_start) && (j < sized || j >= named->output_start);
-            if (both && !extents_agree(named->types[i], named->types[j])) return false;
+            bool both = (i < sized || i >= start) && (j < sized || j >= start);
+            int apart = both ? extent_apart(named->types[i], named->types[j]) : -1;
+            if (apart >= 0)
+                return arena_format(arena, "wants one extent of %s, found %lld in %s and another in %s",
+                                    named->types[i]->dimensions[apart].name,
+                                    (long long)named->types[i]->dimensions[apart].extent, operand_name(named, i),
+                                    operand_name(named, j));
         }
-    return true;
+    }
+    return NULL;
 }
 
 uint32_t named_kernel_extent(const NamedKernel *named, int regular, const char *bound) {

@@ -39,9 +39,10 @@ typedef struct NamedKernel {
 } NamedKernel;
 
 // What generators ask of a named kernel. Names are compared as text.
-// Whether it has so many results, and the inputs that its code reads, of which the first `sized`, like the results, have
-// one extent a name: what a composite that asks for the kernel may have is anybody's.
-bool named_kernel_fits(const NamedKernel *named, int inputs, int sized, int results);
+// What a composite that asks for the kernel may have is anybody's: why it is not what the kernel's code reads and writes,
+// behind "kernel NAME", or NULL. `elements` has a letter for each input and, behind a colon, each result: x for f32 or
+// bf16, s for f32 (sums), i for i32. The first `sized` inputs, like the results, have one extent a name.
+const char *named_kernel_misfit(Arena *arena, const NamedKernel *named, const char *elements, int sized);
 const Option *named_kernel_option(const NamedKernel *named, const char *name);  // or NULL
 double named_kernel_number(const NamedKernel *named, const char *name);         // 0 where it has none
 int named_kernel_dimension(const Type *type, const char *name);                 // or -1
