@@ -248,6 +248,18 @@ bool file_make_folder(Diagnostics *diagnostics, const char *path) {
     return good;
 }
 
+int file_lock_folder(Diagnostics *diagnostics, const char *path) {
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) {
+        report_error(diagnostics, NO_PLACE, "E0951", "cannot open the folder %s: %s", path, strerror(errno));
+    } else if (flock(descriptor, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+        report_error(diagnostics, NO_PLACE, "E0912", "another run is writing to %s", path);
+        close(descriptor);
+        descriptor = -1;
+    }
+    return descriptor;
+}
+
 const char *file_folder(Arena *arena, const char *path) {
     const char *slash = strrchr(path, '/');
     if (!slash) return ".";

@@ -31,6 +31,9 @@ void file_abandon(FileWriter *writer);  // frees the writer
 
 bool file_exists(const char *path);
 bool file_make_folder(Diagnostics *diagnostics, const char *path);  // with parents; existing is fine
+// Of two processes one gets the folder, until it closes the descriptor or ends in whatever way; -1 after an error, E0912.
+// Where the file system knows no locks, both do.
+int file_lock_folder(Diagnostics *diagnostics, const char *path);
 // "a/b/c.cherry" -> "a/b"; "c" -> ".".
 const char *file_folder(Arena *arena, const char *path);
 

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -24,6 +25,7 @@ typedef struct Trainer {
     const TrainerOptions *options;
     const Training *training;
     MetricsFile *metrics;
+    int lock;  // of the folder, -1 before it is there
     RunPosition position;
     const char *checkpoint_path, *weights_path;
     double flops_per_step;
@@ -68,6 +70,11 @@ static bool save(Trainer *trainer) {
                                    trainer->runner->state, &trainer->position);
 }
 
+static bool lock_folder(Trainer *trainer) {
+    if (trainer->lock < 0) trainer->lock = file_lock_folder(trainer->runner->ir->diagnostics, trainer->options->folder);
+    return trainer->lock >= 0;
+}
+
 static bool open_run(Trainer *trainer) {
     Ir *ir = trainer->runner->ir;
     const TrainerOptions *options = trainer->options;
@@ -76,6 +83,8 @@ static bool open_run(Trainer *trainer) {
     trainer->weights_path = arena_format(ir->arena, "%s/model.safetensors", options->folder);
     trainer->position = (RunPosition){.seed = trainer->training->seed, .best_loss = INFINITY};
     trainer->position.tokenizer = feed_is_text(trainer->feed) || options->tokenizer->file ? options->tokenizer->name : NULL;
+    // A run that goes on reads what another may be writing.
+    if (options->resume && file_exists(trainer->checkpoint_path) && !lock_folder(trainer)) return false;
     bool found = file_exists(trainer->checkpoint_path);
     if (found && !options->resume) {
         report_error(ir->diagnostics, NO_PLACE, "E0912", "%s holds a run already", options->folder);
@@ -96,7 +105,7 @@ static bool open_run(Trainer *trainer) {
         return false;
     runner_round(trainer->runner);
     // Only now, when nothing else can be wrong, does the run leave a trace.
-    if (!file_make_folder(ir->diagnostics, options->folder) ||
+    if (!file_make_folder(ir->diagnostics, options->folder) || !lock_folder(trainer) ||
         !tokenizer_keep(ir, options->tokenizer, options->folder))
         return false;
     trainer->metrics = metrics_open(ir->diagnostics, metrics_path, found ? trainer->position.step : -1);
@@ -346,11 +355,13 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
                        .generator = generator,
                        .options = options,
                        .training = &runner->module->training,
+                       .lock = -1,
                        .last_valid = {.loss = NAN}};
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
     trainer.ahead = trainer.training->accumulate == 1 && executor_runs_ahead(runner->executors[ENTRY_ACCUMULATE]);
     bool good = find_metrics(&trainer) && open_run(&trainer) && loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
+    if (trainer.lock >= 0) close(trainer.lock);
     return good;
 }
