@@ -160,11 +160,11 @@ static bool run_micro(Trainer *trainer, int64_t micro) {
     return true;
 }
 
-static bool check_loss(const Trainer *trainer, int64_t step) {
+static bool check_finite(const Trainer *trainer, const char *what, double number, int64_t step) {
     if (!runner_works(trainer->runner)) return false;
-    if (isfinite(trainer->last_loss)) return true;
+    if (isfinite(number)) return true;
     return report_error(trainer->runner->ir->diagnostics, NO_PLACE, "E0913",
-                        "the loss of step %lld is not a finite number; the last checkpoint is untouched",
+                        "the %s of step %lld is not a finite number; the last checkpoint is untouched", what,
                         (long long)step);
 }
 
@@ -177,7 +177,9 @@ static bool finish_step(Trainer *trainer, int runs_ago) {
         add_results(trainer, runs_ago);
     }
     trainer->last_norm = (double)runner_scalar(trainer->runner, ENTRY_UPDATE, "gradient_norm", 0);
-    return check_loss(trainer, trainer->last_step);
+    // Weights that such a gradient moved are lost, and the next loss would say so too late for what is saved now.
+    return check_finite(trainer, "loss", trainer->last_loss, trainer->last_step) &&
+           check_finite(trainer, "gradient's norm", trainer->last_norm, trainer->last_step);
 }
 
 static void update(Trainer *trainer) {
@@ -200,7 +202,7 @@ static bool step(Trainer *trainer) {
         if (!run_micro(trainer, micro)) return false;
         add_results(trainer, 0);
     }
-    if (!check_loss(trainer, trainer->position.step + 1)) return false;
+    if (!check_finite(trainer, "loss", trainer->last_loss, trainer->position.step + 1)) return false;
     update(trainer);
     return true;
 }
