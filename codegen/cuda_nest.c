@@ -242,6 +242,17 @@ static void emit_fold(const Emit *emit, int number) {
         cuda_line(emit->unit, "s%d = fold_columns<%s, %d>(s%d);", number, fold, plan->team, number);
 }
 
+// Whether a later group gives an element that this one reads to another lane. It may write what is read here: memory is
+// reused where no other element is touched, and the nest sees two operands.
+static bool lanes_differ(const CudaPlan *plan, const CudaGroup *group) {
+    for (const CudaGroup *later = group + 1; later < plan->groups + plan->group_count; later++)
+        if (!later->reduces && later->inner &&
+            (later->vector != group->vector || later->order_count != group->order_count ||
+             memcmp(later->order, group->order, sizeof *group->order * (size_t)group->order_count) != 0))
+            return true;
+    return false;
+}
+
 // Where part `part` of stage `number` lies in the workspace: slots of 8 bytes, part-major.
 static const char *partial(const Emit *emit, int number, const char *part) {
     const CudaPlan *plan = emit->plan;
@@ -293,6 +304,8 @@ static void emit_reductions(const Emit *emit, const CudaGroup *group) {
         if (group->inner) emit_fold(emit, s);
         take_result(emit, s);
     }
+    // A fold over a block waits for all that was read, one over a warp only for what it adds up.
+    if (group->inner && plan->shape == CUDA_ROWS && plan->team == 32 && lanes_differ(plan, group)) emit_team_sync(emit);
     unit->packed_sums = packs;
     if (emit->part != CUDA_PARTIAL_SUMS) return;
     cuda_open(unit, emit->live ? "if (lane == 0 && live)" : "if (lane == 0)");
