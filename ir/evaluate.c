@@ -60,6 +60,7 @@ typedef struct Run {
     VECTOR(Extent) extents;
     Tensor *tensors;  // of every value, by slot
     uint32_t *slots;  // first slot of each node
+    const char *site;
 } Run;
 
 static const Extent *find_extent(const Run *run, const char *bound) {
@@ -133,12 +134,12 @@ static bool run_node(Run *run, const Node *node, uint32_t slot) {
         results[i] = &run->tensors[slot + i];
         *results[i] = tensor_create(run->arena, type);
     }
-    op_table[node->op]->evaluate(&(Evaluation){run->arena, run->graph, node, operands, results});
+    op_table[node->op]->evaluate(&(Evaluation){run->arena, run->graph, node, operands, results, run->site});
     return true;
 }
 
-bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs) {
-    Run run = {.arena = arena, .graph = graph};
+static bool evaluate(Arena *arena, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs) {
+    Run run = {.arena = arena, .graph = graph, .site = site};
     size_t errors = diagnostics_error_count(graph->ir->diagnostics);
     run.slots = ARENA_ARRAY(arena, uint32_t, graph->nodes.count + 1);
     for (uint32_t i = 0; i < graph->nodes.count; i++)
@@ -156,4 +157,12 @@ bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tens
         outputs[i] = run.tensors[run.slots[value.node] + value.result];
     }
     return diagnostics_error_count(graph->ir->diagnostics) == errors;
+}
+
+bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs) {
+    return evaluate(arena, graph, "", inputs, outputs);
+}
+
+bool evaluate_below(const Evaluation *above, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs) {
+    return evaluate(above->arena, graph, arena_format(above->arena, "%s%s", above->site, site), inputs, outputs);
 }

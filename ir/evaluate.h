@@ -16,12 +16,15 @@ typedef struct Evaluation {
     const Node *node;
     const Tensor *const *operands;
     Tensor *const *results;
+    const char *site;  // what the sites of random numbers are followed by: ".layer.iteration" of each stack's entry
 } Evaluation;
 
 // Runs a graph. `inputs` in the order of graph->inputs; `outputs` gets one tensor per output, in
 // `arena`. Calls and stacks are run through their graphs. Bounded dimensions take their extent from
 // the scalar input of that name. Accumulating ops copy: the inputs are never changed.
 bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs);
+// The same for a graph below one, whose random numbers have sites of their own, as expand-stacks gives them.
+bool evaluate_below(const Evaluation *above, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs);
 
 Tensor tensor_create(Arena *arena, const Type *type);
 

@@ -161,7 +161,8 @@ static uint32_t scratch_apply(void *context, Primitive primitive, Element elemen
 
 static void random_evaluate(const Evaluation *evaluation) {
     Tensor *result = evaluation->results[0];
-    const char *site = attribute_text(evaluation->node, ATTRIBUTE_site);
+    const char *site =
+        arena_format(evaluation->arena, "%s%s", attribute_text(evaluation->node, ATTRIBUTE_site), evaluation->site);
     // Positions are counted at capacity: the numbers do not depend on extents known at run time.
     int64_t strides[RANK_MAX];
     walk_strides(result->type, evaluation->node->types[0], NULL, strides);

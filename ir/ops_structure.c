@@ -163,10 +163,10 @@ static void stop_gradient_evaluate(const Evaluation *evaluation) {
 }
 
 // Runs a graph over the tensors; evaluate_graph has reported where it fails, and its caller sees that.
-static bool run_graph(const Evaluation *evaluation, const Graph *graph, const Tensor *inputs,
+static bool run_graph(const Evaluation *evaluation, const Graph *graph, const char *site, const Tensor *inputs,
                       Tensor *outputs) {
     CHECK(graph->outputs.count == evaluation->node->result_count);
-    return evaluate_graph(evaluation->arena, graph, inputs, outputs);
+    return evaluate_below(evaluation, graph, site, inputs, outputs);
 }
 
 static void call_evaluate(const Evaluation *evaluation) {
@@ -174,7 +174,7 @@ static void call_evaluate(const Evaluation *evaluation) {
     Tensor *inputs = ARENA_ARRAY(evaluation->arena, Tensor, operands + 1);
     Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, results + 1);
     for (uint32_t i = 0; i < operands; i++) inputs[i] = *evaluation->operands[i];
-    if (!run_graph(evaluation, attribute_graph(evaluation->node, ATTRIBUTE_function), inputs, outputs))
+    if (!run_graph(evaluation, attribute_graph(evaluation->node, ATTRIBUTE_function), "", inputs, outputs))
         return;
     for (uint32_t i = 0; i < results; i++) copy_tensor(evaluation->results[i], &outputs[i]);
 }
@@ -212,7 +212,8 @@ static bool run_part(StackRun *run, AttributeKey key, const StackEntry *entry, c
                                             stack_entry_index(entry, &operand->type->dimensions[0]));
     }
     Tensor *outputs = ARENA_ARRAY(evaluation->arena, Tensor, run->carried);
-    if (!run_graph(evaluation, attribute_graph(evaluation->node, key), inputs, outputs)) return false;
+    const char *site = arena_format(evaluation->arena, ".%d.%d", entry->layer, entry->iteration);
+    if (!run_graph(evaluation, attribute_graph(evaluation->node, key), site, inputs, outputs)) return false;
     run->values = outputs;
     return true;
 }

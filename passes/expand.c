@@ -46,13 +46,13 @@ static bool keeps_call(const Rewrite *rewrite, const Node *node) {
     return !kernel && expansion->keeps_gradients && attribute_graph(node, ATTRIBUTE_gradient);
 }
 
-static bool draws_random(const Graph *graph) {
+bool graph_draws_random(const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         if (node->op == OP_random) return true;
         for (uint32_t i = 0; i < node->attributes.count; i++)
             if (attribute_kind(node->attributes.items[i].key) == KIND_GRAPH &&
-                draws_random(node->attributes.items[i].graph))
+                graph_draws_random(node->attributes.items[i].graph))
                 return true;
     }
     return false;
@@ -111,7 +111,7 @@ static Graph *extend_sites(Rewrite *rewrite, const Graph *function) {
 static bool copy_call(Rewrite *rewrite, uint32_t id) {
     const Expansion *expansion = rewrite->data;
     Graph *function = attribute_graph(graph_node(rewrite->from, id), ATTRIBUTE_function);
-    if (!*expansion->suffix || !draws_random(function)) return copy_with_region(rewrite, id, NULL);
+    if (!*expansion->suffix || !graph_draws_random(function)) return copy_with_region(rewrite, id, NULL);
     Attribute attribute = {.key = ATTRIBUTE_function, .graph = extend_sites(rewrite, function)};
     return attribute.graph ? copy_with_region(rewrite, id, &attribute) : rewrite_fail(rewrite);
 }

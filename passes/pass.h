@@ -80,6 +80,9 @@ Module *pass_run_module_request(PassContext *context, const PassRequest *request
 // Graphs of a module that no other graph of it refers to, and that initialise no parameter.
 bool module_is_entry(const Module *module, const Graph *graph);
 
+// Whether it, or a graph that it refers to, draws random numbers.
+bool graph_draws_random(const Graph *graph);
+
 // Adds a graph and all that it refers to: a pass may have made new ones.
 bool module_add_with_callees(Module *module, Graph *graph);
 
