@@ -31,6 +31,7 @@ typedef struct Problem {
     const Graph *loss;      // parameters and data -> loss
     const Graph *gradient;  // also gradients
     Tensor *loss_inputs, *gradient_inputs;
+    Held *held;  // what gradients take as given
 } Problem;
 
 static double uniform(uint64_t seed, uint64_t counter) {
@@ -111,7 +112,7 @@ static size_t input_index(const Graph *graph, const char *name, Role role) {
 static bool loss_at(const Problem *problem, double *loss) {
     Arena *arena = arena_create();
     Tensor *outputs = ARENA_ARRAY(arena, Tensor, problem->loss->outputs.count);
-    bool good = evaluate_graph(arena, problem->loss, problem->loss_inputs, outputs);
+    bool good = evaluate_holding(arena, problem->loss, problem->loss_inputs, outputs, problem->held);
     if (good) *loss = outputs[output_index(problem->loss, "loss")].data[0];
     arena_destroy(arena);
     return good;
@@ -292,6 +293,10 @@ static bool check(const Arguments *arguments, Problem *problem) {
     if (!evaluate_graph(ir->arena, problem->gradient, problem->gradient_inputs, outputs)) return false;
     bool good = true;
     size_t checked = 0;
+    Held held = {.arena = ir->arena};
+    problem->held = &held;
+    double here;
+    if (!loss_at(problem, &here)) return false;
     double worst = 0, error = 0, smallest = smallest_norm(problem, problem->gradient, outputs, smallest_share);
     for (size_t i = 0; i < problem->module->parameters.count; i++) {
         const Parameter *parameter = &problem->module->parameters.items[i];

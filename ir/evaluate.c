@@ -61,6 +61,7 @@ typedef struct Run {
     Tensor *tensors;  // of every value, by slot
     uint32_t *slots;  // first slot of each node
     const char *site;
+    Held *held;
 } Run;
 
 static const Extent *find_extent(const Run *run, const char *bound) {
@@ -134,12 +135,13 @@ static bool run_node(Run *run, const Node *node, uint32_t slot) {
         results[i] = &run->tensors[slot + i];
         *results[i] = tensor_create(run->arena, type);
     }
-    op_table[node->op]->evaluate(&(Evaluation){run->arena, run->graph, node, operands, results, run->site});
+    op_table[node->op]->evaluate(&(Evaluation){run->arena, run->graph, node, operands, results, run->site, run->held});
     return true;
 }
 
-static bool evaluate(Arena *arena, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs) {
-    Run run = {.arena = arena, .graph = graph, .site = site};
+static bool evaluate(Arena *arena, const Graph *graph, const char *site, Held *held, const Tensor *inputs,
+                     Tensor *outputs) {
+    Run run = {.arena = arena, .graph = graph, .site = site, .held = held};
     size_t errors = diagnostics_error_count(graph->ir->diagnostics);
     run.slots = ARENA_ARRAY(arena, uint32_t, graph->nodes.count + 1);
     for (uint32_t i = 0; i < graph->nodes.count; i++)
@@ -160,9 +162,17 @@ static bool evaluate(Arena *arena, const Graph *graph, const char *site, const T
 }
 
 bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs) {
-    return evaluate(arena, graph, "", inputs, outputs);
+    return evaluate(arena, graph, "", NULL, inputs, outputs);
+}
+
+bool evaluate_holding(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs, Held *held) {
+    held->next = 0;
+    bool good = evaluate(arena, graph, "", held, inputs, outputs);
+    held->kept = good;
+    return good;
 }
 
 bool evaluate_below(const Evaluation *above, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs) {
-    return evaluate(above->arena, graph, arena_format(above->arena, "%s%s", above->site, site), inputs, outputs);
+    const char *whole = arena_format(above->arena, "%s%s", above->site, site);
+    return evaluate(above->arena, graph, whole, above->held, inputs, outputs);
 }

@@ -10,6 +10,15 @@ typedef struct Tensor {
 } Tensor;
 
 // What an op's evaluate sees. Results are allocated, typed and zero.
+// What a gradient takes as given: the values of every stop_gradient of a graph and of those below, in the order in which
+// they are computed. The first run keeps them; those that follow, for the same graph, have them again in place of theirs.
+typedef struct Held {
+    Arena *arena;  // of the values
+    VECTOR(Tensor) values;
+    size_t next;
+    bool kept;
+} Held;
+
 typedef struct Evaluation {
     Arena *arena;
     const Graph *graph;
@@ -17,12 +26,15 @@ typedef struct Evaluation {
     const Tensor *const *operands;
     Tensor *const *results;
     const char *site;  // what the sites of random numbers are followed by: ".layer.iteration" of each stack's entry
+    Held *held;        // or NULL
 } Evaluation;
 
 // Runs a graph. `inputs` in the order of graph->inputs; `outputs` gets one tensor per output, in
 // `arena`. Calls and stacks are run through their graphs. Bounded dimensions take their extent from
 // the scalar input of that name. Accumulating ops copy: the inputs are never changed.
 bool evaluate_graph(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs);
+// The same with what is held: a difference of two such runs is what a gradient says, which a stop_gradient cuts.
+bool evaluate_holding(Arena *arena, const Graph *graph, const Tensor *inputs, Tensor *outputs, Held *held);
 // The same for a graph below one, whose random numbers have sites of their own, as expand-stacks gives them.
 bool evaluate_below(const Evaluation *above, const Graph *graph, const char *site, const Tensor *inputs, Tensor *outputs);
 

@@ -159,7 +159,18 @@ static void copy_tensor(Tensor *to, const Tensor *from) {
 }
 
 static void stop_gradient_evaluate(const Evaluation *evaluation) {
-    copy_tensor(evaluation->results[0], evaluation->operands[0]);
+    Held *held = evaluation->held;
+    const Tensor *value = evaluation->operands[0];
+    if (held && !held->kept) {
+        Tensor copy = tensor_create(held->arena, value->type);
+        copy_tensor(&copy, value);
+        vector_push(held->arena, &held->values, copy);
+    } else if (held) {
+        CHECK(held->next < held->values.count);
+        const Tensor *kept = &held->values.items[held->next++];
+        if (type_count(kept->type) == type_count(value->type)) value = kept;  // else a mask of it has another extent
+    }
+    copy_tensor(evaluation->results[0], value);
 }
 
 // Runs a graph over the tensors; evaluate_graph has reported where it fails, and its caller sees that.
