@@ -76,7 +76,12 @@ static LLVMValueRef rounder(const Kit *k) { return real(k, k->wide ? 0x1.8p52 : 
 
 static bool hardware_scales(const Kit *k) { return k->unit->target->avx512 && !k->wide && k->lanes == 16; }
 
-// p * 2^n for whole n; n may leave the range of one factor, so the hardware does it or two factors do.
+// Added to n it leaves, in the low bits of the sum, twice the bias of an exponent more: halves of that are exponents of
+// factors.
+static LLVMValueRef exponent_rounder(const Kit *k) { return real(k, k->wide ? 0x1.8p52 + 2046 : 0x1.8p23 + 254); }
+
+// p * 2^n for whole n; n may leave the range of one factor, so the hardware does it or two factors do. `rounded` is n
+// and the exponent_rounder.
 static LLVMValueRef scale(const Kit *k, LLVMValueRef p, LLVMValueRef n, LLVMValueRef rounded) {
     CpuUnit *unit = k->unit;
     if (hardware_scales(k)) {
@@ -84,13 +89,20 @@ static LLVMValueRef scale(const Kit *k, LLVMValueRef p, LLVMValueRef n, LLVMValu
         return cpu_intrinsic(unit, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, arguments, 5);
     }
     LLVMBuilderRef b = k->builder;
-    LLVMValueRef exponent = LLVMBuildSub(b, bits_of(k, rounded), bits_of(k, rounder(k)), "");
-    LLVMValueRef half = LLVMBuildAShr(b, exponent, whole(k, 1), "");
-    LLVMValueRef rest = LLVMBuildSub(b, exponent, half, "");
-    LLVMValueRef bias = whole(k, k->wide ? 1023 : 127), position = whole(k, k->wide ? 52 : 23);
-    LLVMValueRef first = LLVMBuildShl(b, LLVMBuildAdd(b, half, bias, ""), position, "");
-    LLVMValueRef second = LLVMBuildShl(b, LLVMBuildAdd(b, rest, bias, ""), position, "");
+    LLVMValueRef both = bits_of(k, rounded), position = whole(k, k->wide ? 52 : 23);
+    LLVMValueRef half = LLVMBuildLShr(b, both, whole(k, 1), "");
+    LLVMValueRef first = LLVMBuildShl(b, half, position, "");
+    LLVMValueRef second = LLVMBuildShl(b, LLVMBuildSub(b, both, half, ""), position, "");
     return multiply(k, multiply(k, p, real_of(k, first)), real_of(k, second));
+}
+
+// What remains of an argument so large, or NaN, that n alone decides: any number up to 1/2, for one instruction and
+// not the two that clamp.
+static LLVMValueRef near_zero(const Kit *k, LLVMValueRef r) {
+    enum { SMALLER_MAGNITUDE = 2, AS_ROUNDED = 4 };
+    LLVMValueRef arguments[] = {r, real(k, 0.5), cpu_i32(k->unit, SMALLER_MAGNITUDE), r,
+                                LLVMConstInt(k->unit->i16, 0xffff, false), cpu_i32(k->unit, AS_ROUNDED)};
+    return cpu_intrinsic(k->unit, "llvm.x86.avx512.mask.range.ps.512", NULL, 0, arguments, 6);
 }
 
 LLVMValueRef cpu_exp(CpuUnit *unit, LLVMValueRef x) {
@@ -101,11 +113,13 @@ LLVMValueRef cpu_exp(CpuUnit *unit, LLVMValueRef x) {
         2.48015873255337802e-05, 1.98412698748010730e-04, 1.38888888888837525e-03, 8.33333333332614105e-03,
         4.16666666666666713e-02, 1.66666666666666713e-01, 0.5, 1, 1};
     Kit kit = kit_of(unit, x), *k = &kit;
-    x = k->wide ? clamp(k, x, -760, 720) : clamp(k, x, -106, 90);
-    LLVMValueRef rounded = multiply_add(k, x, real(k, M_LOG2E), rounder(k));
-    LLVMValueRef n = subtract(k, rounded, rounder(k));
+    bool scales = hardware_scales(k);
+    if (!scales) x = k->wide ? clamp(k, x, -760, 720) : clamp(k, x, -106, 90);
+    LLVMValueRef rounded = multiply_add(k, x, real(k, M_LOG2E), exponent_rounder(k));
+    LLVMValueRef n = subtract(k, rounded, exponent_rounder(k));
     LLVMValueRef r = multiply_add(k, n, real(k, k->wide ? -M_LN2 : -6.931471825e-01), x);
     r = multiply_add(k, n, real(k, k->wide ? -2.31904681384629956e-17 : 1.904654212e-09), r);
+    if (scales) r = near_zero(k, r);
     LLVMValueRef p = k->wide ? HORNER(k, r, wide) : HORNER(k, r, narrow);
     return scale(k, p, n, rounded);
 }
@@ -117,8 +131,8 @@ LLVMValueRef cpu_exp2(CpuUnit *unit, LLVMValueRef x) {
     Kit kit = kit_of(unit, x), *k = &kit;
     CHECK(!k->wide);
     if (!hardware_scales(k)) x = clamp(k, x, -150, 128);
-    LLVMValueRef rounded = LLVMBuildFAdd(k->builder, x, rounder(k), "");
-    LLVMValueRef n = subtract(k, rounded, rounder(k));
+    LLVMValueRef rounded = LLVMBuildFAdd(k->builder, x, exponent_rounder(k), "");
+    LLVMValueRef n = subtract(k, rounded, exponent_rounder(k));
     return scale(k, HORNER(k, subtract(k, x, n), table), n, rounded);
 }
 

@@ -113,13 +113,14 @@ static const Extreme extremes[] = {
 static void test_extremes(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof extremes / sizeof *extremes; i++)
-        for (int round = 0; round < 4; round++) {
+        for (int round = 0; round < 8; round++) {
             Arena *arena = arena_create();
             Ir *ir = ir_create(arena);
             Element element = round & 1 ? ELEMENT_F64 : ELEMENT_F32;
             int64_t count = round & 2 ? 1 : 16;  // scalar code and vectors
             CpuKernel kernel;
-            CpuCode *code = compile_function(ir, extremes[i].name, element, count, NULL, &kernel);
+            const char *cpu = round & 4 ? "x86-64-v3" : NULL;
+            CpuCode *code = compile_function(ir, extremes[i].name, element, count, cpu, &kernel);
             char in[16 * 8], out[16 * 8], *operands[] = {in, out};
             for (int lane = 0; lane < 16; lane++)
                 element_write(element, in + lane * element_bytes(element), extremes[i].x);
