@@ -181,11 +181,11 @@ static void copy_panels(CpuUnit *unit, const Packing *p, LLVMValueRef full, LLVM
     cpu_loop_begin(unit, &steps, begin, end, count, NULL, 0);
     LLVMValueRef first = multiply(unit, steps.index, cpu_i64(unit, p->columns));
     LLVMValueRef state[] = {cpu_at(unit, p->to, ELEMENT_F32, first), step_at(unit, p, p->from, steps.index)};
-    for (int rest = 0; rest < (masked ? 2 : 1); rest++) {
+    for (int rest = 0; rest < (masked || together > 1 ? 2 : 1); rest++) {
         int some = rest ? 1 : together;
         cpu_loop_begin(unit, &panels, rest ? full : cpu_i64(unit, 0), rest ? p->panels : full, some, state, 2);
         LLVMValueRef columns = multiply(unit, panels.index, cpu_i64(unit, p->columns));
-        LLVMValueRef valid = rest ? subtract(unit, p->valid, columns) : NULL;
+        LLVMValueRef valid = rest && masked ? subtract(unit, p->valid, columns) : NULL;
         if (some > 1) copy_lines(unit, p, panels.carried[0], panels.carried[1], count, some, whole);
         else copy_steps(unit, p, panels.carried[0], panels.carried[1], valid, count, whole);
         LLVMValueRef next[] = {cpu_at(unit, panels.carried[0], ELEMENT_F32, scaled(unit, p->panel_size, some)),
@@ -331,7 +331,7 @@ LLVMTypeRef cpu_pack_type(CpuUnit *unit) {
 
 // The vectors that panels `width` wide are packed with; 0: elements.
 static int pack_lanes(const CpuTarget *target, CpuPack kind, int width) {
-    if (kind == PACK_STRIDED || width <= 4) return 0;
+    if (kind == PACK_STRIDED || width < 4) return 0;
     int lanes = kind == PACK_TRANSPOSE && target->lanes > 8 ? 8 : target->lanes;
     while (lanes / 2 >= width) lanes /= 2;
     if (width % lanes && !target->masks && !target->avx2) return 0;

@@ -139,7 +139,8 @@ static Cut cut_rows(CpuContraction *plan) {
 }
 
 // Which operands are worth packing: each element of A is used by all panels of B, each of B by all panels of A.
-// Tiles that would reach beyond the last row want panels. One row along k is its own panel.
+// Tiles that would reach beyond the last row want panels, and those that would read little of lines a page apart, again
+// and again: they keep one another out of the first cache. One row along k is its own panel.
 static void choose_side_a(CpuContraction *plan) {
     int64_t direct_panels = plan->rows <= FEW_ROWS ? FEW_ROWS_PANELS : DIRECT_PANELS;
     if (plan->panels > direct_panels && plan->rows > 1) return;
@@ -147,7 +148,10 @@ static void choose_side_a(CpuContraction *plan) {
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
     bool pairs = plan->panel_a == PANEL_PAIRS && plan->element_a == ELEMENT_BF16;
     if (plan->pack_a == PACK_TRANSPOSE && (plain || pairs)) plan->tile.a = TILE_ALONG_K;
-    if (plan->pack_a == PACK_UNIT && whole_rows && plain) plan->tile.a = TILE_ACROSS_K;
+    int64_t run = plan->tile.rows * element_bytes(plan->element_a);
+    int64_t apart = stride_of(plan, plan->load_a, plan->k) * element_bytes(plan->element_a);
+    bool misses = plan->panels > 1 && apart % FIRST_CACHE_PAGE == 0 && run < CPU_CACHE_LINE / 2;
+    if (plan->pack_a == PACK_UNIT && whole_rows && plain && !misses) plan->tile.a = TILE_ACROSS_K;
 }
 
 // How many columns along k have a line each in the first cache at the same time: few where they are a multiple of a

@@ -8,14 +8,23 @@ enum {
     AHEAD_BYTES = 8 << 10, AHEAD_STEPS = 48  // that B is asked for before it is read, where it lies across k: at most
 };
 
-CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
-    int most = target->registers >= 32 ? 8 : 6;
-    int64_t tiles = (rows + most - 1) / most;
-    if (rows > most) rows = (rows + tiles - 1) / tiles;  // so that the last one is not mostly empty
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Of `most` rows, or a few less so that the last tile is not mostly empty.
+static CpuTile tile_of_rows(const CpuTarget *target, int64_t rows, int64_t most) {
+    if (rows > most) rows = divide_up(rows, divide_up(rows, most));
     // Sums, one row of B and a broadcast; or, of few rows, one vector of B and a broadcast for each row.
     int vectors = (target->registers - 1) / ((int)rows + 1), few = (target->registers - 2) / (int)rows - 1;
     if (few > vectors) vectors = few;
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
+}
+
+// Six rows of two vectors and four of three fill 16 registers alike. The fewer rows are computed for nothing, the
+// better; where it is the same, B is read or turned as it lies for more of them at a time.
+CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
+    if (target->registers >= 32) return tile_of_rows(target, rows, 8);
+    CpuTile six = tile_of_rows(target, rows, 6), four = tile_of_rows(target, rows, 4);
+    return divide_up(rows, four.rows) * four.rows < divide_up(rows, six.rows) * six.rows ? four : six;
 }
 
 LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
