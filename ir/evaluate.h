@@ -9,7 +9,6 @@ typedef struct Tensor {
     double *data;      // type_count(type) elements
 } Tensor;
 
-// What an op's evaluate sees. Results are allocated, typed and zero.
 // What a gradient takes as given: the values of every stop_gradient of a graph and of those below, in the order in which
 // they are computed. The first run keeps them; those that follow, for the same graph, have them again in place of theirs.
 typedef struct Held {
@@ -19,6 +18,7 @@ typedef struct Held {
     bool kept;
 } Held;
 
+// What an op's evaluate sees. Results are allocated, typed and zero.
 typedef struct Evaluation {
     Arena *arena;
     const Graph *graph;
