@@ -4,7 +4,24 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "codegen/cuda.h"
 #include "passes/pass.h"
+
+// A kernel that no back end has may be meant for one to come; more often its name is misspelt.
+static void warn_of_unknown_kernels(Ir *ir, const Module *module) {
+    const char *told = NULL;
+    for (size_t g = 0; g < module->graphs.count; g++) {
+        const Graph *graph = module->graphs.items[g];
+        for (uint32_t id = 0; id < graph->nodes.count; id++) {
+            const Node *node = graph_node(graph, id);
+            const char *kernel = node->op == OP_call ? attribute_text(node, ATTRIBUTE_kernel) : NULL;
+            if (!kernel || kernel == told || cpu_has_kernel(kernel) || cuda_has_kernel(kernel)) continue;
+            report_warning(ir->diagnostics, node->place, "E0518",
+                           "no back end has a kernel '%s': what is computed is what the function says", kernel);
+            told = kernel;
+        }
+    }
+}
 
 Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
     FrontendOptions options = {.train = arguments_text(arguments, "--train", NULL),
@@ -13,7 +30,9 @@ Module *setup_load(const Arguments *arguments, Ir *ir, bool small) {
     if (!arguments_apart(arguments, ir, "--train", "--model", "a train block names its model")) return NULL;
     options.settings = arguments_all(arguments, "--set", &options.setting_count);
     options.narrow = !small && strcmp(arguments_text(arguments, "--device", "cpu"), "cuda") == 0;
-    return derive_module(ir, frontend_load(ir, arguments_operand(arguments, 0), &options));
+    Module *module = frontend_load(ir, arguments_operand(arguments, 0), &options);
+    if (module) warn_of_unknown_kernels(ir, module);
+    return derive_module(ir, module);
 }
 
 Module *derive_module(Ir *ir, Module *module) {
