@@ -4,6 +4,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
+    FEW_MORE_ROWS = 200,  // one in so many
     ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
     AHEAD_BYTES = 8 << 10, AHEAD_STEPS = 48  // that B is asked for before it is read, where it lies across k: at most
 };
@@ -19,12 +20,13 @@ static CpuTile tile_of_rows(const CpuTarget *target, int64_t rows, int64_t most)
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
 }
 
-// Six rows of two vectors and four of three fill 16 registers alike. The fewer rows are computed for nothing, the
-// better; where it is the same, B is read or turned as it lies for more of them at a time.
+// Six rows of two vectors and four of three fill 16 registers alike. Where few rows are computed for nothing, six: B is
+// read or turned as it lies for more of them at a time, and fewer panels of A are packed.
 CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     if (target->registers >= 32) return tile_of_rows(target, rows, 8);
     CpuTile six = tile_of_rows(target, rows, 6), four = tile_of_rows(target, rows, 4);
-    return divide_up(rows, four.rows) * four.rows < divide_up(rows, six.rows) * six.rows ? four : six;
+    int64_t more = divide_up(rows, six.rows) * six.rows - divide_up(rows, four.rows) * four.rows;
+    return more * FEW_MORE_ROWS > rows ? four : six;
 }
 
 LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
