@@ -51,12 +51,13 @@ int setup_threads(const Arguments *arguments, Ir *ir) {
     return (int)threads;
 }
 
-// sm_80 and later; a letter behind the number stands for what this architecture alone has.
+// sm_80 and later; a letter behind the number stands for what this architecture alone has, or its family.
 static bool names_gpu(const char *name) {
     char *end;
     if (strncmp(name, "sm_", 3) != 0 || name[3] < '1' || name[3] > '9') return false;
     long number = strtol(name + 3, &end, 10);
-    return number >= 80 && number <= 999 && (!*end || ((*end == 'a' || *end == 'f') && number >= 90 && !end[1]));
+    bool letter = (*end == 'a' && number >= 90) || (*end == 'f' && number >= 100);
+    return number >= 80 && number <= 999 && (!*end || (letter && !end[1]));
 }
 
 // --device, and what code is made for.

@@ -3,6 +3,7 @@
 #include "ir/index_range.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "ir/input_limit.h"
 
@@ -15,9 +16,21 @@ typedef struct Walk {
     Range **ranges;  // of each node's results
 } Walk;
 
+// A function that was walked: called again with the same ranges it gives the same, and has nothing new to say.
+typedef struct Walked {
+    const Graph *function;
+    const Range *inputs, *outputs;
+} Walked;
+
+// Of one module.
+typedef struct Check {
+    VECTOR(Walked) walked;
+    bool good;
+} Check;
+
 static const Range anything = {-INFINITY, INFINITY};
 
-static Range *walk_graph(const Graph *graph, const Range *inputs, bool *good);
+static Range *walk_graph(const Graph *graph, const Range *inputs, Check *check);
 
 static Range of(const Walk *walk, Value value) { return walk->ranges[value.node][value.result]; }
 
@@ -109,24 +122,35 @@ static Range held(Range range, const Type *type) {
 // ---- Graphs below ----
 
 // The meaning over the operands' ranges; a gradient clause over those, and results and cotangents of any value.
-static void walk_call(const Walk *walk, const Node *node, Range *results, bool *good) {
+static const Range *walk_function(const Graph *function, const Range *inputs, Check *check) {
+    size_t bytes = sizeof *inputs * function->inputs.count;
+    for (size_t i = 0; i < check->walked.count; i++) {
+        const Walked *walked = &check->walked.items[i];
+        if (walked->function == function && memcmp(walked->inputs, inputs, bytes) == 0) return walked->outputs;
+    }
+    const Range *outputs = walk_graph(function, inputs, check);
+    vector_push(function->ir->arena, &check->walked, ((Walked){function, inputs, outputs}));
+    return outputs;
+}
+
+static void walk_call(const Walk *walk, const Node *node, Range *results, Check *check) {
     const Graph *function = attribute_graph(node, ATTRIBUTE_function), *gradient = attribute_graph(node, ATTRIBUTE_gradient);
     size_t count = node->operand_count + 2 * (size_t)node->result_count;
     Range *inputs = ARENA_ARRAY(walk->graph->ir->arena, Range, count + 1);
     for (size_t i = 0; i < count; i++) inputs[i] = i < node->operand_count ? of(walk, node->operands[i]) : anything;
-    const Range *found = walk_graph(function, inputs, good);
+    const Range *found = walk_function(function, inputs, check);
     for (uint32_t i = 0; i < node->result_count; i++) results[i] = found[i];
-    if (gradient) walk_graph(gradient, inputs, good);
+    if (gradient) walk_function(gradient, inputs, check);
 }
 
 // One body serves every layer: what is carried may be anything, what is the same for each has its range.
-static void walk_stack(const Walk *walk, const Node *node, Range *results, bool *good) {
+static void walk_stack(const Walk *walk, const Node *node, Range *results, Check *check) {
     const Graph *body = attribute_graph(node, ATTRIBUTE_body);
     int64_t carried = attribute_integer(node, ATTRIBUTE_carried, 0);
     Range *inputs = ARENA_ARRAY(walk->graph->ir->arena, Range, body->inputs.count + 1);
     for (size_t i = 0; i < body->inputs.count; i++)
         inputs[i] = (int64_t)i < carried ? anything : of(walk, node->operands[i]);
-    walk_graph(body, inputs, good);
+    walk_graph(body, inputs, check);
     for (uint32_t i = 0; i < node->result_count; i++) results[i] = anything;
 }
 
@@ -155,16 +179,16 @@ static bool check_index(const Walk *walk, const Node *node) {
 }
 
 // The ranges of the outputs. Inputs that are arguments have the ranges given, in the order of the signature.
-static Range *walk_graph(const Graph *graph, const Range *inputs, bool *good) {
+static Range *walk_graph(const Graph *graph, const Range *inputs, Check *check) {
     Arena *arena = graph->ir->arena;
     Walk walk = {graph, ARENA_ARRAY(arena, Range *, graph->nodes.count + 1)};
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         Range *results = walk.ranges[id] = ARENA_ARRAY(arena, Range, node->result_count + 1);
         if (node->op == OP_call) {
-            walk_call(&walk, node, results, good);
+            walk_call(&walk, node, results, check);
         } else if (node->op == OP_stack) {
-            walk_stack(&walk, node, results, good);
+            walk_stack(&walk, node, results, check);
         } else {
             for (uint32_t i = 0; i < node->result_count; i++) results[i] = range_of(&walk, id, i);
         }
@@ -172,7 +196,7 @@ static Range *walk_graph(const Graph *graph, const Range *inputs, bool *good) {
             if (graph->inputs.items[i] == id) results[0] = inputs[i];
         for (uint32_t i = 0; i < node->result_count; i++) results[i] = held(results[i], node->types[i]);
         bool indexes = node->op == OP_gather || node->op == OP_scatter || node->op == OP_scatter_add;
-        if (indexes && !check_index(&walk, node)) *good = false;
+        if (indexes && !check_index(&walk, node)) check->good = false;
     }
     Range *outputs = ARENA_ARRAY(arena, Range, graph->outputs.count + 1);
     for (size_t i = 0; i < graph->outputs.count; i++) outputs[i] = of(&walk, graph->outputs.items[i].value);
@@ -181,12 +205,12 @@ static Range *walk_graph(const Graph *graph, const Range *inputs, bool *good) {
 
 bool module_check_indices(const Module *module) {
     static const char *const entries[] = {"loss", "evaluate", "logits"};
-    bool good = true;
-    for (size_t i = 0; i < sizeof entries / sizeof *entries && good; i++) {
+    Check check = {.good = true};
+    for (size_t i = 0; i < sizeof entries / sizeof *entries && check.good; i++) {
         const Graph *graph = module_find_graph(module, entries[i]);
-        if (graph) walk_graph(graph, NULL, &good);
+        if (graph) walk_graph(graph, NULL, &check);
     }
-    for (size_t i = 0; i < module->parameters.count && good; i++)
-        if (module->parameters.items[i].initialize) walk_graph(module->parameters.items[i].initialize, NULL, &good);
-    return good;
+    for (size_t i = 0; i < module->parameters.count && check.good; i++)
+        if (module->parameters.items[i].initialize) walk_graph(module->parameters.items[i].initialize, NULL, &check);
+    return check.good;
 }
