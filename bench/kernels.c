@@ -9,7 +9,7 @@
 //
 // --cold: contractions alone, each as a step runs it: a barrier before each launch, whose weights, or gradients of
 // weights, are in no cache.
-// --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention as ever.
+// --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention of bf16.
 // --panels: products of few rows of bf16 with bf16 weights in panels, as generation reads them (panel-rounded).
 // --cpu-time counts the processor time of one thread instead of the clock on the wall.
 #include <math.h>
@@ -302,8 +302,9 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
     for (int i = 0; i < 3; i++) options[i] = (Option){.name = texts[2 * i], .text = names_intern(ir->names, texts[2 * i + 1])};
     options[3] = (Option){.name = "causal", .number = 1};
     Dimension along = {names_intern(ir->names, "time"), queries, NULL};
-    const Type *q = type_of(ir, ELEMENT_F32, batch, "time", queries, heads, key);
-    const Type *k = type_of(ir, ELEMENT_F32, batch, "past", time, heads, key);
+    Element element = bench->bf16 ? ELEMENT_BF16 : ELEMENT_F32;
+    const Type *q = type_of(ir, element, batch, "time", queries, heads, key);
+    const Type *k = type_of(ir, element, batch, "past", time, heads, key);
     const Type *lse = type_of(ir, ELEMENT_F32, batch, "time", queries, heads, 0);
     const Type *positions = type_make(ir, ELEMENT_I32, 1, &along);
     NamedKernel *named = ARENA_NEW(arena, NamedKernel);
@@ -320,8 +321,9 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
             named->strides[i][d] = stride;
             stride *= named->types[i]->dimensions[d].extent;
         }
-        places[i] = (char *)numbers(stride);
-        operands.moved += operands.bytes[i] = 4 * stride;
+        bool half = named->types[i]->element == ELEMENT_BF16;
+        places[i] = (char *)(half ? halves(stride) : numbers(stride));
+        operands.moved += operands.bytes[i] = element_bytes(named->types[i]->element) * stride;
     }
     for (int64_t i = 0; i < queries; i++) ((int32_t *)places[3])[i] = (int32_t)(time - queries + i);
     if (gradient)

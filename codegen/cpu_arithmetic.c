@@ -83,7 +83,8 @@ static LLVMTypeRef bfloat_vector(CpuUnit *unit, int lanes) {
 LLVMValueRef cpu_dot_pairs(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b, LLVMValueRef sum) {
     LLVMTypeRef pairs = bfloat_vector(unit, 2 * cpu_lanes(sum));
     LLVMValueRef x = LLVMBuildBitCast(unit->builder, a, pairs, ""), y = LLVMBuildBitCast(unit->builder, b, pairs, "");
-    return cpu_intrinsic(unit, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, (LLVMValueRef[]){sum, x, y}, 3);
+    const char *name = arena_format(unit->arena, "llvm.x86.avx512bf16.dpbf16ps.%d", cpu_lanes(sum) * 32);
+    return cpu_intrinsic(unit, name, NULL, 0, (LLVMValueRef[]){sum, x, y}, 3);
 }
 
 LLVMValueRef cpu_pair(CpuUnit *unit, LLVMValueRef low, LLVMValueRef high) {

@@ -22,9 +22,9 @@ enum { UNROLL = 4 };
 typedef struct Forward {
     AttentionTask task;
     int output;                         // operand o; lse follows
-    LLVMValueRef keys, values;          // [past][columns]; where keys pass, of one block
-    LLVMValueRef queries;               // [key][queries], of few [query][key_columns]
-    LLVMValueRef scores;                // [key of the block][queries], of few the other way round
+    LLVMValueRef keys, values;          // rows [past][key_room] and steps [past][columns]; where keys pass, of one block
+    LLVMValueRef queries;               // steps [key][queries], of few rows [query][key_room]
+    LLVMValueRef scores;                // [key of the block][queries], of few the other way round; weights as steps
     LLVMValueRef result;                // [query][columns]
     LLVMValueRef fading, inverse, lse;  // [query]
 } Forward;
@@ -51,6 +51,10 @@ static void store_vector(const Forward *f, LLVMValueRef at, LLVMValueRef value) 
 
 static double score_scale(const CpuAttention *plan) { return plan->scale * M_LOG2E; }
 
+static AttentionCopies copies_of(const Forward *f) {
+    return (AttentionCopies){.key_rows = f->keys, .value_steps = f->values};
+}
+
 // Where key `key0` of a block stands in scratch.
 static LLVMValueRef row_of(const Forward *f, LLVMValueRef key0) {
     return f->task.plan->passing ? cpu_i64(f->task.unit, 0) : key0;
@@ -62,13 +66,14 @@ static void emit_scores(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
     const CpuAttention *plan = f->task.plan;
     AttentionProduct product = {.rows = plan->rows,
                                 .lanes = (int)plan->lanes,
-                                .a_row = plan->key_columns,
+                                .a_row = plan->key_room,
                                 .a_step = 1,
                                 .b_step = plan->queries,
                                 .c_row = plan->queries,
-                                .steps = plan->keys};
+                                .steps = plan->keys,
+                                .pairs = plan->pairs};
     AttentionMatrices matrices = {
-        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, row_of(f, key0), plan->key_columns)),
+        .a = cpu_at(unit, f->keys, ELEMENT_F32, scaled(unit, row_of(f, key0), plan->key_room)),
         .b = f->queries,
         .c = f->scores,
         .rows = rows,
@@ -99,12 +104,25 @@ static void emit_maximum(const Forward *f, LLVMValueRef rows, LLVMValueRef *maxi
     }
 }
 
+// UNROLL rows of weights from row `key` on, as steps: pairs take half of the rows, from the first on.
+static void store_weights(const Forward *f, LLVMValueRef key, const LLVMValueRef *weights) {
+    CpuUnit *unit = f->task.unit;
+    int vectors = f->task.plan->vectors, step = (int)cpu_attention_step(f->task.plan);
+    if (step == 2) key = LLVMBuildLShr(unit->builder, key, cpu_i64(unit, 1), "");
+    for (int row = 0; row < UNROLL / step; row++)
+        for (int v = 0; v < vectors; v++) {
+            const LLVMValueRef *first = &weights[row * step * vectors + v];
+            LLVMValueRef value = step == 2 ? cpu_round_pair(unit, first[0], first[vectors]) : first[0];
+            store_vector(f, vector_at(f, f->scores, add(unit, key, cpu_i64(unit, row)), v), value);
+        }
+}
+
 // Scores become weights relative to running->maximum; returns their sums: keys by their number modulo UNROLL.
 static void emit_weights(const Forward *f, LLVMValueRef rows, const Running *running, LLVMValueRef *sums) {
     CpuUnit *unit = f->task.unit;
     LLVMBuilderRef b = unit->builder;
     int vectors = f->task.plan->vectors;
-    LLVMValueRef state[UNROLL * ATTENTION_VECTORS], lowered[ATTENTION_VECTORS];
+    LLVMValueRef state[UNROLL * ATTENTION_VECTORS], weights[UNROLL * ATTENTION_VECTORS], lowered[ATTENTION_VECTORS];
     for (int i = 0; i < UNROLL * vectors; i++) state[i] = cpu_number_like(running->sum[0], 0);
     for (int v = 0; v < vectors; v++) lowered[v] = LLVMBuildFNeg(b, running->maximum[v], "");
     CpuLoop keys;
@@ -113,10 +131,10 @@ static void emit_weights(const Forward *f, LLVMValueRef rows, const Running *run
         LLVMValueRef at =
             vector_at(f, f->scores, add(unit, keys.index, cpu_i64(unit, i / vectors)), i % vectors);
         LLVMValueRef score = load_vector(f, at), scale = cpu_number_like(score, score_scale(f->task.plan));
-        LLVMValueRef weight = cpu_exp2(unit, cpu_fma(unit, score, scale, lowered[i % vectors]));
-        store_vector(f, at, weight);
-        state[i] = LLVMBuildFAdd(b, keys.carried[i], weight, "");
+        weights[i] = cpu_exp2(unit, cpu_fma(unit, score, scale, lowered[i % vectors]));
+        state[i] = LLVMBuildFAdd(b, keys.carried[i], weights[i], "");
     }
+    store_weights(f, keys.index, weights);
     cpu_loop_end(unit, &keys, state);
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef even = LLVMBuildFAdd(b, keys.carried[v], keys.carried[2 * vectors + v], "");
@@ -162,10 +180,12 @@ static void emit_values(const Forward *f, LLVMValueRef key0, LLVMValueRef rows) 
                                 .a_step = plan->queries,
                                 .b_step = plan->feature_columns,
                                 .c_row = plan->feature_columns,
-                                .start = ATTENTION_FADE};
+                                .start = ATTENTION_FADE,
+                                .pairs = plan->pairs};
+    int64_t row = plan->feature_columns / cpu_attention_step(plan);
     AttentionMatrices matrices = {
         .a = f->scores,
-        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, row_of(f, key0), plan->feature_columns)),
+        .b = cpu_at(unit, f->values, ELEMENT_F32, scaled(unit, row_of(f, key0), row)),
         .c = f->result,
         .factors = f->fading,
         .rows = cpu_i64(unit, plan->query_lines),
@@ -239,7 +259,7 @@ static void pass_keys(Forward *f, const AttentionTask *next_task, LLVMValueRef k
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *k = &plan->side[K], *v = &plan->side[V];
     LLVMValueRef behind = add(unit, key0, rows);
-    if (plan->passing) cpu_attention_copy_keys(&f->task, key0, behind, row_of(f, key0), f->keys, f->values);
+    if (plan->passing) cpu_attention_copy_keys(&f->task, key0, behind, row_of(f, key0), copies_of(f));
     AttentionNext next = {.task = next_task, .over = LLVMBuildICmp(unit->builder, LLVMIntSGE, behind, end, "")};
     cpu_attention_next(&f->task);
     cpu_attention_stream(&f->task, next, K, k->past, k->key, plan->keys, behind, false);
@@ -250,11 +270,12 @@ static void pack_queries(const Forward *f, LLVMValueRef query0, LLVMValueRef val
     CpuUnit *unit = f->task.unit;
     const CpuAttention *plan = f->task.plan;
     const AttentionSide *q = &plan->side[Q];
-    LLVMValueRef from = cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time));
-    LLVMValueRef keys = cpu_i64(unit, plan->keys), zero = cpu_i64(unit, 0);
-    if (plan->turning)
-        cpu_attention_pack(unit, q->element, q->key, q->time, plan->key_columns, f->queries, from, keys, valid, zero);
-    else cpu_attention_pack(unit, q->element, q->time, q->key, plan->queries, f->queries, from, valid, keys, zero);
+    AttentionMatrix matrix = {.element = q->element,
+                              .from = cpu_at(unit, cpu_attention_base(&f->task, Q), q->element, scaled(unit, query0, q->time)),
+                              .rows = valid, .columns = cpu_i64(unit, plan->keys),
+                              .row_stride = q->time, .column_stride = q->key};
+    if (plan->turning) cpu_attention_pack_rows(&f->task, matrix, plan->key_room, f->queries);
+    else cpu_attention_pack_steps(&f->task, cpu_attention_turned(matrix), plan->queries, f->queries);
 }
 
 // Scores of keys [key0, end), hidden where no query may see them.
@@ -287,7 +308,7 @@ static void emit_query_block(Forward *f, LLVMValueRef query0, const AttentionTas
     cpu_attention_range(&f->task, first, last, &begin, &end);
     bool passes = plan->passing || plan->turning;
     if (!passes) {
-        cpu_attention_copy(&f->task, end, f->keys, f->values);
+        cpu_attention_copy(&f->task, end, copies_of(f));
         look_ahead(f, next, over, following, end);
     }
     LLVMValueRef state[2 * ATTENTION_VECTORS];
@@ -383,9 +404,9 @@ bool cpu_attention_emit(CpuUnit *unit, const Kernel *kernel, CpuKernel *out) {
     int64_t used = 0;
     int64_t rows = plan.turning ? 0 : plan.passing ? plan.key_block : plan.padded_past;
     int64_t scores = plan.turning ? cpu_attention_few_stride(unit, &plan) : plan.key_block;
-    f.keys = cpu_attention_take(unit, body->scratch, &used, rows * plan.key_columns);
-    f.values = cpu_attention_take(unit, body->scratch, &used, rows * plan.feature_columns);
-    f.queries = cpu_attention_take(unit, body->scratch, &used, plan.keys * plan.queries);
+    f.keys = cpu_attention_take(unit, body->scratch, &used, rows * plan.key_room);
+    f.values = cpu_attention_take(unit, body->scratch, &used, rows * plan.feature_columns / cpu_attention_step(&plan));
+    f.queries = cpu_attention_take(unit, body->scratch, &used, plan.queries * plan.key_room);
     f.scores = cpu_attention_take(unit, body->scratch, &used, scores * plan.queries);
     f.result = cpu_attention_take(unit, body->scratch, &used, plan.feature_columns * plan.queries);
     f.fading = cpu_attention_take(unit, body->scratch, &used, plan.queries);

@@ -8,6 +8,10 @@
 // product takes scores as they lie and has features in its lanes, so that nothing but queries is ever
 // transposed. Of few queries keys stand in the lanes (cpu_attention_few.c), with the same sums. Blocks of keys
 // start at absolute multiples of a fixed size: a query has the same bits alone and in a block.
+//
+// Where the machine multiplies pairs of bf16 and all that products read is bf16, two steps of a product stand in the
+// room of a float, the even one in the lower half, and weights and d_scores are rounded to bf16 for the products that
+// read them. Of an odd number of steps the last room has a zero. Strides and offsets below are in floats all the same.
 #ifndef CHERRY_CODEGEN_CPU_ATTENTION_H
 #define CHERRY_CODEGEN_CPU_ATTENTION_H
 
@@ -25,6 +29,7 @@ typedef struct AttentionSide {  // strides of one operand, in elements; 0 where 
 typedef struct CpuAttention {
     const NamedKernel *named;
     bool causal;
+    bool pairs;      // products take pairs of bf16
     int64_t window;  // 0: none
     double scale;
     int64_t time, past, keys, features;  // extents at capacity; `keys`: of the dimension that scores sum over
@@ -43,6 +48,7 @@ typedef struct CpuAttention {
     bool passing;                            // forward: one block of queries takes all keys, each once
     bool turning;                            // few queries read them as they lie, see cpu_attention_turns
     int64_t key_columns, feature_columns;    // keys and features, rounded up to vectors of the target
+    int64_t key_room, feature_room;          // the same of what a row of them takes as steps
     int64_t units, group_total;              // products of the shared and of the group dimensions
 } CpuAttention;
 
@@ -93,11 +99,16 @@ LLVMValueRef cpu_attention_last_position(const AttentionTask *task, LLVMValueRef
 // Keys [*begin, *end) that queries [first, last] (their positions) see; *begin is a multiple of key_block.
 void cpu_attention_range(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                          LLVMValueRef *begin, LLVMValueRef *end);
-// Copies rows [first, end) of K and V, padded to columns, to rows of scratch from `row` on.
+// Where K and V are copied to: rows of steps for products that sum over keys or features, [past][room], rows as steps
+// for those that sum over the past, [past][columns], two rows in the room of one where there are pairs. NULL: not wanted.
+typedef struct AttentionCopies {
+    LLVMValueRef key_rows, key_steps, value_rows, value_steps;
+} AttentionCopies;
+// Rows [first, end), to rows from `row` on; both even where there are pairs.
 void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVMValueRef end, LLVMValueRef row,
-                             LLVMValueRef keys, LLVMValueRef values);
+                             AttentionCopies to);
 // The same with rows [task->copied, end), to their absolute rows.
-void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values);
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, AttentionCopies to);
 // Copies the positions of queries [query0, query0 + valid) to task->positions, and `valid`.
 void cpu_attention_positions(AttentionTask *task, LLVMValueRef query0, LLVMValueRef valid);
 
@@ -115,11 +126,19 @@ void cpu_attention_stream(AttentionTask *task, AttentionNext next, int operand, 
 void cpu_attention_bring(const AttentionTask *task);  // asks for some more rows of all streams
 void cpu_attention_bring_rest(const AttentionTask *task);  // for all that are left
 
-// Packs into panels `width` wide: columns `column_stride` apart, k steps `k_stride` apart (see
-// cpu_contract.h).
-void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride,
-                        int64_t width, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
-                        LLVMValueRef panel_size);
+// A matrix in memory: `from` on, `rows` and `columns` of an element, with their strides.
+typedef struct AttentionMatrix {
+    Element element;
+    LLVMValueRef from, rows, columns;
+    int64_t row_stride, column_stride;
+} AttentionMatrix;
+AttentionMatrix cpu_attention_turned(AttentionMatrix matrix);
+// Copies rows as the steps of a product: to[row][width], pairs of rows where there are pairs; zeros behind the columns.
+void cpu_attention_pack_steps(const AttentionTask *task, AttentionMatrix matrix, int64_t width, LLVMValueRef to);
+// Copies columns as the steps, row by row: to[row][room].
+void cpu_attention_pack_rows(const AttentionTask *task, AttentionMatrix matrix, int64_t room, LLVMValueRef to);
+// Elements of a float's room in a product: 2 where there are pairs.
+int64_t cpu_attention_step(const CpuAttention *plan);
 // Whether some pair of a query at [first, last] and a key of [begin, end) may be masked; NULL: never.
 LLVMValueRef cpu_attention_partly(const AttentionTask *task, LLVMValueRef first, LLVMValueRef last,
                                   LLVMValueRef begin, LLVMValueRef end);
@@ -164,12 +183,14 @@ typedef enum AttentionStart { ATTENTION_ZERO, ATTENTION_ADD, ATTENTION_FADE } At
 
 // c[row * c_row + column] = start + sum over step of a[row * a_row + step * a_step] * b[step * b_step +
 // column], in ascending steps; the start is 0, c, or c times factors[row]. Strides in floats, of b in its numbers.
+// Where there are pairs, a step of a and b is two of those that are counted.
 typedef struct AttentionProduct {
     int rows;   // of a tile
     int lanes;  // of a vector of columns
     int64_t a_row, a_step, b_step, c_row;
     int64_t steps;  // where their number is constant, else 0
-    bool narrow_b;  // b has bf16 numbers
+    bool narrow_b;  // b has bf16 numbers, as they lie: of pairs too, b_step is from row to row
+    bool pairs;
     AttentionStart start;
 } AttentionProduct;
 

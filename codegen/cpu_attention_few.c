@@ -27,14 +27,16 @@ LLVMValueRef cpu_attention_few_place(const AttentionTask *task, LLVMValueRef sco
     return cpu_at(unit, cpu_at(unit, scores, ELEMENT_F32, cpu_i64(unit, before)), ELEMENT_F32, key);
 }
 
-// sums[query] += element `at` of each of some keys times that of the query.
+// sums[query] += element `at` of each of some keys times that of the query; pairs of them where there are pairs.
 static void add_element(const AttentionTask *task, LLVMValueRef queries, LLVMValueRef at, LLVMValueRef keys,
                         LLVMValueRef *sums) {
     CpuUnit *unit = task->unit;
     for (int64_t query = 0; query < task->plan->time; query++) {
-        LLVMValueRef place = cpu_at(unit, queries, ELEMENT_F32, cpu_i64(unit, query * task->plan->key_columns));
+        LLVMValueRef place = cpu_at(unit, queries, ELEMENT_F32, cpu_i64(unit, query * task->plan->key_room));
         LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, cpu_at(unit, place, ELEMENT_F32, at), 1, NULL);
-        sums[query] = cpu_fma(unit, cpu_splat(unit, factor, unit->target->lanes), keys, sums[query]);
+        factor = cpu_splat(unit, factor, unit->target->lanes);
+        sums[query] = task->plan->pairs ? cpu_dot_pairs(unit, factor, keys, sums[query])
+                                        : cpu_fma(unit, factor, keys, sums[query]);
     }
 }
 
@@ -53,11 +55,13 @@ static void turn_keys(const AttentionTask *task, LLVMValueRef queries, LLVMValue
     for (int i = 0; i < lanes; i++)
         columns[i] = cpu_at(unit, cpu_at(unit, from, k->element, parts.index), k->element, cpu_i64(unit, i * k->past));
     cpu_panel_load_along(unit, k->element, size == 2 ? PANEL_PAIRS : PANEL_F32, columns, 0, steps);
+    int taken = size / (int)cpu_attention_step(task->plan);  // of a step, one by one
+    LLVMValueRef first = taken == size ? parts.index : LLVMBuildLShr(unit->builder, parts.index, cpu_i64(unit, 1), "");
     for (int i = 0; i < count; i++) {
-        if (size == 2) cpu_unpair(unit, steps[i], halves);
-        else halves[0] = steps[i];
-        for (int half = 0; half < size; half++)
-            add_element(task, queries, add(unit, parts.index, cpu_i64(unit, i * size + half)), halves[half], sums);
+        halves[0] = steps[i];
+        if (taken == 2) cpu_unpair(unit, steps[i], halves);
+        for (int half = 0; half < taken; half++)
+            add_element(task, queries, add(unit, first, cpu_i64(unit, i * taken + half)), halves[half], sums);
     }
     cpu_loop_end(unit, &parts, sums);
     for (int i = 0; i < queried; i++) sums[i] = parts.carried[i];
@@ -169,7 +173,11 @@ LLVMValueRef cpu_attention_few_weights(const AttentionTask *task, LLVMValueRef s
         LLVMValueRef place = cpu_attention_few_place(task, scores, i, groups.index);
         LLVMValueRef score = cpu_load(unit, ELEMENT_F32, place, lanes, NULL);
         LLVMValueRef weight = cpu_exp2(unit, cpu_fma(unit, score, cpu_number_like(score, scale), lowered[i]));
-        cpu_store(unit, ELEMENT_F32, place, weight, NULL);
+        if (task->plan->pairs) {
+            LLVMValueRef half = LLVMBuildLShr(unit->builder, groups.index, cpu_i64(unit, 1), "");
+            place = cpu_attention_few_place(task, scores, i, half);
+        }
+        cpu_store(unit, ELEMENT_F32, place, task->plan->pairs ? cpu_narrow_pairs(unit, weight) : weight, NULL);
         sums[i] = add_parts(unit, weight, groups.carried[i]);
     }
     cpu_loop_end(unit, &groups, sums);

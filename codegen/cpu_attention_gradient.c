@@ -10,7 +10,8 @@
 //       writes d_q
 //     writes d_k, d_v
 //
-// where c = log2(e) / sqrt(keys). P and dS stand as [key][query] and are read as they lie, along and across.
+// where c = log2(e) / sqrt(keys). P and dS stand as [key][query] and are read as they lie, along and across; of pairs of
+// bf16 P, dS, K, Q and dO stand once for each direction that they are summed along.
 // Every sum runs over its own index in ascending order (groups, queries; keys) inside one task.
 #include <math.h>
 
@@ -22,13 +23,15 @@ enum { Q, K, V, POSITIONS_OPERAND, O, LSE, D_O, D_LSE };
 typedef struct Backward {
     AttentionTask task;
     int d_q, d_k, d_v;                  // operands
-    LLVMValueRef keys, values;          // [past][columns]
-    LLVMValueRef d_keys, d_values;      // the same
-    LLVMValueRef queries, query_rows;   // of the block: [key][queries], [query][columns]
+    LLVMValueRef keys, values;          // rows: [past][room]
+    LLVMValueRef key_steps;             // [past][columns]: the keys again, as steps
+    LLVMValueRef d_keys, d_values;      // [past][columns]
+    LLVMValueRef queries, query_rows;   // steps of the block: [key][queries], [query][columns]
     LLVMValueRef results, result_rows;  // the same of d_o
     LLVMValueRef d_queries;             // [query][columns]
     LLVMValueRef lse, delta;            // [query]; lse in units of ln 2
-    LLVMValueRef scores, d_scores;      // [key of the block][queries]
+    LLVMValueRef scores, d_scores;      // [key of the block][queries]; then weights and gradients, queries as steps
+    LLVMValueRef d_score_steps;         // d_scores again, keys as steps
     LLVMValueRef one, scale;            // factors in scratch
     LLVMValueRef query0;                // of the block
 } Backward;
@@ -46,25 +49,16 @@ static LLVMValueRef operand_at(const Backward *g, int operand, LLVMValueRef firs
 
 // ---- Packing ----
 
-// Rows [first, first + count) of an operand along the dimension with stride `row_stride`.
-static void copy_rows(const Backward *g, int operand, int64_t row_stride, int64_t column_stride,
-                      LLVMValueRef first, LLVMValueRef count, int64_t existing, int64_t columns,
-                      LLVMValueRef to) {
-    CpuUnit *unit = g->task.unit;
-    cpu_attention_pack(unit, g->task.plan->side[operand].element, column_stride, row_stride, columns, to,
-                       operand_at(g, operand, first, row_stride), cpu_i64(unit, existing), count,
-                       cpu_i64(unit, 0));
-}
-
-// An operand of the block with queries in lanes, and as rows.
+// An operand of the block with queries in lanes, and as steps.
 static void pack_block(const Backward *g, int operand, int64_t column_stride, int64_t existing,
                        int64_t columns, LLVMValueRef turned, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const AttentionSide *side = &g->task.plan->side[operand];
-    cpu_attention_pack(unit, side->element, side->time, column_stride, g->task.plan->queries, turned,
-                       operand_at(g, operand, g->query0, side->time), g->task.valid, cpu_i64(unit, existing),
-                       cpu_i64(unit, 0));
-    copy_rows(g, operand, side->time, column_stride, g->query0, g->task.valid, existing, columns, rows);
+    AttentionMatrix matrix = {.element = side->element, .from = operand_at(g, operand, g->query0, side->time),
+                              .rows = g->task.valid, .columns = cpu_i64(unit, existing),
+                              .row_stride = side->time, .column_stride = column_stride};
+    cpu_attention_pack_steps(&g->task, cpu_attention_turned(matrix), g->task.plan->queries, turned);
+    cpu_attention_pack_steps(&g->task, matrix, columns, rows);
 }
 
 // delta[query] = sum over features of d_o o, less d_lse; and lse, of the block.
@@ -106,19 +100,20 @@ static void emit_delta(const Backward *g) {
 
 // ---- A block of queries and a block of keys ----
 
-// to[key][query] = rows of keys [key0, key0 + rows) times the block's columns.
+// to[key][query] = rows of keys [key0, key0 + rows), each in `room`, times the block's columns.
 static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef turned, int64_t steps,
-                          int64_t columns, LLVMValueRef to, LLVMValueRef key0, LLVMValueRef rows) {
+                          int64_t room, LLVMValueRef to, LLVMValueRef key0, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     AttentionProduct product = {.rows = plan->rows,
                                 .lanes = (int)plan->lanes,
-                                .a_row = columns,
+                                .a_row = room,
                                 .a_step = 1,
                                 .b_step = plan->queries,
                                 .c_row = plan->queries,
-                                .steps = steps};
-    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, columns)),
+                                .steps = steps,
+                                .pairs = plan->pairs};
+    AttentionMatrices matrices = {.a = floats_at(unit, from, scaled(unit, key0, room)),
                                   .b = turned,
                                   .c = to,
                                   .rows = rows,
@@ -128,12 +123,38 @@ static void emit_products(const Backward *g, LLVMValueRef from, LLVMValueRef tur
     cpu_attention_multiply(&g->task, &product, &matrices);
 }
 
-// scores become weights, d_scores (so far: d_o times v) become gradients of scores.
+// The weight and the gradient of a score at `at`, which is in its place as the product d_o times v.
+static void emit_weight(const Backward *g, LLVMValueRef at, LLVMValueRef lowered, LLVMValueRef delta, LLVMValueRef *weight,
+                        LLVMValueRef *d_score) {
+    CpuUnit *unit = g->task.unit;
+    int lanes = cpu_lanes(lowered);
+    LLVMValueRef x = cpu_load(unit, ELEMENT_F32, floats_at(unit, g->scores, at), lanes, NULL);
+    LLVMValueRef y = cpu_load(unit, ELEMENT_F32, floats_at(unit, g->d_scores, at), lanes, NULL);
+    *weight = cpu_exp2(unit, cpu_fma(unit, x, cpu_number_like(x, g->task.plan->scale * M_LOG2E), lowered));
+    *d_score = LLVMBuildFMul(unit->builder, *weight, LLVMBuildFSub(unit->builder, y, delta, ""), "");
+}
+
+// Pairs of queries take the first half of their row, pairs of keys stand in rows of their own.
+static void store_pairs(const Backward *g, LLVMValueRef key, int v, const LLVMValueRef *weights,
+                        const LLVMValueRef *d_scores) {
+    CpuUnit *unit = g->task.unit;
+    const CpuAttention *plan = g->task.plan;
+    for (int i = 0; i < 2; i++) {
+        LLVMValueRef row = scaled(unit, add(unit, key, cpu_i64(unit, i)), plan->queries);
+        LLVMValueRef at = add(unit, row, cpu_i64(unit, v * plan->lanes / 2));
+        cpu_store(unit, ELEMENT_F32, floats_at(unit, g->scores, at), cpu_narrow_pairs(unit, weights[i]), NULL);
+        cpu_store(unit, ELEMENT_F32, floats_at(unit, g->d_scores, at), cpu_narrow_pairs(unit, d_scores[i]), NULL);
+    }
+    LLVMValueRef at = add(unit, scaled(unit, key, plan->queries / 2), cpu_i64(unit, v * plan->lanes));
+    cpu_store(unit, ELEMENT_F32, floats_at(unit, g->d_score_steps, at), cpu_round_pair(unit, d_scores[0], d_scores[1]), NULL);
+}
+
+// scores become weights, d_scores (so far: d_o times v) become gradients of scores; those of keys behind the last are 0.
 static void emit_weights(const Backward *g, LLVMValueRef rows) {
     CpuUnit *unit = g->task.unit;
     LLVMBuilderRef b = unit->builder;
     const CpuAttention *plan = g->task.plan;
-    int lanes = (int)plan->lanes;
+    int lanes = (int)plan->lanes, step = (int)cpu_attention_step(plan);
     LLVMValueRef lowered[ATTENTION_VECTORS], delta[ATTENTION_VECTORS];
     for (int v = 0; v < plan->vectors; v++) {
         LLVMValueRef at = cpu_i64(unit, v * lanes);
@@ -141,21 +162,23 @@ static void emit_weights(const Backward *g, LLVMValueRef rows) {
             LLVMBuildFNeg(b, cpu_load(unit, ELEMENT_F32, floats_at(unit, g->lse, at), lanes, NULL), "");
         delta[v] = cpu_load(unit, ELEMENT_F32, floats_at(unit, g->delta, at), lanes, NULL);
     }
+    cpu_attention_fill(&g->task, g->scores, rows, ATTENTION_HIDDEN);
+    cpu_attention_fill(&g->task, g->d_scores, rows, 0);
     CpuLoop keys;
-    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), rows, 1, NULL, 0);
+    LLVMValueRef up = scaled(unit, cpu_blocks(unit, rows, cpu_i64(unit, plan->rows)), plan->rows);
+    cpu_loop_begin(unit, &keys, cpu_i64(unit, 0), up, step, NULL, 0);
     for (int v = 0; v < plan->vectors; v++) {
-        LLVMValueRef at = add(unit, scaled(unit, keys.index, plan->queries), cpu_i64(unit, v * lanes));
-        LLVMValueRef score = floats_at(unit, g->scores, at), d_score = floats_at(unit, g->d_scores, at);
-        LLVMValueRef x = cpu_load(unit, ELEMENT_F32, score, lanes, NULL);
-        LLVMValueRef weight =
-            cpu_exp2(unit, cpu_fma(unit, x, cpu_number_like(x, plan->scale * M_LOG2E), lowered[v]));
-        cpu_store(unit, ELEMENT_F32, score, weight, NULL);
-        x = LLVMBuildFSub(b, cpu_load(unit, ELEMENT_F32, d_score, lanes, NULL), delta[v], "");
-        cpu_store(unit, ELEMENT_F32, d_score, LLVMBuildFMul(b, weight, x, ""), NULL);
+        LLVMValueRef at = add(unit, scaled(unit, keys.index, plan->queries), cpu_i64(unit, v * lanes)), weight[2], d_score[2];
+        for (int i = 0; i < step; i++)
+            emit_weight(g, add(unit, at, cpu_i64(unit, i * plan->queries)), lowered[v], delta[v], &weight[i], &d_score[i]);
+        if (plan->pairs) {
+            store_pairs(g, keys.index, v, weight, d_score);
+        } else {
+            cpu_store(unit, ELEMENT_F32, floats_at(unit, g->scores, at), weight[0], NULL);
+            cpu_store(unit, ELEMENT_F32, floats_at(unit, g->d_scores, at), d_score[0], NULL);
+        }
     }
     cpu_loop_end(unit, &keys, NULL);
-    cpu_attention_fill(&g->task, g->scores, rows, 0);
-    cpu_attention_fill(&g->task, g->d_scores, rows, 0);
 }
 
 // to[key][column] += weights[key][query] from[query][column].
@@ -169,7 +192,8 @@ static void emit_key_sums(const Backward *g, LLVMValueRef weights, LLVMValueRef 
                                 .a_step = 1,
                                 .b_step = columns,
                                 .c_row = columns,
-                                .start = ATTENTION_ADD};
+                                .start = ATTENTION_ADD,
+                                .pairs = plan->pairs};
     AttentionMatrices matrices = {.a = weights,
                                   .b = from,
                                   .c = floats_at(unit, to, scaled(unit, key0, columns)),
@@ -191,9 +215,11 @@ static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef r
                                 .a_step = plan->queries,
                                 .b_step = plan->key_columns,
                                 .c_row = plan->key_columns,
-                                .start = ATTENTION_ADD};
-    AttentionMatrices matrices = {.a = g->d_scores,
-                                  .b = floats_at(unit, g->keys, scaled(unit, key0, plan->key_columns)),
+                                .start = ATTENTION_ADD,
+                                .pairs = plan->pairs};
+    int64_t row = plan->key_columns / cpu_attention_step(plan);
+    AttentionMatrices matrices = {.a = g->d_score_steps,
+                                  .b = floats_at(unit, g->key_steps, scaled(unit, key0, row)),
                                   .c = g->d_queries,
                                   .rows = cpu_i64(unit, plan->queries),
                                   .columns = plan->key_columns,
@@ -205,8 +231,8 @@ static void emit_query_sums(const Backward *g, LLVMValueRef key0, LLVMValueRef r
 
 static void emit_pair(const Backward *g, LLVMValueRef key0, LLVMValueRef rows, LLVMValueRef partly) {
     const CpuAttention *plan = g->task.plan;
-    emit_products(g, g->keys, g->queries, plan->keys, plan->key_columns, g->scores, key0, rows);
-    emit_products(g, g->values, g->results, plan->features, plan->feature_columns, g->d_scores, key0, rows);
+    emit_products(g, g->keys, g->queries, plan->keys, plan->key_room, g->scores, key0, rows);
+    emit_products(g, g->values, g->results, plan->features, plan->feature_room, g->d_scores, key0, rows);
     cpu_attention_mask(&g->task, g->scores, key0, rows, partly);
     cpu_attention_mask(&g->task, g->d_scores, key0, rows,
                        partly);  // what was skipped is anything: now finite
@@ -260,7 +286,9 @@ static void emit_query_block(Backward *g, const AttentionTask *next, LLVMValueRe
     LLVMValueRef first = cpu_attention_position(&g->task, query0),
                  last = cpu_attention_position(&g->task, last_query);
     cpu_attention_range(&g->task, first, last, &begin, &end);
-    cpu_attention_copy(&g->task, end, g->keys, g->values);
+    AttentionCopies copies = {.key_rows = g->keys, .value_rows = g->values};
+    if (plan->pairs) copies.key_steps = g->key_steps;
+    cpu_attention_copy(&g->task, end, copies);
     look_ahead(g, next, end);
     CpuLoop keys;
     cpu_loop_begin(unit, &keys, begin, end, plan->key_block, NULL, 0);
@@ -338,21 +366,22 @@ static int64_t divide_scratch(Backward *g) {
     CpuUnit *unit = g->task.unit;
     const CpuAttention *plan = g->task.plan;
     LLVMValueRef scratch = g->task.body->scratch;
-    int64_t used = 0, key_rows = plan->padded_past * plan->key_columns,
-            value_rows = plan->padded_past * plan->feature_columns;
-    g->keys = cpu_attention_take(unit, scratch, &used, key_rows);
-    g->values = cpu_attention_take(unit, scratch, &used, value_rows);
+    int64_t used = 0, step = cpu_attention_step(plan), key_rows = plan->padded_past * plan->key_columns;
+    g->keys = cpu_attention_take(unit, scratch, &used, plan->padded_past * plan->key_room);
+    g->key_steps = plan->pairs ? cpu_attention_take(unit, scratch, &used, key_rows / step) : g->keys;
+    g->values = cpu_attention_take(unit, scratch, &used, plan->padded_past * plan->feature_room);
     g->d_keys = cpu_attention_take(unit, scratch, &used, key_rows);
-    g->d_values = cpu_attention_take(unit, scratch, &used, value_rows);
-    g->queries = cpu_attention_take(unit, scratch, &used, plan->queries * plan->keys);
-    g->query_rows = cpu_attention_take(unit, scratch, &used, plan->queries * plan->key_columns);
-    g->results = cpu_attention_take(unit, scratch, &used, plan->queries * plan->features);
-    g->result_rows = cpu_attention_take(unit, scratch, &used, plan->queries * plan->feature_columns);
+    g->d_values = cpu_attention_take(unit, scratch, &used, plan->padded_past * plan->feature_columns);
+    g->queries = cpu_attention_take(unit, scratch, &used, plan->queries * plan->key_room);
+    g->query_rows = cpu_attention_take(unit, scratch, &used, plan->queries * plan->key_columns / step);
+    g->results = cpu_attention_take(unit, scratch, &used, plan->queries * plan->feature_room);
+    g->result_rows = cpu_attention_take(unit, scratch, &used, plan->queries * plan->feature_columns / step);
     g->d_queries = cpu_attention_take(unit, scratch, &used, plan->queries * plan->key_columns);
     g->lse = cpu_attention_take(unit, scratch, &used, plan->queries);
     g->delta = cpu_attention_take(unit, scratch, &used, plan->queries);
     g->scores = cpu_attention_take(unit, scratch, &used, plan->key_block * plan->queries);
     g->d_scores = cpu_attention_take(unit, scratch, &used, plan->key_block * plan->queries);
+    g->d_score_steps = plan->pairs ? cpu_attention_take(unit, scratch, &used, plan->key_block * plan->queries / 2) : g->d_scores;
     g->one = cpu_attention_take(unit, scratch, &used, 1);
     g->scale = cpu_attention_take(unit, scratch, &used, 1);
     g->task.positions = cpu_attention_take(unit, scratch, &used, plan->queries);

@@ -40,6 +40,14 @@ static void add_dimension(const CpuAttention *plan, int regular, const Dimension
 
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+// What products read: queries, keys, values and, for gradients, those of results.
+static bool all_narrow(const CpuAttention *plan, bool forward) {
+    enum { Q, K, V, D_O = 6 };
+    bool narrow = plan->side[Q].element == ELEMENT_BF16 && plan->side[K].element == ELEMENT_BF16 &&
+                  plan->side[V].element == ELEMENT_BF16;
+    return narrow && (forward || plan->side[D_O].element == ELEMENT_BF16);
+}
+
 // A few queries, as in decoding, stand in vectors as short as they are, and make a tile of their own.
 static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *plan) {
     enum { PAIR_ROWS = 6 };  // beside two vectors of features they fill 16 registers
@@ -55,8 +63,11 @@ static void choose_sizes(const CpuTarget *target, bool forward, CpuAttention *pl
     plan->padded_past = round_up(plan->past, plan->rows);
     plan->turning = few && cpu_attention_turns(target, plan);
     plan->passing = forward && !plan->turning && plan->time <= plan->queries && plan->group_total == 1;
+    int64_t step = cpu_attention_step(plan);
     plan->key_columns = round_up(plan->keys, target->lanes);
     plan->feature_columns = round_up(plan->features, target->lanes);
+    plan->key_room = round_up((plan->keys + step - 1) / step, target->lanes);
+    plan->feature_room = round_up((plan->features + step - 1) / step, target->lanes);
 }
 
 bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, CpuAttention *plan) {
@@ -110,6 +121,7 @@ bool cpu_attention_plan(CpuUnit *unit, const NamedKernel *named, int regular, Cp
             add_dimension(plan, regular, dimension, plan->group, plan->group_bound, &plan->group_count,
                           &plan->group_total);
     }
+    plan->pairs = unit->target->bf16_dot && all_narrow(plan, regular == ATTENTION_INPUTS);
     choose_sizes(unit->target, regular == ATTENTION_INPUTS, plan);
     return true;
 }

@@ -145,51 +145,86 @@ void cpu_attention_mask(const AttentionTask *task, LLVMValueRef scores, LLVMValu
 
 // ---- Moving data ----
 
-void cpu_attention_pack(CpuUnit *unit, Element element, int64_t column_stride, int64_t k_stride,
-                        int64_t width, LLVMValueRef to, LLVMValueRef from, LLVMValueRef valid, LLVMValueRef k,
-                        LLVMValueRef panel_size) {
+int64_t cpu_attention_step(const CpuAttention *plan) { return plan->pairs ? 2 : 1; }
+
+// Packs into panels `width` wide, `panel_size` floats apart, as they are laid out in cpu_contract.h.
+static void pack(CpuUnit *unit, Element element, CpuPanel panel, int64_t column_stride, int64_t k_stride, int64_t width,
+                 LLVMValueRef to, LLVMValueRef from, LLVMValueRef columns, LLVMValueRef k, int64_t panel_size) {
     CpuPack kind = cpu_pack_kind(column_stride, k_stride);
     LLVMValueRef w = cpu_i64(unit, width);
     LLVMValueRef arguments[] = {to,
                                 from,
-                                valid,
+                                columns,
                                 k,
                                 cpu_i64(unit, column_stride),
                                 cpu_i64(unit, k_stride),
                                 w,
-                                cpu_blocks(unit, valid, w),
-                                panel_size};
-    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, PANEL_F32, (int)width), arguments, 9);
+                                cpu_blocks(unit, columns, w),
+                                cpu_i64(unit, panel_size)};
+    cpu_helper_call(unit, cpu_pack_function(unit, kind, element, panel, (int)width), arguments, 9);
 }
 
-static void copy_rows(const AttentionTask *task, int operand, int64_t column_stride, int64_t count,
-                      int64_t columns, LLVMValueRef first, LLVMValueRef end, LLVMValueRef to) {
+void cpu_attention_pack_steps(const AttentionTask *task, AttentionMatrix m, int64_t width, LLVMValueRef to) {
+    CpuPanel panel = task->plan->pairs ? PANEL_PAIRS : PANEL_F32;
+    pack(task->unit, m.element, panel, m.column_stride, m.row_stride, width, to, m.from, m.columns, m.rows, 0);
+}
+
+AttentionMatrix cpu_attention_turned(AttentionMatrix m) {
+    return (AttentionMatrix){.element = m.element, .from = m.from, .rows = m.columns, .columns = m.rows,
+                             .row_stride = m.column_stride, .column_stride = m.row_stride};
+}
+
+// Pairs that lie side by side are copied as if they were floats; others are panels of one row, whose steps they are.
+void cpu_attention_pack_rows(const AttentionTask *task, AttentionMatrix m, int64_t room, LLVMValueRef to) {
+    CpuUnit *unit = task->unit;
+    bool even = LLVMIsAConstantInt(m.columns) && LLVMConstIntGetSExtValue(m.columns) % 2 == 0 && m.row_stride % 2 == 0;
+    if (!task->plan->pairs) {
+        cpu_attention_pack_steps(task, m, room, to);
+    } else if (even && m.column_stride == 1) {
+        pack(unit, ELEMENT_F32, PANEL_F32, 1, m.row_stride / 2, room, to, m.from,
+             cpu_i64(unit, LLVMConstIntGetSExtValue(m.columns) / 2), m.rows, 0);
+    } else {
+        pack(unit, m.element, PANEL_PAIRS, m.row_stride, m.column_stride, 1, to, m.from, m.rows, m.columns, room);
+    }
+}
+
+// Rows [first, end) of K or V, whose columns are `stride` apart.
+static AttentionMatrix rows_of(const AttentionTask *task, int operand, int64_t stride, int64_t columns, LLVMValueRef first,
+                               LLVMValueRef end) {
     CpuUnit *unit = task->unit;
     const AttentionSide *side = &task->plan->side[operand];
-    LLVMValueRef from = cpu_attention_base(task, operand);
-    from = cpu_at(unit, from, side->element, scaled(unit, first, side->past));
-    cpu_attention_pack(unit, side->element, column_stride, side->past, columns, to, from,
-                       cpu_i64(unit, count), LLVMBuildSub(unit->builder, end, first, ""), cpu_i64(unit, 0));
+    LLVMValueRef from = cpu_at(unit, cpu_attention_base(task, operand), side->element, scaled(unit, first, side->past));
+    return (AttentionMatrix){.element = side->element, .from = from, .rows = subtract(unit, end, first),
+                             .columns = cpu_i64(unit, columns), .row_stride = side->past, .column_stride = stride};
+}
+
+static void copy_matrix(const AttentionTask *task, AttentionMatrix matrix, LLVMValueRef row, LLVMValueRef rows,
+                        int64_t room, LLVMValueRef steps, int64_t columns) {
+    CpuUnit *unit = task->unit;
+    int64_t step = columns / cpu_attention_step(task->plan);
+    if (rows) cpu_attention_pack_rows(task, matrix, room, cpu_at(unit, rows, ELEMENT_F32, scaled(unit, row, room)));
+    if (steps) cpu_attention_pack_steps(task, matrix, columns, cpu_at(unit, steps, ELEMENT_F32, scaled(unit, row, step)));
 }
 
 void cpu_attention_copy_keys(const AttentionTask *task, LLVMValueRef first, LLVMValueRef end, LLVMValueRef row,
-                             LLVMValueRef keys, LLVMValueRef values) {
+                             AttentionCopies to) {
     enum { K = 1, V };
-    CpuUnit *unit = task->unit;
     const CpuAttention *plan = task->plan;
-    keys = cpu_at(unit, keys, ELEMENT_F32, scaled(unit, row, plan->key_columns));
-    values = cpu_at(unit, values, ELEMENT_F32, scaled(unit, row, plan->feature_columns));
-    copy_rows(task, K, plan->side[K].key, plan->keys, plan->key_columns, first, end, keys);
-    copy_rows(task, V, plan->side[V].feature, plan->features, plan->feature_columns, first, end, values);
+    copy_matrix(task, rows_of(task, K, plan->side[K].key, plan->keys, first, end), row, to.key_rows, plan->key_room,
+                to.key_steps, plan->key_columns);
+    copy_matrix(task, rows_of(task, V, plan->side[V].feature, plan->features, first, end), row, to.value_rows,
+                plan->feature_room, to.value_steps, plan->feature_columns);
 }
 
-void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, LLVMValueRef keys, LLVMValueRef values) {
+// Of an odd number of rows the last is copied again, with the one behind it.
+void cpu_attention_copy(const AttentionTask *task, LLVMValueRef end, AttentionCopies to) {
     CpuUnit *unit = task->unit;
     LLVMValueRef first = LLVMBuildLoad2(unit->builder, unit->i64, task->copied, "");
     CpuIf some;
     cpu_if_begin(unit, &some, compare(unit, LLVMIntSLT, first, end));
-    cpu_attention_copy_keys(task, first, end, first, keys, values);
-    LLVMBuildStore(unit->builder, end, task->copied);
+    cpu_attention_copy_keys(task, first, end, first, to);
+    LLVMValueRef copied = LLVMBuildAnd(unit->builder, end, cpu_i64(unit, -cpu_attention_step(task->plan)), "");
+    LLVMBuildStore(unit->builder, copied, task->copied);
     cpu_if_end(unit, &some);
 }
 

@@ -17,32 +17,43 @@ static LLVMValueRef b_at(CpuUnit *unit, const AttentionProduct *p, LLVMValueRef 
     return index ? cpu_at(unit, at, element_of_b(p), cpu_i64(unit, index)) : at;
 }
 
+// From step to step of b; pairs as they lie are two rows.
+static int64_t stride_of_b(const AttentionProduct *p) { return p->pairs && p->narrow_b ? 2 * p->b_step : p->b_step; }
+
+// A vector of b; `half`: of pairs as they lie there is the first row alone.
+static LLVMValueRef load_columns(CpuUnit *unit, const AttentionProduct *p, LLVMValueRef at, bool half) {
+    LLVMValueRef columns = cpu_load(unit, element_of_b(p), at, p->lanes, NULL);
+    if (!p->pairs || !p->narrow_b) return columns;
+    return cpu_pair(unit, columns, half ? NULL : cpu_load(unit, ELEMENT_BF16, b_at(unit, p, at, p->b_step), p->lanes, NULL));
+}
+
 static void emit_step(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef a, LLVMValueRef b,
-                      LLVMValueRef *sums) {
+                      bool half, LLVMValueRef *sums) {
     int lanes = p->lanes;
     LLVMValueRef columns[VECTORS_MAX];
-    for (int v = 0; v < vectors; v++)
-        columns[v] = cpu_load(unit, element_of_b(p), b_at(unit, p, b, v * lanes), lanes, NULL);
+    for (int v = 0; v < vectors; v++) columns[v] = load_columns(unit, p, b_at(unit, p, b, v * lanes), half);
     for (int row = 0; row < p->rows; row++) {
         LLVMValueRef factor = cpu_load(unit, ELEMENT_F32, floats_at(unit, a, row * p->a_row), 1, NULL);
         factor = cpu_splat(unit, factor, lanes);
-        for (int v = 0; v < vectors; v++)
-            sums[row * vectors + v] = cpu_fma(unit, factor, columns[v], sums[row * vectors + v]);
+        for (int v = 0; v < vectors; v++) {
+            LLVMValueRef *sum = &sums[row * vectors + v];
+            *sum = p->pairs ? cpu_dot_pairs(unit, factor, columns[v], *sum) : cpu_fma(unit, factor, columns[v], *sum);
+        }
     }
 }
 
 // Steps [begin, end), `unroll` at a time; `state` is the sums, then the pointers into a and b.
 static void emit_steps(CpuUnit *unit, const AttentionProduct *p, int vectors, LLVMValueRef begin,
-                       LLVMValueRef end, int unroll, LLVMValueRef *state) {
+                       LLVMValueRef end, int unroll, bool half, LLVMValueRef *state) {
     int sums = p->rows * vectors;
     CpuLoop loop;
     cpu_loop_begin(unit, &loop, begin, end, unroll, state, sums + POINTERS);
     memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
     for (int step = 0; step < unroll; step++)
         emit_step(unit, p, vectors, floats_at(unit, state[sums], step * p->a_step),
-                  b_at(unit, p, state[sums + 1], step * p->b_step), state);
+                  b_at(unit, p, state[sums + 1], step * stride_of_b(p)), half, state);
     state[sums] = floats_at(unit, state[sums], unroll * p->a_step);
-    state[sums + 1] = b_at(unit, p, state[sums + 1], unroll * p->b_step);
+    state[sums + 1] = b_at(unit, p, state[sums + 1], unroll * stride_of_b(p));
     cpu_loop_end(unit, &loop, state);
     memcpy(state, loop.carried, sizeof *state * (size_t)(sums + POINTERS));
 }
@@ -70,9 +81,9 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     typedef long long L;
     LLVMTypeRef pointer = unit->pointer, parameters[] = {pointer, pointer, unit->i64, pointer, pointer};
     const char *name =
-        arena_format(unit->arena, "cherry_attention_%dx%dx%d_%lld_%lld_%lld_%lld_%lld_%d%s", p->rows, vectors, p->lanes,
+        arena_format(unit->arena, "cherry_attention_%dx%dx%d_%lld_%lld_%lld_%lld_%lld_%d%s%s", p->rows, vectors, p->lanes,
                      (L)p->a_row, (L)p->a_step, (L)p->b_step, (L)p->c_row, (L)p->steps, (int)p->start,
-                     p->narrow_b ? "_narrow" : "");
+                     p->narrow_b ? "_narrow" : "", p->pairs ? "_pairs" : "");
     CpuHelper helper = cpu_helper_begin(unit, name, LLVMFunctionType(unit->void_type, parameters, 5, false));
     if (!helper.fresh) return helper.function;
     LLVMValueRef f = helper.function, c = LLVMGetParam(f, 3), zero = cpu_i64(unit, 0);
@@ -81,10 +92,14 @@ static LLVMValueRef tile_function(CpuUnit *unit, const AttentionProduct *p, int 
     emit_start(unit, p, vectors, c, LLVMGetParam(f, 4), state);
     state[sums] = LLVMGetParam(f, 0);
     state[sums + 1] = LLVMGetParam(f, 1);
-    LLVMValueRef steps = p->steps ? cpu_i64(unit, p->steps) : LLVMGetParam(f, 2);
-    LLVMValueRef whole = LLVMBuildAnd(unit->builder, steps, cpu_i64(unit, -UNROLL), "");
-    if (!p->steps || p->steps >= UNROLL) emit_steps(unit, p, vectors, zero, whole, UNROLL, state);
-    if (!p->steps || p->steps % UNROLL) emit_steps(unit, p, vectors, whole, steps, 1, state);
+    LLVMValueRef steps = p->steps ? cpu_i64(unit, p->steps) : LLVMGetParam(f, 2), count = steps;
+    bool halves = p->pairs && p->narrow_b;
+    if (p->pairs) count = cpu_blocks(unit, steps, cpu_i64(unit, 2));
+    LLVMValueRef last = halves ? LLVMBuildLShr(unit->builder, steps, cpu_i64(unit, 1), "") : count;
+    LLVMValueRef whole = LLVMBuildAnd(unit->builder, last, cpu_i64(unit, -UNROLL), "");
+    emit_steps(unit, p, vectors, zero, whole, UNROLL, false, state);
+    emit_steps(unit, p, vectors, whole, last, 1, false, state);
+    if (halves) emit_steps(unit, p, vectors, last, count, 1, true, state);
     for (int i = 0; i < sums; i++)
         cpu_store(unit, ELEMENT_F32, floats_at(unit, c, i / vectors * p->c_row + i % vectors * lanes),
                   state[i], NULL);
@@ -109,9 +124,10 @@ static void emit_columns(CpuUnit *unit, const AttentionProduct *p, const Attenti
     LLVMValueRef c = cpu_at(unit, m->c, ELEMENT_F32, LLVMBuildMul(builder, row, cpu_i64(unit, p->c_row), ""));
     LLVMValueRef factors = m->factors ? cpu_at(unit, m->factors, ELEMENT_F32, row) : c;
     if (skipped) {
-        a = cpu_at(unit, a, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->a_step), ""));
-        b = cpu_at(unit, b, element_of_b(p), LLVMBuildMul(builder, skipped, cpu_i64(unit, p->b_step), ""));
         steps = LLVMBuildSub(builder, steps, skipped, "");
+        if (p->pairs) skipped = LLVMBuildLShr(builder, skipped, cpu_i64(unit, 1), "");
+        a = cpu_at(unit, a, ELEMENT_F32, LLVMBuildMul(builder, skipped, cpu_i64(unit, p->a_step), ""));
+        b = cpu_at(unit, b, element_of_b(p), LLVMBuildMul(builder, skipped, cpu_i64(unit, stride_of_b(p)), ""));
     }
     for (; tiles; tiles--) {
         int64_t count = (left + tiles - 1) / tiles, column = first * p->lanes;

@@ -60,8 +60,8 @@ static CpuWork attention_work(Arena *arena, const CpuTarget *target, const Named
     CpuAttention plan;
     if (!cpu_attention_plan(&unit, named, gradient ? ATTENTION_GRADIENT_INPUTS : ATTENTION_INPUTS, &plan))
         return (CpuWork){.tasks = 1, .phases = 1};
-    double vectors = computed_pairs(&plan) / target->lanes;
-    double keys = (double)plan.keys, features = (double)plan.features;
+    double vectors = computed_pairs(&plan) / target->lanes, step = (double)cpu_attention_step(&plan);
+    double keys = (double)plan.keys / step, features = (double)plan.features / step;
     return (CpuWork){.multiplies = vectors * (gradient ? 3 * keys + 2 * features : keys + features),
                      .instructions = vectors * SCORE_INSTRUCTIONS,
                      .tasks = gradient ? plan.units : plan.units * cpu_attention_shares(&plan),
