@@ -48,7 +48,8 @@ static bool open_device(Runner *runner, CompileOptions *options) {
     if (!options->architecture) options->architecture = device_architecture(runner->device);
     options->has_product = has_product;
     options->library = runner->device;
-    runner->machine = (Machine){.name = device_name(runner->device),
+    const char *name = device_name(runner->device);  // bench prints it behind the end of the device
+    runner->machine = (Machine){.name = arena_copy(runner->ir->arena, name, strlen(name)),
                                 .threads = 1,
                                 .flops_per_second = device_measure_flops(runner->device),
                                 .bytes_per_second = device_measure_bandwidth(runner->device)};
