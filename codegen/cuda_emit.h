@@ -56,6 +56,9 @@ CudaPhase *cuda_open_function(CudaUnit *unit, const char *suffix, int threads);
 
 enum { CUDA_GRID_LIMIT = 65535 };  // blocks along y and z
 
+// Bytes that every launch of the kernel aligns all matrices of a product to, at most those of a buffer.
+int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *product);
+
 // Gives the code its text and key, and the key to the names of its functions.
 void cuda_name_functions(Ir *ir, CudaKernel *code, const char *text);
 

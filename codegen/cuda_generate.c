@@ -135,15 +135,19 @@ static int64_t place_alignment(const CudaUnit *unit, CudaPlace place, Element el
     return common_alignment(base, place.offset * element_bytes(element));
 }
 
+int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *p) {
+    int64_t bits = place_alignment(unit, p->a, p->element_ab) | place_alignment(unit, p->b, p->element_ab) |
+                   place_alignment(unit, p->d, p->element_d);
+    if (p->c.operand != CUDA_NONE) bits |= place_alignment(unit, p->c, p->element_d);
+    return common_alignment(bits, BUFFER_ALIGNMENT);
+}
+
 static bool library_has_products(const CudaUnit *unit, const CudaOptions *options) {
     if (!options || !options->has_product) return true;
     for (int i = 0; i < unit->out->phase_count; i++) {
         if (unit->out->phases[i].function) continue;
         const CudaProduct *p = &unit->out->phases[i].product;
-        int64_t alignment = place_alignment(unit, p->a, p->element_ab) | place_alignment(unit, p->b, p->element_ab) |
-                            place_alignment(unit, p->d, p->element_d);
-        if (p->c.operand != CUDA_NONE) alignment |= place_alignment(unit, p->c, p->element_d);
-        if (!options->has_product(options->library, p, common_alignment(alignment, BUFFER_ALIGNMENT))) return false;
+        if (!options->has_product(options->library, p, cuda_product_alignment(unit, p))) return false;
     }
     return true;
 }

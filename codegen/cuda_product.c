@@ -295,23 +295,19 @@ static bool rounds_sums(const Nest *nest) {
     return rounds || nest->stages[0].element == ELEMENT_BF16;
 }
 
-static void add_epilogue_kernel(CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
+static void put_sums(CudaUnit *unit, Element element, CudaProduct *product) {
+    int64_t bytes = product->batch * product->m * product->n * element_bytes(element);
+    cuda_product_use_workspace(product, add_workspace(unit, bytes), element);
+}
+
+static void add_epilogue_kernel(CudaUnit *unit, const CudaContraction *c, const CudaProduct *product) {
     int spread[LOOP_MAX], count = 0;
     const CudaLoops *parts[] = {&c->batch, &c->row, &c->column};
     for (int part = 0; part < 3; part++)
         for (int i = 0; i < parts[part]->count; i++) spread[count++] = parts[part]->loop[i];
-    bool half = product->element_ab == ELEMENT_BF16 && rounds_sums(c->nest);
-    product->c = product->bias = (CudaPlace){.operand = CUDA_NONE};
-    product->element_d = half ? ELEMENT_BF16 : ELEMENT_F32;
-    product->lead_d = product->n;
-    product->step_d = product->m * product->n;
-    product->alpha = 1;
-    product->beta = 0;
-    int64_t width = element_bytes(product->element_d);
-    int64_t at = add_workspace(unit, product->batch * product->step_d * width);
-    product->d = (CudaPlace){CUDA_WORKSPACE, at / width};
     CudaPlan plan = cuda_plan_epilogue(unit, c->original, c->nest, spread, count);
-    plan.sums = cuda_text(unit, "((const %s *)(workspace + %lldll))", half ? "bf16" : "float", (long long)at);
+    plan.sums = cuda_text(unit, "((const %s *)workspace + %lldll)", cuda_memory_type(product->element_d),
+                          (long long)product->d.offset);
     cuda_emit_function(unit, &plan, CUDA_WHOLE, "_epilogue");
 }
 
@@ -375,11 +371,16 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
         product = other;
         copies = other_copies;
     }
-    bool whole = first && contraction->nest->stage_count == 2;
-    const Nest *rest = first && !whole ? rest_of(unit, contraction->nest) : NULL;
     if (copies.b) add_copy(unit, contraction, false, &product);
     if (copies.a) add_copy(unit, contraction, true, &product);
-    CudaPhase *phase = &unit->out->phases[unit->out->phase_count++];
+    // Parts of sums are added up in f32 and rounded once, by a kernel.
+    bool exact = contraction->nest->stages[0].element == ELEMENT_F32 && cuda_product_wants_f32(unit, &product);
+    if (exact && product.element_d == ELEMENT_BF16) first = false;
+    bool whole = first && contraction->nest->stage_count == 2;
+    const Nest *rest = first && !whole ? rest_of(unit, contraction->nest) : NULL;
+    bool half = product.element_ab == ELEMENT_BF16 && rounds_sums(contraction->nest) && !exact;
+    if (!whole && !rest) put_sums(unit, half ? ELEMENT_BF16 : ELEMENT_F32, &product);
+    cuda_product_add_phases(unit, &product);
     if (rest) {
         CudaPlan plan = cuda_plan(unit, contraction->original, rest);
         cuda_emit_function(unit, &plan, CUDA_WHOLE, "_epilogue");
@@ -389,7 +390,6 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     // Launches share the copy where nothing else differs: the workspace is theirs as a whole.
     if (unit->out->packed_key)
         unit->out->packed_key = hash_word(unit->out->packed_key, (uint64_t)unit->out->workspace_bytes) | 1;
-    *phase = (CudaPhase){.product = product};
     return true;
 }
 

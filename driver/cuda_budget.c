@@ -47,22 +47,42 @@ static void add_line(Arena *arena, Lines *lines, Line line) {
 
 static int64_t blocks(const CudaPhase *phase) { return phase->grid[0] * phase->grid[1] * phase->grid[2]; }
 
+// The product that these phases are parts of (cuda_product_cut.c).
+static CudaProduct join_parts(const CudaPhase *phases, int count) {
+    CudaProduct whole = phases[0].product;
+    for (int i = 1; i < count; i++) {
+        const CudaProduct *first = &phases[0].product, *rest = &phases[i].product;
+        whole.m += rest->m < first->m ? rest->m : 0;
+        whole.n += rest->n < first->n ? rest->n : 0;
+        whole.k += rest->k < first->k ? rest->k : 0;
+    }
+    return whole;
+}
+
+static double count_a(const CudaProduct *p) { return (double)p->m * (double)p->k * (double)(p->step_a ? p->batch : 1); }
+static double count_b(const CudaProduct *p) { return (double)p->k * (double)p->n * (double)(p->step_b ? p->batch : 1); }
+static double count_d(const CudaProduct *p) { return (double)p->m * (double)p->n * (double)p->batch; }
+
+static void add_part(Arena *arena, Lines *lines, const Kernel *kernel, const CudaProduct *p) {
+    double ab = element_bytes(p->element_ab), d = element_bytes(p->element_d);
+    Line line = {.kernel = kernel, .kind = KIND_PRODUCT, .launches = 1};
+    line.flops = 2 * count_d(p) * (double)p->k;
+    line.bytes = (count_a(p) + count_b(p)) * ab + count_d(p) * d * (p->c.operand == CUDA_NONE ? 1 : 2);
+    add_line(arena, lines, line);
+}
+
 // A copy of f32 as bf16 before a product, the product, what its other stages read and write behind it.
 static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int number, bool packed) {
     const CudaKernel *cuda = &kernel->cuda;
-    const CudaProduct *p = &cuda->phases[number].product;
+    int end = number;
+    for (; end < cuda->phase_count && !cuda->phases[end].function; end++)
+        add_part(arena, lines, kernel, &cuda->phases[end].product);
+    const CudaProduct whole = join_parts(&cuda->phases[number], end - number), *p = &whole;
     double ab = element_bytes(p->element_ab), d = element_bytes(p->element_d);
-    double a_count = (double)p->m * (double)p->k * (double)(p->step_a ? p->batch : 1),
-           b_count = (double)p->k * (double)p->n * (double)(p->step_b ? p->batch : 1),
-           d_count = (double)p->m * (double)p->n * (double)p->batch;
-    Line line = {.kernel = kernel, .kind = KIND_PRODUCT, .launches = 1};
-    line.flops = 2 * d_count * (double)p->k;
-    line.bytes = (a_count + b_count) * ab + d_count * d * (p->c.operand == CUDA_NONE ? 1 : 2);
-    add_line(arena, lines, line);
     double rounded[2];
     int count = 0;
-    if (p->b.operand == CUDA_WORKSPACE) rounded[count++] = b_count;
-    if (p->a.operand == CUDA_WORKSPACE) rounded[count++] = a_count;
+    if (p->b.operand == CUDA_WORKSPACE) rounded[count++] = count_b(p);
+    if (p->a.operand == CUDA_WORKSPACE) rounded[count++] = count_a(p);
     for (int i = packed ? 1 : 0; i < number && i < count; i++)
         add_line(arena, lines,
                  (Line){.kernel = kernel,
@@ -70,8 +90,8 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
                         .launches = 1,
                         .bytes = rounded[i] * (4 + ab),
                         .blocks = blocks(&cuda->phases[i])});
-    if (number + 1 == cuda->phase_count) return;
-    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = d_count * d;  // the sums
+    if (end == cuda->phase_count) return;
+    double read[NEST_OPERAND_MAX], written[NEST_OPERAND_MAX], bytes = count_d(p) * d;  // the sums
     nest_operand_bytes(kernel->nest, read, written);
     Contraction found;
     bool known = nest_contraction(kernel->nest, &found);
@@ -86,7 +106,7 @@ static void add_product(Arena *arena, Lines *lines, const Kernel *kernel, int nu
                     .kind = KIND_EPILOGUE,
                     .launches = 1,
                     .bytes = bytes,
-                    .blocks = blocks(&cuda->phases[number + 1])});
+                    .blocks = blocks(&cuda->phases[end])});
 }
 
 // What a launch reads of temporaries that none before it wrote it has stored itself, and has it in registers.

@@ -104,7 +104,7 @@ typedef struct CudaPhase {
     CudaProduct product;
 } CudaPhase;
 
-enum { CUDA_PHASE_MAX = 4 };
+enum { CUDA_PHASE_MAX = 7 };  // of a product: copies of both sides, four parts, an epilogue
 typedef struct CudaKernel {
     int phase_count;
     CudaPhase phases[CUDA_PHASE_MAX];

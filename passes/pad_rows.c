@@ -2,8 +2,8 @@
 //
 //   temporary f32[rows=4096, vocab=50257]  ->  temporary f32[rows=4096, vocab=50260], its last columns never touched
 //
-// Tensor cores want aligned rows: a vocabulary of odd length costs a library several times the time. Requires: a fused
-// program without places. Leaves: the same launches over the same values. A buffer is padded where a contraction
+// Tensor cores want aligned rows: others cost a library several times the time. (Odd extents of aligned rows are
+// codegen/cuda_product_cut.c's.) Requires: a fused program without places. Leaves: the same launches over the same values. A buffer is padded where a contraction
 // touches it, its rows are long, so that padding is little, and every access walks it by whole rows.
 #include "passes/program_passes.h"
 

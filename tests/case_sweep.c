@@ -58,6 +58,39 @@ static const Case half_cases[] = {
              "f32 [70:37, 37:1]\n"
              "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n  stage 1: store @2[m, "
              "n] { stage 0 }\n}\n"},
+    // Rows of 16 bytes whose extents are odd: the library gets what is a multiple of 8, and then the rest.
+    {.name = "odd columns",
+     .tolerance = 1e-5,
+     .text = "nest half_columns {\n  outer m=9, n=517\n  inner k=24\n  parallel m, n\n"
+             "  operand 0: read bf16 [9:24, 24:1]\n  operand 1: read bf16 [24:1, 517:24]\n"
+             "  operand 2: write f32 [9:520, 517:1]\n  operand 3: read f32 [517:1]\n"
+             "  operand 4: read f32 [9:524, 517:1]\n" HALF_SUM
+             "  stage 1: store @2[m, n] { add(add(stage 0, @3[n]), @4[m, n]) }\n}\n"},
+    {.name = "odd rows",
+     .tolerance = 1e-5,
+     .text = "nest half_rows {\n  outer b=2, m=518, n=16\n  inner k=9\n  parallel b, m, n\n"
+             "  operand 0: read bf16 [2:4680, 520:1, 9:520]\n  operand 1: read bf16 [2:144, 9:16, 16:1]\n"
+             "  operand 2: update f32 [2:8288, 518:16, 16:1]\n"
+             "  stage 0: sum over k { mul(cast f32(@0[b, m, k]), cast f32(@1[b, k, n])) }\n"
+             "  stage 1: add @2[b, m, n] { stage 0 }\n}\n"},
+    {.name = "odd steps",
+     .tolerance = 1e-5,
+     .text = "nest half_steps {\n  outer m=9, n=24\n  inner k=517\n  parallel m, n\n"
+             "  operand 0: read bf16 [9:520, 520:1]\n  operand 1: read bf16 [517:24, 24:1]\n"
+             "  operand 2: write f32 [9:24, 24:1]\n  operand 3: read f32 [24:1]\n" HALF_SUM
+             "  stage 1: store @2[m, n] { add(stage 0, @3[n]) }\n}\n"},
+    {.name = "odd steps, rounded",
+     .tolerance = 0x1p-7,
+     .text = "nest half_rounded {\n  outer m=9, n=24\n  inner k=517\n  parallel m, n\n"
+             "  operand 0: read bf16 [9:520, 520:1]\n  operand 1: read bf16 [517:24, 24:1]\n"
+             "  operand 2: write bf16 [9:24, 24:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(stage 0) }\n}\n"},
+    {.name = "odd columns and steps",
+     .tolerance = 0x1p-7,
+     .text = "nest half_odd {\n  outer m=9, n=517\n  inner k=515\n  parallel m, n\n"
+             "  operand 0: read bf16 [9:520, 520:1]\n  operand 1: read bf16 [520:1, 517:520]\n"
+             "  operand 2: write bf16 [9:520, 517:1]\n  operand 3: write f32 [9:520, 517:1]\n" HALF_SUM
+             "  stage 1: store @3[m, n] { mul(stage 0, 0.5:f32) }\n"
+             "  stage 2: store @2[m, n] { cast bf16(tanh(mul(stage 0, 0.5:f32))) }\n}\n"},
 };
 enum { HALF_CASES = sizeof half_cases / sizeof *half_cases };
 

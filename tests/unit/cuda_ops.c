@@ -26,6 +26,16 @@ static size_t count_products(const Program *program) {
     return products;
 }
 
+// Products that the library does in parts: the rests behind the first.
+static size_t count_rests(const Program *program) {
+    size_t rests = 0;
+    for (size_t k = 0; k < program->kernels.count; k++) {
+        const CudaKernel *code = &program->kernels.items[k].cuda;
+        for (int p = 1; p < code->phase_count; p++) rests += !code->phases[p].function && !code->phases[p - 1].function;
+    }
+    return rests;
+}
+
 static size_t count_kept_rows(const Program *program) {
     size_t kept = 0;
     for (size_t k = 0; k < program->kernels.count; k++) {
@@ -58,11 +68,12 @@ static void run_sweep(bool no_library) {
     }
     Emulation *emulation = emulation_create(sweep.programs, sweep.count);
     assert_non_null(emulation);
-    size_t products = 0, kept = 0, folds = 0;
+    size_t products = 0, rests = 0, kept = 0, folds = 0;
     for (size_t i = 0; i < sweep.count; i++) {
         kept += count_kept_rows(sweep.programs[i]);
         folds += count_folds(sweep.programs[i]);
         products += count_products(sweep.programs[i]);
+        rests += count_rests(sweep.programs[i]);
         assert_int_equal(sweep_case_run(&sweep.cases[i], "the emulated GPU", run_program, emulation), 0);
     }
     emulation_destroy(emulation);
@@ -71,6 +82,7 @@ static void run_sweep(bool no_library) {
     if (!filter) assert_int_equal(sweep.covered, sweep.lowered);
     if (!filter) assert_true(kept >= 3);  // a whole row, part of one, an odd one
     if (!filter) assert_int_equal(folds, 2);
+    if (!filter) assert_int_equal(rests, no_library ? 0 : 6);  // columns, rows, steps twice; columns and steps
     arena_destroy(arena);
 }
 
