@@ -22,13 +22,6 @@ typedef struct CudaContraction {
 // kernel for the other stages behind it. False where the form does not fit.
 bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction);
 
-// Adds the product as a phase, or as several (cuda_product_cut.c), the largest one first.
-void cuda_product_add_phases(CudaUnit *unit, const CudaProduct *product);
-// Whether it would be several that add up the same sums, if these were f32 in the workspace.
-bool cuda_product_wants_f32(const CudaUnit *unit, const CudaProduct *product);
-// Has the product leave nothing but its sums, so many bytes into the workspace.
-void cuda_product_use_workspace(CudaProduct *product, int64_t at, Element element);
-
 // The same operands for a generated kernel of wide tiles (product.cuh), which extents may bound: copies them
 // where it must. False, and nothing emitted, where rows of memory are not whole pieces of 16 bytes.
 bool cuda_wide_operands(CudaUnit *unit, const CudaContraction *contraction, CudaProduct *product);

@@ -17,6 +17,7 @@ static void print_product(const CudaProduct *p, FILE *stream) {
     fprintf(stream, "//   cuBLASLt ");
     print_place(p->d, stream);
     fprintf(stream, "[%" PRId64 ", %" PRId64 "] = ", p->m, p->n);
+    if (p->activation == CUDA_GELU) fprintf(stream, "gelu of ");
     if (p->alpha != 1) fprintf(stream, "%g ", p->alpha);
     print_place(p->a, stream);
     fprintf(stream, "%s ", p->turned_a ? "'" : "");
@@ -29,6 +30,10 @@ static void print_product(const CudaProduct *p, FILE *stream) {
     if (p->bias.operand != CUDA_NONE) {
         fprintf(stream, " + bias ");
         print_place(p->bias, stream);
+    }
+    if (p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE) {
+        fprintf(stream, ", kept in ");
+        print_place(p->before, stream);
     }
     fprintf(stream, " over %" PRId64 ", batch %" PRId64 ", %s -> %s\n", p->k, p->batch,
             element_name(p->element_ab), element_name(p->element_d));

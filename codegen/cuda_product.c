@@ -4,6 +4,8 @@
 //   store C { cast(add(sum, residual[m, n])) }   ->  D = A B + C
 //   store C { add(sum, bias[n]) }                ->  D = A B + bias
 //   add C { 0.5 sum }                            ->  C = 0.5 A B + C
+//   store C { gelu(e = add(sum, bias[n])) },
+//     store D { e }                              ->  C = gelu(A B + bias), D = A B + bias
 //   store C { e = add(sum, r) }, store D { f(e) } ->  C = A B + R, then a kernel for the other stores
 //   anything else                                ->  workspace = A B, then a kernel for the other stages
 //   an operand that is rounded as it is read, or
@@ -15,42 +17,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "codegen/cuda_contract.h"
-
-typedef struct Walk {
-    int64_t stride;
-    bool regular;
-} Walk;
-
-// The stride with which an access walks several loops as one.
-static Walk walk(const Nest *nest, const CudaLoops *loops, const Index *index) {
-    Walk result = {.regular = true};
-    int64_t expected = 0;
-    for (int i = loops->count - 1; i >= 0; i--) {
-        int64_t stride = access_stride(index, loops->loop[i]);
-        if (i == loops->count - 1)
-            result.stride = stride;
-        else
-            result.regular &= stride == expected;
-        expected = stride * nest->loops[loops->loop[i]].dimension.extent;
-    }
-    return result;
-}
-
-// A matrix: `down` from row to row, `across` from column to column. True where one of them is 1.
-static bool as_matrix(Walk down, Walk across, Walk batch, const CudaLoops *rows, const CudaLoops *columns,
-                      bool *turned, int64_t *lead, int64_t *step) {
-    if (!down.regular || !across.regular || !batch.regular) return false;
-    *step = batch.stride;
-    *turned = !(across.stride == 1 || columns->extent == 1) ||
-              (down.stride == 1 && columns->extent == 1 && rows->extent > 1);
-    *lead = *turned ? across.stride : down.stride;
-    int64_t width = *turned ? rows->extent : columns->extent,
-            height = *turned ? columns->extent : rows->extent;
-    if (*turned && down.stride != 1 && rows->extent > 1) return false;
-    if (height == 1 && *lead < width) *lead = width;
-    return *lead >= width && *step >= 0;
-}
+#include "codegen/cuda_product.h"
 
 // Whether a value is a load of `element`, cast from float to float.
 static bool casts_of_load(const Nest *nest, uint32_t id, Element element) {
@@ -83,11 +50,11 @@ static bool describe_operands(const CudaContraction *c, CudaProduct *product, Co
     const Nest *nest = c->nest;
     const Index *a = c->a->index, *b = c->b->index;
     Element element = c->half_a && c->half_b ? ELEMENT_BF16 : ELEMENT_F32;
-    copies->a = !as_matrix(walk(nest, &c->row, a), walk(nest, &c->k, a), walk(nest, &c->batch, a), &c->row,
-                           &c->k, &product->turned_a, &product->lead_a, &product->step_a) ||
+    copies->a = !cuda_as_matrix(cuda_walk(nest, &c->row, a), cuda_walk(nest, &c->k, a), cuda_walk(nest, &c->batch, a),
+                                &c->row, &c->k, &product->turned_a, &product->lead_a, &product->step_a) ||
                 c->a->element != element || c->half_a != (element == ELEMENT_BF16);
-    copies->b = !as_matrix(walk(nest, &c->k, b), walk(nest, &c->column, b), walk(nest, &c->batch, b), &c->k,
-                           &c->column, &product->turned_b, &product->lead_b, &product->step_b) ||
+    copies->b = !cuda_as_matrix(cuda_walk(nest, &c->k, b), cuda_walk(nest, &c->column, b), cuda_walk(nest, &c->batch, b),
+                                &c->k, &c->column, &product->turned_b, &product->lead_b, &product->step_b) ||
                 c->b->element != element || c->half_b != (element == ELEMENT_BF16);
     if (copies->a) product->turned_a = is_copied_turned(&c->k, &c->row, a);
     if (copies->b) product->turned_b = is_copied_turned(&c->column, &c->k, b);
@@ -101,114 +68,6 @@ static bool describe_operands(const CudaContraction *c, CudaProduct *product, Co
     product->alpha = 1;
     product->c = product->bias = (CudaPlace){.operand = CUDA_NONE};
     return is_readable(c, true) && is_readable(c, false);
-}
-
-// Whether an access is a matrix of the result's rows and columns that is not turned.
-static bool describe_result(const CudaContraction *c, const Index *index, int64_t *lead, int64_t *step) {
-    bool turned;
-    return as_matrix(walk(c->nest, &c->row, index), walk(c->nest, &c->column, index),
-                     walk(c->nest, &c->batch, index), &c->row, &c->column, &turned, lead, step) &&
-           !turned;
-}
-
-// ---- What the library does behind the product ----
-
-static bool is_bias_aligned(const CudaUnit *unit, CudaPlace place, Element element) {
-    int64_t alignment = unit->alignment[place.operand] | place.offset * element_bytes(element);
-    return alignment % CUDA_BIAS_ALIGNMENT == 0;
-}
-
-// Adds one term of the sum that is stored. The library adds in f32 and rounds once.
-static bool add_term(const CudaUnit *unit, const CudaContraction *c, const Stage *store, uint32_t id,
-                     CudaProduct *product, bool *has_sum) {
-    const Nest *nest = c->nest;
-    const Formula *formula = &nest->formulas.items[id];
-    while (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast &&
-           formula->element == ELEMENT_F32)
-        formula = &nest->formulas.items[formula->arguments[0]];
-    if (formula->kind == FORMULA_STAGE) {
-        bool first = !*has_sum;
-        *has_sum = true;
-        return first;
-    }
-    if (formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_add &&
-        formula->element == ELEMENT_F32)
-        return add_term(unit, c, store, formula->arguments[0], product, has_sum) &&
-               add_term(unit, c, store, formula->arguments[1], product, has_sum);
-    if (formula->kind != FORMULA_LOAD || formula->element != product->element_d || access_may_miss(formula))
-        return false;
-    for (int d = 1; d < nest->operands[formula->operand].rank; d++)
-        if (formula->index[d].gathered != FORMULA_NONE) return false;
-    CudaPlace place = {(int32_t)formula->operand, formula->index[0].affine.offset};
-    Walk down = walk(nest, &c->row, formula->index), across = walk(nest, &c->column, formula->index);
-    Walk batch = walk(nest, &c->batch, formula->index);
-    bool is_bias = down.regular && across.regular && batch.regular && !down.stride && !batch.stride &&
-                   across.stride == 1;
-    if (is_bias && product->bias.operand == CUDA_NONE && is_bias_aligned(unit, place, formula->element)) {
-        product->bias = place;
-        return true;
-    }
-    if (product->c.operand != CUDA_NONE ||
-        !describe_result(c, formula->index, &product->lead_c, &product->step_c))
-        return false;
-    // In place only where it is the very place: the library writes while it reads.
-    if (formula->operand == store->operand && memcmp(formula->index, store->index, sizeof *store->index) != 0)
-        return false;
-    product->c = place;
-    product->beta = 1;
-    return true;
-}
-
-// Takes a constant factor off; returns the formula under it.
-static uint32_t take_factor(const Nest *nest, uint32_t id, double *alpha) {
-    const Formula *formula = &nest->formulas.items[id];
-    if (formula->kind != FORMULA_PRIMITIVE || formula->primitive != PRIMITIVE_mul ||
-        formula->element != ELEMENT_F32)
-        return id;
-    for (int i = 0; i < 2; i++) {
-        const Formula *factor = &nest->formulas.items[formula->arguments[i]];
-        if (factor->kind != FORMULA_CONSTANT) continue;
-        *alpha = factor->number;
-        return formula->arguments[!i];
-    }
-    return id;
-}
-
-static bool describe_epilogue(const CudaUnit *unit, const CudaContraction *c, CudaProduct *product) {
-    const Nest *nest = c->nest;
-    const Stage *store = &nest->stages[1];
-    if (nest->stages[0].element != ELEMENT_F32) return false;
-    const NestOperand *operand = &nest->operands[store->operand];
-    product->element_d = operand->element;
-    if (operand->element != ELEMENT_F32 && operand->element != ELEMENT_BF16) return false;
-    for (int d = 1; d < operand->rank; d++)
-        if (store->index[d].gathered != FORMULA_NONE) return false;
-    product->d = (CudaPlace){(int32_t)store->operand, store->index[0].affine.offset};
-    if (!describe_result(c, store->index, &product->lead_d, &product->step_d)) return false;
-    if (c->batch.extent > 1 && product->step_d == 0) return false;
-    uint32_t id = store->formula;
-    const Formula *formula = &nest->formulas.items[id];
-    bool rounds = formula->kind == FORMULA_PRIMITIVE && formula->primitive == PRIMITIVE_cast &&
-                  formula->element == operand->element;
-    if (rounds) id = formula->arguments[0];
-    if (nest->formulas.items[id].element != ELEMENT_F32) return false;  // rounded in between
-    id = take_factor(nest, id, &product->alpha);
-    bool has_sum = false;
-    if (product->alpha != 1)
-        has_sum = nest->formulas.items[id].kind == FORMULA_STAGE;
-    else if (!add_term(unit, c, store, id, product, &has_sum))
-        return false;
-    if (!has_sum) return false;
-    if (store->kind != STAGE_ADD) return true;
-    // The sum is rounded before it is added to bf16: the library would not.
-    if (product->c.operand != CUDA_NONE || product->bias.operand != CUDA_NONE ||
-        operand->element != ELEMENT_F32)
-        return false;
-    product->c = product->d;
-    product->lead_c = product->lead_d;
-    product->step_c = product->step_d;
-    product->beta = 1;
-    return true;
 }
 
 // ---- Kernels before and behind it ----
@@ -363,9 +222,10 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     CudaContraction batched;
     Copies copies, other_copies;
     if (contraction->bounded || !describe_operands(contraction, &product, &copies)) return false;
-    bool fused = unit->products == PRODUCTS_FUSED, first = fused && describe_epilogue(unit, contraction, &product);
+    bool fused = unit->products == PRODUCTS_FUSED, active = fused && cuda_product_describe_activation(unit, contraction, &product);
+    bool first = active || (fused && cuda_product_describe_epilogue(unit, contraction, &product));
     if (fused && !first && as_batches(contraction, &batched) && describe_operands(&batched, &other, &other_copies) &&
-        describe_epilogue(unit, &batched, &other)) {
+        cuda_product_describe_epilogue(unit, &batched, &other)) {
         first = true;
         contraction = &batched;
         product = other;
@@ -376,7 +236,7 @@ bool cuda_product_emit(CudaUnit *unit, const CudaContraction *contraction) {
     // Parts of sums are added up in f32 and rounded once, by a kernel.
     bool exact = contraction->nest->stages[0].element == ELEMENT_F32 && cuda_product_wants_f32(unit, &product);
     if (exact && product.element_d == ELEMENT_BF16) first = false;
-    bool whole = first && contraction->nest->stage_count == 2;
+    bool whole = first && (active || contraction->nest->stage_count == 2);
     const Nest *rest = first && !whole ? rest_of(unit, contraction->nest) : NULL;
     bool half = product.element_ab == ELEMENT_BF16 && rounds_sums(contraction->nest) && !exact;
     if (!whole && !rest) put_sums(unit, half ? ELEMENT_BF16 : ELEMENT_F32, &product);

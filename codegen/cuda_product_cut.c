@@ -8,7 +8,7 @@
 // beside rows and addresses that are multiples of 16 bytes. The rest reads a side or D once more: of a long extent that
 // is little. Sums over k are rounded once, so D is f32 where k is cut: in the workspace, if need be. A product stays
 // whole where cutting would not do: where rows are not aligned or a short extent is odd.
-#include "codegen/cuda_contract.h"
+#include "codegen/cuda_product.h"
 
 enum { PIECE = 8, PIECE_BYTES = 16 };
 enum { LONG_EXTENT = 512 };  // rows of temporaries are aligned from there on (pad-rows)
@@ -37,6 +37,7 @@ static CudaProduct part_behind(const CudaProduct *p, int64_t rows, int64_t colum
     rest.c.offset += rows * p->lead_c + columns;
     rest.d.offset += rows * p->lead_d + columns;
     rest.bias.offset += columns;
+    rest.before.offset += rows * p->lead_before + columns;
     if (steps == 0) return rest;
     rest.bias.operand = CUDA_NONE;
     rest.c = rest.d;
@@ -72,6 +73,7 @@ void cuda_product_use_workspace(CudaProduct *product, int64_t at, Element elemen
     product->step_d = product->m * product->n;
     product->alpha = 1;
     product->beta = 0;
+    product->activation = CUDA_LINEAR;
 }
 
 bool cuda_product_wants_f32(const CudaUnit *unit, const CudaProduct *product) {

@@ -67,7 +67,8 @@ static void add_part(Arena *arena, Lines *lines, const Kernel *kernel, const Cud
     double ab = element_bytes(p->element_ab), d = element_bytes(p->element_d);
     Line line = {.kernel = kernel, .kind = KIND_PRODUCT, .launches = 1};
     line.flops = 2 * count_d(p) * (double)p->k;
-    line.bytes = (count_a(p) + count_b(p)) * ab + count_d(p) * d * (p->c.operand == CUDA_NONE ? 1 : 2);
+    bool keeps = p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE;
+    line.bytes = (count_a(p) + count_b(p)) * ab + count_d(p) * d * (1 + (p->c.operand != CUDA_NONE) + keeps);
     add_line(arena, lines, line);
 }
 

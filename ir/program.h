@@ -76,7 +76,7 @@ typedef struct CpuKernel {
 // is or captured in a graph. Extents of bounded dimensions are read by the kernels from device memory (their
 // operands of role scalar), grids are for capacity: one captured graph serves every extent.
 
-// A matrix product for cuBLASLt, batched: D = alpha A B + beta C + bias, everything row-major.
+// A matrix product for cuBLASLt, batched: D = activation(alpha A B + beta C + bias), everything row-major.
 // A is m x k: element (i, j) at i * lead_a + j, or at j * lead_a + i where `turned_a`; B is k x n likewise;
 // C and D are m x n. f32 accumulates. Places are operand number and offset in elements from it.
 typedef struct CudaPlace {
@@ -85,6 +85,7 @@ typedef struct CudaPlace {
 } CudaPlace;
 enum { CUDA_WORKSPACE = -1, CUDA_NONE = -2 };
 enum { CUDA_BIAS_ALIGNMENT = 16 };  // bytes: cuBLASLt cannot be told of less, and its algorithms read as widely
+typedef enum CudaActivation { CUDA_LINEAR, CUDA_GELU } CudaActivation;  // GELU: its tanh form
 typedef struct CudaProduct {
     CudaPlace a, b, c, d, bias;  // c: CUDA_NONE or equal to d: accumulates in place; bias: n elements
     Element element_ab, element_d;  // of a and b; of c, d and bias
@@ -93,6 +94,9 @@ typedef struct CudaProduct {
     int64_t lead_a, lead_b, lead_c, lead_d;         // leading dimensions, elements
     int64_t step_a, step_b, step_c, step_d;         // from batch to batch, elements
     double alpha, beta;
+    CudaActivation activation;  // of D; not CUDA_LINEAR: of bf16 and one batch
+    CudaPlace before;           // where D goes before its activation too, or CUDA_NONE; of D's element
+    int64_t lead_before;
 } CudaProduct;
 
 // `function` takes the operands' pointers in order (the launch's offsets added) and then the workspace's.

@@ -10,7 +10,7 @@
 //   - the result of dot where it only is a factor or the argument of a function, forward or backward (the gradient
 //     of an activation), in the backward pass also where a sum of such results is (what queries, keys and values
 //     leave for a norm), and the results of such composites but statistics: they will be stored, and half the
-//     bytes do; a bias that is added to such a result;
+//     bytes do; a bias that is added to such a result, of GELU too, whose argument is added to a power of itself;
 //   - forward values that the backward pass reads: what is kept for it takes half the memory; and what a sum of the
 //     backward pass reads that a dot reads too.
 // What stays f32: parameters (a cast of one is made where it is read, as dot's packing does), gradients and
@@ -33,6 +33,7 @@ typedef struct Facts {  // by node of one graph
     bool *exponent;  // a maximum is taken of it, or of what elementwise ops make of it; or made of such by them
     bool *product;   // of the backward pass: what dots gave, added up
     bool *linear;    // a use that adds it up or hands it out; of a forward value a forward one
+    bool *summed;    // the same, but for adding it to what is made of it alone: a function of one argument, like GELU
     bool *kept;      // forward, and the backward pass reads it
     bool *factor;    // of a dot: it is there in bf16
 } Facts;
@@ -131,6 +132,23 @@ static bool uses_wide(const Facts *facts, uint32_t id) {
     return is_linear(node) && !summed;
 }
 
+// Whether elementwise ops, few of them one behind the other, make `value` of `argument` and constants.
+static bool is_made_of(const Graph *graph, Value value, Value argument, int depth) {
+    if (value_same(value, argument)) return true;
+    const Node *node = graph_node(graph, value.node);
+    if (node->op == OP_constant) return true;
+    if (depth == 0 || !is_family(node, "elementwise")) return false;
+    for (uint32_t i = 0; i < node->operand_count; i++)
+        if (!is_made_of(graph, node->operands[i], argument, depth - 1)) return false;
+    return true;
+}
+
+// Whether node `id` is a function of its operand `i` alone.
+static bool is_function(const Facts *facts, uint32_t id, uint32_t i) {
+    enum { DEPTH = 6 };
+    return is_made_of(facts->graph, (Value){id, 0}, graph_node(facts->graph, id)->operands[i], DEPTH);
+}
+
 // What the backward pass does with a forward value says nothing about it.
 static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
     const Node *node = graph_node(facts->graph, id);
@@ -139,6 +157,7 @@ static void mark_uses(Precision *precision, Facts *facts, uint32_t id) {
         if (facts->forward[operand] && !facts->forward[id]) continue;
         facts->exponent[operand] |= is_exponent(precision, facts, id, i);
         facts->linear[operand] |= uses_wide(facts, id);
+        facts->summed[operand] |= uses_wide(facts, id) && !is_function(facts, id, i);
     }
 }
 
@@ -162,13 +181,13 @@ static const Facts *find_facts(Precision *precision, const Graph *graph) {
     Facts *facts = ARENA_NEW(arena, Facts);
     *facts = (Facts){.graph = graph};
     bool **const all[] = {&facts->forward, &facts->resident, &facts->exponent, &facts->product,
-                          &facts->linear,  &facts->kept,     &facts->factor};
+                          &facts->linear,  &facts->summed,   &facts->kept,     &facts->factor};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = ARENA_ARRAY(arena, bool, count + 1);
     mark_forward(facts);
     mark_resident(facts);
     mark_products(facts);
     for (size_t i = 0; i < graph->outputs.count; i++)
-        facts->linear[graph->outputs.items[i].value.node] = true;
+        facts->linear[graph->outputs.items[i].value.node] = facts->summed[graph->outputs.items[i].value.node] = true;
     const bool *live = graph_live_nodes(graph);
     for (size_t id = count; id-- > 0;) {
         const Node *node = graph_node(graph, (uint32_t)id);
@@ -242,7 +261,7 @@ static bool is_summed_narrow(const Facts *facts, const Node *node, Value old) {
 static bool is_bias(const Facts *facts, uint32_t id, uint32_t i) {
     const Graph *graph = facts->graph;
     const Node *node = graph_node(graph, id);
-    if (node->op != OP_add || !facts->forward[id] || facts->linear[id] || facts->exponent[id]) return false;
+    if (node->op != OP_add || !facts->forward[id] || facts->summed[id] || facts->exponent[id]) return false;
     const Node *term = graph_node(graph, node->operands[i].node);
     while (node_is_move(term)) term = graph_node(graph, term->operands[0].node);
     return graph_node(graph, node->operands[!i].node)->op == OP_dot && is_wide(graph, node->operands[i]) &&

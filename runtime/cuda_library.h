@@ -90,12 +90,17 @@ enum {
     CUBLAS_DESCRIPTION_TRANSPOSE_B = 4,
     CUBLAS_DESCRIPTION_EPILOGUE = 7,
     CUBLAS_DESCRIPTION_BIAS = 8,
+    CUBLAS_DESCRIPTION_BEFORE = 11,  // what an activation is taken of, where it is kept
+    CUBLAS_DESCRIPTION_BEFORE_LEAD = 12,
+    CUBLAS_DESCRIPTION_BEFORE_TYPE = 22,
     CUBLAS_DESCRIPTION_BIAS_TYPE = 26,
     CUBLAS_LAYOUT_BATCH = 5,
     CUBLAS_LAYOUT_BATCH_STEP = 6,
     CUBLAS_PREFERENCE_WORKSPACE = 1,
     CUBLAS_PREFERENCE_ALIGNMENT = 5,  // of a, b, c, d: 5 to 8, bytes; else 256 is taken for granted
-    CUBLAS_EPILOGUE_BIAS = 4,
+    CUBLAS_EPILOGUE_BIAS = 4,  // these are added up
+    CUBLAS_EPILOGUE_GELU = 32,
+    CUBLAS_EPILOGUE_BEFORE = 128,
     // What cuBLASLt answers has this bit from device_product_run on: its numbers are not the driver's.
     CUBLAS_STATUS = 1 << 16
 };

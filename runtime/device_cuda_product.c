@@ -44,20 +44,37 @@ static int make_layouts(const CublasLibrary *cublas, DeviceProduct *made) {
     return status;
 }
 
+static bool keeps_before(const CudaProduct *p) { return p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE; }
+
+// What is done behind the sums, and what of it is the same wherever its operands lie.
+static int describe_epilogue(const CublasLibrary *cublas, void *description, const CudaProduct *p) {
+    bool adds_bias = p->bias.operand != CUDA_NONE;
+    int32_t type = type_of(p->element_d), epilogue = (adds_bias ? CUBLAS_EPILOGUE_BIAS : 0) |
+                                                     (p->activation == CUDA_GELU ? CUBLAS_EPILOGUE_GELU : 0) |
+                                                     (keeps_before(p) ? CUBLAS_EPILOGUE_BEFORE : 0);
+    int status = 0;
+    if (epilogue)
+        status = cublas->description_set(description, CUBLAS_DESCRIPTION_EPILOGUE, &epilogue, sizeof epilogue);
+    if (status == 0 && adds_bias)
+        status = cublas->description_set(description, CUBLAS_DESCRIPTION_BIAS_TYPE, &type, sizeof type);
+    if (status == 0 && keeps_before(p))
+        status = cublas->description_set(description, CUBLAS_DESCRIPTION_BEFORE_TYPE, &type, sizeof type);
+    if (status == 0 && keeps_before(p))
+        status = cublas->description_set(description, CUBLAS_DESCRIPTION_BEFORE_LEAD, &p->lead_before,
+                                         sizeof p->lead_before);
+    return status;
+}
+
 static int make_description(const CublasLibrary *cublas, DeviceProduct *made) {
     const CudaProduct *p = &made->product;
-    int32_t transpose = CUBLAS_TRANSPOSE, epilogue = CUBLAS_EPILOGUE_BIAS, type = type_of(p->element_d);
+    int32_t transpose = CUBLAS_TRANSPOSE;
     int status = cublas->description_create(&made->description, CUBLAS_COMPUTE_F32, CUBLAS_TYPE_F32);
     void *description = made->description;
     if (status == 0 && p->turned_b)
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_A, &transpose, sizeof transpose);
     if (status == 0 && p->turned_a)
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_B, &transpose, sizeof transpose);
-    if (status == 0 && p->bias.operand != CUDA_NONE)
-        status = cublas->description_set(description, CUBLAS_DESCRIPTION_EPILOGUE, &epilogue, sizeof epilogue);
-    if (status == 0 && p->bias.operand != CUDA_NONE)
-        status = cublas->description_set(description, CUBLAS_DESCRIPTION_BIAS_TYPE, &type, sizeof type);
-    return status;
+    return status == 0 ? describe_epilogue(cublas, description, p) : status;
 }
 
 static CudaAddress place(CudaPlace at, Element element, const CudaAddress *operands, CudaAddress workspace) {
@@ -100,7 +117,8 @@ static bool same_shape(const CudaProduct *a, const CudaProduct *b) {
            a->step_a == b->step_a && a->step_b == b->step_b && a->step_c == b->step_c && a->step_d == b->step_d &&
            a->alpha == b->alpha && a->beta == b->beta &&  // NOLINT: the same text made both
            (a->c.operand == CUDA_NONE) == (b->c.operand == CUDA_NONE) &&
-           (a->bias.operand == CUDA_NONE) == (b->bias.operand == CUDA_NONE);
+           (a->bias.operand == CUDA_NONE) == (b->bias.operand == CUDA_NONE) && a->activation == b->activation &&
+           keeps_before(a) == keeps_before(b) && (!keeps_before(a) || a->lead_before == b->lead_before);
 }
 
 // The product of this shape, made once. `status` is what cuBLASLt said last.
@@ -154,9 +172,12 @@ int device_product_run(Device *device, DeviceProduct *made, const CudaProduct *p
     const CublasLibrary *cublas = &device->cublas;
     CudaAddress d = place(p->d, p->element_d, operands, workspace);
     bool adds = p->c.operand != CUDA_NONE;
-    if (p->bias.operand != CUDA_NONE) {
-        CudaAddress bias = place(p->bias, p->element_d, operands, workspace);
-        int status = cublas->description_set(made->description, CUBLAS_DESCRIPTION_BIAS, &bias, sizeof bias);
+    const CudaPlace *told[] = {&p->bias, keeps_before(p) ? &p->before : &(CudaPlace){.operand = CUDA_NONE}};
+    static const int attributes[] = {CUBLAS_DESCRIPTION_BIAS, CUBLAS_DESCRIPTION_BEFORE};
+    for (int i = 0; i < 2; i++) {
+        if (told[i]->operand == CUDA_NONE) continue;
+        CudaAddress address = place(*told[i], p->element_d, operands, workspace);
+        int status = cublas->description_set(made->description, attributes[i], &address, sizeof address);
         if (status != 0) return cublas_status(status);
     }
     for (;;) {

@@ -7,6 +7,7 @@
 // Products of bf16: tensor cores, the library's forms, and what only tiles can do.
 #define HALF_OPERANDS "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:37, 37:1]\n"
 #define HALF_SUM "  stage 0: sum over k { mul(cast f32(@0[m, k]), cast f32(@1[k, n])) }\n"
+#define HALF_GELU "mul(mul(0.5:f32, v0), add(1:f32, tanh(mul(0.7978845608028654:f32, add(v0, mul(v0, mul(v0, mul(0.044715:f32, v0))))))))"
 static const Case half_cases[] = {
     {.name = "plain",
      .tolerance = 1e-5,
@@ -24,6 +25,20 @@ static const Case half_cases[] = {
              "  operand 2: write bf16 [70:37, 37:1]\n  operand 3: read bf16 [37:1]\n  operand 4: read bf16 "
              "[70:37, 37:1]\n" HALF_SUM "  stage 1: store @2[m, n] { cast bf16(add(add(stage 0, cast "
                                         "f32(@3[n])), cast f32(@4[m, n]))) }\n}\n"},
+    {.name = "GELU, with what it is taken of",
+     .tolerance = 0x1p-7,
+     .text = "nest half_gelu {\n  outer m=70, n=40\n  inner k=50\n  parallel m, n\n"
+             "  operand 0: read bf16 [70:50, 50:1]\n  operand 1: read bf16 [50:40, 40:1]\n  operand 2: read bf16 [40:1]\n"
+             "  operand 3: write bf16 [70:48, 40:1]\n  operand 4: write bf16 [70:40, 40:1]\n" HALF_SUM
+             "  let v0 = add(stage 0, cast f32(@2[n]))\n  stage 1: store @3[m, n] { cast bf16(v0) }\n"
+             "  stage 2: store @4[m, n] { cast bf16(" HALF_GELU ") }\n}\n"},
+    {.name = "GELU, of an odd number of columns",
+     .tolerance = 0x1p-7,
+     .text = "nest half_gelu_odd {\n  outer m=9, n=517\n  inner k=24\n  parallel m, n\n"
+             "  operand 0: read bf16 [9:24, 24:1]\n  operand 1: read bf16 [24:1, 517:24]\n"
+             "  operand 2: write bf16 [9:520, 517:1]\n  operand 3: write bf16 [9:528, 517:1]\n" HALF_SUM
+             "  let v0 = stage 0\n  stage 1: store @2[m, n] { cast bf16(" HALF_GELU ") }\n"
+             "  stage 2: store @3[m, n] { cast bf16(v0) }\n}\n"},
     // The library takes a bias at whole pieces of 16 bytes alone.
     {.name = "bias between",
      .tolerance = 1e-5,

@@ -1,13 +1,16 @@
 // cuBLASLt that is not there: descriptions, guesses, products as plain loops. See fake.c.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/cuda/fake.h"
 
 typedef struct Description {
-    int32_t transpose_a, transpose_b, epilogue, bias_type;
-    uint64_t bias;
+    int32_t transpose_a, transpose_b, epilogue, bias_type, before_type;
+    uint64_t bias, before;
+    int64_t before_lead;
 } Description;
+enum { BIAS = 4, GELU = 32, BEFORE = 128 };  // of an epilogue, added up
 typedef struct Layout {
     int type;
     int64_t rows, columns, lead, step;
@@ -46,9 +49,12 @@ EXPORT int cublasLtMatmulDescSetAttribute(void *of, int attribute, const void *v
                : attribute == 4 ? (void *)&description->transpose_b
                : attribute == 7 ? (void *)&description->epilogue
                : attribute == 8 ? (void *)&description->bias
+               : attribute == 11 ? (void *)&description->before
+               : attribute == 12 ? (void *)&description->before_lead
+               : attribute == 22 ? (void *)&description->before_type
                : attribute == 26 ? (void *)&description->bias_type
                                  : NULL;
-    if (!at || bytes != (attribute == 8 ? 8 : 4)) return INVALID;
+    if (!at || bytes != (attribute == 8 || attribute == 11 || attribute == 12 ? 8 : 4)) return INVALID;
     memcpy(at, value, bytes);
     return OK;
 }
@@ -107,7 +113,9 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
         return INVALID;
     const char *refused = variable("CHERRY_FAKE_REFUSE", "");
     *found = 0;
-    if (strcmp(refused, "all") == 0 || (strcmp(refused, "bias") == 0 && description->epilogue == 4)) return NOT_SUPPORTED;
+    if (strcmp(refused, "all") == 0 || (strcmp(refused, "bias") == 0 && description->epilogue & BIAS)) return NOT_SUPPORTED;
+    if (description->epilogue & GELU && (ld->type != 14 || ld->batch > 1)) return NOT_SUPPORTED;
+    if (description->epilogue & BEFORE && description->before_lead % 8) return INVALID;
     *found = wanted < ALGORITHMS ? wanted : ALGORITHMS;
     memset(choices, 0, sizeof *choices * (size_t)*found);
     for (int i = 0; i < *found; i++) {
@@ -143,7 +151,8 @@ static void multiply(void *what) {
     const Product *p = what;
     if (fake_failed) return;
     const Description *how = &p->description;
-    if (how->epilogue == 4 && how->bias % 16) complain("a bias that is not aligned to 16 bytes");
+    if (how->epilogue & BIAS && how->bias % 16) complain("a bias that is not aligned to 16 bytes");
+    if (how->epilogue & BEFORE && how->before % 16) complain("a matrix before its activation that is not aligned to 16 bytes");
     int64_t k_extent = how->transpose_a ? p->a_layout.rows : p->a_layout.columns;
     if (p->d_layout.rows * p->d_layout.columns * k_extent >= 1ll << 32) {  // of a benchmark: nobody looks
         const char *last = device_bytes(p->a, reach(&p->a_layout)) + reach(&p->a_layout) - 2;
@@ -152,7 +161,12 @@ static void multiply(void *what) {
     }
     const char *a = device_bytes(p->a, reach(&p->a_layout)), *b = device_bytes(p->b, reach(&p->b_layout)),
                *c = device_bytes(p->c, reach(&p->c_layout));
-    char *d = device_bytes(p->d, reach(&p->d_layout));
+    char *d = device_bytes(p->d, reach(&p->d_layout)), *before = NULL;
+    if (how->epilogue & BEFORE) {
+        Layout kept = p->d_layout;
+        kept.lead = how->before_lead;
+        before = device_bytes(how->before, reach(&kept));
+    }
     for (int64_t batch = 0; batch < p->d_layout.batch; batch++)
         for (int64_t j = 0; j < p->d_layout.columns; j++)
             for (int64_t i = 0; i < p->d_layout.rows; i++) {
@@ -166,7 +180,9 @@ static void multiply(void *what) {
                 sum *= (double)p->alpha;
                 int64_t at_c = batch * p->c_layout.step + j * p->c_layout.lead + i;
                 if (p->beta != 0) sum += (double)p->beta * (double)read_number(p->c_layout.type, c, at_c);
-                if (how->epilogue == 4) sum += (double)read_number(how->bias_type, (char *)(uintptr_t)how->bias, i);
+                if (how->epilogue & BIAS) sum += (double)read_number(how->bias_type, (char *)(uintptr_t)how->bias, i);
+                if (how->epilogue & BEFORE) write_number(how->before_type, before, j * how->before_lead + i, (float)sum);
+                if (how->epilogue & GELU) sum = 0.5 * sum * (1 + tanh(0.7978845608028654 * (sum + 0.044715 * sum * sum * sum)));
                 write_number(p->d_layout.type, d, batch * p->d_layout.step + j * p->d_layout.lead + i, (float)sum);
             }
 }

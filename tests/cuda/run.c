@@ -1,6 +1,7 @@
 #include "tests/cuda/run.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -105,13 +106,16 @@ static char *place(CudaPlace at, Element element, char *const *operands, char *w
            at.offset * element_bytes(element);
 }
 
+static double gelu(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+
 static void run_product(const CudaProduct *p, char *const *operands, char *workspace) {
     const char *a = place(p->a, p->element_ab, operands, workspace),
                *b = place(p->b, p->element_ab, operands, workspace);
     const char *c = place(p->c, p->element_d, operands, workspace),
                *bias = place(p->bias, p->element_d, operands, workspace);
-    char *d = place(p->d, p->element_d, operands, workspace);
-    CHECK((uintptr_t)bias % CUDA_BIAS_ALIGNMENT == 0);
+    char *d = place(p->d, p->element_d, operands, workspace), *before = NULL;
+    if (p->activation != CUDA_LINEAR) before = place(p->before, p->element_d, operands, workspace);
+    CHECK(((uintptr_t)bias | (uintptr_t)before) % CUDA_BIAS_ALIGNMENT == 0);
     for (int64_t batch = 0; batch < p->batch; batch++)
         for (int64_t i = 0; i < p->m; i++)
             for (int64_t j = 0; j < p->n; j++) {
@@ -126,6 +130,8 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
                 if (c && p->beta != 0)
                     sum += p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
                 if (bias) sum += read_element(p->element_d, bias, j);
+                if (before) write_element(p->element_d, before, i * p->lead_before + j, sum);
+                if (p->activation == CUDA_GELU) sum = gelu(sum);
                 write_element(p->element_d, d, batch * p->step_d + i * p->lead_d + j, sum);
             }
 }

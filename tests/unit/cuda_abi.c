@@ -48,6 +48,12 @@ SAME(CUBLAS_DESCRIPTION_TRANSPOSE_B, CUBLASLT_MATMUL_DESC_TRANSB);
 SAME(CUBLAS_DESCRIPTION_EPILOGUE, CUBLASLT_MATMUL_DESC_EPILOGUE);
 SAME(CUBLAS_DESCRIPTION_BIAS, CUBLASLT_MATMUL_DESC_BIAS_POINTER);
 SAME(CUBLAS_DESCRIPTION_BIAS_TYPE, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE);
+SAME(CUBLAS_DESCRIPTION_BEFORE, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER);
+SAME(CUBLAS_DESCRIPTION_BEFORE_LEAD, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD);
+SAME(CUBLAS_DESCRIPTION_BEFORE_TYPE, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE);
+SAME(CUBLAS_EPILOGUE_BIAS | CUBLAS_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS);
+SAME(CUBLAS_EPILOGUE_GELU | CUBLAS_EPILOGUE_BEFORE, CUBLASLT_EPILOGUE_GELU_AUX);
+SAME(CUBLAS_EPILOGUE_BIAS | CUBLAS_EPILOGUE_GELU | CUBLAS_EPILOGUE_BEFORE, CUBLASLT_EPILOGUE_GELU_AUX_BIAS);
 SAME(CUBLAS_LAYOUT_BATCH, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT);
 SAME(CUBLAS_LAYOUT_BATCH_STEP, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
 SAME(CUBLAS_PREFERENCE_WORKSPACE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
@@ -101,9 +107,10 @@ static void library_takes_attributes(void **state) {
         skip();
     }
     void *description = NULL, *layout = NULL, *preference = NULL;
-    int32_t transpose = CUBLAS_TRANSPOSE, type = CUBLAS_TYPE_BF16, batch = 3, epilogue = CUBLAS_EPILOGUE_BIAS;
-    int64_t step = 1 << 20;
-    uint64_t bias = 256, workspace = 32 << 20;
+    int32_t transpose = CUBLAS_TRANSPOSE, type = CUBLAS_TYPE_BF16, batch = 3;
+    int32_t epilogue = CUBLAS_EPILOGUE_BIAS | CUBLAS_EPILOGUE_GELU | CUBLAS_EPILOGUE_BEFORE;
+    int64_t step = 1 << 20, lead = 72;
+    uint64_t bias = 256, before = 512, workspace = 32 << 20;
     uint32_t alignment = 16;
     assert_int_equal(cublas.description_create(&description, CUBLAS_COMPUTE_F32, CUBLAS_TYPE_F32), 0);
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_A, &transpose, sizeof transpose), 0);
@@ -111,6 +118,9 @@ static void library_takes_attributes(void **state) {
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_EPILOGUE, &epilogue, sizeof epilogue), 0);
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BIAS, &bias, sizeof bias), 0);
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BIAS_TYPE, &type, sizeof type), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BEFORE, &before, sizeof before), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BEFORE_LEAD, &lead, sizeof lead), 0);
+    assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_BEFORE_TYPE, &type, sizeof type), 0);
     assert_int_equal(cublas.layout_create(&layout, CUBLAS_TYPE_BF16, 64, 32, 72), 0);
     assert_int_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH, &batch, sizeof batch), 0);
     assert_int_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH_STEP, &step, sizeof step), 0);
