@@ -83,8 +83,6 @@ void cpu_panel_load_along(CpuUnit *unit, Element element, CpuPanel panel, const 
 // As many zeros as a row of the widest tile has.
 LLVMValueRef cpu_zeros(CpuUnit *unit);
 
-LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size);  // count / size, rounded up
-
 // ---- The plan of one contraction ----
 
 typedef struct CpuContraction {

@@ -30,11 +30,6 @@ CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
     return more * FEW_MORE_ROWS > rows ? four : six;
 }
 
-LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
-    LLVMValueRef up = LLVMBuildAdd(unit->builder, count, LLVMBuildSub(unit->builder, size, cpu_i64(unit, 1), ""), "");
-    return LLVMBuildUDiv(unit->builder, up, size, "");
-}
-
 // ---- Tiles ----
 
 // What a tile reads: pointers that walk along k, and what does not change.

@@ -85,6 +85,11 @@ void cpu_divide(CpuUnit *unit, LLVMValueRef value, LLVMValueRef by, LLVMValueRef
     *remainder = LLVMBuildSub(b, value, LLVMBuildMul(b, *quotient, by, ""), "");
 }
 
+LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size) {
+    LLVMValueRef up = LLVMBuildAdd(unit->builder, count, LLVMBuildSub(unit->builder, size, cpu_i64(unit, 1), ""), "");
+    return LLVMBuildUDiv(unit->builder, up, size, "");
+}
+
 // ---- Functions ----
 
 const char *cpu_symbol(CpuUnit *unit, const Kernel *kernel, int phase) {

@@ -168,6 +168,7 @@ void cpu_if_end(CpuUnit *unit, CpuIf *branch);
 // Unsigned quotient and remainder of a task number; extents are i64 constants or values.
 void cpu_divide(CpuUnit *unit, LLVMValueRef value, LLVMValueRef by, LLVMValueRef *quotient,
                 LLVMValueRef *remainder);
+LLVMValueRef cpu_blocks(CpuUnit *unit, LLVMValueRef count, LLVMValueRef size);  // count / size, rounded up
 
 // ---- A function under construction ----
 

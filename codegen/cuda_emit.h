@@ -56,6 +56,11 @@ CudaPhase *cuda_open_function(CudaUnit *unit, const char *suffix, int threads);
 
 enum { CUDA_GRID_LIMIT = 65535 };  // blocks along y and z
 
+enum { CUDA_BUFFER_ALIGNMENT = 64 };  // bytes, of every buffer and of the workspace
+
+// The largest power of two that divides both.
+static inline int64_t cuda_common_alignment(int64_t a, int64_t b) { return (a | b) & -(a | b); }
+
 // Bytes that every launch of the kernel aligns all matrices of a product to, at most those of a buffer.
 int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *product);
 

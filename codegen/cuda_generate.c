@@ -6,8 +6,6 @@
 #include "base/hash.h"
 #include "codegen/cuda_emit.h"
 
-enum { BUFFER_ALIGNMENT = 64 };  // of every buffer, and of the workspace
-
 typedef struct NamedGenerator {
     const char *kernel;
     bool (*emit)(CudaUnit *unit);
@@ -37,15 +35,9 @@ const char *cuda_prelude(void) { return cuda_prelude_text; }
 
 // ---- Promises ----
 
-// The largest power of two that divides both.
-static int64_t common_alignment(int64_t a, int64_t b) {
-    int64_t bits = a | b;
-    return bits & -bits;
-}
-
 // What every launch of the kernel in the program promises about each operand.
 static void find_promises(CudaUnit *unit, const Program *program, uint32_t kernel) {
-    for (int i = 0; i < NEST_OPERAND_MAX; i++) unit->alignment[i] = BUFFER_ALIGNMENT;
+    for (int i = 0; i < NEST_OPERAND_MAX; i++) unit->alignment[i] = CUDA_BUFFER_ALIGNMENT;
     memset(unit->lasts, true, sizeof unit->lasts);
     for (size_t l = 0; l < program->launches.count; l++) {
         const Launch *launch = &program->launches.items[l];
@@ -54,7 +46,7 @@ static void find_promises(CudaUnit *unit, const Program *program, uint32_t kerne
             const Buffer *buffer = &program->buffers.items[launch->buffers[o]];
             unit->lasts[o] &= buffer->kind == BUFFER_STATE;
             unit->alignment[o] =
-                common_alignment(unit->alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
+                cuda_common_alignment(unit->alignment[o], launch->offsets[o] * element_bytes(buffer->type->element));
         }
     }
 }
@@ -128,18 +120,6 @@ static char *emit_text(CudaUnit *unit) {
     if (ok) return text;
     free(text);
     return NULL;
-}
-
-static int64_t place_alignment(const CudaUnit *unit, CudaPlace place, Element element) {
-    int64_t base = place.operand == CUDA_WORKSPACE ? BUFFER_ALIGNMENT : unit->alignment[place.operand];
-    return common_alignment(base, place.offset * element_bytes(element));
-}
-
-int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *p) {
-    int64_t bits = place_alignment(unit, p->a, p->element_ab) | place_alignment(unit, p->b, p->element_ab) |
-                   place_alignment(unit, p->d, p->element_d);
-    if (p->c.operand != CUDA_NONE) bits |= place_alignment(unit, p->c, p->element_d);
-    return common_alignment(bits, BUFFER_ALIGNMENT);
 }
 
 static bool library_has_products(const CudaUnit *unit, const CudaOptions *options) {

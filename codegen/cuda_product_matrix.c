@@ -1,4 +1,4 @@
-// Accesses of loops as matrices in memory, as cuBLASLt describes them.
+// Matrices in memory as cuBLASLt describes them: accesses of loops, alignment.
 #include "codegen/cuda_product.h"
 
 CudaWalk cuda_walk(const Nest *nest, const CudaLoops *loops, const Index *index) {
@@ -27,4 +27,18 @@ bool cuda_as_matrix(CudaWalk down, CudaWalk across, CudaWalk batch, const CudaLo
     if (*turned && down.stride != 1 && rows->extent > 1) return false;
     if (height == 1 && *lead < width) *lead = width;
     return *lead >= width && *step >= 0;
+}
+
+// ---- Alignment ----
+
+static int64_t place_alignment(const CudaUnit *unit, CudaPlace place, Element element) {
+    int64_t base = place.operand == CUDA_WORKSPACE ? CUDA_BUFFER_ALIGNMENT : unit->alignment[place.operand];
+    return cuda_common_alignment(base, place.offset * element_bytes(element));
+}
+
+int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *p) {
+    int64_t bits = place_alignment(unit, p->a, p->element_ab) | place_alignment(unit, p->b, p->element_ab) |
+                   place_alignment(unit, p->d, p->element_d);
+    if (p->c.operand != CUDA_NONE) bits |= place_alignment(unit, p->c, p->element_d);
+    return cuda_common_alignment(bits, CUDA_BUFFER_ALIGNMENT);
 }
