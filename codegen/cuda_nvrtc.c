@@ -45,10 +45,8 @@ static const char *const libraries[] = {
     "/usr/lib/aarch64-linux-gnu/libnvrtc.so.12",
 };
 
-static bool open_nvrtc(Nvrtc *nvrtc) {
-    *nvrtc = (Nvrtc){0};
-    for (size_t i = 0; i < sizeof libraries / sizeof *libraries && !nvrtc->library; i++)
-        nvrtc->library = dlopen(libraries[i], RTLD_NOW | RTLD_LOCAL);
+static bool load_nvrtc(const char *path, Nvrtc *nvrtc) {
+    *nvrtc = (Nvrtc){.library = dlopen(path, RTLD_NOW | RTLD_LOCAL)};
     if (!nvrtc->library) return false;
     const struct {
         void *at;
@@ -71,8 +69,29 @@ static bool open_nvrtc(Nvrtc *nvrtc) {
     return nvrtc->version(&nvrtc->major, &nvrtc->minor) == 0;
 }
 
-static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc) {
-    if (open_nvrtc(nvrtc)) return true;
+// The first whose code the driver loads (CudaOptions). Without one, the version of what was passed over first, or 0, is left.
+static bool open_nvrtc(Nvrtc *nvrtc, int driver) {
+    int major = 0, minor = 0;
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
+        if (!load_nvrtc(libraries[i], nvrtc)) continue;
+        if (!driver || nvrtc->major <= driver / 1000) return true;
+        if (!major) major = nvrtc->major, minor = nvrtc->minor;
+    }
+    *nvrtc = (Nvrtc){.major = major, .minor = minor};
+    return false;
+}
+
+static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc, const CudaOptions *options) {
+    int driver = options ? options->driver : 0;
+    if (open_nvrtc(nvrtc, driver)) return true;
+    if (nvrtc->major) {
+        report_error(ir->diagnostics, NO_PLACE, "E0621", "the NVIDIA driver is of CUDA %d.%d and loads no code of NVRTC %d.%d",
+                     driver / 1000, driver % 1000 / 10, nvrtc->major, nvrtc->minor);
+        report_hint(ir->diagnostics, "install libnvrtc.so.%d beside it (pip install nvidia-cuda-nvrtc-cu%d, and set LD_LIBRARY_PATH "
+                                     "to its folder), or a driver of CUDA %d",
+                    driver / 1000, driver / 1000, nvrtc->major);
+        return false;
+    }
     report_error(ir->diagnostics, NO_PLACE, "E0621",
                  "no NVRTC here: libnvrtc.so.13 or .12 of the CUDA toolkit");
     report_hint(ir->diagnostics,
@@ -83,7 +102,7 @@ static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc) {
 
 const char *cuda_compiler_version(Ir *ir, const char **why) {
     Nvrtc nvrtc;
-    if (open_nvrtc(&nvrtc)) return arena_format(ir->arena, "%d.%d", nvrtc.major, nvrtc.minor);
+    if (open_nvrtc(&nvrtc, 0)) return arena_format(ir->arena, "%d.%d", nvrtc.major, nvrtc.minor);
     *why = "libnvrtc.so.13 or .12 was not found; it comes with the CUDA toolkit (cuda-nvrtc-13-0)";
     return NULL;
 }
@@ -183,7 +202,7 @@ static char *compile_text(const Nvrtc *nvrtc, const char *architecture, bool ptx
 
 const char *cuda_nvrtc_ptx(Ir *ir, const CudaKernel *kernel, const CudaOptions *options) {
     Nvrtc nvrtc;
-    if (!require_nvrtc(ir, &nvrtc)) return NULL;
+    if (!require_nvrtc(ir, &nvrtc, options)) return NULL;
     Item item = {.text = kernel->text};
     size_t bytes = 0;
     char *text = compile_text(&nvrtc, options && options->architecture ? options->architecture : "sm_90",
@@ -362,7 +381,7 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
     if (!statistics) statistics = &unused;
     *statistics = (CudaStatistics){0};
     Nvrtc nvrtc;
-    if (!require_nvrtc(ir, &nvrtc) || !cuda_generate(ir, programs, count, options)) return false;
+    if (!require_nvrtc(ir, &nvrtc, options) || !cuda_generate(ir, programs, count, options)) return false;
     size_t limit = 1;
     for (size_t p = 0; p < count; p++) limit += programs[p]->kernels.count + programs[p]->launches.count / 2;
     Compile compile = {.nvrtc = &nvrtc,

@@ -34,6 +34,7 @@ typedef struct CompileOptions {
     CpuOptions cpu;
     bool cuda;               // for a GPU
     const char *architecture;  // of it: "sm_90"; NULL: that
+    int driver;                // of it, as in CudaOptions
     // What its library takes: CudaOptions' `has_product` and `library`.
     bool (*has_product)(void *library, const CudaProduct *product, int64_t alignment);
     void *library;

@@ -46,6 +46,7 @@ static bool open_device(Runner *runner, CompileOptions *options) {
         return report_error(runner->ir->diagnostics, NO_PLACE, "E0903", "code for %s does not run on %s, which is %s",
                             options->architecture, device_name(runner->device), device_architecture(runner->device));
     if (!options->architecture) options->architecture = device_architecture(runner->device);
+    options->driver = device_driver(runner->device);
     options->has_product = has_product;
     options->library = runner->device;
     const char *name = device_name(runner->device);  // bench prints it behind the end of the device

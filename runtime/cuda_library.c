@@ -9,11 +9,7 @@ typedef struct Call {
     const char *name;
 } Call;
 
-static void *open_first(const char *const *paths, size_t count) {
-    void *library = NULL;
-    for (size_t i = 0; i < count && !library; i++) library = dlopen(paths[i], RTLD_NOW | RTLD_LOCAL);
-    return library;
-}
+static void *open_library(const char *path) { return dlopen(path, RTLD_NOW | RTLD_LOCAL); }
 
 static bool find_calls(Diagnostics *diagnostics, void *library, const char *name, const Call *calls, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -29,7 +25,8 @@ static bool find_calls(Diagnostics *diagnostics, void *library, const char *name
 bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
     static const char *const paths[] = {"libcuda.so.1", "/usr/local/nvidia/lib64/libcuda.so.1",  // of containers
                                         "/usr/lib/wsl/lib/libcuda.so.1"};
-    *driver = (CudaDriver){.library = open_first(paths, sizeof paths / sizeof *paths)};
+    *driver = (CudaDriver){0};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths && !driver->library; i++) driver->library = open_library(paths[i]);
     if (!driver->library) {
         report_error(diagnostics, NO_PLACE, "E0640", "no NVIDIA driver here: libcuda.so.1 was not found");
         report_hint(diagnostics, "install it (Debian: apt-get install nvidia-driver; Ubuntu: ubuntu-drivers install), or "
@@ -77,27 +74,10 @@ bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
     return find_calls(diagnostics, driver->library, "the NVIDIA driver", calls, sizeof calls / sizeof *calls);
 }
 
-bool cublas_open(Diagnostics *diagnostics, CublasLibrary *cublas) {
-    static const char *const paths[] = {
-        "libcublasLt.so.13",
-        "libcublasLt.so.12",
-        "/usr/local/cuda/lib64/libcublasLt.so.13",
-        "/usr/local/cuda/lib64/libcublasLt.so.12",
-        "/usr/local/cuda-13.0/lib64/libcublasLt.so.13",
-        "/usr/local/cuda-12.8/lib64/libcublasLt.so.12",
-        "/usr/lib/x86_64-linux-gnu/libcublasLt.so.12",
-        "/usr/lib/aarch64-linux-gnu/libcublasLt.so.12",
-    };
-    *cublas = (CublasLibrary){.library = open_first(paths, sizeof paths / sizeof *paths)};
-    if (!cublas->library) {
-        report_error(diagnostics, NO_PLACE, "E0640", "no cuBLASLt here: libcublasLt.so.13 or .12 of the CUDA toolkit");
-        report_hint(diagnostics,
-                    "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install libcublas-13-0) or set "
-                    "LD_LIBRARY_PATH to its folder");
-        return false;
-    }
+static bool find_cublas_calls(Diagnostics *diagnostics, CublasLibrary *cublas) {
     const Call calls[] = {{&cublas->create, "cublasLtCreate"},
                           {&cublas->destroy, "cublasLtDestroy"},
+                          {&cublas->toolkit, "cublasLtGetCudartVersion"},
                           {&cublas->status_text, "cublasLtGetStatusString"},
                           {&cublas->description_create, "cublasLtMatmulDescCreate"},
                           {&cublas->description_destroy, "cublasLtMatmulDescDestroy"},
@@ -111,4 +91,43 @@ bool cublas_open(Diagnostics *diagnostics, CublasLibrary *cublas) {
                           {&cublas->choose, "cublasLtMatmulAlgoGetHeuristic"},
                           {&cublas->multiply, "cublasLtMatmul"}};
     return find_calls(diagnostics, cublas->library, "cuBLASLt", calls, sizeof calls / sizeof *calls);
+}
+
+// `newer`: the version of what was passed over first, or 0.
+static bool report_no_cublas(Diagnostics *diagnostics, int driver, int newer) {
+    if (newer) {
+        report_error(diagnostics, NO_PLACE, "E0640", "the NVIDIA driver is of CUDA %d.%d and does not run cuBLASLt of CUDA %d",
+                     driver / 1000, driver % 1000 / 10, newer / 1000);
+        report_hint(diagnostics, "install libcublasLt.so.%d beside it (pip install nvidia-cublas-cu%d, and set LD_LIBRARY_PATH to "
+                                 "its folder), or a driver of CUDA %d",
+                    driver / 1000, driver / 1000, newer / 1000);
+        return false;
+    }
+    report_error(diagnostics, NO_PLACE, "E0640", "no cuBLASLt here: libcublasLt.so.13 or .12 of the CUDA toolkit");
+    report_hint(diagnostics,
+                "install it (Debian, Ubuntu with NVIDIA's archive: apt-get install libcublas-13-0) or set "
+                "LD_LIBRARY_PATH to its folder");
+    return false;
+}
+
+bool cublas_open(Diagnostics *diagnostics, int driver, CublasLibrary *cublas) {
+    static const char *const paths[] = {
+        "libcublasLt.so.13",
+        "libcublasLt.so.12",
+        "/usr/local/cuda/lib64/libcublasLt.so.13",
+        "/usr/local/cuda/lib64/libcublasLt.so.12",
+        "/usr/local/cuda-13.0/lib64/libcublasLt.so.13",
+        "/usr/local/cuda-12.8/lib64/libcublasLt.so.12",
+        "/usr/lib/x86_64-linux-gnu/libcublasLt.so.12",
+        "/usr/lib/aarch64-linux-gnu/libcublasLt.so.12",
+    };
+    int newer = 0;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        *cublas = (CublasLibrary){.library = open_library(paths[i])};
+        if (!cublas->library) continue;
+        if (!find_cublas_calls(diagnostics, cublas)) return false;
+        if ((int)cublas->toolkit() / 1000 <= driver / 1000) return true;
+        if (!newer) newer = (int)cublas->toolkit();
+    }
+    return report_no_cublas(diagnostics, driver, newer);
 }

@@ -117,6 +117,7 @@ typedef struct CublasLibrary {
     void *library;
     int (*create)(void **handle);
     int (*destroy)(void *handle);
+    size_t (*toolkit)(void);  // version of CUDA that it belongs to: 13000
     const char *(*status_text)(int status);
     int (*description_create)(void **description, int compute, int scale_type);
     int (*description_destroy)(void *description);
@@ -136,6 +137,7 @@ typedef struct CublasLibrary {
 
 // False after reporting which library is missing (E0640) or too old (E0641), and what to install.
 bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver);
-bool cublas_open(Diagnostics *diagnostics, CublasLibrary *cublas);
+// The first that runs on a driver of this version: of its major version or an earlier one.
+bool cublas_open(Diagnostics *diagnostics, int driver, CublasLibrary *cublas);
 
 #endif

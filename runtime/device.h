@@ -13,6 +13,7 @@ void device_close(Device *device);
 
 const char *device_name(const Device *device);          // "NVIDIA H200"
 const char *device_architecture(const Device *device);  // "sm_90": what kernels are compiled for
+int device_driver(const Device *device);                // version of CUDA that its driver has: 12080
 // Whether machine code for an architecture runs on it: code for its generation up to it; for "sm_90a" on sm_90 alone.
 bool device_runs(const Device *device, const char *architecture);
 int64_t device_peak_bytes(const Device *device);        // the most that was allocated at once

@@ -31,8 +31,8 @@ enum { OVERLAP_VERSION = 12040 };  // of the driver, from which on graphs keep w
 
 static bool choose_device(Device *device) {
     CudaDriver *driver = &device->driver;
-    int count = 0, major = 0, minor = 0, version = 0, status = driver->initialize(0);
-    if (status == 0) status = driver->version(&version);
+    int count = 0, major = 0, minor = 0, status = driver->initialize(0);
+    if (status == 0) status = driver->version(&device->version);
     if (status == 0) status = driver->device_count(&count);
     if (status == CUDA_ERROR_NO_DEVICE || (status == 0 && count == 0)) {
         report_error(device->diagnostics, NO_PLACE, "E0642", "the NVIDIA driver finds no GPU");
@@ -49,7 +49,7 @@ static bool choose_device(Device *device) {
                       "asking for the GPU's architecture"))
         return false;
     snprintf(device->architecture, sizeof device->architecture, "sm_%d%d", major % 100, minor % 10);
-    device->overlaps = major >= 9 && version >= OVERLAP_VERSION;
+    device->overlaps = major >= 9 && device->version >= OVERLAP_VERSION;
     if (major >= 8) return true;
     return report_error(device->diagnostics, NO_PLACE, "E0642", "%s is %s; kernels need sm_80 or later", device->name,
                         device->architecture);
@@ -58,7 +58,7 @@ static bool choose_device(Device *device) {
 static bool open_device(Device *device) {
     if (!cuda_driver_open(device->diagnostics, &device->driver) || !choose_device(device)) return false;
     CudaDriver *driver = &device->driver;
-    if (!cublas_open(device->diagnostics, &device->cublas)) return false;
+    if (!cublas_open(device->diagnostics, device->version, &device->cublas)) return false;
     void *context = NULL;
     if (!device_check(device, driver->context_retain(&context, device->number), "opening the GPU")) return false;
     device->context = context;
@@ -90,6 +90,7 @@ void device_close(Device *device) {
 
 const char *device_name(const Device *device) { return device->name; }
 const char *device_architecture(const Device *device) { return device->architecture; }
+int device_driver(const Device *device) { return device->version; }
 
 bool device_runs(const Device *device, const char *architecture) {
     char *letter;

@@ -25,7 +25,7 @@ struct Device {
     Diagnostics *diagnostics;
     CudaDriver driver;
     CublasLibrary cublas;
-    int number;
+    int number, version;               // version: of CUDA, the driver's
     void *context, *stream, *handle;  // handle: cuBLASLt's
     char name[128], architecture[16];
     DeviceBlock workspace;

@@ -63,6 +63,7 @@ template <class R, class... A, class S, class... B> constexpr bool alike_calls(R
     DRIVER(event_milliseconds, cuEventElapsedTime)                                                        \
     CUBLAS(create, cublasLtCreate)                                                                        \
     CUBLAS(destroy, cublasLtDestroy)                                                                      \
+    CUBLAS(toolkit, cublasLtGetCudartVersion)                                                             \
     CUBLAS(status_text, cublasLtGetStatusString)                                                          \
     CUBLAS(description_create, cublasLtMatmulDescCreate)                                                  \
     CUBLAS(description_destroy, cublasLtMatmulDescDestroy)                                                \

@@ -187,8 +187,8 @@ static bool library_has(void *device, const CudaProduct *product, int64_t alignm
 // All at once; where that fails each alone, so that the others run. What does not compile has failed; `first` is the number
 // of the first of them.
 static void compile(Sweep *sweep, Device *device, CaseSweep *cases, size_t first, bool no_library) {
-    CudaOptions options = {.architecture = device_architecture(device), .cache = true, .no_library = no_library,
-                           .has_product = library_has, .library = device};
+    CudaOptions options = {.architecture = device_architecture(device), .driver = device_driver(device), .cache = true,
+                           .no_library = no_library, .has_product = library_has, .library = device};
     CudaStatistics statistics;
     bool good = cuda_compile(sweep->ir, cases->programs, cases->count, &options, &statistics);
     if (good)

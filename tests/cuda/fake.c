@@ -2,7 +2,8 @@
 // one library, for tests of the runtime. Memory is the host's; "machine code" is the CUDA C itself, which the system's C++
 // compiler makes runnable behind emulate.h; products are plain loops; a graph is a list of what was captured.
 //
-// What goes wrong is said by variables: CHERRY_FAKE_MEMORY (MiB, 256), CHERRY_FAKE_ARCHITECTURE (90),
+// What goes wrong is said by variables: CHERRY_FAKE_MEMORY (MiB, 256), CHERRY_FAKE_ARCHITECTURE (90), CHERRY_FAKE_DRIVER
+// (13000), CHERRY_FAKE_NVRTC and CHERRY_FAKE_CUBLAS (13: all versions of CUDA),
 // CHERRY_FAKE_FAIL=NAME,N (the Nth launch of a kernel whose name has NAME in it fails, and everything after it),
 // CHERRY_FAKE_NVRTC_FAIL; CHERRY_FAKE_REFUSE=bias|all (products that cuBLASLt has nothing for), CHERRY_FAKE_BROKEN=N (of its
 // algorithms the first N do not start), CHERRY_FAKE_GRAPHS=plain|none (graphs of launches that do not overlap; no graphs).
@@ -61,9 +62,10 @@ EXPORT int cuDeviceGetName(char *name, int limit, int device) {
     snprintf(name, (size_t)limit, "fake GPU %d", device);
     return OK;
 }
+static int driver(void) { return atoi(variable("CHERRY_FAKE_DRIVER", "13000")); }
 static int architecture(void) { return atoi(variable("CHERRY_FAKE_ARCHITECTURE", "90")); }
 EXPORT int cuDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = driver();
     return OK;
 }
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
@@ -282,7 +284,7 @@ EXPORT int cuLaunchKernelEx(const CudaLaunch *how, void *function, void **parame
         block[0] > 1024 || block[1] != 1 || block[2] != 1 || (int)how->shared_bytes > kernel->shared_limit)
         return INVALID;
     const CudaLaunchAttribute *overlap = how->attributes;
-    bool may_overlap = architecture() >= 90, overlaps = how->attribute_count;
+    bool may_overlap = architecture() >= 90 && driver() >= 12040, overlaps = how->attribute_count;
     if (overlaps != may_overlap && !(may_overlap && getenv("CHERRY_FAKE_GRAPHS"))) return INVALID;
     if (capturing) capturing->overlaps |= overlaps;
     if (overlaps && (overlap->number != CUDA_LAUNCH_OVERLAP || overlap->value != 1)) return INVALID;

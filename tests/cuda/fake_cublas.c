@@ -31,6 +31,7 @@ EXPORT int cublasLtCreate(void **handle) {
     *handle = &fake_failed;
     return OK;
 }
+EXPORT size_t cublasLtGetCudartVersion(void) { return (size_t)atoi(variable("CHERRY_FAKE_CUBLAS", "13")) * 1000; }
 EXPORT const char *cublasLtGetStatusString(int status) { return status == NOT_SUPPORTED ? "not supported" : "invalid value"; }
 EXPORT int cublasLtDestroy(void *handle) { return handle ? OK : INVALID; }
 EXPORT int cublasLtMatmulDescCreate(void **description, int compute, int scale) {

@@ -1,4 +1,5 @@
 // What runtime/cuda_library.h says of NVIDIA's interfaces, against NVIDIA's own headers where they are installed.
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,7 +102,7 @@ static void library_takes_attributes(void **state) {
     (void)state;
     Arena *arena = arena_create();
     CublasLibrary cublas;
-    if (!cublas_open(diagnostics_create(arena), &cublas)) {
+    if (!cublas_open(diagnostics_create(arena), INT_MAX, &cublas)) {
         arena_destroy(arena);
         print_message("skipped: cuBLASLt is not installed\n");
         skip();
@@ -131,6 +132,7 @@ static void library_takes_attributes(void **state) {
             cublas.preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment), 0);
     assert_int_not_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH_STEP, &batch, sizeof batch), 0);  // it does look
     assert_non_null(cublas.status_text(15));
+    assert_in_range(cublas.toolkit(), 12000, 19999);
     cublas.preference_destroy(preference);
     cublas.layout_destroy(layout);
     cublas.description_destroy(description);
