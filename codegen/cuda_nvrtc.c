@@ -69,12 +69,26 @@ static bool load_nvrtc(const char *path, Nvrtc *nvrtc) {
     return nvrtc->version(&nvrtc->major, &nvrtc->minor) == 0;
 }
 
+// NVRTC asks the linker for its builtins by name when it first compiles. In a folder that the linker does not search they are
+// found if they are loaded by then.
+static void load_builtins(const char *path, const Nvrtc *nvrtc) {
+    char builtins[256];
+    const char *name = strrchr(path, '/');
+    if (!name) return;
+    snprintf(builtins, sizeof builtins, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(name - path), path, nvrtc->major,
+             nvrtc->minor);
+    dlopen(builtins, RTLD_NOW | RTLD_LOCAL);
+}
+
 // The first whose code the driver loads (CudaOptions). Without one, the version of what was passed over first, or 0, is left.
 static bool open_nvrtc(Nvrtc *nvrtc, int driver) {
     int major = 0, minor = 0;
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         if (!load_nvrtc(libraries[i], nvrtc)) continue;
-        if (!driver || nvrtc->major <= driver / 1000) return true;
+        if (!driver || nvrtc->major <= driver / 1000) {
+            load_builtins(libraries[i], nvrtc);
+            return true;
+        }
         if (!major) major = nvrtc->major, minor = nvrtc->minor;
     }
     *nvrtc = (Nvrtc){.major = major, .minor = minor};
