@@ -97,10 +97,12 @@ enum {
     CUBLAS_LAYOUT_BATCH = 5,
     CUBLAS_LAYOUT_BATCH_STEP = 6,
     CUBLAS_PREFERENCE_WORKSPACE = 1,
+    CUBLAS_PREFERENCE_REDUCTION = 3,  // where k is split: what the sums of its parts may be
     CUBLAS_PREFERENCE_ALIGNMENT = 5,  // of a, b, c, d: 5 to 8, bytes; else 256 is taken for granted
     CUBLAS_EPILOGUE_BIAS = 4,  // these are added up
     CUBLAS_EPILOGUE_GELU = 32,
     CUBLAS_EPILOGUE_BEFORE = 128,
+    CUBLAS_REDUCTION_COMPUTE_TYPE = 2,  // as what is accumulated: f32
     // What cuBLASLt answers has this bit from device_product_run on: its numbers are not the driver's.
     CUBLAS_STATUS = 1 << 16
 };

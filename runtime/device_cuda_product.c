@@ -94,10 +94,13 @@ static int choose(Device *device, DeviceProduct *made, int64_t bytes) {
     const CublasLibrary *cublas = &device->cublas;
     void *preference = NULL;
     uint64_t workspace = DEVICE_WORKSPACE;
-    uint32_t alignment = (uint32_t)bytes;
+    uint32_t alignment = (uint32_t)bytes, reduction = CUBLAS_REDUCTION_COMPUTE_TYPE;
     int found = 0, status = cublas->preference_create(&preference);
     if (status == 0)
         status = cublas->preference_set(preference, CUBLAS_PREFERENCE_WORKSPACE, &workspace, sizeof workspace);
+    // Left alone it rounds parts of a sum to bf16 where D is.
+    if (status == 0 && made->product.element_d == ELEMENT_BF16)
+        status = cublas->preference_set(preference, CUBLAS_PREFERENCE_REDUCTION, &reduction, sizeof reduction);
     for (int side = 0; side < 4 && status == 0; side++)
         status = cublas->preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment);
     if (status == 0)

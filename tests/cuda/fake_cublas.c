@@ -18,7 +18,7 @@ typedef struct Layout {
 } Layout;
 typedef struct Preference {
     uint64_t workspace;
-    uint32_t alignment[4];
+    uint32_t reduction, alignment[4];
 } Preference;
 typedef struct Product {
     Description description;
@@ -78,6 +78,7 @@ EXPORT int cublasLtMatrixLayoutSetAttribute(void *of, int attribute, const void 
 }
 EXPORT int cublasLtMatmulPreferenceCreate(void **preference) {
     Preference *made = *preference = calloc(1, sizeof *made);
+    made->reduction = 7;  // any
     for (int i = 0; i < 4; i++) made->alignment[i] = 256;
     return OK;
 }
@@ -88,6 +89,7 @@ EXPORT int cublasLtMatmulPreferenceDestroy(void *preference) {
 EXPORT int cublasLtMatmulPreferenceSetAttribute(void *of, int attribute, const void *value, size_t bytes) {
     Preference *preference = of;
     if (attribute == 1 && bytes == 8) memcpy(&preference->workspace, value, bytes);
+    else if (attribute == 3 && bytes == 4) memcpy(&preference->reduction, value, bytes);
     else if (attribute >= 5 && attribute <= 8 && bytes == 4) memcpy(&preference->alignment[attribute - 5], value, bytes);
     else return INVALID;
     return OK;
@@ -103,7 +105,7 @@ typedef struct Choice {
     int reserved[4];
 } Choice;
 
-EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void *b, void *c, void *d, void *preference,
+EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void *b, void *c, void *d, void *wishes,
                                           int wanted, Choice *choices, int *found) {
     const Description *description = of;
     const Layout *la = a, *lb = b, *lc = c, *ld = d;
@@ -112,6 +114,8 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
     if (!handle || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m || lc->columns != n ||
         la->type != lb->type || lc->type != ld->type || la->batch != ld->batch || lb->batch != ld->batch)
         return INVALID;
+    const Preference *preference = wishes;
+    if (ld->type == 14 && preference->reduction & 5) complain("a product whose parts may be added up in bf16");
     const char *refused = variable("CHERRY_FAKE_REFUSE", "");
     *found = 0;
     if (strcmp(refused, "all") == 0 || (strcmp(refused, "bias") == 0 && description->epilogue & BIAS)) return NOT_SUPPORTED;
@@ -120,7 +124,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
     *found = wanted < ALGORITHMS ? wanted : ALGORITHMS;
     memset(choices, 0, sizeof *choices * (size_t)*found);
     for (int i = 0; i < *found; i++) {
-        choices[i].algorithm[0] = ((Preference *)preference)->alignment[0];
+        choices[i].algorithm[0] = preference->alignment[0];
         choices[i].algorithm[1] = (uint64_t)i;
         choices[i].state = i == 1 ? NOT_SUPPORTED : OK;
     }

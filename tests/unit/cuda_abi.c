@@ -58,6 +58,8 @@ SAME(CUBLAS_EPILOGUE_BIAS | CUBLAS_EPILOGUE_GELU | CUBLAS_EPILOGUE_BEFORE, CUBLA
 SAME(CUBLAS_LAYOUT_BATCH, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT);
 SAME(CUBLAS_LAYOUT_BATCH_STEP, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
 SAME(CUBLAS_PREFERENCE_WORKSPACE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+SAME(CUBLAS_PREFERENCE_REDUCTION, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
+SAME(CUBLAS_REDUCTION_COMPUTE_TYPE, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
 SAME(CUBLAS_PREFERENCE_ALIGNMENT, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
 SAME(CUBLAS_PREFERENCE_ALIGNMENT + 1, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
 SAME(CUBLAS_PREFERENCE_ALIGNMENT + 2, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
@@ -112,7 +114,7 @@ static void library_takes_attributes(void **state) {
     int32_t epilogue = CUBLAS_EPILOGUE_BIAS | CUBLAS_EPILOGUE_GELU | CUBLAS_EPILOGUE_BEFORE;
     int64_t step = 1 << 20, lead = 72;
     uint64_t bias = 256, before = 512, workspace = 32 << 20;
-    uint32_t alignment = 16;
+    uint32_t alignment = 16, reduction = CUBLAS_REDUCTION_COMPUTE_TYPE;
     assert_int_equal(cublas.description_create(&description, CUBLAS_COMPUTE_F32, CUBLAS_TYPE_F32), 0);
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_A, &transpose, sizeof transpose), 0);
     assert_int_equal(cublas.description_set(description, CUBLAS_DESCRIPTION_TRANSPOSE_B, &transpose, sizeof transpose), 0);
@@ -127,6 +129,7 @@ static void library_takes_attributes(void **state) {
     assert_int_equal(cublas.layout_set(layout, CUBLAS_LAYOUT_BATCH_STEP, &step, sizeof step), 0);
     assert_int_equal(cublas.preference_create(&preference), 0);
     assert_int_equal(cublas.preference_set(preference, CUBLAS_PREFERENCE_WORKSPACE, &workspace, sizeof workspace), 0);
+    assert_int_equal(cublas.preference_set(preference, CUBLAS_PREFERENCE_REDUCTION, &reduction, sizeof reduction), 0);
     for (int side = 0; side < 4; side++)
         assert_int_equal(
             cublas.preference_set(preference, CUBLAS_PREFERENCE_ALIGNMENT + side, &alignment, sizeof alignment), 0);
