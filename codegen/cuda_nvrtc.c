@@ -128,7 +128,7 @@ typedef struct Item {
     const char *text;
     char *image;  // malloc'ed on a compile thread
     size_t image_bytes;
-    int registers, spill_bytes, static_bytes;
+    int registers, spill_bytes, static_bytes, early_waits;
     const char *failure;  // malloc'ed log
     bool cached;
 } Item;
@@ -153,11 +153,18 @@ static int most_before(const char *log, const char *words) {
     return most;
 }
 
-// The most that any function takes, in the assembler's report.
+static int count_of(const char *log, const char *words) {
+    int count = 0;
+    for (const char *at = log; (at = strstr(at, words)); at++) count++;
+    return count;
+}
+
+// The most that any function takes, in the assembler's report; remarks on wgmma that is waited for: C7510, C7517 and others.
 static void read_report(const char *log, Item *item) {
     item->registers = most_before(log, " registers");
     item->spill_bytes = most_before(log, " bytes spill");
     item->static_bytes = most_before(log, " bytes smem");
+    item->early_waits = count_of(log, "(C75");
 }
 
 static char *take(void *program, int (*size)(void *, size_t *), int (*get)(void *, char *), size_t *bytes) {
@@ -237,10 +244,10 @@ const char *cuda_nvrtc_ptx(Ir *ir, const CudaKernel *kernel, const CudaOptions *
 typedef struct Header {
     char magic[8];
     uint64_t checksum, bytes;
-    int64_t registers, spill_bytes, static_bytes;
+    int64_t registers, spill_bytes, static_bytes, early_waits;
 } Header;
 
-static const char magic[8] = "CHERRYG";
+static const char magic[8] = "CHERRYH";
 
 static void cache_path(const Compile *compile, const Item *item, char *path, size_t limit) {
     uint64_t key =
@@ -270,6 +277,7 @@ static void cache_load(const Compile *compile, Item *item) {
         item->registers = (int)header.registers;
         item->spill_bytes = (int)header.spill_bytes;
         item->static_bytes = (int)header.static_bytes;
+        item->early_waits = (int)header.early_waits;
         item->cached = true;
     } else {
         free(image);
@@ -283,6 +291,7 @@ static void cache_store(const Compile *compile, const Item *item) {
                      .registers = item->registers,
                      .spill_bytes = item->spill_bytes,
                      .static_bytes = item->static_bytes,
+                     .early_waits = item->early_waits,
                      .checksum = hash_bytes(HASH_START, item->image, item->image_bytes)};
     memcpy(header.magic, magic, sizeof magic);
     cache_path(compile, item, path, sizeof path);
@@ -384,6 +393,7 @@ static bool deliver(Ir *ir, Compile *compile, Program *const *programs, size_t c
             kernel->registers = item->registers;
             kernel->spill_bytes = item->spill_bytes;
             kernel->static_bytes = item->static_bytes;
+            kernel->early_waits = item->early_waits;
         }
     return ok;
 }

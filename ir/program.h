@@ -122,6 +122,7 @@ typedef struct CudaKernel {
     const char *text;                // the functions of the phases, in CUDA C behind the prelude
     int32_t registers, spill_bytes;  // the most that a function takes, per thread: known once compiled
     int32_t static_bytes;            // the most of shared memory that a function declares, beside its phase's
+    int32_t early_waits;             // for products of warpgroups, that the assembler put in by itself
     const void *image;               // cubin; NULL before cuda_compile
     size_t image_bytes;
 } CudaKernel;

@@ -247,6 +247,7 @@ static void fits_registers(void **state) {
                           element_name(element), cases[i].keys, cases[i].architecture, kernel->registers,
                           kernel->spill_bytes);
             assert_int_equal(kernel->spill_bytes, 0);
+            assert_int_equal(kernel->early_waits, 0);
         }
         arena_destroy(arena);
     }
