@@ -24,9 +24,11 @@ struct bf16 {
 };
 
 // Launches overlap where the runtime says so: the next one may begin while this one runs, and nothing is read or written
-// before the one that came before is done.
+// before the one that came before is done. Every launch waits: that the one in front is done says so of all before it.
 DEVICE void begin_launch() {
-#if !defined(CHERRY_EMULATED) && __CUDA_ARCH__ >= 900
+#ifdef CHERRY_EMULATED
+    emulate_wait_for_launches();
+#elif __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif

@@ -5,7 +5,7 @@
 // since, and when; a word has one as long as nobody looks at less of it. The order that holds between two accesses is that of CUDA:
 //   threads of a block   __syncthreads; lanes of a warp also __syncwarp. Shuffles, ballots and tensor cores make
 //                        lanes meet but promise nothing about memory
-//   blocks               none, in one launch; launches come one after the other
+//   blocks               none, in one launch; launches come one after the other for threads that have waited for it
 // `epoch` counts barriers of blocks over all launches and never goes back, so that cells need no clearing.
 #include <dlfcn.h>
 #include <elf.h>
@@ -33,6 +33,7 @@ enum { LANES_READ = 0x400, MANY_READ = 0x800, UNDER_WAY = 0x8000 };  // LANES_RE
 static unsigned emulate_epoch = 1, emulate_launch_epoch = 1, emulate_block_epoch = 1;
 static unsigned emulate_warp_epoch[EMULATE_THREADS / 32];  // counts __syncwarp
 static unsigned emulate_shown[EMULATE_THREADS];            // counts fence.proxy.async
+static bool emulate_waited[EMULATE_THREADS];               // griddepcontrol.wait
 
 enum { EMULATE_REGIONS = 512 };
 static EmulateRegion emulate_regions[EMULATE_REGIONS], emulate_dynamic, emulate_static;
@@ -206,6 +207,7 @@ EMULATE_QUIET static inline void emulate_access(const void *address, int bytes, 
     bool shared = dynamic || (at >= region->begin && at < region->end);
     if (!shared) region = emulate_find(at);
     if (!region || at + bytes > region->end) emulate_report(at, bytes, write, place, "out of bounds");
+    if (!shared && !emulate_waited[threadIdx.x]) emulate_report(at, bytes, write, place, "launches in front may still run");
     if (shared && !dynamic && !emulate_in_object(at - region->begin, at - region->begin + bytes))
         emulate_report(at, bytes, write, place, "out of bounds");
     if ((uintptr_t)at % alignment) emulate_report(at, bytes, write, place, "not aligned");

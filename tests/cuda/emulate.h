@@ -123,6 +123,7 @@ EMULATE_QUIET static void emulate_yield(EmulateWait wait, void *caller) {
 
 EMULATE_QUIET static void emulate_enter() {
     emulate_body(emulate_argument);
+    if (!emulate_waited[threadIdx.x]) emulate_fail("left without waiting for launches in front", threadIdx.x);
     if (emulate_copy_count[threadIdx.x]) emulate_fail("left with copies under way", threadIdx.x);
     if (emulate_product_count[threadIdx.x]) emulate_fail("left with products under way", threadIdx.x);
     emulate_yield(LEFT, NULL);
@@ -131,6 +132,7 @@ EMULATE_QUIET static void emulate_enter() {
 
 EMULATE_QUIET static void emulate_start(unsigned thread) {
     char *top = emulate_stacks[thread] + EMULATE_STACK;
+    emulate_waited[thread] = false;
 #if defined(__x86_64__)
     void **frame = (void **)(top - 64);  // the entry finds its stack as after a call
     frame[0] = (void *)emulate_enter;
@@ -215,6 +217,7 @@ EMULATE_QUIET static void emulate_block() {
 
 #define EMULATE_MEETING EMULATE_QUIET __attribute__((noinline)) static
 
+EMULATE_MEETING void emulate_wait_for_launches() { emulate_waited[threadIdx.x] = true; }
 EMULATE_MEETING void __syncthreads() { emulate_yield(AT_BLOCK, __builtin_return_address(0)); }
 EMULATE_MEETING void __syncwarp() { emulate_yield(AT_WARP, __builtin_return_address(0)); }
 

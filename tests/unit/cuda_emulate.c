@@ -64,6 +64,10 @@ static const Fault faults[] = {
 
     {"product", SHOWN AWAITED "for (int i = 0; i < 32; i++) if (c[i / 4][i % 4] != 16) p0[me] = -1;", NULL},
 
+    {"early_read", "if (p0[me] == 99) p0[0] = 1; emulate_wait_for_launches();",
+     "reads 4 bytes of global memory .*launches in front may still run"},
+    {"early_leaver", "if (me != 40) emulate_wait_for_launches();", "thread 40: left without waiting for launches in front"},
+
     {"half_of_a_block", "if (me < 40) __syncthreads();", "part of the block waits at a barrier, part has left"},
     {"half_of_a_warp", "if (me % 2) __syncwarp();", "part of the warp waits at a shuffle, part does not"},
     {"two_barriers", "if (me < 32) __syncthreads(); else { p0[0]; __syncthreads(); }",
@@ -162,9 +166,11 @@ static void write_source(const char *path) {
     FILE *stream = fopen(path, "w");
     assert_non_null(stream);
     fputs(head, stream);
-    for (size_t i = 0; i < FAULTS; i++)
-        fprintf(stream, "extern \"C\" void k_%s(int *p0) {\nSHARED_MEMORY;\nint me = threadIdx.x;\n%s\n}\nEMULATE_KERNEL(k_%s)\n",
-                faults[i].name, faults[i].body, faults[i].name);
+    for (size_t i = 0; i < FAULTS; i++) {
+        const char *wait = strncmp(faults[i].name, "early", 5) == 0 ? "" : "emulate_wait_for_launches();";
+        fprintf(stream, "extern \"C\" void k_%s(int *p0) {\nSHARED_MEMORY;\nint me = threadIdx.x;\n%s\n%s\n}\nEMULATE_KERNEL(k_%s)\n",
+                faults[i].name, wait, faults[i].body, faults[i].name);
+    }
     fclose(stream);
 }
 
