@@ -25,6 +25,7 @@ enum { ARGUMENTS_MAX = 512, KERNELS_MAX = 4096, BLOCKS_MAX = 256 };
 // ---- Errors ----
 
 int fake_failed;
+_Thread_local bool fake_current;
 
 const char *variable(const char *name, const char *otherwise) {
     const char *text = getenv(name);
@@ -78,8 +79,14 @@ EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
     *context = &fake_failed;
     return OK;
 }
-EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { return device; }
-EXPORT int cuCtxSetCurrent(void *context) { return context ? OK : INVALID; }
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
+    fake_current = false;
+    return device;
+}
+EXPORT int cuCtxSetCurrent(void *context) {
+    fake_current = context;
+    return context ? OK : INVALID;
+}
 
 // ---- Memory ----
 
@@ -99,6 +106,7 @@ EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) {
 }
 
 EXPORT int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    if (!fake_current) return NO_CONTEXT;
     if (used + bytes > memory_size()) return NO_MEMORY;
     for (int i = 0; i < BLOCKS_MAX; i++) {
         if (blocks[i].data) continue;
@@ -239,6 +247,8 @@ typedef struct Graph {
 } Graph;
 static Graph *capturing;
 
+bool is_capturing(void) { return capturing; }
+
 void record(void (*run)(void *what), void *what) {
     if (!capturing) {
         stream_add(run, what, true);
@@ -279,7 +289,7 @@ static void launch(void *what) {
 EXPORT int cuLaunchKernelEx(const CudaLaunch *how, void *function, void **parameters, void **extra) {
     Kernel *kernel = function;
     const unsigned *grid = how->grid, *block = how->block;
-    if (fake_failed) return fake_failed;
+    if (status_now(OK) != OK) return status_now(OK);
     if (!how->stream || extra || !grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535 ||
         block[0] > 1024 || block[1] != 1 || block[2] != 1 || (int)how->shared_bytes > kernel->shared_limit)
         return INVALID;
@@ -330,7 +340,7 @@ EXPORT int cuGraphLaunch(void *executable, void *stream) {
     const Graph *graph = executable;
     if (!graph || !stream) return INVALID;
     for (size_t i = 0; i < graph->count; i++) stream_add(graph->steps[i].run, graph->steps[i].what, false);
-    return OK;
+    return fake_current ? OK : NO_CONTEXT;
 }
 EXPORT int cuGraphDestroy(void *of) {
     Graph *graph = of;

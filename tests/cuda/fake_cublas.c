@@ -29,7 +29,7 @@ typedef struct Product {
 
 EXPORT int cublasLtCreate(void **handle) {
     *handle = &fake_failed;
-    return OK;
+    return fake_current ? OK : INVALID;
 }
 EXPORT size_t cublasLtGetCudartVersion(void) { return (size_t)atoi(variable("CHERRY_FAKE_CUBLAS", "13")) * 1000; }
 EXPORT const char *cublasLtGetStatusString(int status) { return status == NOT_SUPPORTED ? "not supported" : "invalid value"; }
@@ -111,7 +111,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
     const Layout *la = a, *lb = b, *lc = c, *ld = d;
     int64_t m = description->transpose_a ? la->columns : la->rows, ka = description->transpose_a ? la->rows : la->columns;
     int64_t n = description->transpose_b ? lb->rows : lb->columns, kb = description->transpose_b ? lb->columns : lb->rows;
-    if (!handle || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m || lc->columns != n ||
+    if (!handle || !fake_current || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m || lc->columns != n ||
         la->type != lb->type || lc->type != ld->type || la->batch != ld->batch || lb->batch != ld->batch)
         return INVALID;
     const Preference *preference = wishes;
@@ -195,7 +195,7 @@ static void multiply(void *what) {
 EXPORT int cublasLtMatmul(void *handle, void *description, const void *alpha, uint64_t a, void *a_layout, uint64_t b,
                           void *b_layout, const void *beta, uint64_t c, void *c_layout, uint64_t d, void *d_layout,
                           const uint64_t *algorithm, uint64_t workspace, size_t workspace_bytes, void *stream) {
-    if (fake_failed) return fake_failed;
+    if (status_now(OK) != OK) return status_now(OK);
     if (!handle || !stream || (a | b | c | d) % algorithm[0] || algorithm[1] == 1) return INVALID;
     if ((int)algorithm[1] < atoi(variable("CHERRY_FAKE_BROKEN", "0"))) return NOT_SUPPORTED;
     device_bytes(workspace, workspace_bytes);

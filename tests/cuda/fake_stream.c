@@ -15,6 +15,7 @@ typedef struct Work {
 static Work *first, **last = &first;
 
 void stream_add(void (*run)(void *what), void *what, bool owned) {
+    if (is_capturing()) complain("work other than launches while they are captured");
     Work *work = malloc(sizeof *work);
     *work = (Work){.run = run, .what = what, .owned = owned};
     *last = work;
@@ -40,7 +41,7 @@ void stream_wait(void) {
 EXPORT int cuStreamCreate(void **stream, unsigned flags) {
     (void)flags;
     *stream = &last;
-    return OK;
+    return status_now(OK);
 }
 EXPORT int cuStreamDestroy_v2(void *stream) { return stream ? OK : INVALID; }
 
@@ -57,7 +58,7 @@ EXPORT int cuMemAllocHost_v2(void **address, size_t bytes) {
         if (pinned[i].data) continue;
         pinned[i].data = *address = aligned_alloc(256, (bytes + 255) & ~(size_t)255);
         pinned[i].bytes = bytes;
-        return *address ? OK : NO_MEMORY;
+        return *address ? status_now(OK) : NO_MEMORY;
     }
     return complain("too much pinned memory");
 }
