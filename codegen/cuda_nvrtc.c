@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -138,7 +139,7 @@ typedef struct Compile {
     const char *architecture, *folder;
     Item *items;
     size_t count;
-    int threads;
+    atomic_size_t taken;  // items that some thread has begun with
 } Compile;
 
 // The largest of the numbers that stand before `words`.
@@ -305,9 +306,11 @@ static void cache_store(const Compile *compile, const Item *item) {
 
 // ---- All of them ----
 
-static void compile_share(void *context, int thread) {
-    const Compile *compile = context;
-    for (size_t i = (size_t)thread; i < compile->count; i += (size_t)compile->threads) {
+// Each thread takes what comes next: the text of an attention takes ten times as long as others.
+static void compile_some(void *context, int thread) {
+    Compile *compile = context;
+    (void)thread;
+    for (size_t i; (i = atomic_fetch_add(&compile->taken, 1)) < compile->count;) {
         Item *item = &compile->items[i];
         if (compile->folder) cache_load(compile, item);
         if (item->image) continue;
@@ -415,8 +418,7 @@ bool cuda_compile(Ir *ir, Program *const *programs, size_t count, const CudaOpti
     collect(&compile, programs, count, statistics);
     statistics->distinct = compile.count;
     ThreadPool *pool = thread_pool_create(options ? options->threads : 0);
-    compile.threads = thread_pool_count(pool);
-    thread_pool_run(pool, compile_share, &compile);
+    thread_pool_run(pool, compile_some, &compile);
     thread_pool_destroy(pool);
     bool ok = deliver(ir, &compile, programs, count, statistics);
     statistics->seconds = clock_seconds() - start;
