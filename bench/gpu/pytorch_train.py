@@ -2,7 +2,7 @@
 """Training steps of models/cherry_566m, cherry_227m and gpt2 in PyTorch on a GPU, at its best setting: torch.compile,
 the quickest of its fused attentions, bf16 by autocast, fused AdamW, clipping, no wait between steps. Prints one JSON
 object: seconds a step (median), tokens a second, peak bytes of the device (of tensors, and with what is cached between
-them), seconds from the start of the process to the end of the first step.
+them), seconds from the start of the process to the end of the first step but for the choice of an attention.
 
     python3 bench/gpu/pytorch_train.py cherry_566m [--batch 16] [--time 2048] [--steps 10] [--compile model|blocks|none]
 
@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pytorch_block import Block, rotary_table
+
+IMPORTED = time.time() - START
 
 # GPT-2's table as PyTorch likes it: 50257 rows in whole pieces of 128 bytes.
 CHERRY = dict(vocab=74000, embed=1536, heads=12, key=128, ffn=2048)
@@ -149,17 +151,14 @@ def attention_seconds(size, backend):
         return statistics.median(seconds_of(step, 5, True))
 
 
-def choose_attention(size):
-    """The quickest of the fused attentions that this PyTorch has for the shape, and how it is left alone."""
+def choose_attentions(size):
+    """The fused attentions that this PyTorch has for the shape, the quickest first, and at last what it takes by itself."""
     seconds = {}
     for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION"):
         with contextlib.suppress(Exception):  # it has none, or refuses the shape
             seconds[name] = attention_seconds(size, getattr(SDPBackend, name))
     torch.cuda.empty_cache()
-    if not seconds:
-        return "default", contextlib.nullcontext()
-    best = min(seconds, key=seconds.get)
-    return best, sdpa_kernel(getattr(SDPBackend, best))
+    return [*sorted(seconds, key=seconds.get), "default"]
 
 
 def compiled(model, how):
@@ -173,13 +172,21 @@ def compiled(model, how):
 
 def main():
     size = parse()
-    attention, context = choose_attention(size) if size.device == "cuda" else ("default", contextlib.nullcontext())
-    with context:
-        train(size, attention)
+    for attention in choose_attentions(size) if size.device == "cuda" else ["default"]:
+        context = contextlib.nullcontext() if attention == "default" else sdpa_kernel(getattr(SDPBackend, attention))
+        try:
+            with context:
+                return train(size, attention)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # compiled, or with the strides of a model, it may refuse what it took alone
+            if attention == "default":
+                raise
+            print(f"{attention}: {error}", file=sys.stderr)
 
 
 def train(size, attention):
-    on_gpu = size.device == "cuda"
+    begun, on_gpu = time.time(), size.device == "cuda"
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     if on_gpu:
@@ -203,7 +210,7 @@ def train(size, attention):
         return loss
 
     step().item()
-    first = time.time() - START
+    first = IMPORTED + time.time() - begun
     for _ in range(2):
         step()
     middle = statistics.median(seconds_of(step, size.steps, on_gpu))
