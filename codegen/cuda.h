@@ -18,8 +18,8 @@
 
 typedef struct CudaOptions {
     const char *architecture;  // "sm_90"; NULL: that
-    int driver;                // version of CUDA that the driver has, 12080: it loads no code of later toolkits but those of the
-                               // same major version; 0: code is not run here
+    int driver;                // version of CUDA that the driver has, 12080: it loads the code of toolkits of its major
+                               // version and of earlier ones; 0: code is not run here
     int threads;               // compile threads; 0: one a processor
     bool cache;                // keep machine code on disk
     const char *cache_folder;  // NULL: $XDG_CACHE_HOME/cherry or ~/.cache/cherry

@@ -70,8 +70,8 @@ static bool load_nvrtc(const char *path, Nvrtc *nvrtc) {
     return nvrtc->version(&nvrtc->major, &nvrtc->minor) == 0;
 }
 
-// NVRTC asks the linker for its builtins by name when it first compiles. In a folder that the linker does not search they are
-// found if they are loaded by then.
+// NVRTC asks the linker for its builtins by name when it first compiles. In a folder that the linker does not search they
+// are found if they are loaded by then.
 static void load_builtins(const char *path, const Nvrtc *nvrtc) {
     char builtins[256];
     const char *name = strrchr(path, '/');
@@ -81,7 +81,8 @@ static void load_builtins(const char *path, const Nvrtc *nvrtc) {
     dlopen(builtins, RTLD_NOW | RTLD_LOCAL);
 }
 
-// The first whose code the driver loads (CudaOptions). Without one, the version of what was passed over first, or 0, is left.
+// The first whose code the driver loads (CudaOptions). Without one, the version of what was passed over first, or 0, is
+// left.
 static bool open_nvrtc(Nvrtc *nvrtc, int driver) {
     int major = 0, minor = 0;
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
@@ -100,10 +101,12 @@ static bool require_nvrtc(Ir *ir, Nvrtc *nvrtc, const CudaOptions *options) {
     int driver = options ? options->driver : 0;
     if (open_nvrtc(nvrtc, driver)) return true;
     if (nvrtc->major) {
-        report_error(ir->diagnostics, NO_PLACE, "E0621", "the NVIDIA driver is of CUDA %d.%d and loads no code of NVRTC %d.%d",
-                     driver / 1000, driver % 1000 / 10, nvrtc->major, nvrtc->minor);
-        report_hint(ir->diagnostics, "install libnvrtc.so.%d beside it (pip install nvidia-cuda-nvrtc-cu%d, and set LD_LIBRARY_PATH "
-                                     "to its folder), or a driver of CUDA %d",
+        report_error(ir->diagnostics, NO_PLACE, "E0621",
+                     "the NVIDIA driver is of CUDA %d.%d and loads no code of NVRTC %d.%d", driver / 1000,
+                     driver % 1000 / 10, nvrtc->major, nvrtc->minor);
+        report_hint(ir->diagnostics,
+                    "install libnvrtc.so.%d beside it (pip install nvidia-cuda-nvrtc-cu%d, and set LD_LIBRARY_PATH to its "
+                    "folder), or a driver of CUDA %d",
                     driver / 1000, driver / 1000, nvrtc->major);
         return false;
     }
@@ -160,7 +163,8 @@ static int count_of(const char *log, const char *words) {
     return count;
 }
 
-// The most that any function takes, in the assembler's report; remarks on wgmma that is waited for: C7510, C7517 and others.
+// The most that any function takes, in the assembler's report; how many remarks are on wgmma that is waited for: C7510,
+// C7517 and others.
 static void read_report(const char *log, Item *item) {
     item->registers = most_before(log, " registers");
     item->spill_bytes = most_before(log, " bytes spill");

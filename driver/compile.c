@@ -259,8 +259,9 @@ Compilation *compile_programs(Ir *ir, const Module *module, uint32_t entries, co
 // Machine code of all kernels.
 static bool generate(Compilation *compilation, Program *const *programs, size_t count, const CompileOptions *options) {
     if (options->cuda) {
-        CudaOptions cuda = {.architecture = options->architecture, .driver = options->driver, .cache = options->cpu.cache,
-                            .has_product = options->has_product, .library = options->library};
+        CudaOptions cuda = {.architecture = options->architecture, .driver = options->driver,
+                            .cache = options->cpu.cache, .has_product = options->has_product,
+                            .library = options->library};
         CudaStatistics statistics;
         if (!cuda_compile(compilation->ir, programs, count, &cuda, &statistics)) return false;
         compilation->kernels = statistics.distinct;

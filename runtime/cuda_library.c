@@ -26,7 +26,8 @@ bool cuda_driver_open(Diagnostics *diagnostics, CudaDriver *driver) {
     static const char *const paths[] = {"libcuda.so.1", "/usr/local/nvidia/lib64/libcuda.so.1",  // of containers
                                         "/usr/lib/wsl/lib/libcuda.so.1"};
     *driver = (CudaDriver){0};
-    for (size_t i = 0; i < sizeof paths / sizeof *paths && !driver->library; i++) driver->library = open_library(paths[i]);
+    for (size_t i = 0; i < sizeof paths / sizeof *paths && !driver->library; i++)
+        driver->library = open_library(paths[i]);
     if (!driver->library) {
         report_error(diagnostics, NO_PLACE, "E0640", "no NVIDIA driver here: libcuda.so.1 was not found");
         report_hint(diagnostics, "install it (Debian: apt-get install nvidia-driver; Ubuntu: ubuntu-drivers install), or "
@@ -96,10 +97,12 @@ static bool find_cublas_calls(Diagnostics *diagnostics, CublasLibrary *cublas) {
 // `newer`: the version of what was passed over first, or 0.
 static bool report_no_cublas(Diagnostics *diagnostics, int driver, int newer) {
     if (newer) {
-        report_error(diagnostics, NO_PLACE, "E0640", "the NVIDIA driver is of CUDA %d.%d and does not run cuBLASLt of CUDA %d",
-                     driver / 1000, driver % 1000 / 10, newer / 1000);
-        report_hint(diagnostics, "install libcublasLt.so.%d beside it (pip install nvidia-cublas-cu%d, and set LD_LIBRARY_PATH to "
-                                 "its folder), or a driver of CUDA %d",
+        report_error(diagnostics, NO_PLACE, "E0640",
+                     "the NVIDIA driver is of CUDA %d.%d and does not run cuBLASLt of CUDA %d", driver / 1000,
+                     driver % 1000 / 10, newer / 1000);
+        report_hint(diagnostics,
+                    "install libcublasLt.so.%d beside it (pip install nvidia-cublas-cu%d, and set LD_LIBRARY_PATH to its "
+                    "folder), or a driver of CUDA %d",
                     driver / 1000, driver / 1000, newer / 1000);
         return false;
     }

@@ -152,7 +152,7 @@ def attention_seconds(size, backend):
 
 
 def choose_attentions(size):
-    """The fused attentions that this PyTorch has for the shape, the quickest first, and at last what it takes by itself."""
+    """The fused attentions that this PyTorch has for the shape, the quickest first, then what it takes by itself."""
     seconds = {}
     for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION"):
         with contextlib.suppress(Exception):  # it has none, or refuses the shape

@@ -303,7 +303,7 @@ DEVICE void attention_gradient_keys_wide(const bf16 *q, const bf16 *k, const bf1
         float scores[1][C][4], from_values[1][C][4];
         clear_sums(scores);
         clear_sums(from_values);
-        if constexpr (S::WARPGROUPS) hold(from_values);  // cleared later, their registers would wait for the first products
+        if constexpr (S::WARPGROUPS) hold(from_values);  // cleared later, they would wait for the first products
         start_rows<S, Z::K>(scores, ks, qs);
         if constexpr (S::WARPGROUPS) start_rows<S, Z::F>(from_values, vs, d_os);  // else registers are short
         finish_products<S>(scores, from_values);

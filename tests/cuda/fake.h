@@ -24,8 +24,8 @@ int complain(const char *what);                                      // and ends
 const char *variable(const char *name, const char *otherwise);       // of the environment
 char *device_bytes(uint64_t address, size_t bytes);                  // complains where they are not the device's
 
-// fake_stream.c: work of the one stream is done when somebody waits for it, not before, as on the slowest of GPUs. While launches
-// are captured there is no other.
+// fake_stream.c: work of the one stream is done when somebody waits for it, not before, as on the slowest of GPUs. While
+// launches are captured there is no other.
 void stream_add(void (*run)(void *what), void *what, bool owned);  // owned: freed behind it
 void stream_wait(void);                                             // all of it is done
 

@@ -111,8 +111,8 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *of, void *a, void 
     const Layout *la = a, *lb = b, *lc = c, *ld = d;
     int64_t m = description->transpose_a ? la->columns : la->rows, ka = description->transpose_a ? la->rows : la->columns;
     int64_t n = description->transpose_b ? lb->rows : lb->columns, kb = description->transpose_b ? lb->columns : lb->rows;
-    if (!handle || !fake_current || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m || lc->columns != n ||
-        la->type != lb->type || lc->type != ld->type || la->batch != ld->batch || lb->batch != ld->batch)
+    if (!handle || !fake_current || wanted < 1 || ka != kb || ld->rows != m || ld->columns != n || lc->rows != m ||
+        lc->columns != n || la->type != lb->type || lc->type != ld->type || la->batch != ld->batch || lb->batch != ld->batch)
         return INVALID;
     const Preference *preference = wishes;
     if (ld->type == 14 && preference->reduction & 5) complain("a product whose parts may be added up in bf16");
