@@ -165,6 +165,7 @@ typedef struct Composite {
     uint32_t option_count;
     Graph *function, *gradient;
     const char *kernel;
+    int64_t evaluations;  // that making it took: passes copy its graphs for each use, so each counts them
 } Composite;
 
 struct Builder {
@@ -261,6 +262,7 @@ bool element_from_name(const char *name, Element *element);
 
 // ---- build_evaluate.c ----
 Thing evaluate(Context *context, Expression *expression);
+void count_evaluations(Builder *builder, int64_t count);
 Thing evaluate_name(Context *context, const Expression *expression);
 bool evaluate_number(Context *context, Expression *expression, double *number);
 bool evaluate_integer(Context *context, Expression *expression, const char *what, int64_t *number);

@@ -213,6 +213,7 @@ static Composite *make_composite(Context *context, Statement *statement, const S
                              .options = split->options.items,
                              .option_count = (uint32_t)split->options.count};
     vector_push(arena, &builder->composites, composite);
+    int64_t evaluations = builder->evaluations;
     const char *name = names_format(builder->ir->names, "%s.%d", statement->name, number);
     composite->function = build_function(context, statement, scope, split, name, place);
     if (!composite->function) return composite;
@@ -230,6 +231,7 @@ static Composite *make_composite(Context *context, Statement *statement, const S
             report_hint(builder->ir->diagnostics, "a fn knows `gradient` and `kernel`");
         }
     }
+    composite->evaluations = builder->evaluations - evaluations;
     return composite;
 }
 
@@ -241,7 +243,8 @@ Thing composite_call(Context *context, Statement *statement, Scope *scope, Place
         if (!thing || !split_argument(context, formal, *thing, &split)) return THING_MISSING;
     }
     Composite *composite = find_composite(context->builder, statement, &split);
-    if (!composite) composite = make_composite(context, statement, scope, &split, place);
+    if (composite) count_evaluations(context->builder, composite->evaluations);
+    else composite = make_composite(context, statement, scope, &split, place);
     if (!composite->function) return THING_MISSING;
     Attribute attributes[4] = {{.key = ATTRIBUTE_function, .graph = composite->function}};
     uint32_t count = 1;

@@ -333,6 +333,12 @@ static Thing evaluate_kind(Context *context, Expression *expression) {
     return THING_MISSING;
 }
 
+// Stays below the limit: the next expression reaches it, and says so.
+void count_evaluations(Builder *builder, int64_t count) {
+    int64_t room = EVALUATION_MAX - 1 - builder->evaluations;
+    if (room > 0) builder->evaluations += count < room ? count : room;
+}
+
 static bool within_limits(Context *context, Expression *expression) {
     Builder *builder = context->builder;
     if (builder->depth > EVALUATION_DEPTH_MAX)
