@@ -208,10 +208,11 @@ static void run_inner_vector_loop(NestEmitter *e, const StageGroup *group, CpuFr
 // Accumulators fold pairwise, then lane by lane: the order depends on their number alone. Those that
 // nothing was added to are left out, which changes no bit.
 static LLVMValueRef fold_sums(NestEmitter *e, const Stage *stage, LLVMValueRef *sums, int count) {
+    LLVMValueRef nothing = neutral(e->unit, stage, e->plan->lanes);
     for (; count > 1; count /= 2)
         for (int u = 0; u < count / 2; u++) {
             LLVMValueRef a = sums[2 * u], b = sums[2 * u + 1];
-            sums[u] = LLVMIsConstant(b) ? a : accumulate(e->unit, stage, a, b);
+            sums[u] = b == nothing ? a : accumulate(e->unit, stage, a, b);
         }
     return finish(e->unit, stage, fold_lanes(e->unit, stage, sums[0]));
 }

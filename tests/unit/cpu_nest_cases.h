@@ -215,6 +215,10 @@ static const Case nest_cases[] = {
     {.name = "index values",
      .text = "nest index {\n  outer a=5, b=43\n  parallel a, b\n  operand 0: write f32 [5:43, 43:1]\n"
              "  stage 0: store @0[a, b] { cast f32(add(index(43*a + b), mul(index(b), 3:i32))) }\n}\n"},
+    {.name = "sum of indices",  // known as the code is made, more than one vector of them
+     .text = "nest index_sum {\n  inner n=33\n  operand 0: write f32 []\n  operand 1: write f32 []\n"
+             "  stage 0: sum over n { cast f32(le(9:i32, index(n))) }\n  stage 1: max over n { cast f32(index(n)) }\n"
+             "  stage 2: store @0[] { stage 0 }\n  stage 3: store @1[] { stage 1 }\n}\n"},
     {.name = "sequential store",
      .text = "nest last {\n  outer a=5, b=43\n  parallel b\n  operand 0: read f32 [5:43, 43:1]\n"
              "  operand 1: update f32 [43:1]\n  stage 0: add @1[b] { @0[a, b] }\n}\n"},
