@@ -23,6 +23,7 @@ static const double rounded_limit = 2e-2;     // of bf16 against the reference
 static const double precision_limit = 0.05;   // of rounded against unrounded gradients
 static const double step_size = 1e-5;
 static const double smallest_share = 1e-3;    // a parameter's gradient less than this of all is measured against that
+static const char shrunk_hint[] = "gradcheck makes every dim at most 8; --full leaves them as they are";
 
 // The loss graph and its gradient graph, with one set of inputs for both.
 typedef struct Problem {
@@ -135,6 +136,12 @@ static double norm(const double *values, int64_t count) {
     double sum = 0;
     for (int64_t i = 0; i < count; i++) sum += values[i] * values[i];
     return sqrt(sum);
+}
+
+static bool is_zero(Tensor tensor) {
+    for (int64_t i = 0; i < type_count(tensor.type); i++)
+        if (tensor.data[i] != 0) return false;
+    return true;
 }
 
 static Tensor gradient_of(const Problem *problem, const Graph *graph, const Tensor *outputs, const Parameter *parameter) {
@@ -298,17 +305,24 @@ static bool check(const Arguments *arguments, Problem *problem) {
     double here;
     if (!loss_at(problem, &here)) return false;
     double worst = 0, error = 0, smallest = smallest_norm(problem, problem->gradient, outputs, smallest_share);
+    size_t zeros = 0;
     for (size_t i = 0; i < problem->module->parameters.count; i++) {
         const Parameter *parameter = &problem->module->parameters.items[i];
         if (parameter->file) continue;
         checked++;
+        zeros += is_zero(gradient_of(problem, problem->gradient, outputs, parameter));
         if (!check_parameter(problem, parameter, outputs, smallest, &error)) return false;
         good &= judge(ir, arena_format(ir->arena, "the gradient of %s", parameter->path), error,
                       difference_limit);
         if (error > worst) worst = error;
     }
-    printf("gradients of %zu parameters against finite differences: worst %.2g\n",
-           checked, worst);
+    if (checked && zeros == checked) {
+        report_error(ir->diagnostics, NO_PLACE, "E0915", "all gradients are zero: nothing was checked");
+        if (!arguments_flag(arguments, "--full")) report_hint(ir->diagnostics, "%s", shrunk_hint);
+        return false;
+    }
+    printf("gradients of %zu parameters against finite differences: worst %.2g%s\n", checked, worst,
+           zeros ? arena_format(ir->arena, " (%zu zero)", zeros) : "");
     return check_backend(arguments, problem, outputs) && good;
 }
 
@@ -324,7 +338,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     bool full = arguments_flag(arguments, "--full");
     Module *module = setup_load(arguments, ir, !full);
     if (!module && !full && loads_whole(arguments))
-        report_hint(ir->diagnostics, "gradcheck makes every dim at most 8; --full leaves them as they are");
+        report_hint(ir->diagnostics, "%s", shrunk_hint);
     Problem problem = {.ir = ir, .module = module};
     return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
 }
