@@ -15,9 +15,9 @@ static void add_loss(cJSON *json, const char *name, double loss) {
     else cJSON_AddNumberToObject(json, name, loss);
 }
 
-static void print_result(const Evaluated *evaluated, bool json_wanted) {
+static void print_result(const Evaluated *evaluated, const char *unit, bool json_wanted) {
     if (!json_wanted) {
-        printf("loss %.6f over %lld tokens\n", evaluated->loss, (long long)evaluated->tokens);
+        printf("loss %.6f over %lld %s\n", evaluated->loss, (long long)evaluated->tokens, unit);
         int64_t supervised = evaluated->supervised_tokens, others = evaluated->tokens - supervised;
         if (others && supervised) {
             printf("  supervised %.6f over %lld tokens\n", evaluated->supervised, (long long)supervised);
@@ -43,12 +43,12 @@ static bool evaluate(const Arguments *arguments, Ir *ir, const Module *module, F
     if (!runner) return false;
     Evaluated evaluated;
     bool good = checkpoint_load_weights(ir->diagnostics, weights, module, runner->state) &&
-                frozen_load(module, runner->state) &&
+                frozen_load(module, runner->state) && feed_check_valid(feed, runner) &&
                 feed_evaluate(feed, runner, 0, &evaluated);
     if (good && !isfinite(evaluated.loss))
         good = report_error(ir->diagnostics, NO_PLACE, "E0913",
                             "the loss is not a finite number; the weights are broken");
-    if (good) print_result(&evaluated, arguments_flag(arguments, "--json"));
+    if (good) print_result(&evaluated, feed_unit(feed), arguments_flag(arguments, "--json"));
     runner_destroy(runner);
     return good;
 }

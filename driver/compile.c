@@ -115,17 +115,22 @@ static void add_updated_copies(const Compilation *compilation, Graph *update) {
         add_copy(update, copies.items[i], graph_find_output(update, copies.items[i]->name)->value);
 }
 
+// A cross entropy of data that are there to be predicted, one loss for each: not of a head's, nor of `tokens`, which
+// the model has seen.
+static bool gives_example_losses(const Graph *graph, const Node *node) {
+    const Graph *callee = node->op == OP_call ? attribute_graph(node, ATTRIBUTE_function) : NULL;
+    if (!callee || strncmp(callee->name, "cross_entropy_core", 18) != 0 || node->operand_count < 2) return false;
+    const Node *targets = graph_node(graph, node->operands[1].node);
+    return targets->op == OP_input && attribute_integer(targets, ATTRIBUTE_role, 0) == ROLE_DATA &&
+           !attribute_find(targets, ATTRIBUTE_by) && strcmp(attribute_text(targets, ATTRIBUTE_name), "tokens") != 0 &&
+           type_same_dimensions(node->types[0], targets->types[0]);
+}
+
 // Evaluation counts every token once, also where the last batch is padded: the losses of single examples
-// become an output. They are the first result of the cross entropy whose targets are the data itself.
+// become an output, of the first cross entropy that has them.
 static void add_example_losses(Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
-        const Node *node = graph_node(graph, id);
-        const Graph *callee = node->op == OP_call ? attribute_graph(node, ATTRIBUTE_function) : NULL;
-        if (!callee || strncmp(callee->name, "cross_entropy_core", 18) != 0 || node->operand_count < 2)
-            continue;
-        const Node *targets = graph_node(graph, node->operands[1].node);
-        if (targets->op != OP_input || attribute_integer(targets, ATTRIBUTE_role, 0) != ROLE_DATA) continue;
-        if (attribute_find(targets, ATTRIBUTE_by)) continue;  // of a head
+        if (!gives_example_losses(graph, graph_node(graph, id))) continue;
         graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
         return;
     }

@@ -98,6 +98,8 @@ int64_t feed_tokens_per_batch(const Feed *feed) {
     return feed->tokens ? token_feed_batch(feed->tokens) : feed->batch;
 }
 
+const char *feed_unit(const Feed *feed) { return feed->tokens ? "tokens" : "examples"; }
+
 bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed) {
     if (feed->tokens) return token_feed_train(feed->tokens, runner, step, micro, micro_count, seed);
     for (int64_t i = 0; i < feed->batch; i++)
@@ -107,12 +109,34 @@ bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t
     return true;
 }
 
-// Adds the losses of the first `counted` examples of a batch, in ascending order, in double.
+static const Type *losses_type(const Runner *runner) {
+    const Program *program = runner->compilation->programs[ENTRY_EVALUATE];
+    for (size_t i = 0; i < program->buffers.count; i++) {
+        const Buffer *buffer = &program->buffers.items[i];
+        if (buffer->kind == BUFFER_OUTPUT && strcmp(buffer->name, "losses") == 0) return buffer->type;
+    }
+    return NULL;
+}
+
+bool feed_check_valid(const Feed *feed, const Runner *runner) {
+    int64_t batch = feed_tokens_per_batch(feed), rows = feed->valid_rows.end - feed->valid_rows.begin;
+    int64_t held = feed->tokens ? token_feed_held(feed->tokens) : rows;
+    if (held >= batch || losses_type(runner)) return true;
+    const char *what = feed_unit(feed);
+    report_error(feed->ir->diagnostics, NO_PLACE, "E0701",
+                 "%lld %s to evaluate, and the objective has a loss for whole batches of %lld %s alone", (long long)held,
+                 what, (long long)batch, what);
+    report_hint(feed->ir->diagnostics, "--set batch=1; or cross_entropy of data in the objective, which has a loss for each");
+    return false;
+}
+
+// Adds the losses of the first `counted` rows of a batch, in ascending order, in double.
 static void add_losses(const Runner *runner, int64_t batch_count, int64_t counted, Evaluated *evaluated) {
     const float *losses = executor_output(runner->executors[ENTRY_EVALUATE], "losses");
     if (losses) {
-        for (int64_t i = 0; i < counted; i++) evaluated->loss += (double)losses[i];
-        evaluated->tokens += counted;
+        int64_t count = type_count(losses_type(runner)) / batch_count * counted;  // a row may have several
+        for (int64_t i = 0; i < count; i++) evaluated->loss += (double)losses[i];
+        evaluated->tokens += count;
     } else if (counted == batch_count) {  // no loss of single examples: whole batches only
         evaluated->loss += (double)runner_output(runner, ENTRY_EVALUATE, "loss") * (double)counted;
         evaluated->tokens += counted;

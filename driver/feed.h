@@ -28,6 +28,7 @@ void feed_close(Feed *feed);
 bool feed_is_text(const Feed *feed);  // the tokenizer made the tokens
 bool feed_has_valid(const Feed *feed);
 int64_t feed_tokens_per_batch(const Feed *feed);
+const char *feed_unit(const Feed *feed);  // of which: "tokens" or "examples"
 
 // Fills the inputs of ENTRY_ACCUMULATE with micro-batch `micro` of `step`.
 bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed);
@@ -38,6 +39,8 @@ typedef struct Evaluated {
     int64_t tokens, supervised_tokens;
 } Evaluated;
 
+// Without losses of single examples it takes a whole batch of held-out data to evaluate: is there one?
+bool feed_check_valid(const Feed *feed, const Runner *runner);
 // Runs ENTRY_EVALUATE over the held-out data, each token once; at most `limit` batches (0: all).
 bool feed_evaluate(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluated);
 

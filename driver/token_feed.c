@@ -216,6 +216,7 @@ bool token_feed_is_text(const TokenFeed *feed) {
 
 bool token_feed_has_valid(const TokenFeed *feed) { return feed->has_valid; }
 int64_t token_feed_batch(const TokenFeed *feed) { return feed->batch * feed->time; }
+int64_t token_feed_held(const TokenFeed *feed) { return feed->valid.end - feed->valid.begin - 1; }
 
 // ---- Training ----
 

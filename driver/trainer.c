@@ -291,6 +291,7 @@ static void report(Trainer *trainer) {
                          .rate = rate,
                          .gradient_norm = gradient_norm,
                          .tokens_per_second = speed,
+                         .unit = feed_unit(trainer->feed),
                          .peak_share = peak > 0 ? trainer->flops_per_step / per_step / peak : NAN,
                          .seconds_left = per_step * (double)(training->steps - step)};
     progress_print(trainer->options->progress, trainer->options->terminal, &progress, last);
@@ -362,7 +363,9 @@ bool trainer_run(Runner *runner, Feed *feed, Generator *generator, const Trainer
     trainer.flops_per_step =
         cost_model_flops(module_find_graph(runner->module, "loss")) * (double)trainer.training->accumulate;
     trainer.ahead = trainer.training->accumulate == 1 && executor_runs_ahead(runner->executors[ENTRY_ACCUMULATE]);
-    bool good = find_metrics(&trainer) && open_run(&trainer) && loop(&trainer);
+    bool evaluates = runner->executors[ENTRY_EVALUATE];
+    bool good = (!evaluates || feed_check_valid(feed, runner)) && find_metrics(&trainer) && open_run(&trainer) &&
+                loop(&trainer);
     if (trainer.metrics) metrics_close(trainer.metrics);
     if (trainer.lock >= 0) close(trainer.lock);
     return good;

@@ -135,7 +135,7 @@ void progress_format(const Progress *progress, char text[PROGRESS_TEXT]) {
     if (!isnan(progress->gradient_norm)) append(text, "  norm %.2f", progress->gradient_norm);
     if (!isnan(progress->tokens_per_second)) {
         quantity_format(progress->tokens_per_second, number);
-        append(text, "  %s tokens/s", number);
+        append(text, "  %s %s/s", number, progress->unit);
     }
     if (!isnan(progress->peak_share)) append(text, "  %.0f%% of peak", 100 * progress->peak_share);
     if (!isnan(progress->seconds_left)) {

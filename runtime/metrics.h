@@ -31,6 +31,7 @@ typedef struct Progress {
     double loss;               // always shown
     double valid_loss, rate, gradient_norm;
     double tokens_per_second;
+    const char *unit;          // "tokens", or what is counted in their place
     double peak_share;         // of the machine's peak, 0 .. 1
     double seconds_left;
 } Progress;

@@ -268,7 +268,7 @@ static void test_progress(void **state) {
     (void)state;
     char text[PROGRESS_TEXT], number[32];
     Progress progress = {.step = 20, .steps = 500, .loss = 3.41234, .valid_loss = (double)NAN, .rate = 3e-4,
-                         .gradient_norm = 1.5, .tokens_per_second = 12345, .peak_share = 0.42, .seconds_left = 83};
+                         .gradient_norm = 1.5, .tokens_per_second = 12345, .unit = "tokens", .peak_share = 0.42, .seconds_left = 83};
     progress_format(&progress, text);
     assert_string_equal(text, "step  20/500  loss 3.4123  rate 3.0e-04  norm 1.50  12.3k tokens/s  42% of peak  1:23 left");
     double nan = (double)NAN;
