@@ -111,8 +111,10 @@ static Graph *build_round(const Compilation *compilation) {
 static void add_updated_copies(const Compilation *compilation, Graph *update) {
     Copies copies = {0};
     find_copies(update->ir->arena, compilation->programs[ENTRY_ACCUMULATE], &copies);
-    for (size_t i = 0; i < copies.count; i++)
-        add_copy(update, copies.items[i], graph_find_output(update, copies.items[i]->name)->value);
+    for (size_t i = 0; i < copies.count; i++) {
+        const Output *updated = graph_find_output(update, copies.items[i]->name);
+        if (updated) add_copy(update, copies.items[i], updated->value);  // else the parameter stays as it is
+    }
 }
 
 // A cross entropy of data that are there to be predicted, one loss for each: not of a head's, nor of `tokens`, which

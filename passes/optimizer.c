@@ -9,7 +9,8 @@
 // place. Semantics are PyTorch's: clip_grad_norm_ over all parameters (norm after gradient_scale; factor
 // clip / (norm + 1e-6), at most 1), then AdamW (decoupled decay, bias correction, epsilon outside the root)
 // or SGD (decay added to the gradient, momentum without dampening). Parameters of a declared rank below
-// decay_rank do not decay. `step` starts at 1.
+// decay_rank do not decay. `step` starts at 1. What no gradient reaches (stop_gradient stands before every use)
+// has no step: it stays as it is, without moments.
 #include <math.h>
 
 #include "passes/pass.h"
@@ -163,6 +164,54 @@ static Graph *update_graph(const Module *module) {
     return step.graph;
 }
 
+// ---- What is trained ----
+
+static bool gives_floats(const Node *node) {
+    for (uint32_t i = 0; i < node->result_count; i++)
+        if (element_is_float(node->types[i]->element)) return true;
+    return false;
+}
+
+// reached[id], where the results of some nodes are reached: whether a gradient of those may reach the node. Of a stack or a
+// composite without a gradient of its own, what one of its results hands on to an operand counts for all of them.
+static void mark_reached(const Graph *graph, bool *reached) {
+    for (uint32_t id = (uint32_t)graph->nodes.count; id-- > 0;) {
+        const Node *node = graph_node(graph, id);
+        if (!reached[id] || node->op == OP_stop_gradient || !gives_floats(node)) continue;
+        const Graph *inner = attribute_graph(node, node->op == OP_stack ? ATTRIBUTE_body : ATTRIBUTE_function);
+        if (attribute_graph(node, ATTRIBUTE_gradient)) inner = NULL;
+        bool *inside = ARENA_ARRAY(graph->ir->arena, bool, inner ? inner->nodes.count : 1);
+        for (size_t i = 0; inner && i < inner->outputs.count; i++) inside[inner->outputs.items[i].value.node] = true;
+        if (inner) mark_reached(inner, inside);
+        for (uint32_t i = 0; i < node->operand_count; i++) {
+            bool passes = !inner || i >= inner->inputs.count || inside[inner->inputs.items[i]];
+            if (passes && element_is_float(graph_type(graph, node->operands[i])->element))
+                reached[node->operands[i].node] = true;
+        }
+    }
+}
+
+// The parameters that a step moves: not those of further models, nor those that no gradient reaches.
+static Module trained_part(const Module *module) {
+    Module trained = *module;
+    trained.parameters.items = ARENA_ARRAY(module->ir->arena, Parameter, module->parameters.count + 1);
+    trained.parameters.count = 0;
+    const Graph *loss = module_find_graph(module, "loss");
+    const Output *output = loss ? graph_find_output(loss, "loss") : NULL;
+    bool *reached = ARENA_ARRAY(module->ir->arena, bool, loss ? loss->nodes.count : 1);
+    if (output) {
+        reached[output->value.node] = true;
+        mark_reached(loss, reached);
+    }
+    for (size_t i = 0; i < module->parameters.count; i++) {
+        const Parameter *parameter = &module->parameters.items[i];
+        Value input = output ? graph_find_input(loss, parameter->path, ROLE_PARAMETER) : VALUE_NONE;
+        if (!parameter->file && (value_is_none(input) || reached[input.node]))
+            trained.parameters.items[trained.parameters.count++] = *parameter;
+    }
+    return trained;
+}
+
 Module *build_optimizer(PassContext *context, const Module *module) {
     if (!module->has_training) {
         report_error(context->ir->diagnostics, NO_PLACE, "E0511", "optimizer: %s has no train block",
@@ -170,12 +219,7 @@ Module *build_optimizer(PassContext *context, const Module *module) {
         return NULL;
     }
     Module *result = module_copy(module);
-    Module trained = *module;  // what is frozen has no step
-    trained.parameters.items = ARENA_ARRAY(module->ir->arena, Parameter, module->parameters.count + 1);
-    trained.parameters.count = 0;
-    for (size_t i = 0; i < module->parameters.count; i++)
-        if (!module->parameters.items[i].file)
-            trained.parameters.items[trained.parameters.count++] = module->parameters.items[i];
+    Module trained = trained_part(module);
     Graph *update = update_graph(&trained);
     for (size_t i = 0; i < module->graphs.count; i++)
         if (!module_add_graph(result, module->graphs.items[i])) return NULL;
