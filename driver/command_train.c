@@ -31,6 +31,8 @@ static bool read_feed(const Arguments *arguments, Ir *ir, FeedOptions *feed) {
     if (!arguments_apart(arguments, ir, "--resume", "--init", "a run goes on from its own checkpoint") ||
         !arguments_apart(arguments, ir, "--valid", "--valid-fraction", "the held-out data are those of --valid"))
         return false;
+    if (arguments_flag(arguments, "--allow-new") && !arguments_flag(arguments, "--init"))
+        return report_error(ir->diagnostics, NO_PLACE, "E0914", "--allow-new needs --init W");
     if (!supervision_options(arguments, ir, feed)) return false;
     return arguments_number(arguments, ir, "--valid-fraction", 0, &feed->fraction) &&
            (feed->fraction < 1 ||
@@ -70,6 +72,7 @@ static bool train(const Arguments *arguments, Ir *ir, const Module *module, Feed
     Sampling sampling = {.temperature = 0.8, .seed = (uint64_t)training->seed};
     TrainerOptions trainer = {.folder = arguments_text(arguments, "--out", "out"),
                               .weights = arguments_text(arguments, "--init", NULL),
+                              .allow_new = arguments_flag(arguments, "--allow-new"),
                               .tokenizer = tokenizer,
                               .evaluate_first = first,
                               .resume = arguments_flag(arguments, "--resume"),
@@ -125,6 +128,7 @@ static const CommandOption options[] = {
     {"--steps", "N", "updates (default: the train block's)"},
     {"--seed", "N", "of weights, data order and dropout (default: the train block's)"},
     {"--init", "W", "start from the weights of a safetensors file"},
+    {"--allow-new", NULL, "parameters that the file of --init lacks start as the model says"},
     {"--resume", NULL, "continue the run in --out"},
     {"--prompt", "TEXT", "start of the samples during training (default: a new line)"},
     MODEL_OPTIONS,

@@ -75,6 +75,18 @@ static bool lock_folder(Trainer *trainer) {
     return trainer->lock >= 0;
 }
 
+static bool load_start(Trainer *trainer) {
+    const TrainerOptions *options = trainer->options;
+    const Runner *runner = trainer->runner;
+    Diagnostics *diagnostics = runner->ir->diagnostics;
+    if (!options->allow_new)
+        return checkpoint_load_weights(diagnostics, options->weights, runner->module, runner->state);
+    size_t absent;
+    if (!checkpoint_load_known(diagnostics, options->weights, runner->module, runner->state, &absent)) return false;
+    fprintf(options->progress, "%zu tensors that %s lacks start as the model says\n", absent, options->weights);
+    return true;
+}
+
 static bool open_run(Trainer *trainer) {
     Ir *ir = trainer->runner->ir;
     const TrainerOptions *options = trainer->options;
@@ -99,10 +111,7 @@ static bool open_run(Trainer *trainer) {
         return false;
     if (!frozen_load(trainer->runner->module, trainer->runner->state)) return false;
     if (!found) runner_initialize(trainer->runner, trainer->position.seed);
-    if (!found && options->weights &&
-        !checkpoint_load_weights(ir->diagnostics, options->weights, trainer->runner->module,
-                                 trainer->runner->state))
-        return false;
+    if (!found && options->weights && !load_start(trainer)) return false;
     runner_round(trainer->runner);
     // Only now, when nothing else can be wrong, does the run leave a trace.
     if (!file_make_folder(ir->diagnostics, options->folder) || !lock_folder(trainer) ||

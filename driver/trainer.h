@@ -8,6 +8,7 @@
 typedef struct TrainerOptions {
     const char *folder;   // checkpoints, weights, metrics
     const char *weights;  // start from these, or NULL
+    bool allow_new;       // parameters that they lack start as the model says
     const Tokenizer *tokenizer;  // of the data; its model is kept with the run
     bool evaluate_first;  // held-out data before the first step
     bool resume;

@@ -184,6 +184,7 @@ typedef struct Loader {
     bool further;  // not the model that the command is about
     Pieces pieces;
     size_t missing, misshapen, unconvertible, unknown;
+    size_t *absent;  // tensors that the file need not have; NULL: it must have all
 } Loader;
 
 static bool is_training(const TensorFile *file) { return tensor_file_metadata(file, "training") != NULL; }
@@ -228,6 +229,10 @@ static bool keeps_meaning(StoredElement from, Element to) {
 // Checks one piece; marks its tensor as known.
 static void check_piece(Loader *loader, const Piece *piece, bool *known) {
     const StoredTensor *tensor = tensor_file_find(loader->file, piece->name);
+    if (!tensor && loader->absent) {
+        ++*loader->absent;
+        return;
+    }
     if (!tensor) {
         if (loader->missing++ < REPORT_LIMIT)
             report_error(loader->diagnostics, NO_PLACE, "E0801", "%s has no tensor %s, the model needs %s",
@@ -303,7 +308,7 @@ static void copy_tensors(const Loader *loader) {
         const Piece *piece = &loader->pieces.list.items[i];
         const StoredTensor *tensor = tensor_file_find(loader->file, piece->name);
         const Dimension *front = &piece->type->dimensions[0];
-        if (!piece->data) continue;
+        if (!piece->data || !tensor) continue;
         if (piece->skipped || !piece->type->rank || !is_iteration(front) ||
             tensor->shape[0] == front->extent) {
             stored_convert(tensor, 0, piece->count, piece->type->element, piece->data);
@@ -322,8 +327,9 @@ static bool same_structure(const Loader *loader) {
 }
 
 static bool load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
-                         Role role, const char *prefix) {
-    Loader loader = {.diagnostics = diagnostics, .module = module, .pieces = {.arena = arena_create()}};
+                         Role role, const char *prefix, size_t *absent) {
+    Loader loader = {
+        .diagnostics = diagnostics, .module = module, .pieces = {.arena = arena_create()}, .absent = absent};
     TensorFile *file = tensor_file_open(loader.pieces.arena, diagnostics, path);
     loader.file = file;
     loader.further = role == ROLE_FROZEN;
@@ -333,7 +339,8 @@ static bool load_weights(Diagnostics *diagnostics, const char *path, const Modul
         good = check_tensors(&loader, true);
     }
     // Equal numbers under other names: [heads=8, key=8] against [key=8, heads=8] would go unseen.
-    if (good && state && tensor_file_metadata(file, "structure") && !same_structure(&loader))
+    bool whole = !absent || !*absent;
+    if (good && state && whole && tensor_file_metadata(file, "structure") && !same_structure(&loader))
         report_warning(diagnostics, NO_PLACE, "E0807",
                        "%s fits by its numbers, but its parameters or their dimensions had other names",
                        path);
@@ -349,12 +356,18 @@ static bool load_weights(Diagnostics *diagnostics, const char *path, const Modul
 }
 
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state) {
-    return load_weights(diagnostics, path, module, state, ROLE_PARAMETER, "");
+    return load_weights(diagnostics, path, module, state, ROLE_PARAMETER, "", NULL);
+}
+
+bool checkpoint_load_known(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
+                           size_t *absent) {
+    *absent = 0;
+    return load_weights(diagnostics, path, module, state, ROLE_PARAMETER, "", absent);
 }
 
 bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
                             const char *prefix) {
-    return load_weights(diagnostics, path, module, state, ROLE_FROZEN, prefix);
+    return load_weights(diagnostics, path, module, state, ROLE_FROZEN, prefix, NULL);
 }
 
 static bool read_integer(const Loader *loader, const char *key, int64_t *value) {

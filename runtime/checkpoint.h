@@ -49,6 +49,10 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
 // parameter; all of them are reported, with names and numbers.
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state);
 
+// The same, but a tensor that the file lacks leaves its parameter as it is: `absent` is their number.
+bool checkpoint_load_known(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
+                           size_t *absent);
+
 // The same for weights of another model: into the frozen buffers called `prefix` and their paths. `state` NULL:
 // the file is only checked.
 bool checkpoint_load_frozen(Diagnostics *diagnostics, const char *path, const Module *module, State *state,

@@ -15,12 +15,13 @@ if not config.sanitize:
     config.available_features.add("limits")  # `ulimit -v` leaves no room for a sanitizer's shadow memory
 if config.sentencepiece and shutil.which("spm_train"):
     config.available_features.add("sentencepiece")
-# A model of a few thousand parameters over ASCII, for whole runs: %tiny stands for the file and its settings.
+# A model of a few thousand parameters over ASCII, for whole runs: %tiny stands for the file and its settings, %sizes for these alone.
 tiny = {"vocab": 128, "embed": 16, "heads": 2, "key": 8, "ffn": 32, "layers": 2, "batch": 4, "time": 32,
         "warmup": 10, "sample_every": 0}
 settings = " ".join(f"--set {name}={value}" for name, value in tiny.items())
 nano = os.path.join(config.source, "models", "nano.cherry")
 config.substitutions.append(("%tiny", f"{nano} {settings}"))
+config.substitutions.append(("%sizes", settings))
 config.substitutions.append(("%story", os.path.join(config.source, "tests", "data", "story.txt")))
 config.substitutions.append(("%exits", os.path.join(config.source, "tests", "exits")))
 config.substitutions.append(("%metrics", "python3 " + os.path.join(config.source, "tests", "run", "metrics.py")))
