@@ -10,9 +10,9 @@
 // chunk=1 gives `decode`, another chunk `prefill`; both have the same caches. The caller gives `length` =
 // position + chunk and keeps position + chunk <= context.
 // Requires: stacks expanded; every op works position by position along `time`, or reads it under another
-// name (one that looks at earlier positions alone: attention with causal = true). What cannot be computed
-// so is an error that names it. Leaves: one cache for each value that is read under another name, which is
-// each effective layer's keys and values.
+// name (one that looks at earlier positions alone: attention with causal = true; a shift to later positions is made to).
+// What cannot be computed so is an error that names it. Leaves: one cache for each value that is read under another name,
+// which is each effective layer's keys and values.
 #include "ir/op.h"
 #include "passes/rewrite.h"
 
@@ -52,20 +52,50 @@ static bool counts_positions(const Incremental *incremental, const Node *node) {
     return node->op == OP_index && type_find(node->types[0], incremental->along) >= 0;
 }
 
-// ---- Composites with such a rename or with positions inside give way to their meaning ----
+// y[i] = x[i - by] with by > 0.
+static bool looks_back(const Incremental *incremental, const Node *node) {
+    return node->op == OP_shift && attribute_text(node, ATTRIBUTE_along) == incremental->along &&
+           attribute_integer(node, ATTRIBUTE_by, 0) > 0;
+}
+
+// ---- A shift reads earlier positions under another name ----
+
+//   before: y = shift x {along=time, by}
+//   after:  y = select(0 <= i, gather(rename(x, time -> time.before), max(i, 0)), 0) with i = index(time) - by
+static bool open_shift(Rewrite *rewrite, const Node *node, Value shifted) {
+    const Incremental *incremental = rewrite->data;
+    Graph *graph = rewrite->to;
+    Place place = node->place;
+    const Type *type = node->types[0];
+    const char *before = names_format(graph->ir->names, "%s.before", incremental->along);
+    Value zero = build_constant(graph, ELEMENT_I32, 0, place);
+    Value by = build_constant(graph, ELEMENT_I32, (double)attribute_integer(node, ATTRIBUTE_by, 0), place);
+    Value index = build_index(graph, type->dimensions[type_find(type, incremental->along)], place);
+    Value at = build_binary(graph, OP_sub, index, by, place);
+    Value table = build_rename(graph, rewrite_value(rewrite, node->operands[0]), incremental->along, before, place);
+    Value value = build_gather(graph, table, build_binary(graph, OP_max, at, zero, place), before, place);
+    Value nothing = build_constant(graph, type->element, 0, place);
+    value = build_select(graph, build_binary(graph, OP_le, zero, at, place), value, nothing, place);
+    rewrite_set(rewrite, shifted, build_expand(graph, value, type, place));
+    return true;
+}
+
+// ---- Composites with such a node or with positions inside give way to their meaning ----
 
 static bool must_be_open(const Incremental *incremental, const Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         const Graph *function = attribute_graph(node, ATTRIBUTE_function);
-        if (is_cached(incremental, node) || counts_positions(incremental, node)) return true;
+        if (is_cached(incremental, node) || counts_positions(incremental, node) || looks_back(incremental, node))
+            return true;
         if (function && must_be_open(incremental, function)) return true;
     }
     return false;
 }
 
-static bool open_call(Rewrite *rewrite, uint32_t id) {
+static bool open_node(Rewrite *rewrite, uint32_t id) {
     const Node *node = graph_node(rewrite->from, id);
+    if (looks_back(rewrite->data, node)) return open_shift(rewrite, node, (Value){id, 0});
     const Graph *function = attribute_graph(node, ATTRIBUTE_function);
     if (node->op != OP_call || !must_be_open(rewrite->data, function)) return false;
     Value *results = ARENA_ARRAY(rewrite->to->ir->arena, Value, node->result_count);
@@ -282,7 +312,7 @@ Graph *derive_incremental(PassContext *context, const Graph *graph) {
                      (long long)incremental.capacity, (long long)incremental.chunk);
         return NULL;
     }
-    Graph *open = rewrite_graph(context, graph, graph->name, open_call, &incremental);
+    Graph *open = rewrite_graph(context, graph, graph->name, open_node, &incremental);
     if (!open) return NULL;
     Rewrite *cut = rewrite_begin(context, open, graph->name, cut_node, &incremental);
     if (!rewrite_inputs(cut) || !rewrite_nodes(cut)) return NULL;

@@ -12,7 +12,7 @@ static int finish(void **state) {
     return 0;
 }
 
-enum { BATCH = 2, TIME = 6, EMBED = 4, KEY = 3, VOCAB = 5, CONTEXT = 8 };
+enum { BATCH = 2, TIME = 6, EMBED = 4, KEY = 3, VOCAB = 5, CONTEXT = 8, CACHES = 5 };
 
 static const Type *sequence(Ir *ir, const char *time, const char *last, int extent) {
     return test_type(ir, ELEMENT_F32, "batch", BATCH, time, TIME, last, extent, NULL);
@@ -63,7 +63,7 @@ static Value weight(Graph *graph, const char *name, const char *from, int rows, 
                       test_type(graph->ir, ELEMENT_F32, from, rows, to, columns, NULL));
 }
 
-// Embedding and learned positions, two attention layers, a tied head.
+// Embedding and learned positions, the token before last beside each, two attention layers, a tied head.
 static Graph *logits(Ir *ir, bool kernel, bool causal) {
     Graph *graph = graph_create(ir, test_name(ir, "logits"));
     Value table = weight(graph, "table", "vocab", VOCAB, "embed", EMBED);
@@ -74,6 +74,8 @@ static Graph *logits(Ir *ir, bool kernel, bool causal) {
     Value index = build_index(graph, test_dimension(ir, "time", TIME), NO_PLACE);
     x = build_binary(graph, OP_add, x, build_gather(graph, places, index, test_name(ir, "context"), NO_PLACE),
                      NO_PLACE);
+    Attribute back[] = {{.key = ATTRIBUTE_along, .text = test_name(ir, "time")}, {.key = ATTRIBUTE_by, .integer = 2}};
+    x = build_binary(graph, OP_add, x, graph_add(graph, OP_shift, &x, 1, back, 2, NO_PLACE), NO_PLACE);
     for (int layer = 0; layer < 2; layer++) {
         Value qkv[3];
         for (int i = 0; i < 3; i++)
@@ -96,6 +98,7 @@ static Tensor grown(Ir *ir, const Tensor *old, const Type *type, int64_t length)
     Type *resolved = ARENA_NEW(ir->arena, Type);
     *resolved = *type;
     int past = type_find(type, test_name(ir, "past"));
+    if (past < 0) past = type_find(type, test_name(ir, "time.before"));
     resolved->dimensions[past].extent = length;
     resolved->dimensions[past].bound = NULL;
     Tensor tensor = tensor_create(ir->arena, resolved);
@@ -120,7 +123,7 @@ static void run_chunk(const Graph *whole, Tensor *whole_inputs, const Tensor *ex
     *test_find_input(step, inputs, "tokens", ROLE_DATA) = few;
     test_find_input(step, inputs, "position", ROLE_SCALAR)->data[0] = (double)position;
     test_find_input(step, inputs, "length", ROLE_SCALAR)->data[0] = (double)(position + chunk);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < CACHES; i++) {
         const char *name = arena_format(ir->arena, "cache.%d", i);
         Tensor *cache = test_find_input(step, inputs, name, ROLE_CACHE);
         *cache = grown(ir, &caches[i], cache->type, position + chunk);
@@ -132,7 +135,7 @@ static void run_chunk(const Graph *whole, Tensor *whole_inputs, const Tensor *ex
             for (int64_t v = 0; v < VOCAB; v++)
                 assert_true(fabs(found->data[(b * chunk + t) * VOCAB + v] -
                                  expected->data[(b * TIME + position + t) * VOCAB + v]) < 1e-12);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CACHES; i++)
         caches[i] = *test_output(step, outputs, arena_format(ir->arena, "cache.%d", i));
 }
 
@@ -141,8 +144,8 @@ static void compare(Ir *ir, const Graph *whole, int64_t prompt) {
     Graph *prefill = test_pass(ir, text, whole), *decode = test_pass(ir, "incremental{context=8}", whole);
     assert_string_equal(decode->name, "decode");
     assert_string_equal(prefill->name, prompt == 1 ? "decode" : "prefill");
-    assert_int_equal(test_count(decode, OP_scatter), 4);
-    Tensor *inputs = test_inputs(whole, VOCAB), caches[4] = {{0}};
+    assert_int_equal(test_count(decode, OP_scatter), CACHES);
+    Tensor *inputs = test_inputs(whole, VOCAB), caches[CACHES] = {{0}};
     const Tensor *expected = test_output(whole, test_evaluate(whole, inputs), "logits");
     run_chunk(whole, inputs, expected, prefill, 0, prompt, caches);
     for (int64_t position = prompt; position < TIME; position++)
@@ -184,7 +187,7 @@ static Graph *with_op(Ir *ir, int which) {
     Graph *graph = graph_create(ir, test_name(ir, "logits"));
     Value x = test_input(graph, "x", ROLE_DATA, sequence(ir, "time", "embed", EMBED));
     const char *time = test_name(ir, "time");
-    Attribute shift[] = {{.key = ATTRIBUTE_along, .text = time}, {.key = ATTRIBUTE_by, .integer = 1}};
+    Attribute shift[] = {{.key = ATTRIBUTE_along, .text = time}, {.key = ATTRIBUTE_by, .integer = -1}};
     Value y = which == 0   ? test_reduce(graph, OP_sum, x, "time")
               : which == 1 ? build_slice(graph, x, time, 0, 2, NO_PLACE)
               : which == 2
