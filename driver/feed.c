@@ -124,9 +124,10 @@ bool feed_check_valid(const Feed *feed, const Runner *runner) {
     if (held >= batch || losses_type(runner)) return true;
     const char *what = feed_unit(feed);
     report_error(feed->ir->diagnostics, NO_PLACE, "E0701",
-                 "%lld %s to evaluate, and the objective has a loss for whole batches of %lld %s alone", (long long)held,
-                 what, (long long)batch, what);
-    report_hint(feed->ir->diagnostics, "--set batch=1; or cross_entropy of data in the objective, which has a loss for each");
+                 "%lld %s to evaluate, and the objective has a loss for whole batches of %lld %s alone",
+                 (long long)held, what, (long long)batch, what);
+    report_hint(feed->ir->diagnostics,
+                "--set batch=1; or cross_entropy of data in the objective, which has a loss for each");
     return false;
 }
 

@@ -150,10 +150,10 @@ static bool reduce_lower(Lowering *lowering) {
 }
 
 // top_k: rank after rank, each by two reductions over `along`: the largest value that is not taken yet,
-// and the smallest index that has it (as the largest of the negated indices). A nest has room for six
-// ranks; the next one reads from memory what the earlier ones took.
-// Formulas grow with the square of the count, so that a large one asks for another algorithm.
-enum { RANKS_PER_NEST = 6, RANK_LIMIT = 128 };
+// and the smallest index that has it (as the largest of the negated indices). The last rank tells what is taken:
+// what is larger, and of what is equal that which comes no later. A nest has room for six ranks; the next one reads
+// the last of them from memory. Work grows with the count, so that a very large one asks for another algorithm.
+enum { RANKS_PER_NEST = 6, RANK_LIMIT = 4096 };
 
 typedef struct TopK {
     NestBuilder builder;
@@ -169,10 +169,14 @@ static uint32_t top_k_apply(TopK *top, Primitive primitive, Element element, uin
     return nest_builder_primitive(&top->builder, primitive, element, a, b, c);
 }
 
-static void top_k_take(TopK *top, uint32_t index) {
-    uint32_t same = top_k_apply(top, PRIMITIVE_eq, ELEMENT_I32, top->loop, index, FORMULA_NONE);
-    bool first = top->taken == FORMULA_NONE;
-    top->taken = first ? same : top_k_apply(top, PRIMITIVE_or, ELEMENT_BOOL, top->taken, same, FORMULA_NONE);
+// Taken is all up to the rank of this value and index.
+static void top_k_take(TopK *top, uint32_t value, uint32_t index) {
+    Element element = top->operand->type->element;
+    uint32_t larger = top_k_apply(top, PRIMITIVE_lt, element, value, top->value, FORMULA_NONE);
+    uint32_t equal = top_k_apply(top, PRIMITIVE_eq, element, top->value, value, FORMULA_NONE);
+    uint32_t no_later = top_k_apply(top, PRIMITIVE_le, ELEMENT_I32, top->loop, index, FORMULA_NONE);
+    equal = top_k_apply(top, PRIMITIVE_and, ELEMENT_BOOL, equal, no_later, FORMULA_NONE);
+    top->taken = top_k_apply(top, PRIMITIVE_or, ELEMENT_BOOL, larger, equal, FORMULA_NONE);
 }
 
 // Returns the formulas of the value and the index of the next rank.
@@ -207,13 +211,14 @@ static void top_k_nest(Lowering *lowering, TopK *top, int64_t first, int64_t end
     top->loop = nest_builder_loop(&top->builder, top->along);
     top->value = nest_builder_load(&top->builder, top->operand);
     top->taken = FORMULA_NONE;
-    for (int64_t k = 0; k < first; k++) {
-        View earlier = view_pick(ir, *top->indices, top->along, k);
-        top_k_take(top, nest_builder_load(&top->builder, &earlier));
+    if (first) {
+        View last_value = view_pick(ir, *top->values, top->along, first - 1),
+             last_index = view_pick(ir, *top->indices, top->along, first - 1);
+        top_k_take(top, nest_builder_load(&top->builder, &last_value), nest_builder_load(&top->builder, &last_index));
     }
     for (int64_t k = first; k < end; k++) {
         top_k_rank(top, &value[k - first], &index[k - first]);
-        if (k + 1 < end) top_k_take(top, index[k - first]);
+        if (k + 1 < end) top_k_take(top, value[k - first], index[k - first]);
     }
     for (int64_t k = first; k < end; k++) {
         View values = view_pick(ir, *top->values, top->along, k),

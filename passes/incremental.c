@@ -10,9 +10,9 @@
 // chunk=1 gives `decode`, another chunk `prefill`; both have the same caches. The caller gives `length` =
 // position + chunk and keeps position + chunk <= context.
 // Requires: stacks expanded; every op works position by position along `time`, or reads it under another
-// name (one that looks at earlier positions alone: attention with causal = true; a shift to later positions is made to).
-// What cannot be computed so is an error that names it. Leaves: one cache for each value that is read under another name,
-// which is each effective layer's keys and values.
+// name (one that looks at earlier positions alone: attention with causal = true; a shift to later positions is
+// made to). What cannot be computed so is an error that names it. Leaves: one cache for each value that is read
+// under another name, which is each effective layer's keys and values.
 #include "ir/op.h"
 #include "passes/rewrite.h"
 

@@ -172,8 +172,8 @@ static bool gives_floats(const Node *node) {
     return false;
 }
 
-// reached[id], where the results of some nodes are reached: whether a gradient of those may reach the node. Of a stack or a
-// composite without a gradient of its own, what one of its results hands on to an operand counts for all of them.
+// reached[id], where the results of some nodes are reached: whether a gradient of those may reach the node. Of a
+// stack or a composite without a gradient of its own, what one result hands on to an operand counts for all.
 static void mark_reached(const Graph *graph, bool *reached) {
     for (uint32_t id = (uint32_t)graph->nodes.count; id-- > 0;) {
         const Node *node = graph_node(graph, id);

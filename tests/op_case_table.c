@@ -156,6 +156,9 @@ const OpCase op_cases[] = {
     CASE(top_k, "all", "f32[b=13]", "along=b, count=13", "", "f32[b=13]; i32[b=13]", NULL)
     FLAGGED(CASE_EXTREME | CASE_NO_DIFFERENCES, top_k, "ties", "f32[b=5]", "along=b, count=3", "[2 7 7 2 7]",
             "f32[b=3]; i32[b=3]", "7 7 7 1 2 4")
+    FLAGGED(CASE_EXTREME | CASE_NO_DIFFERENCES, top_k, "ties of many", "f32[b=9]", "along=b, count=9",
+            "[2 7 7 2 7 7 7 7 7]", "f32[b=9]; i32[b=9]", "7 7 7 7 7 7 7 2 2 1 2 4 5 6 7 8 0 3")
+    CASE(top_k, "a great part", "f32[b=50, a=2]", "along=b, count=40", "", "f32[b=40, a=2]; i32[b=40, a=2]", NULL)
 
     CASE(rename, "one", "f32[a=2, b=3]", "from=(a), to=(c)", "[1 2 3 4 5 6]", "f32[c=2, b=3]", "1 2 3 4 5 6")
     CASE(rename, "swap", "f32[a=2, b=3]", "from=(a, b), to=(b, a)", "", "f32[b=2, a=3]", NULL)
