@@ -44,7 +44,7 @@ bool thing_to_number(Context *context, Thing thing, Place place, double *number)
     }
     if (thing.kind == THING_UNKNOWN) return false;
     REPORT(context, place, "E0214", "expected a constant number, found %s", thing_text(context, thing));
-    if (thing.kind == THING_TENSOR)
+    if (thing.kind == THING_TENSOR && graph_type(context->work->graph, thing.value)->element == ELEMENT_BOOL)
         HINT(context, "to choose element by element write select(condition, a, b)");
     return false;
 }

@@ -370,9 +370,13 @@ Thing intrinsic_accumulate(Context *context, const Call *call) {
 
 Thing intrinsic_pow(Context *context, const Call *call) {
     double base, exponent;
-    if (!evaluate_number(context, call_argument(call, 0)->value, &base) ||
-        !evaluate_number(context, call_argument(call, 1)->value, &exponent))
+    Expression *first = call_argument(call, 0)->value;
+    Thing of = evaluate(context, first);
+    if (!thing_to_number(context, of, first->place, &base)) {
+        if (of.kind == THING_TENSOR) HINT(context, "pow is of constants: write x * x, or exp(y * log(x))");
         return THING_MISSING;
+    }
+    if (!evaluate_number(context, call_argument(call, 1)->value, &exponent)) return THING_MISSING;
     double result = pow(base, exponent);
     if (isfinite(result)) return number_thing(result);
     REPORT(context, call->place, "E0224", "this constant is not a finite number");

@@ -168,8 +168,10 @@ Thing intrinsic_broadcast(Context *context, const Call *call) {
     uint32_t count = 0;
     for (; count < over.count && count < RANK_MAX; count++) {
         int64_t extent;
-        if (!dimension_extent(context, over.items[count], call_option(call, "over")->place, &extent))
+        if (!dimension_extent(context, over.items[count], call_option(call, "over")->place, &extent)) {
+            HINT(context, "broadcast(a, like = x) repeats along the dimensions of a tensor x");
             return THING_MISSING;
+        }
         dimensions[count] = (Dimension){over.items[count], extent, NULL};
     }
     return tensor_or_unknown(build_broadcast(graph, value, dimensions, count, call->place));
@@ -270,7 +272,10 @@ Thing intrinsic_index(Context *context, const Call *call) {
         REPORT(context, call->place, "E0226", "only constants can stand here");
         return THING_MISSING;
     }
-    if (!find_dimension(context, call, name, &dimension)) return THING_MISSING;
+    if (!find_dimension(context, call, name, &dimension)) {
+        if (!call_option(call, "of")) HINT(context, "index(%s, of = x) counts along a tensor x that has it", name);
+        return THING_MISSING;
+    }
     Graph *graph = context->work->graph;
     Value value = build_index(graph, dimension, call->place);
     const Type *type = context->work->initialize;

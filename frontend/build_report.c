@@ -57,7 +57,7 @@ static int edit_distance(const char *a, const char *b) {
 }
 
 const char *suggest(const char *name, const NameList *candidates) {
-    int length = (int)strlen(name), best = length <= 2 ? 2 : length <= 5 ? 3 : 4;  // exclusive
+    int length = (int)strlen(name), best = length <= 3 ? 2 : length <= 7 ? 3 : 4;  // exclusive
     const char *found = NULL;
     for (size_t i = 0; i < candidates->count; i++) {
         int distance = edit_distance(name, candidates->items[i]);

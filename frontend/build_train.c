@@ -114,13 +114,17 @@ static bool set_betas(Context *context, Training *training, Expression *expressi
            set_field(context, find_field("beta2"), training, thing.tuple->items[1], expression->place);
 }
 
-static bool report_unknown_entry(Context *context, const char *name, const char *what, Place place) {
+// `known`: what it takes instead; NULL: whatever a train block does.
+static bool report_unknown_entry(Context *context, const char *name, const char *what, const char *const *known,
+                                 Place place) {
     NameList names = {0};
     Arena *arena = context->builder->ir->arena;
     REPORT(context, place, "E0313", "%s knows no '%s'", what, name);
-    train_names(arena, &names);
+    for (; known && *known; known++) vector_push(arena, &names, *known);
+    if (!names.count) train_names(arena, &names);
     vector_push(arena, &names, "betas");
-    report_suggestion(context, name, &names);
+    if (suggest(name, &names)) report_suggestion(context, name, &names);
+    else if (known) HINT(context, "it takes: %s", names_text(context, &names));
     return false;
 }
 
@@ -142,12 +146,12 @@ static bool read_optimizer(Context *context, const TrainEntry *entry, Training *
         const Argument *argument = &entry->arguments.items[i];
         const char *name =
             argument->label && argument->label->kind == EXPRESSION_NAME ? argument->label->name : "?";
-        const char *const *known = is_adamw ? adamw : sgd;
+        const char *const *options = is_adamw ? adamw : sgd, *const *known = options;
         while (*known && strcmp(*known, name) != 0) known++;
         if (is_adamw && strcmp(name, "betas") == 0)
             ok = set_betas(context, training, argument->value) && ok;
         else if (!*known || argument->sign != '=')
-            ok = report_unknown_entry(context, name, entry->kind, argument->place);
+            ok = report_unknown_entry(context, name, entry->kind, options, argument->place);
         else
             ok = set_field(context, find_field(name), training, evaluate(context, argument->value),
                            argument->place) &&
@@ -203,7 +207,7 @@ static bool read_value(Context *context, const Statement *objective, const Train
         const Formal *formal = &objective->formals.items[i];
         if (formal->name == entry->name && formal->otherwise) return true;  // read with the objective
     }
-    report_unknown_entry(context, entry->name, "a train block", entry->place);
+    report_unknown_entry(context, entry->name, "a train block", NULL, entry->place);
     if (entry->value->kind == EXPRESSION_NAME && declared_model(context->builder, entry->value->name))
         HINT(context, "a further model is read from a file: %s = %s from \"weights.safetensors\"",
              entry->name, entry->value->name);
@@ -231,7 +235,7 @@ static bool read_entries(Context *context, const Statement *train, const Stateme
         else if (group && strcmp(group, "rate") == 0)
             ok = read_schedule(context, entry, training) && ok;
         else
-            ok = report_unknown_entry(context, entry->name ? entry->name : entry->kind, "a train block",
+            ok = report_unknown_entry(context, entry->name ? entry->name : entry->kind, "a train block", NULL,
                                       entry->place);
     }
     return ok;

@@ -10,6 +10,7 @@ typedef void *yyscan_t;
 %code {
 #include <string.h>
 
+#include "frontend/build.h"
 #include "frontend/lexer.h"
 
 /* The stacks never grow, so the parser asks nobody for memory; this is deep enough for every program
@@ -422,18 +423,23 @@ static bool continues_value(yysymbol_kind_t token) {
     }
 }
 
+static bool expects_statement(const yypcontext_t *context) {
+    yysymbol_kind_t expected[YYNTOKENS];
+    int count = yypcontext_expected_tokens(context, expected, YYNTOKENS);
+    for (int i = 0; i < count; i++)
+        if (expected[i] == YYSYMBOL_LET) return true;
+    return false;
+}
+
 /* What could stand here, in few words: operators are left out after a value. */
 static const char *expected_text(Parse *parse, const yypcontext_t *context) {
     enum { SHOWN = 4 };
     yysymbol_kind_t expected[YYNTOKENS];
     const char *list = "";
     int count = yypcontext_expected_tokens(context, expected, YYNTOKENS), shown = 0;
-    bool value = false, statement = false;
-    for (int i = 0; i < count; i++) {
-        if (expected[i] == YYSYMBOL_NUMBER) value = true;
-        if (expected[i] == YYSYMBOL_LET) statement = true;
-    }
-    if (statement) return "";
+    bool value = false;
+    for (int i = 0; i < count; i++) value |= expected[i] == YYSYMBOL_NUMBER;
+    if (expects_statement(context)) return "";
     if (value) return ", expected a value";
     for (int i = 0; i < count; i++) {
         if (count > SHOWN && continues_value(expected[i])) continue;
@@ -444,13 +450,27 @@ static const char *expected_text(Parse *parse, const yypcontext_t *context) {
     return list;
 }
 
+/* Where a statement was to begin: a word of these that is misspelt, or what may have been meant. */
+static void hint_statement(Parse *parse, yysymbol_kind_t token, const char *text) {
+    static const char *const words[] = {"dim", "const", "include", "fn", "layer", "model", "objective", "train",
+                                        "param", "stack", "let", "return"};
+    NameList names = {0};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) vector_push(ARENA, &names, words[i]);
+    const char *found = token == YYSYMBOL_NAME ? suggest(text, &names) : NULL;
+    Diagnostics *diagnostics = parse->ir->diagnostics;
+    if (found) report_hint(diagnostics, "did you mean '%s'?", found);
+    else if (token == YYSYMBOL_NAME)
+        report_hint(diagnostics, "`let %s = ...` names a value, `return` gives it back", text);
+    else if (strcmp(text, "/") == 0) report_hint(diagnostics, "a comment begins with #");
+}
+
 static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, Parse *parse) {
-    (void)scanner;
     if (parse->too_deep) return 0;
     yysymbol_kind_t token = yypcontext_token(context);
     const char *found = token == YYSYMBOL_YYEMPTY ? "text" : token_text(parse, token);
-    report_error(parse->ir->diagnostics, *yypcontext_location(context), "E0104", "unexpected %s%s", found,
-                 expected_text(parse, context));
+    const char *expected = expected_text(parse, context), *text = yyget_text(scanner);
+    report_error(parse->ir->diagnostics, *yypcontext_location(context), "E0104", "unexpected %s%s", found, expected);
+    if (expects_statement(context)) hint_statement(parse, token, text);
     return 0;
 }
 

@@ -48,7 +48,10 @@ static void hint_rename(const Shape *shape, const Type *left, const Type *right)
     if (only_left && only_right && only_left->extent == only_right->extent)
         report_hint(shape->ir->diagnostics, "if %s and %s are one dimension, write rename(..., %s = %s)",
                     only_left->name, only_right->name, only_right->name, only_left->name);
-    report_hint(shape->ir->diagnostics, "for every pair of elements, write outer(a, b)");
+    report_hint(shape->ir->diagnostics, "%s",
+                shape->op == OP_mul ? "for every pair of elements, write outer(a, b)"
+                                    : "for every pair of elements, write broadcast(a, like = x) for one of them, of an "
+                                      "x with the names of both");
 }
 
 static bool report_names(Shape *shape) {
