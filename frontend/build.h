@@ -229,6 +229,7 @@ typedef VECTOR(const char *) NameList;
 // Says which use of a template an error came from; only the innermost few are told.
 void report_use(const Context *context, const char *name, Place place);
 const char *suggest(const char *name, const NameList *candidates);
+void hint_dimension(const Context *context, const Declaration *found);  // found where a dimension was wanted
 void report_suggestion(const Context *context, const char *name, const NameList *candidates);
 void report_unknown_name(const Context *context, const char *name, Place place);
 const char *thing_text(const Context *context, Thing thing);  // "f32[batch=8]", "the number 3", ...

@@ -170,6 +170,7 @@ bool evaluate_names(Context *context, const Expression *expression, NameList *na
     if (declaration && declaration->statement && declaration->statement->kind != STATEMENT_DIM) {
         REPORT(context, expression->place, "E0217", "'%s' is not a dimension", expression->name);
         NOTE(context, declaration->statement->place, "declared here");
+        hint_dimension(context, declaration);
         return false;
     }
     const char *name = context->in_prelude ? scope_own_name(context, expression->name) : expression->name;

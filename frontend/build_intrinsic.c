@@ -138,6 +138,8 @@ Thing intrinsic_call(Context *context, const Intrinsic *intrinsic, const Express
                    ? arena_format(context->builder->ir->arena, " or %d", intrinsic->most)
                    : "",
                intrinsic->least == 1 && intrinsic->most == 1 ? "" : "s", positional);
+        if (positional > intrinsic->least && *intrinsic->labels && strcmp(intrinsic->labels, "*") != 0)
+            HINT(context, "what follows is written name = value: %s", intrinsic->labels);
         return THING_MISSING;
     }
     Call call = {expression, context_place(context, expression->place)};

@@ -73,6 +73,11 @@ void report_suggestion(const Context *context, const char *name, const NameList 
     if (found) HINT(context, "did you mean '%s'?", found);
 }
 
+void hint_dimension(const Context *context, const Declaration *found) {
+    if (found->statement->kind == STATEMENT_CONST)
+        HINT(context, "declare it by `dim %s`: a dimension is a number too", found->name);
+}
+
 void report_unknown_name(const Context *context, const char *name, Place place) {
     REPORT(context, place, "E0201", "unknown name '%s'", name);
     NameList names = {0};

@@ -174,8 +174,7 @@ bool dimension_extent(Context *context, const char *name, Place place, int64_t *
     if (!declaration || (declaration->statement && declaration->statement->kind != STATEMENT_DIM)) {
         REPORT(context, place, "E0203", "unknown dimension '%s'", name);
         if (declaration) NOTE(context, declaration->statement->place, "'%s' is something else", name);
-        if (declaration && declaration->statement->kind == STATEMENT_CONST)
-            HINT(context, "declare it by `dim %s`: a dimension is a number too", name);
+        if (declaration) hint_dimension(context, declaration);
         NameList names = {0};
         for (size_t i = 0; i < context->builder->user.count; i++) {
             Declaration *other = context->builder->user.items[i];
