@@ -17,9 +17,11 @@
 
 static const double difference_limit = 1e-5;  // of analytic against numeric directional derivatives
 static const double backend_limit = 1e-4;     // of f32 against the reference
-// Attention rounds its weights and the gradients of scores where the machine multiplies bf16; a sum that lies between
-// two bf16 numbers may round the other way in f32 than in the reference: one in 2^15 or so.
-static const double rounded_limit = 2e-2;     // of bf16 against the reference
+// Attention rounds its weights and the gradients of scores where the machine multiplies bf16, at other places than any
+// reference could; a sum that lies between two bf16 numbers may round the other way. So it may be as far off again as
+// all other rounding moves a gradient.
+static const double rounded_limit = 2e-2;     // of bf16 against the reference, or
+static const double rounded_share = 2;        // so many times what rounding moves the reference itself
 static const double precision_limit = 0.05;   // of rounded against unrounded gradients
 static const double step_size = 1e-5;
 static const double smallest_share = 1e-3;    // a parameter's gradient less than this of all is measured against that
@@ -267,7 +269,7 @@ static bool check_backend(const Arguments *arguments, const Problem *problem, co
     Runner *runner = start_backend(arguments, problem, &final);
     if (!runner) return false;
     run_backend(runner, problem);
-    double loss = runner_output(runner, ENTRY_ACCUMULATE, "loss"), limit = backend_limit;
+    double loss = runner_output(runner, ENTRY_ACCUMULATE, "loss"), loss_limit = backend_limit, limit = backend_limit;
     Outputs reference = {ir, problem->gradient, exact};
     bool good = true;
     if (module_precision(problem->module) == ELEMENT_BF16) {
@@ -278,17 +280,18 @@ static bool check_backend(const Arguments *arguments, const Problem *problem, co
             return false;
         }
         reference = (Outputs){ir, final, outputs};
-        limit = rounded_limit;
         Distance rounding = distance_of(problem, problem->gradient, exact, outputs[output_index(final, "loss")].data[0],
                                         gradient_in_outputs, &reference);
         printf("bf16 against f32: loss %.2g, gradients %.2g\n", rounding.loss, rounding.gradients);
         good = judge(ir, "the worst of the rounded gradients", rounding.gradients, precision_limit);
+        loss_limit = rounded_limit;
+        limit = fmax(rounded_limit, rounded_share * fmin(rounding.gradients, precision_limit));
     }
     const char *name = runner->device ? "cuda" : "cpu";
     Distance found = distance_of(problem, reference.graph, reference.tensors, loss, gradient_in_runner, runner);
     printf("%s against the reference: loss %.2g, gradients %.2g\n", name, found.loss, found.gradients);
     good &= runner_works(runner);
-    good &= judge(ir, arena_format(ir->arena, "the loss (%s)", name), found.loss, limit);
+    good &= judge(ir, arena_format(ir->arena, "the loss (%s)", name), found.loss, loss_limit);
     good &= judge(ir, arena_format(ir->arena, "the worst of the gradients (%s)", name), found.gradients, limit);
     runner_destroy(runner);
     return good;
