@@ -4,6 +4,7 @@ of ratios (seconds of the peer over seconds of Cherry; above 1, Cherry is faster
 
     python3 bench/peers/run.py [--cherry build/cherry] [--python PYTHON ...] [--rounds 3] [--steps 3]
                                [--precision f32] [--points 34m,small] [--random 24] [--seed 4]
+                               [--peers eager,compiled,jax]
 
 Peers are what the interpreters can import: PyTorch, as it is and compiled, and JAX. `--python` (or the variable
 CHERRY_PEERS, separated by colons) names interpreters besides this one. Each round runs every program once, as a
@@ -32,7 +33,8 @@ NAMED = {
     "small": dict(embed=128, heads=4, key=32, ffn=384, layers=4, vocab=256, batch=12, time=64),
     "long": dict(embed=256, heads=4, key=64, ffn=704, layers=4, vocab=1024, batch=1, time=2048),
 }
-PEERS = (("torch", "pytorch_step34m.py", ()), ("torch", "pytorch_step34m.py", ("--compile",)), ("jax", "jax_step34m.py", ()))
+PEERS = {"eager": ("torch", "pytorch_step34m.py", ()), "compiled": ("torch", "pytorch_step34m.py", ("--compile",)),
+         "jax": ("jax", "jax_step34m.py", ())}
 
 
 def run_json(command, limit=None):
@@ -93,7 +95,7 @@ def choose_points(arguments):
 def find_peers(arguments):
     found = []
     interpreters = [sys.executable, *arguments.python, *filter(None, os.environ.get("CHERRY_PEERS", "").split(":"))]
-    for module, program, options in PEERS:
+    for module, program, options in (PEERS[name] for name in arguments.peers.split(",")):
         for python in dict.fromkeys(interpreters):
             if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
                 found.append([python, os.path.join(HERE, program), "--json", *options])
@@ -154,6 +156,7 @@ def main():
     parser.add_argument("--cherry", default=os.path.join(ROOT, "build", "cherry"))
     parser.add_argument("--python", action="append", default=[])
     parser.add_argument("--points", default="34m,small,long")
+    parser.add_argument("--peers", default=",".join(PEERS))
     for name, value in dict(random=0, seed=4, rounds=3, steps=3, limit=600, threads=len(os.sched_getaffinity(0))).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
@@ -161,6 +164,9 @@ def main():
     for name in ("only", "record", "summary"):
         parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
+    unknown = set(arguments.peers.split(",")) - set(PEERS)
+    if unknown:
+        parser.error(f"no peer called {', '.join(sorted(unknown))}: {', '.join(PEERS)}")
     if arguments.summary:
         return summarize(json.loads(line) for line in open(arguments.summary))
     points = choose_points(arguments)
