@@ -242,12 +242,12 @@ static void emit_fold(const Emit *emit, int number) {
         cuda_line(emit->unit, "s%d = fold_columns<%s, %d>(s%d);", number, fold, plan->team, number);
 }
 
-// Whether a later group gives an element that this one reads to another lane. It may write what is read here: memory is
-// reused where no other element is touched, and the nest sees two operands.
+// Whether a later group gives an element that this one reads to another lane, or one that all lanes read to one of them.
+// It may write what is read here: memory is reused where no other element is touched, and the nest sees two operands.
 static bool lanes_differ(const CudaPlan *plan, const CudaGroup *group) {
     for (const CudaGroup *later = group + 1; later < plan->groups + plan->group_count; later++)
-        if (!later->reduces && later->inner &&
-            (later->vector != group->vector || later->order_count != group->order_count ||
+        if (!later->reduces &&
+            (!later->inner || later->vector != group->vector || later->order_count != group->order_count ||
              memcmp(later->order, group->order, sizeof *group->order * (size_t)group->order_count) != 0))
             return true;
     return false;
