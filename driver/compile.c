@@ -21,6 +21,7 @@ static const struct Step {
     {"expand-stacks", EVERY},
     {"precision", GENERATION},  // caches hold what is rounded
     {"incremental{chunk=$chunk, context=$context, batch=$batch}", GENERATION},
+    {"one-row", FOR(PREFILL)},
     {"keep-rounded", GENERATION},
     {"panel-rounded", GENERATION},
     {"simplify", EVERY},

@@ -13,7 +13,7 @@ typedef enum Entry {
     ENTRY_ACCUMULATE,  // (data, loss_scale) -> loss, gradients += d loss
     ENTRY_UPDATE,      // (rate, step) -> parameters, moments, rounded copies; gradients = 0
     ENTRY_EVALUATE,    // (data) -> loss
-    ENTRY_PREFILL,     // (tokens[batch, chunk], position, length) -> logits, caches
+    ENTRY_PREFILL,     // (tokens[batch, chunk], position, length, row) -> logits[batch, 1, vocab], of `row`; caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
     ENTRY_DRAFT,       // (tokens[batch, 1 + heads], position, length) -> logits, draft1, ..., caches
     ENTRY_ROUND,       // () -> rounded copies of parameters, which others read

@@ -52,12 +52,13 @@ static void run(Generator *generator, Entry entry, const int32_t *tokens, int64_
     memset(input + count, 0, (size_t)(rows - count) * sizeof *tokens);
     runner_set_integer(runner, entry, "position", generator->length);
     runner_set_integer(runner, entry, "length", generator->length + rows);
+    if (entry == ENTRY_PREFILL) runner_set_integer(runner, entry, "row", known - 1);
     runner_run(runner, entry);
     memmove(generator->history + generator->length, tokens, (size_t)known * sizeof *tokens);
     generator->length += known;
     generator->entry = entry;
-    generator->rows = rows;
-    generator->row = known - 1;
+    generator->rows = entry == ENTRY_PREFILL ? 1 : rows;  // of a chunk one row comes out
+    generator->row = entry == ENTRY_PREFILL ? 0 : known - 1;
 }
 
 // A chunk takes the time of one step, where memory decides, to two or three, where arithmetic does.

@@ -160,9 +160,10 @@ Value graph_copy_node_with(Graph *graph, const Node *node, const Value *operands
 Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, uint32_t count);
 
 // Copies of nodes whose operands have other types than they had: other extents, or further dimensions, over
-// which the node's function is then mapped. Callees are retyped with them; equal ones are one graph.
+// which the node's function is then mapped. Callees are retyped with them; equal ones are one graph. `map`: as
+// graph_retype's, for attributes.
 typedef struct Retype Retype;
-Retype *retype_begin(Ir *ir);
+Retype *retype_begin(Ir *ir, const Dimension *map, uint32_t count);
 Value retype_node(Retype *retype, Graph *graph, const Graph *from, const Node *node, const Value *operands);
 
 // Inlines `callee`: its inputs, in order, become `arguments`; writes its outputs' values, in order.

@@ -313,15 +313,20 @@ static Value retype_one(Retype *retype, const Changes *changes, Graph *graph, co
                      node->place);
 }
 
+static Changes mapped_changes(const Retype *retype) {
+    Changes changes = {0};
+    for (uint32_t i = 0; i < retype->count; i++)
+        vector_push(retype->ir->arena, &changes, ((Change){retype->map[i], retype->map[i], .any = true}));
+    return changes;
+}
+
 // `inputs`: the new types of the inputs, or NULL where the map alone decides. `outputs`: what they must be,
 // or NULL; a dimension that is not wanted is summed.
 static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name, const Type **inputs,
                            const Type **outputs) {
     Ir *ir = retype->ir;
     Graph *copy = graph_create(ir, name);
-    Changes changes = {0};
-    for (uint32_t i = 0; i < retype->count; i++)
-        vector_push(ir->arena, &changes, ((Change){retype->map[i], retype->map[i], .any = true}));
+    Changes changes = mapped_changes(retype);
     Value *map = ARENA_ARRAY(ir->arena, Value, graph->nodes.count);
     const Type **given = ARENA_ARRAY(ir->arena, const Type *, graph->nodes.count);
     for (size_t i = 0; i < graph->inputs.count && inputs; i++) given[graph->inputs.items[i]] = inputs[i];
@@ -359,24 +364,23 @@ static Graph *retype_graph(Retype *retype, const Graph *graph, const char *name,
     return copy;
 }
 
-Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, uint32_t count) {
-    Ir *ir = graph->ir;
-    Dimension *interned = ARENA_ARRAY(ir->arena, Dimension, count);
+Retype *retype_begin(Ir *ir, const Dimension *map, uint32_t count) {
+    Retype *retype = ARENA_NEW(ir->arena, Retype);
+    Dimension *interned = ARENA_ARRAY(ir->arena, Dimension, count + 1);
     for (uint32_t i = 0; i < count; i++)
         interned[i] = (Dimension){names_intern(ir->names, map[i].name), map[i].extent,
                                   map[i].bound ? names_intern(ir->names, map[i].bound) : NULL};
-    Retype retype = {.ir = ir, .map = interned, .count = count};
-    return retype_graph(&retype, graph, name, NULL, NULL);
+    *retype = (Retype){.ir = ir, .map = interned, .count = count};
+    return retype;
 }
 
-Retype *retype_begin(Ir *ir) {
-    Retype *retype = ARENA_NEW(ir->arena, Retype);
-    retype->ir = ir;
-    return retype;
+Graph *graph_retype(const Graph *graph, const char *name, const Dimension *map, uint32_t count) {
+    return retype_graph(retype_begin(graph->ir, map, count), graph, name, NULL, NULL);
 }
 
 Value retype_node(Retype *retype, Graph *graph, const Graph *from, const Node *node, const Value *operands) {
     Value *held = ARENA_ARRAY(graph->ir->arena, Value, node->operand_count + 1);
     memcpy(held, operands, node->operand_count * sizeof *held);
-    return retype_one(retype, &(Changes){0}, graph, from, node, held);
+    Changes changes = mapped_changes(retype);
+    return retype_one(retype, &changes, graph, from, node, held);
 }

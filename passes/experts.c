@@ -376,7 +376,7 @@ static bool end_outputs(const Experts *experts, const Module *module) {
 }
 
 Module *fuse_experts(PassContext *context, const Module *module) {
-    Experts experts = {.context = context, .retype = retype_begin(context->ir)};
+    Experts experts = {.context = context, .retype = retype_begin(context->ir, NULL, 0)};
     if (!begin(&experts, module)) return NULL;
     experts.result = module_copy(module);
     Transfer transfer = transfer_begin(context);

@@ -110,6 +110,7 @@ static double scalar_value(const Buffer *buffer, Entry entry) {
     if (strcmp(buffer->name, "length") == 0)
         return entry == ENTRY_PREFILL ? CHUNK : CHUNK + 1;  // of the cache
     if (strcmp(buffer->name, "position") == 0) return entry == ENTRY_PREFILL ? 0 : CHUNK;
+    if (strcmp(buffer->name, "row") == 0) return CHUNK / 2;
     if (strcmp(buffer->name, "seed") == 0) return 5;
     if (strcmp(buffer->name, "rate") == 0) return 0.01;
     return 1;

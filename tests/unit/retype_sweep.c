@@ -85,7 +85,7 @@ static Widened widen(Ir *ir, const Graph *graph, const Tensor *inputs, const boo
             while (odometer_next(&odometer));
         }
     }
-    Retype *retype = retype_begin(ir);
+    Retype *retype = retype_begin(ir, NULL, 0);
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         const Node *node = graph_node(graph, id);
         if (node->op == OP_input) continue;

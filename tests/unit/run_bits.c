@@ -142,12 +142,13 @@ static void fill_training(Runner *runner, int position, int32_t wanted) {
     }
 }
 
-// logits[count, vocabulary] after `count` (CHUNK or 1) tokens from `position` on.
-static const float *decode(Runner *runner, Entry entry, int position, int count) {
+// logits[vocabulary] after the token `row` of `count` (CHUNK or 1) from `position` on.
+static const float *decode(Runner *runner, Entry entry, int position, int count, int row) {
     int32_t *tokens = executor_input(runner->executors[entry], "tokens");
     for (int i = 0; i < count; i++) tokens[i] = token(0, position + i);
     runner_set_integer(runner, entry, "position", position);
     runner_set_integer(runner, entry, "length", position + count);
+    if (entry == ENTRY_PREFILL) runner_set_integer(runner, entry, "row", row);
     runner_run(runner, entry);
     return executor_output(runner->executors[entry], "logits");
 }
@@ -160,8 +161,10 @@ static void decode_all(Runner *runner, int chunks, float *logits) {
     }
     for (int position = 0; position < TIME;) {
         int count = position < chunks * CHUNK ? CHUNK : 1;
-        const float *found = decode(runner, count == 1 ? ENTRY_DECODE : ENTRY_PREFILL, position, count);
-        memcpy(logits + position * VOCABULARY, found, sizeof *logits * (size_t)(count * VOCABULARY));
+        for (int row = 0; row < count; row++) {
+            const float *found = decode(runner, count == 1 ? ENTRY_DECODE : ENTRY_PREFILL, position, count, row);
+            memcpy(logits + (position + row) * VOCABULARY, found, sizeof *logits * VOCABULARY);
+        }
         position += count;
     }
 }
