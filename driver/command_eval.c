@@ -9,10 +9,10 @@
 #include "driver/tokenizer.h"
 #include "runtime/checkpoint.h"
 
-// null: no such token.
-static void add_loss(cJSON *json, const char *name, double loss) {
-    if (isnan(loss)) cJSON_AddNullToObject(json, name);
-    else cJSON_AddNumberToObject(json, name, loss);
+// null: no such token, or no number.
+static void add_mean(cJSON *json, const char *name, double mean) {
+    if (isfinite(mean)) cJSON_AddNumberToObject(json, name, mean);
+    else cJSON_AddNullToObject(json, name);
 }
 
 static void print_result(const Evaluated *evaluated, const char *unit, bool json_wanted) {
@@ -23,14 +23,20 @@ static void print_result(const Evaluated *evaluated, const char *unit, bool json
             printf("  supervised %.6f over %lld tokens\n", evaluated->supervised, (long long)supervised);
             printf("  others     %.6f over %lld tokens\n", evaluated->unsupervised, (long long)others);
         }
+        for (size_t i = 0; i < evaluated->metric_count; i++)
+            printf("  %-10s %.6f over %lld whole batch%s\n", evaluated->metrics[i].name, evaluated->metrics[i].value,
+                   (long long)evaluated->batches, evaluated->batches == 1 ? "" : "es");
         return;
     }
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "loss", evaluated->loss);
-    add_loss(json, "loss_supervised", evaluated->supervised);
-    add_loss(json, "loss_unsupervised", evaluated->unsupervised);
+    add_mean(json, "loss_supervised", evaluated->supervised);
+    add_mean(json, "loss_unsupervised", evaluated->unsupervised);
     cJSON_AddNumberToObject(json, "tokens", (double)evaluated->tokens);
     cJSON_AddNumberToObject(json, "supervised_tokens", (double)evaluated->supervised_tokens);
+    cJSON *metrics = evaluated->metric_count ? cJSON_AddObjectToObject(json, "metrics") : NULL;
+    for (size_t i = 0; i < evaluated->metric_count; i++)
+        add_mean(metrics, evaluated->metrics[i].name, evaluated->metrics[i].value);
     json_print(json);
 }
 

@@ -134,7 +134,7 @@ static bool gives_example_losses(const Graph *graph, const Node *node) {
 static void add_example_losses(Graph *graph) {
     for (uint32_t id = 0; id < graph->nodes.count; id++) {
         if (!gives_example_losses(graph, graph_node(graph, id))) continue;
-        graph_add_output(graph, "losses", (Value){id, 0}, VALUE_NONE);
+        graph_add_output(graph, EXAMPLE_LOSSES, (Value){id, 0}, VALUE_NONE);
         return;
     }
 }

@@ -12,7 +12,7 @@ typedef enum Entry {
     ENTRY_INITIALIZE,  // (seed) -> parameters
     ENTRY_ACCUMULATE,  // (data, loss_scale) -> loss, gradients += d loss
     ENTRY_UPDATE,      // (rate, step) -> parameters, moments, rounded copies; gradients = 0
-    ENTRY_EVALUATE,    // (data) -> loss
+    ENTRY_EVALUATE,    // (data) -> loss, EXAMPLE_LOSSES where there are such
     ENTRY_PREFILL,     // (tokens[batch, chunk], position, length, row) -> logits[batch, 1, vocab], of `row`; caches
     ENTRY_DECODE,      // (tokens[batch, 1], position, length) -> logits, caches
     ENTRY_DRAFT,       // (tokens[batch, 1 + heads], position, length) -> logits, draft1, ..., caches
@@ -20,6 +20,8 @@ typedef enum Entry {
     ENTRY_TRANSFER,    // (weights of other models, seed) -> parameters
     ENTRY_COUNT
 } Entry;
+
+#define EXAMPLE_LOSSES "loss.examples"  // an output that no metric of an objective can be called
 
 const char *entry_name(Entry entry);
 bool entry_parse(const char *text, Entry *entry);

@@ -113,7 +113,7 @@ static const Type *losses_type(const Runner *runner) {
     const Program *program = runner->compilation->programs[ENTRY_EVALUATE];
     for (size_t i = 0; i < program->buffers.count; i++) {
         const Buffer *buffer = &program->buffers.items[i];
-        if (buffer->kind == BUFFER_OUTPUT && strcmp(buffer->name, "losses") == 0) return buffer->type;
+        if (buffer->kind == BUFFER_OUTPUT && strcmp(buffer->name, EXAMPLE_LOSSES) == 0) return buffer->type;
     }
     return NULL;
 }
@@ -131,17 +131,38 @@ bool feed_check_valid(const Feed *feed, const Runner *runner) {
     return false;
 }
 
+size_t objective_metrics(const Graph *graph, Metric *metrics) {
+    size_t count = 0;
+    for (size_t i = 0; i < graph->outputs.count && count < OBJECTIVE_METRICS_MAX; i++) {
+        const Output *output = &graph->outputs.items[i];
+        const Type *type = graph_type(graph, output->value);
+        if (type->rank > 0 || type->element != ELEMENT_F32 || strcmp(output->name, "loss") == 0 ||
+            strcmp(output->name, EXAMPLE_LOSSES) == 0)
+            continue;
+        metrics[count++] = (Metric){output->name, 0};
+    }
+    return count;
+}
+
+void evaluated_add_batch(const Runner *runner, int64_t count, Evaluated *evaluated) {
+    if (!executor_output(runner->executors[ENTRY_EVALUATE], EXAMPLE_LOSSES)) {
+        evaluated->loss += (double)runner_output(runner, ENTRY_EVALUATE, "loss") * (double)count;
+        evaluated->tokens += count;
+    }
+    for (size_t i = 0; i < evaluated->metric_count; i++)
+        evaluated->metrics[i].value += (double)runner_output(runner, ENTRY_EVALUATE, evaluated->metrics[i].name);
+    evaluated->batches++;
+}
+
 // Adds the losses of the first `counted` rows of a batch, in ascending order, in double.
 static void add_losses(const Runner *runner, int64_t batch_count, int64_t counted, Evaluated *evaluated) {
-    const float *losses = executor_output(runner->executors[ENTRY_EVALUATE], "losses");
+    const float *losses = executor_output(runner->executors[ENTRY_EVALUATE], EXAMPLE_LOSSES);
     if (losses) {
         int64_t count = type_count(losses_type(runner)) / batch_count * counted;  // a row may have several
         for (int64_t i = 0; i < count; i++) evaluated->loss += (double)losses[i];
         evaluated->tokens += count;
-    } else if (counted == batch_count) {  // no loss of single examples: whole batches only
-        evaluated->loss += (double)runner_output(runner, ENTRY_EVALUATE, "loss") * (double)counted;
-        evaluated->tokens += counted;
     }
+    if (counted == batch_count) evaluated_add_batch(runner, counted, evaluated);
 }
 
 static void evaluate_columns(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluated) {
@@ -159,9 +180,10 @@ static void evaluate_columns(Feed *feed, Runner *runner, int64_t limit, Evaluate
 
 bool feed_evaluate(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluated) {
     *evaluated = (Evaluated){0};
+    evaluated->metric_count = objective_metrics(module_find_graph(runner->module, "evaluate"), evaluated->metrics);
     if (feed->tokens && !token_feed_evaluate(feed->tokens, runner, limit, evaluated)) return false;
     if (!feed->tokens) evaluate_columns(feed, runner, limit, evaluated);
-    if (!feed->tokens || !executor_output(runner->executors[ENTRY_EVALUATE], "losses")) {  // nothing is told apart
+    if (!feed->tokens || !losses_type(runner)) {  // nothing is told apart
         evaluated->supervised = evaluated->loss;
         evaluated->supervised_tokens = evaluated->tokens;
     }
@@ -171,5 +193,7 @@ bool feed_evaluate(Feed *feed, Runner *runner, int64_t limit, Evaluated *evaluat
     evaluated->supervised =
         evaluated->supervised_tokens ? evaluated->supervised / (double)evaluated->supervised_tokens : NAN;
     evaluated->unsupervised = others ? rest / (double)others : NAN;
+    if (!evaluated->batches) evaluated->metric_count = 0;
+    for (size_t i = 0; i < evaluated->metric_count; i++) evaluated->metrics[i].value /= (double)evaluated->batches;
     return true;
 }

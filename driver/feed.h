@@ -3,6 +3,7 @@
 #define CHERRY_DRIVER_FEED_H
 
 #include "driver/runner.h"
+#include "runtime/metrics.h"
 #include "runtime/tokens.h"
 
 typedef struct Feed Feed;
@@ -33,11 +34,22 @@ const char *feed_unit(const Feed *feed);  // of which: "tokens" or "examples"
 // Fills the inputs of ENTRY_ACCUMULATE with micro-batch `micro` of `step`.
 bool feed_train(Feed *feed, Runner *runner, int64_t step, int64_t micro, int64_t micro_count, int64_t seed);
 
+enum { OBJECTIVE_METRICS_MAX = 64 };
+
+// The numbers that an entry graph of an objective gives beside the loss, at most OBJECTIVE_METRICS_MAX; each is 0.
+size_t objective_metrics(const Graph *graph, Metric *metrics);
+
 typedef struct Evaluated {
     double loss;  // mean over every held-out token (or row)
     double supervised, unsupervised;  // over those of the set, and over the others; NAN: there are none
     int64_t tokens, supervised_tokens;
+    Metric metrics[OBJECTIVE_METRICS_MAX];  // of the objective, means over whole batches
+    size_t metric_count;                    // 0 where no batch was whole
+    int64_t batches;                        // whole ones
 } Evaluated;
+
+// Adds what a whole batch of `count` tokens (or rows) gives as one: metrics, and the loss where single ones have none.
+void evaluated_add_batch(const Runner *runner, int64_t count, Evaluated *evaluated);
 
 // Without losses of single examples it takes a whole batch of held-out data to evaluate: is there one?
 bool feed_check_valid(const Feed *feed, const Runner *runner);

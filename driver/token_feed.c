@@ -244,7 +244,7 @@ bool token_feed_train(TokenFeed *feed, Runner *runner, int64_t step, int64_t mic
 
 // Adds the losses of the targets that there are, in ascending order, in double.
 static void add_losses(TokenFeed *feed, const Runner *runner, const int64_t *targets, Evaluated *evaluated) {
-    const float *losses = executor_output(runner->executors[ENTRY_EVALUATE], "losses");
+    const float *losses = executor_output(runner->executors[ENTRY_EVALUATE], EXAMPLE_LOSSES);
     int64_t counted = 0;
     for (int64_t row = 0; row < feed->batch; row++) {
         counted += targets[row];
@@ -256,12 +256,8 @@ static void add_losses(TokenFeed *feed, const Runner *runner, const int64_t *tar
             evaluated->supervised_tokens++;
         }
     }
-    if (losses) {
-        evaluated->tokens += counted;
-    } else if (counted == feed->batch * feed->time) {  // no loss of single examples: whole batches only
-        evaluated->loss += (double)runner_output(runner, ENTRY_EVALUATE, "loss") * (double)counted;
-        evaluated->tokens += counted;
-    }
+    if (losses) evaluated->tokens += counted;
+    if (counted == feed->batch * feed->time) evaluated_add_batch(runner, counted, evaluated);
 }
 
 bool token_feed_evaluate(TokenFeed *feed, Runner *runner, int64_t limit, Evaluated *evaluated) {

@@ -16,7 +16,12 @@
 #include "runtime/metrics.h"
 
 // Of a line of metrics.jsonl: those of every step, of an evaluation, of the objective.
-enum { STEP_METRICS = 4, EVALUATION_METRICS = 3, METRICS_MAX = 64 };
+enum {
+    STEP_METRICS = 4,
+    EVALUATION_METRICS = 3,
+    VALID_METRICS_MAX = EVALUATION_METRICS + OBJECTIVE_METRICS_MAX,
+    METRICS_MAX = STEP_METRICS + OBJECTIVE_METRICS_MAX + VALID_METRICS_MAX
+};
 
 typedef struct Trainer {
     Runner *runner;
@@ -37,8 +42,9 @@ typedef struct Trainer {
     int64_t last_step;   // whose results these are
     double last_loss, last_rate, last_norm;
     Evaluated last_valid;  // of this step; loss NAN: none
-    Metric objective[METRICS_MAX - STEP_METRICS - EVALUATION_METRICS];  // further outputs of the loss, of this step
+    Metric objective[OBJECTIVE_METRICS_MAX];  // further outputs of the loss, of this step
     size_t objective_count;
+    const char *valid_names[OBJECTIVE_METRICS_MAX];  // of an evaluation's metrics in metrics.jsonl
 } Trainer;
 
 static sigset_t interruptions(void) {
@@ -123,22 +129,37 @@ static bool open_run(Trainer *trainer) {
 
 // ---- One step ----
 
-// The scalars that the objective gives beside the loss. A line of metrics.jsonl has one value of a name.
+typedef VECTOR(const char *) LineNames;
+
+// A line of metrics.jsonl has one value of a name: `name` is of `metric`, which `graph` gives.
+static bool take_name(const Graph *graph, LineNames *taken, const char *metric, const char *name) {
+    for (size_t i = 0; i < taken->count; i++)
+        if (strcmp(taken->items[i], name) == 0)
+            return report_error(graph->ir->diagnostics,
+                                graph_node(graph, graph_find_output(graph, metric)->value.node)->place, "E0916",
+                                "the metric '%s' would give lines of metrics.jsonl a second '%s'", metric, name);
+    vector_push(graph->ir->arena, taken, name);
+    return true;
+}
+
+// The numbers that the objective gives beside the loss, in training and in evaluations.
 static bool find_metrics(Trainer *trainer) {
-    static const char *const taken[] = {"step",       "rate",             "gradient_norm",     "tokens_per_second",
-                                        "valid_loss", "valid_supervised", "valid_unsupervised"};
-    const Graph *graph = module_find_graph(trainer->runner->module, "loss");
-    size_t room = sizeof trainer->objective / sizeof *trainer->objective;
-    for (size_t i = 0; i < graph->outputs.count && trainer->objective_count < room; i++) {
-        const Output *output = &graph->outputs.items[i];
-        const Type *type = graph_type(graph, output->value);
-        if (type->rank > 0 || type->element != ELEMENT_F32 || strcmp(output->name, "loss") == 0) continue;
-        for (size_t j = 0; j < sizeof taken / sizeof *taken; j++)
-            if (strcmp(output->name, taken[j]) == 0)
-                return report_error(graph->ir->diagnostics, graph_node(graph, output->value.node)->place, "E0916",
-                                    "a metric of the objective is called '%s', as one of every run", taken[j]);
-        trainer->objective[trainer->objective_count++].name = output->name;
+    static const char *const every_run[] = {"step",       "rate",             "gradient_norm",     "tokens_per_second",
+                                            "valid_loss", "valid_supervised", "valid_unsupervised"};
+    Ir *ir = trainer->runner->ir;
+    const Graph *training = module_find_graph(trainer->runner->module, "loss");
+    const Graph *evaluation = module_find_graph(trainer->runner->module, "evaluate");
+    LineNames taken = {0};
+    for (size_t i = 0; i < sizeof every_run / sizeof *every_run; i++) vector_push(ir->arena, &taken, every_run[i]);
+    Metric valid[OBJECTIVE_METRICS_MAX];
+    size_t valid_count = objective_metrics(evaluation, valid);
+    for (size_t i = 0; i < valid_count; i++) {
+        trainer->valid_names[i] = names_format(ir->names, "valid_%s", valid[i].name);
+        if (!take_name(evaluation, &taken, valid[i].name, trainer->valid_names[i])) return false;
     }
+    trainer->objective_count = objective_metrics(training, trainer->objective);
+    for (size_t i = 0; i < trainer->objective_count; i++)
+        if (!take_name(training, &taken, trainer->objective[i].name, trainer->objective[i].name)) return false;
     return true;
 }
 
@@ -261,14 +282,19 @@ static bool sample(Trainer *trainer) {
                          options->progress);
 }
 
-// Of an evaluation; how many. Where all tokens are of one kind they are the loss itself.
-static size_t evaluation_metrics(const Evaluated *valid, Metric *metrics) {
+// Of the last evaluation; how many. Where all tokens are of one kind they are the loss itself.
+static size_t evaluation_metrics(const Trainer *trainer, Metric *metrics) {
+    const Evaluated *valid = &trainer->last_valid;
     if (isnan(valid->loss)) return 0;
-    metrics[0] = (Metric){"valid_loss", valid->loss};
-    if (isnan(valid->supervised) || isnan(valid->unsupervised)) return 1;
-    metrics[1] = (Metric){"valid_supervised", valid->supervised};
-    metrics[2] = (Metric){"valid_unsupervised", valid->unsupervised};
-    return EVALUATION_METRICS;
+    size_t count = 0;
+    metrics[count++] = (Metric){"valid_loss", valid->loss};
+    if (!isnan(valid->supervised) && !isnan(valid->unsupervised)) {
+        metrics[count++] = (Metric){"valid_supervised", valid->supervised};
+        metrics[count++] = (Metric){"valid_unsupervised", valid->unsupervised};
+    }
+    for (size_t i = 0; i < valid->metric_count; i++)
+        metrics[count++] = (Metric){trainer->valid_names[i], valid->metrics[i].value};
+    return count;
 }
 
 static void report(Trainer *trainer) {
@@ -284,7 +310,7 @@ static void report(Trainer *trainer) {
     size_t count = STEP_METRICS;
     memcpy(metrics + count, trainer->objective, trainer->objective_count * sizeof *metrics);
     count += trainer->objective_count;
-    count += evaluation_metrics(&trainer->last_valid, metrics + count);
+    count += evaluation_metrics(trainer, metrics + count);
     metrics_write(trainer->metrics, step, metrics, count);
     bool last = step == training->steps;
     // A log wants a line now and then, a terminal a line that moves.
@@ -326,11 +352,10 @@ static bool now_and_then(Trainer *trainer) {
 static bool first_evaluation(Trainer *trainer) {
     double start = clock_seconds();
     if (!evaluate(trainer)) return false;
-    const Evaluated *valid = &trainer->last_valid;
     fprintf(trainer->options->progress, "step %lld  valid %.4f\n", (long long)trainer->position.step,
-            valid->loss);
-    Metric metrics[EVALUATION_METRICS];
-    metrics_write(trainer->metrics, trainer->position.step, metrics, evaluation_metrics(valid, metrics));
+            trainer->last_valid.loss);
+    Metric metrics[VALID_METRICS_MAX];
+    metrics_write(trainer->metrics, trainer->position.step, metrics, evaluation_metrics(trainer, metrics));
     trainer->pause += clock_seconds() - start;
     return true;
 }

@@ -81,7 +81,7 @@ static const float *losses_of(Runner *runner, int first, int batch) {
     }
     memset(executor_input(executor, "supervised"), 1, (size_t)(batch * TIME));
     runner_run(runner, ENTRY_EVALUATE);
-    const float *losses = executor_output(executor, "losses");
+    const float *losses = executor_output(executor, EXAMPLE_LOSSES);
     assert_non_null(losses);
     return losses;
 }
