@@ -51,10 +51,20 @@ static bool is_part_name(const Statement *callee, const Argument *argument) {
            strcmp(argument->label->name, "name") == 0 && find_formal(callee, argument->label->name) < 0;
 }
 
+// max(a, b) is of elements and max(a, over = b) along a dimension: which dimension is always said by name.
+static int report_unnamed(Context *context, const char *name, const Argument *argument) {
+    REPORT(context, argument->place, "E0228", "names of dimensions are given by name = value");
+    const Expression *value = argument->value;
+    HINT(context, "write %s = %s", name, value->kind == EXPRESSION_NAME ? value->name : "...");
+    return -1;
+}
+
 // The formal that the argument is for, or -1 after an error. `position` counts positional arguments.
 static int match_argument(Context *context, const Statement *callee, const Argument *argument,
                           size_t *position) {
     if (!argument->label) {
+        if (*position < callee->formals.count && is_dimension_formal(&callee->formals.items[*position]))
+            return report_unnamed(context, callee->formals.items[*position].name, argument);
         if (*position < callee->formals.count) return (int)(*position)++;
         REPORT(context, argument->place, "E0230", "%s takes %zu argument%s at most", callee->name,
                callee->formals.count, callee->formals.count == 1 ? "" : "s");
