@@ -465,7 +465,7 @@ static void hint_statement(Parse *parse, yysymbol_kind_t token, const char *text
 }
 
 static int yyreport_syntax_error(const yypcontext_t *context, yyscan_t scanner, Parse *parse) {
-    if (parse->too_deep) return 0;
+    if (parse->too_deep || !syntax_first_mistake(parse, *yypcontext_location(context))) return 0;
     yysymbol_kind_t token = yypcontext_token(context);
     const char *found = token == YYSYMBOL_YYEMPTY ? "text" : token_text(parse, token);
     const char *expected = expected_text(parse, context), *text = yyget_text(scanner);

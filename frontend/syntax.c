@@ -101,6 +101,12 @@ Place place_join(Place first, Place last) {
     return first;
 }
 
+bool syntax_first_mistake(Parse *parse, Place place) {
+    bool first = parse->wrong_line != place.line;
+    parse->wrong_line = place.line;
+    return first;
+}
+
 bool syntax_parse(Parse *parse, const char *text, size_t length) {
     size_t errors = diagnostics_error_count(parse->ir->diagnostics);
     parse->line = parse->column = 1;

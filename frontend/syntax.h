@@ -154,6 +154,7 @@ typedef struct Parse {
     uint32_t line, column;
     int brackets;   // how many ( [ { are open
     bool too_deep;  // reported; the rest of the file is not read
+    uint32_t wrong_line;  // the last one of which a mistake of its text was reported
 } Parse;
 
 Expression *syntax_number(Parse *parse, double number, Place place);
@@ -169,7 +170,10 @@ Statement *syntax_statement(Parse *parse, StatementKind kind, const char *name, 
 // From the first place to the last, on the line of the first.
 Place place_join(Place first, Place last);
 
-// Parses one text into `parse->statements`. Reports every mistake; false after any.
+// Whether no mistake of its text was reported of this line yet: those behind one are mostly its consequences.
+bool syntax_first_mistake(Parse *parse, Place place);
+
+// Parses one text into `parse->statements`. Reports every mistake, of the text one a line; false after any.
 bool syntax_parse(Parse *parse, const char *text, size_t length);
 
 #endif
