@@ -25,7 +25,8 @@ static const double rounded_share = 2;        // so many times what rounding mov
 static const double precision_limit = 0.05;   // of rounded against unrounded gradients
 static const double step_size = 1e-5;
 static const double smallest_share = 1e-3;    // a parameter's gradient less than this of all is measured against that
-static const char shrunk_hint[] = "gradcheck makes every dim at most 8; --full leaves them as they are";
+static const char shrunk_hint[] =
+    "gradcheck makes every dim at most 8; those that --set gives, or with --full all, stay as they are";
 
 // The loss graph and its gradient graph, with one set of inputs for both.
 typedef struct Problem {
@@ -341,7 +342,7 @@ static int run(const Arguments *arguments, Ir *ir) {
     bool full = arguments_flag(arguments, "--full");
     Module *module = setup_load(arguments, ir, !full);
     if (!module && !full && loads_whole(arguments))
-        report_hint(ir->diagnostics, "%s", shrunk_hint);
+        report_hint(ir->diagnostics, "the model as it is written has no such fault: %s", shrunk_hint);
     Problem problem = {.ir = ir, .module = module};
     return module && prepare(&problem) && check(arguments, &problem) ? EXIT_OK : EXIT_USER_ERROR;
 }
