@@ -314,6 +314,8 @@ Thing random_values(Context *context, const Type *type, Place place);
 
 // ---- build_call.c ----
 Thing call_expression(Context *context, const Expression *expression);
+// An argument that stands for names of dimensions is written without its own name, `name`: E0228.
+void report_unnamed(Context *context, const char *name, const Argument *argument);
 // Binds the arguments to the formals of `callee` in a new scope. `given` tensors come first.
 Scope *bind_formals(Context *context, Statement *callee, Scope *outer, const Expression *call,
                     const Thing *given, uint32_t given_count);

@@ -52,20 +52,22 @@ static bool is_part_name(const Statement *callee, const Argument *argument) {
 }
 
 // max(a, b) is of elements and max(a, over = b) along a dimension: which dimension is always said by name.
-static int report_unnamed(Context *context, const char *name, const Argument *argument) {
+void report_unnamed(Context *context, const char *name, const Argument *argument) {
     REPORT(context, argument->place, "E0228", "names of dimensions are given by name = value");
     const Expression *value = argument->value;
     HINT(context, "write %s = %s", name, value->kind == EXPRESSION_NAME ? value->name : "...");
-    return -1;
 }
 
 // The formal that the argument is for, or -1 after an error. `position` counts positional arguments.
 static int match_argument(Context *context, const Statement *callee, const Argument *argument,
                           size_t *position) {
     if (!argument->label) {
-        if (*position < callee->formals.count && is_dimension_formal(&callee->formals.items[*position]))
-            return report_unnamed(context, callee->formals.items[*position].name, argument);
-        if (*position < callee->formals.count) return (int)(*position)++;
+        size_t at = (*position)++;
+        if (at < callee->formals.count && is_dimension_formal(&callee->formals.items[at])) {
+            report_unnamed(context, callee->formals.items[at].name, argument);
+            return -1;
+        }
+        if (at < callee->formals.count) return (int)at;
         REPORT(context, argument->place, "E0230", "%s takes %zu argument%s at most", callee->name,
                callee->formals.count, callee->formals.count == 1 ? "" : "s");
         if (!callee->prelude) NOTE(context, callee->place, "declared here");

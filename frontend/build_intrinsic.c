@@ -227,10 +227,21 @@ Thing intrinsic_sum(Context *context, const Call *call) {
     return reduce(context, call, OP_sum, call_tensor(context, call, 0));
 }
 
+// Whether `other` is written as the name of a dimension of `thing`: the largest along it is meant, not that of each
+// element and the extent.
+static bool names_dimension(const Context *context, Thing thing, const Expression *other) {
+    return thing.kind == THING_TENSOR && other->kind == EXPRESSION_NAME && !scope_find(context->scope, other->name) &&
+           type_find(graph_type(context->work->graph, thing.value), other->name) >= 0;
+}
+
 static Thing extreme(Context *context, const Call *call, Op op) {
-    if (!call_argument(call, 1)) return reduce(context, call, OP_max_over, call_tensor(context, call, 0));
-    Thing operands[2] = {evaluate(context, call_argument(call, 0)->value),
-                         evaluate(context, call_argument(call, 1)->value)};
+    const Argument *other = call_argument(call, 1);
+    if (!other) return reduce(context, call, OP_max_over, call_tensor(context, call, 0));
+    Thing operands[2] = {evaluate(context, call_argument(call, 0)->value), evaluate(context, other->value)};
+    if (names_dimension(context, operands[0], other->value)) {
+        report_unnamed(context, "over", other);
+        return THING_MISSING;
+    }
     return operate_op(context, op, operands, 2, call->expression->place);
 }
 
