@@ -162,7 +162,9 @@ static void stop_gradient_evaluate(const Evaluation *evaluation) {
     Held *held = evaluation->held;
     const Tensor *value = evaluation->operands[0];
     if (held && !held->kept) {
-        Tensor copy = tensor_create(held->arena, value->type);
+        Type *type = ARENA_NEW(held->arena, Type);  // one with extents of this run goes with it
+        *type = *value->type;
+        Tensor copy = tensor_create(held->arena, type);
         copy_tensor(&copy, value);
         vector_push(held->arena, &held->values, copy);
     } else if (held) {
