@@ -338,6 +338,8 @@ static bool load_weights(Diagnostics *diagnostics, const char *path, const Modul
         add_pieces(&loader.pieces, module, state, role, prefix);
         good = check_tensors(&loader, true);
     }
+    if (good && absent && *absent == loader.pieces.list.count)
+        good = report_error(diagnostics, NO_PLACE, "E0801", "%s has no tensor of model %s", path, module->name);
     // Equal numbers under other names: [heads=8, key=8] against [key=8, heads=8] would go unseen.
     bool whole = !absent || !*absent;
     if (good && state && whole && tensor_file_metadata(file, "structure") && !same_structure(&loader))

@@ -49,7 +49,8 @@ bool checkpoint_save(Diagnostics *diagnostics, const char *path, const Module *m
 // parameter; all of them are reported, with names and numbers.
 bool checkpoint_load_weights(Diagnostics *diagnostics, const char *path, const Module *module, State *state);
 
-// The same, but a tensor that the file lacks leaves its parameter as it is: `absent` is their number.
+// The same, but a tensor that the file lacks leaves its parameter as it is: `absent` is their number. False where it
+// lacks all.
 bool checkpoint_load_known(Diagnostics *diagnostics, const char *path, const Module *module, State *state,
                            size_t *absent);
 
