@@ -61,9 +61,6 @@ enum { CUDA_BUFFER_ALIGNMENT = 64 };  // bytes, of every buffer and of the works
 // The largest power of two that divides both.
 static inline int64_t cuda_common_alignment(int64_t a, int64_t b) { return (a | b) & -(a | b); }
 
-// Bytes that every launch of the kernel aligns all matrices of a product to, at most those of a buffer.
-int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *product);
-
 // Gives the code its text and key, and the key to the names of its functions.
 void cuda_name_functions(Ir *ir, CudaKernel *code, const char *text);
 

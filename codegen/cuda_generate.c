@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "codegen/cuda_emit.h"
+#include "codegen/cuda_product.h"
 
 typedef struct NamedGenerator {
     const char *kernel;

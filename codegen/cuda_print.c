@@ -31,7 +31,7 @@ static void print_product(const CudaProduct *p, FILE *stream) {
         fprintf(stream, " + bias ");
         print_place(p->bias, stream);
     }
-    if (p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE) {
+    if (cuda_product_keeps(p)) {
         fprintf(stream, ", kept in ");
         print_place(p->before, stream);
     }

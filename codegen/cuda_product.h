@@ -4,7 +4,7 @@
 
 #include "codegen/cuda_contract.h"
 
-// ---- Accesses as matrices: cuda_product_matrix.c ----
+// ---- Matrices: cuda_product_matrix.c ----
 
 typedef struct CudaWalk {
     int64_t stride;
@@ -16,6 +16,9 @@ CudaWalk cuda_walk(const Nest *nest, const CudaLoops *loops, const Index *index)
 // A matrix: `down` from row to row, `across` from column to column. True where one of them is 1.
 bool cuda_as_matrix(CudaWalk down, CudaWalk across, CudaWalk batch, const CudaLoops *rows, const CudaLoops *columns,
                     bool *turned, int64_t *lead, int64_t *step);
+
+// Bytes that every launch of the kernel aligns all matrices of a product to, at most those of a buffer.
+int64_t cuda_product_alignment(const CudaUnit *unit, const CudaProduct *product);
 
 // ---- Behind the product: cuda_product_epilogue.c. `product` has its operands; it is changed where this is true. ----
 

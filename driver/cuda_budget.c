@@ -67,8 +67,8 @@ static void add_part(Arena *arena, Lines *lines, const Kernel *kernel, const Cud
     double ab = element_bytes(p->element_ab), d = element_bytes(p->element_d);
     Line line = {.kernel = kernel, .kind = KIND_PRODUCT, .launches = 1};
     line.flops = 2 * count_d(p) * (double)p->k;
-    bool keeps = p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE;
-    line.bytes = (count_a(p) + count_b(p)) * ab + count_d(p) * d * (1 + (p->c.operand != CUDA_NONE) + keeps);
+    line.bytes = (count_a(p) + count_b(p)) * ab +
+                 count_d(p) * d * (1 + (p->c.operand != CUDA_NONE) + cuda_product_keeps(p));
     add_line(arena, lines, line);
 }
 

@@ -99,6 +99,11 @@ typedef struct CudaProduct {
     int64_t lead_before;
 } CudaProduct;
 
+// Whether what the activation is taken of is stored too.
+static inline bool cuda_product_keeps(const CudaProduct *product) {
+    return product->activation != CUDA_LINEAR && product->before.operand != CUDA_NONE;
+}
+
 // `function` takes the operands' pointers in order (the launch's offsets added) and then the workspace's.
 typedef struct CudaPhase {
     const char *function;  // NULL: `product`

@@ -44,22 +44,20 @@ static int make_layouts(const CublasLibrary *cublas, DeviceProduct *made) {
     return status;
 }
 
-static bool keeps_before(const CudaProduct *p) { return p->activation != CUDA_LINEAR && p->before.operand != CUDA_NONE; }
-
 // What is done behind the sums, and what of it is the same wherever its operands lie.
 static int describe_epilogue(const CublasLibrary *cublas, void *description, const CudaProduct *p) {
     bool adds_bias = p->bias.operand != CUDA_NONE;
     int32_t type = type_of(p->element_d), epilogue = (adds_bias ? CUBLAS_EPILOGUE_BIAS : 0) |
                                                      (p->activation == CUDA_GELU ? CUBLAS_EPILOGUE_GELU : 0) |
-                                                     (keeps_before(p) ? CUBLAS_EPILOGUE_BEFORE : 0);
+                                                     (cuda_product_keeps(p) ? CUBLAS_EPILOGUE_BEFORE : 0);
     int status = 0;
     if (epilogue)
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_EPILOGUE, &epilogue, sizeof epilogue);
     if (status == 0 && adds_bias)
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_BIAS_TYPE, &type, sizeof type);
-    if (status == 0 && keeps_before(p))
+    if (status == 0 && cuda_product_keeps(p))
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_BEFORE_TYPE, &type, sizeof type);
-    if (status == 0 && keeps_before(p))
+    if (status == 0 && cuda_product_keeps(p))
         status = cublas->description_set(description, CUBLAS_DESCRIPTION_BEFORE_LEAD, &p->lead_before,
                                          sizeof p->lead_before);
     return status;
@@ -121,7 +119,8 @@ static bool same_shape(const CudaProduct *a, const CudaProduct *b) {
            a->alpha == b->alpha && a->beta == b->beta &&  // NOLINT: the same text made both
            (a->c.operand == CUDA_NONE) == (b->c.operand == CUDA_NONE) &&
            (a->bias.operand == CUDA_NONE) == (b->bias.operand == CUDA_NONE) && a->activation == b->activation &&
-           keeps_before(a) == keeps_before(b) && (!keeps_before(a) || a->lead_before == b->lead_before);
+           cuda_product_keeps(a) == cuda_product_keeps(b) &&
+           (!cuda_product_keeps(a) || a->lead_before == b->lead_before);
 }
 
 // The product of this shape, made once. `status` is what cuBLASLt said last.
@@ -175,7 +174,8 @@ int device_product_run(Device *device, DeviceProduct *made, const CudaProduct *p
     const CublasLibrary *cublas = &device->cublas;
     CudaAddress d = place(p->d, p->element_d, operands, workspace);
     bool adds = p->c.operand != CUDA_NONE;
-    const CudaPlace *told[] = {&p->bias, keeps_before(p) ? &p->before : &(CudaPlace){.operand = CUDA_NONE}};
+    static const CudaPlace nowhere = {.operand = CUDA_NONE};
+    const CudaPlace *told[] = {&p->bias, cuda_product_keeps(p) ? &p->before : &nowhere};
     static const int attributes[] = {CUBLAS_DESCRIPTION_BIAS, CUBLAS_DESCRIPTION_BEFORE};
     for (int i = 0; i < 2; i++) {
         if (told[i]->operand == CUDA_NONE) continue;

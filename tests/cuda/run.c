@@ -114,7 +114,7 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
     const char *c = place(p->c, p->element_d, operands, workspace),
                *bias = place(p->bias, p->element_d, operands, workspace);
     char *d = place(p->d, p->element_d, operands, workspace), *before = NULL;
-    if (p->activation != CUDA_LINEAR) before = place(p->before, p->element_d, operands, workspace);
+    if (cuda_product_keeps(p)) before = place(p->before, p->element_d, operands, workspace);
     CHECK(((uintptr_t)bias | (uintptr_t)before) % CUDA_BIAS_ALIGNMENT == 0);
     for (int64_t batch = 0; batch < p->batch; batch++)
         for (int64_t i = 0; i < p->m; i++)
