@@ -5,8 +5,9 @@
 // in once, results too, and those that are added to once more, at the rate at which as many threads read (reading.h)
 // these very operands where they lie, between the repetitions as well. Packing is not counted, nor is a barrier.
 //
-//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16 | --panels] [--cold] [--only TEXT]
+//   bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16 | --panels] [--cold] [--only TEXT | --size SIZE]
 //
+// --size BATCHxROWSxCOLUMNSxK or ROWSxCOLUMNSxK: the three products of this size in place of those of the list.
 // --cold: contractions alone, each as a step runs it: a barrier before each launch, whose weights, or gradients of
 // weights, are in no cache.
 // --bf16: contractions of bf16 activations with f32 weights that are rounded as they are packed; attention of bf16.
@@ -341,20 +342,46 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
     arena_destroy(arena);
 }
 
+static int usage(void) {
+    fprintf(stderr, "usage: bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16 | --panels] [--cold]\n"
+                    "                     [--only TEXT | --size [BATCHx]ROWSxCOLUMNSxK]\n");
+    return 2;
+}
+
+// Returns false unless `text` is three or four extents, the first of which is else 1.
+static bool read_size(const char *text, int64_t size[4]) {
+    int count = 0;
+    for (char *end; count < 4; text = end + 1) {
+        size[count] = strtoll(text, &end, 10);
+        if (end == text || size[count++] < 1 || (*end && *end != 'x')) return false;
+        if (*end) continue;
+        if (count == 3) memmove(size + 1, size, 3 * sizeof *size), size[0] = 1;
+        return count >= 3;
+    }
+    return false;
+}
+
+static void contractions(const Bench *bench, const int64_t size[4]) {
+    for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
+        contraction(bench, form, size[0], size[1], size[2], size[3]);
+}
+
 int main(int argc, char **argv) {
     Bench bench = {.options = {.threads = 1}};
     int threads = 1;
+    int64_t size[4] = {0};
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) threads = atoi(argv[++i]);
         else if (strcmp(argv[i], "--cpu") == 0 && i + 1 < argc) bench.options.cpu = argv[++i];
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) bench.only = argv[++i];
+        else if (strcmp(argv[i], "--size") == 0 && i + 1 < argc && read_size(argv[i + 1], size)) i++;
         else if (strcmp(argv[i], "--cpu-time") == 0) bench.cpu_time = true;
         else if (strcmp(argv[i], "--bf16") == 0) bench.bf16 = true;
         else if (strcmp(argv[i], "--panels") == 0) bench.bf16 = bench.panels = true;
         else if (strcmp(argv[i], "--cold") == 0) bench.cold = true;
-        else return 2;
+        else return usage();
     }
-    if (threads < 1 || threads > THREADS_MAX) return 2;
+    if (threads < 1 || threads > THREADS_MAX) return usage();
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     bench.pool = thread_pool_create(1);
@@ -389,10 +416,9 @@ int main(int argc, char **argv) {
     for (int64_t rows = 1; bench.panels && rows <= 16; rows *= 2)
         for (size_t i = 0; i < sizeof decoded / sizeof *decoded; i++)
             contraction(&bench, PANELS, 1, rows, decoded[i][0], decoded[i][1]);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && !bench.panels; i++)
-        for (Form form = FORWARD; form <= WEIGHT_GRADIENT; form++)
-            contraction(&bench, form, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
-    bool others = !bench.cold && !bench.panels;
+    if (size[0]) contractions(&bench, size);
+    bool listed = !size[0] && !bench.panels, others = listed && !bench.cold;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && listed; i++) contractions(&bench, sizes[i]);
     for (int gradient = 0; gradient < 2 && others; gradient++) {
         attention(&bench, gradient, 8, 4, 256, 256, 64);
         attention(&bench, gradient, 2, 4, 1024, 1024, 64);
