@@ -185,12 +185,30 @@ static void pack_block_a(const Driver *d) {
     cpu_loop_end(unit, &loop, NULL);
 }
 
-// What the loops over tiles keep from outside.
+// ---- Tiles of a panel of B ----
+
+// Lines that are used next: rows of the length of a row of B's panel, `stride` bytes apart, as they follow in memory.
+typedef struct Ahead {
+    LLVMValueRef at, stride, rows;
+} Ahead;
+
+// Steps [k0, k0 + k) of a panel: what all its tiles share, computed before them.
 typedef struct Tiles {
     Panel panel;
-    LLVMValueRef packed, lying_rows;  // the panel, and the rows for which B is read as it lies
-    LLVMValueRef function, lying_function, depth, rows, tile_rows;
+    LLVMValueRef function, lying_function;
+    LLVMValueRef packed, lying;              // B at step k0: in the panel, and as it lies,
+    LLVMValueRef lying_rows;                 // for so many rows
+    LLVMValueRef k0, k, first, done;         // i1: the sums start here, and are whole behind these steps
+    LLVMValueRef rows, tile_rows, row0;
+    LLVMValueRef stores, adds;               // i1: whole tiles are stored in the result, or added to it in the end
+    LLVMValueRef row_stride, a_stride, b_stride;
+    LLVMValueRef follows;                    // i1: what tiles read of A is one piece
+    LLVMValueRef panel_row, lying_tiles, rounds;
+    Ahead ahead;
 } Tiles;
+
+// What moves from tile to tile: where A is, the result, and where sums wait for the epilogue.
+enum { AT_A, AT_RESULT, AT_SUMS, AT_COUNT };
 
 // Row or column `at`, step k0, of an operand that is read as it lies.
 static LLVMValueRef in_place(const Driver *d, int side, LLVMValueRef at, LLVMValueRef k0) {
@@ -205,10 +223,9 @@ static LLVMValueRef stride_of(const Driver *d, int side) {
     return multiply(d->unit, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE));
 }
 
-// Lines of B that are used next: rows of a panel's length, `stride` bytes apart, as they follow in memory.
-typedef struct Ahead {
-    LLVMValueRef at, stride, rows;
-} Ahead;
+static LLVMValueRef both(CpuUnit *unit, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildAnd(unit->builder, a, b, "");
+}
 
 static Ahead select_ahead(CpuUnit *unit, LLVMValueRef condition, Ahead yes, Ahead no) {
     LLVMBuilderRef builder = unit->builder;
@@ -217,82 +234,111 @@ static Ahead select_ahead(CpuUnit *unit, LLVMValueRef condition, Ahead yes, Ahea
                    LLVMBuildSelect(builder, condition, yes.rows, no.rows, "")};
 }
 
-// What is behind steps [k0, k0 + k) of a packed panel. Where B lies in memory, these steps of the next panel, which are
+// What is behind these steps of a packed panel. Where B lies in memory, the same steps of the next panel, which are
 // rows of their own, or, along k, a share of the one piece of memory that it is.
-static Ahead find_ahead(const Driver *d, const Tiles *t, LLVMValueRef k0, LLVMValueRef k) {
+static Ahead find_ahead(const Driver *d, const Tiles *t) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef row = multiply(unit, t->panel.width, cpu_i64(unit, 4)), step_k = plan_number(d, PLAN_STEP_K);
-    LLVMValueRef step_bytes = plan_number(d, PLAN_B + SIDE_STEP_BYTES);
+    LLVMValueRef step_k = plan_number(d, PLAN_STEP_K), step_bytes = plan_number(d, PLAN_B + SIDE_STEP_BYTES);
     LLVMValueRef beside = add(unit, t->panel.column0, t->panel.width);
-    Ahead packed = {cpu_at_bytes(unit, t->packed, multiply(unit, add(unit, k0, k), row)), row, k};
-    Ahead across = {in_place(d, PLAN_B, beside, k0), LLVMBuildUDiv(unit->builder, step_bytes, step_k, ""),
-                    multiply(unit, k, step_k)};
-    LLVMValueRef before = multiply(unit, multiply(unit, k0, t->panel.width), step_bytes);
-    Ahead along = {cpu_at_bytes(unit, in_place(d, PLAN_B, beside, cpu_i64(unit, 0)), before), row,
-                   multiply(unit, k, plan_number(d, PLAN_ALONG_ROWS))};
+    Ahead packed = {cpu_at_bytes(unit, t->packed, multiply(unit, t->k, t->panel_row)), t->panel_row, t->k};
+    Ahead across = {in_place(d, PLAN_B, beside, t->k0), LLVMBuildUDiv(unit->builder, step_bytes, step_k, ""),
+                    multiply(unit, t->k, step_k)};
+    LLVMValueRef before = multiply(unit, multiply(unit, t->k0, t->panel.width), step_bytes);
+    Ahead along = {cpu_at_bytes(unit, in_place(d, PLAN_B, beside, cpu_i64(unit, 0)), before), t->panel_row,
+                   multiply(unit, t->k, plan_number(d, PLAN_ALONG_ROWS))};
     LLVMValueRef lies_across = compare(unit, LLVMIntEQ, plan_number(d, PLAN_B + SIDE_PANEL_STRIDE), cpu_i64(unit, 1));
     return select_ahead(unit, plan_says(d, PLAN_SHARES_B), packed, select_ahead(unit, lies_across, across, along));
 }
 
-// The part of it that a tile, by its number in the block, brings nearer, or nothing new.
-static Ahead share_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile, LLVMValueRef k, const Ahead *ahead) {
-    CpuUnit *unit = d->unit;
-    LLVMValueRef rounds = cpu_i64(unit, TILE_UNROLL);
-    LLVMValueRef lies = compare(unit, LLVMIntSGT, t->lying_rows, cpu_i64(unit, 0));
-    LLVMValueRef lying = LLVMBuildZExt(unit->builder, lies, unit->i64, "");
-    LLVMValueRef first = multiply(unit, subtract(unit, tile, lying), LLVMBuildUDiv(unit->builder, k, rounds, ""));
-    LLVMValueRef some = compare(unit, LLVMIntSLT, first, ahead->rows), zero = cpu_i64(unit, 0);
-    first = LLVMBuildSelect(unit->builder, some, first, zero, "");
-    return (Ahead){cpu_at_bytes(unit, ahead->at, multiply(unit, first, ahead->stride)),
-                   LLVMBuildSelect(unit->builder, some, ahead->stride, zero, ""), k};
+// The part of it that a tile, by its number in the block, brings nearer. Tiles behind those ask for what the next one
+// reads of A, if rows follow one another: they are short, and the machine does not look ahead far enough by itself.
+// Else for nothing new.
+static Ahead share_ahead(CpuUnit *unit, const Tiles *t, LLVMValueRef tile, LLVMValueRef next_a) {
+    LLVMValueRef row = multiply(unit, subtract(unit, tile, t->lying_tiles), t->rounds);
+    LLVMValueRef some = compare(unit, LLVMIntSLT, row, t->ahead.rows);
+    Ahead of_b = {cpu_at_bytes(unit, t->ahead.at, multiply(unit, row, t->ahead.stride)), t->ahead.stride, t->k};
+    Ahead of_a = {next_a, t->panel_row, t->k}, nothing = {t->ahead.at, cpu_i64(unit, 0), t->k};
+    return select_ahead(unit, some, of_b, select_ahead(unit, t->follows, of_a, nothing));
 }
 
-// Panel `number` of the block of A against one panel of B for steps [k0, k0 + k).
-static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, LLVMValueRef k0, LLVMValueRef k,
-                     const Ahead *next) {
+// Panel `number` of the block of A against the panel of B.
+static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const LLVMValueRef *at,
+                     LLVMValueRef next_a) {
     CpuUnit *unit = d->unit;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef local = multiply(unit, number, t->tile_rows);
-    LLVMValueRef width = t->panel.width, row0 = add(unit, task_number(d, TASK_ROW0), local);
     LLVMValueRef valid = cpu_min(unit, t->tile_rows, subtract(unit, t->rows, local));
-    LLVMValueRef a_at = add(unit, multiply(unit, local, plan_number(d, PLAN_DEPTH)), multiply(unit, k0, t->tile_rows));
-    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, a_at);
-    LLVMValueRef a = LLVMBuildSelect(builder, plan_says(d, PLAN_PANELS_A), packed, in_place(d, PLAN_A, row0, k0), "");
     LLVMValueRef lies = compare(unit, LLVMIntSLT, local, t->lying_rows);
-    LLVMValueRef panel = cpu_at(unit, t->packed, ELEMENT_F32, multiply(unit, k0, width));
-    LLVMValueRef b = LLVMBuildSelect(builder, lies, in_place(d, PLAN_B, t->panel.column0, k0), panel, "");
+    LLVMValueRef b = LLVMBuildSelect(builder, lies, t->lying, t->packed, "");
     LLVMValueRef function = LLVMBuildSelect(builder, lies, t->lying_function, t->function, "");
-    LLVMValueRef tile = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32,
-                               multiply(unit, local, plan_number(d, PLAN_TILE_STEP)));
-    // Whole tiles go straight to the result, where that is the sums as they are; those that are added, in the end.
-    LLVMValueRef result = task_pointer(d, TASK_RESULT), nowhere = LLVMConstNull(unit->pointer);
-    LLVMValueRef adds = plan_says(d, PLAN_ADDS), done = compare(unit, LLVMIntSGE, add(unit, k0, k), t->depth);
-    LLVMValueRef full = LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, valid, t->tile_rows),
-                                     compare(unit, LLVMIntSGE, t->panel.columns, width), "");
-    full = LLVMBuildAnd(builder, full, LLVMBuildIsNotNull(builder, result, ""), "");
-    LLVMValueRef row_stride = plan_number(d, PLAN_RESULT_STRIDE);
-    LLVMValueRef place = cpu_at(unit, result, ELEMENT_F32, add(unit, multiply(unit, row0, row_stride), t->panel.column0));
-    LLVMValueRef stores = LLVMBuildAnd(builder, full, LLVMBuildNot(builder, adds, ""), "");
-    LLVMValueRef c = LLVMBuildSelect(builder, stores, place, tile, "");
-    LLVMValueRef stride = LLVMBuildSelect(builder, stores, row_stride, width, "");
-    adds = LLVMBuildAnd(builder, LLVMBuildAnd(builder, full, adds, ""), done, "");
-    LLVMValueRef sum = LLVMBuildSelect(builder, adds, place, nowhere, "");
-    LLVMValueRef starts = compare(unit, LLVMIntEQ, k0, cpu_i64(unit, 0));
-    LLVMValueRef first = LLVMBuildZExt(builder, starts, unit->i64, "");
-    Ahead ahead = share_ahead(d, t, number, k, next);
+    LLVMValueRef whole = compare(unit, LLVMIntEQ, valid, t->tile_rows);
+    LLVMValueRef stores = both(unit, whole, t->stores), adds = both(unit, whole, t->adds);
+    LLVMValueRef c = LLVMBuildSelect(builder, stores, at[AT_RESULT], at[AT_SUMS], "");
+    LLVMValueRef stride = LLVMBuildSelect(builder, stores, t->row_stride, t->panel.width, "");
+    LLVMValueRef sum = LLVMBuildSelect(builder, adds, at[AT_RESULT], LLVMConstNull(unit->pointer), "");
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
-    LLVMValueRef arguments[] = {a, b, k, c, stride, first, ahead.at, ahead.stride, stride_of(d, PLAN_A),
-                                stride_of(d, PLAN_B), last_row, panel, sum, row_stride};
-    LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, tile, row0, valid};
+    Ahead ahead = share_ahead(unit, t, number, next_a);
+    LLVMValueRef arguments[] = {at[AT_A], b, t->k, c, stride, t->first, ahead.at, ahead.stride, t->a_stride,
+                                t->b_stride, last_row, t->packed, sum, t->row_stride};
+    LLVMValueRef row0 = add(unit, t->row0, local);
+    LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, at[AT_SUMS], row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
     CpuIf last, far;
-    cpu_if_begin(unit, &far, LLVMBuildAnd(builder, LLVMBuildIsNotNull(builder, prefetch, ""), done, ""));
+    cpu_if_begin(unit, &far, both(unit, LLVMBuildIsNotNull(builder, prefetch, ""), t->done));
     call_pointer(unit, unit->function_type, prefetch, around, 5);
     cpu_if_end(unit, &far);
     call_pointer(unit, cpu_tile_type(unit), function, arguments, sizeof arguments / sizeof *arguments);
-    cpu_if_begin(unit, &last, LLVMBuildAnd(builder, done, LLVMBuildNot(builder, full, ""), ""));
+    LLVMValueRef waits = LLVMBuildNot(builder, LLVMBuildOr(builder, stores, adds, ""), "");
+    cpu_if_begin(unit, &last, both(unit, t->done, waits));
     call_pointer(unit, unit->function_type, plan_pointer(d, PLAN_EPILOGUE), around, 5);
     cpu_if_end(unit, &last);
+}
+
+// The tiles of all rows of the block.
+static void run_tiles(const Driver *d, const Tiles *t) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef packs_a = plan_says(d, PLAN_PANELS_A), depth = plan_number(d, PLAN_DEPTH);
+    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, multiply(unit, t->k0, t->tile_rows));
+    LLVMValueRef row_bytes = LLVMBuildSelect(unit->builder, packs_a, multiply(unit, depth, cpu_i64(unit, 4)),
+                                             plan_number(d, PLAN_A + SIDE_PANEL_BYTES), "");
+    LLVMValueRef place = add(unit, multiply(unit, t->row0, t->row_stride), t->panel.column0);
+    LLVMValueRef state[AT_COUNT] = {
+        LLVMBuildSelect(unit->builder, packs_a, packed, in_place(d, PLAN_A, t->row0, t->k0), ""),
+        cpu_at(unit, task_pointer(d, TASK_RESULT), ELEMENT_F32, place), task_pointer(d, TASK_TILES)};
+    LLVMValueRef a_bytes = multiply(unit, t->tile_rows, row_bytes);
+    LLVMValueRef result_step = multiply(unit, t->tile_rows, t->row_stride);
+    LLVMValueRef sums_step = multiply(unit, t->tile_rows, plan_number(d, PLAN_TILE_STEP));
+    CpuLoop tiles;
+    cpu_loop_begin(unit, &tiles, cpu_i64(unit, 0), cpu_blocks(unit, t->rows, t->tile_rows), 1, state, AT_COUNT);
+    const LLVMValueRef *at = tiles.carried;
+    LLVMValueRef next[AT_COUNT] = {cpu_at_bytes(unit, at[AT_A], a_bytes),
+                                   cpu_at(unit, at[AT_RESULT], ELEMENT_F32, result_step),
+                                   cpu_at(unit, at[AT_SUMS], ELEMENT_F32, sums_step)};
+    run_tile(d, t, tiles.index, at, next[AT_A]);
+    cpu_loop_end(unit, &tiles, next);
+}
+
+// Fills what differs between the steps from k0 on and others.
+static void find_steps(const Driver *d, Tiles *t, LLVMValueRef k0) {
+    CpuUnit *unit = d->unit;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef depth = task_number(d, TASK_DEPTH), zero = cpu_i64(unit, 0);
+    t->k0 = k0;
+    t->k = cpu_min(unit, cpu_i64(unit, CONTRACTION_DEPTH_BLOCK), subtract(unit, depth, k0));
+    t->first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, zero), unit->i64, "");
+    t->done = compare(unit, LLVMIntSGE, add(unit, k0, t->k), depth);
+    t->packed = cpu_at(unit, t->packed, ELEMENT_F32, multiply(unit, k0, t->panel.width));
+    t->lying = in_place(d, PLAN_B, t->panel.column0, k0);
+    t->rounds = LLVMBuildUDiv(builder, t->k, cpu_i64(unit, TILE_UNROLL), "");
+    LLVMValueRef row = multiply(unit, t->k, plan_number(d, PLAN_A + SIDE_STEP_BYTES));
+    LLVMValueRef next_row = compare(unit, LLVMIntEQ, row, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
+    t->follows = both(unit, next_row, LLVMBuildNot(builder, plan_says(d, PLAN_PANELS_A), ""));
+    t->ahead = find_ahead(d, t);
+    LLVMValueRef straight = both(unit, compare(unit, LLVMIntSGE, t->panel.columns, t->panel.width),
+                                 LLVMBuildIsNotNull(builder, task_pointer(d, TASK_RESULT), ""));
+    LLVMValueRef adds = plan_says(d, PLAN_ADDS);
+    t->stores = both(unit, straight, LLVMBuildNot(builder, adds, ""));
+    t->adds = both(unit, both(unit, straight, adds), t->done);
 }
 
 static void run_panel(const Driver *d, const Panel *panel) {
@@ -304,29 +350,30 @@ static void run_panel(const Driver *d, const Panel *panel) {
     cpu_slot_store(unit, d->task, TASK_WIDTH, panel->width);
     LLVMValueRef whole = compare(unit, LLVMIntSGE, panel->columns, panel->width), shares = plan_says(d, PLAN_SHARES_B);
     LLVMValueRef lying_rows = LLVMBuildSelect(builder, whole, plan_number(d, PLAN_LYING_ROWS), zero, "");
+    LLVMValueRef lies = compare(unit, LLVMIntSGT, lying_rows, zero);
     CpuIf pack;
-    cpu_if_begin(unit, &pack, LLVMBuildAnd(builder, compare(unit, LLVMIntEQ, lying_rows, zero),
-                                           LLVMBuildNot(builder, shares, ""), ""));
+    cpu_if_begin(unit, &pack, both(unit, LLVMBuildNot(builder, lies, ""), LLVMBuildNot(builder, shares, "")));
     pack_panel_b(d, panel, task_pointer(d, TASK_PANEL));
     cpu_if_end(unit, &pack);
-    Tiles tiles = {.panel = *panel, .depth = task_number(d, TASK_DEPTH), .rows = task_number(d, TASK_ROWS),
-                   .tile_rows = plan_number(d, PLAN_TILE_ROWS), .lying_rows = lying_rows};
-    tiles.packed = LLVMBuildSelect(builder, shares, shared_panel(d, panel), task_pointer(d, TASK_PANEL), "");
+    LLVMValueRef packed = LLVMBuildSelect(builder, shares, shared_panel(d, panel), task_pointer(d, TASK_PANEL), "");
+    Tiles tiles = {.panel = *panel, .lying_rows = lying_rows, .panel_row = multiply(unit, panel->width, cpu_i64(unit, 4)),
+                   .lying_tiles = LLVMBuildZExt(builder, lies, unit->i64, ""), .rows = task_number(d, TASK_ROWS),
+                   .tile_rows = plan_number(d, PLAN_TILE_ROWS), .row0 = task_number(d, TASK_ROW0),
+                   .row_stride = plan_number(d, PLAN_RESULT_STRIDE), .a_stride = stride_of(d, PLAN_A),
+                   .b_stride = stride_of(d, PLAN_B)};
     tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
                                      plan_pointer(d, PLAN_TILE_NARROW), "");
     tiles.lying_function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_LYING_WIDE),
                                            plan_pointer(d, PLAN_LYING_NARROW), "");
     // A depth of 0, possible at run time only, still writes its zeros.
-    LLVMValueRef none = compare(unit, LLVMIntSLT, tiles.depth, one), block = cpu_i64(unit, CONTRACTION_DEPTH_BLOCK);
-    LLVMValueRef end = LLVMBuildSelect(builder, none, one, tiles.depth, "");
-    LLVMValueRef count = cpu_blocks(unit, tiles.rows, tiles.tile_rows);
-    CpuLoop blocks, panels;
+    LLVMValueRef depth = task_number(d, TASK_DEPTH), none = compare(unit, LLVMIntSLT, depth, one);
+    LLVMValueRef end = LLVMBuildSelect(builder, none, one, depth, "");
+    CpuLoop blocks;
     cpu_loop_begin(unit, &blocks, zero, end, CONTRACTION_DEPTH_BLOCK, NULL, 0);
-    LLVMValueRef k = cpu_min(unit, block, subtract(unit, tiles.depth, blocks.index));
-    Ahead ahead = find_ahead(d, &tiles, blocks.index, k);
-    cpu_loop_begin(unit, &panels, zero, count, 1, NULL, 0);
-    run_tile(d, &tiles, panels.index, blocks.index, k, &ahead);
-    cpu_loop_end(unit, &panels, NULL);
+    Tiles block = tiles;
+    block.packed = packed;
+    find_steps(d, &block, blocks.index);
+    run_tiles(d, &block);
     cpu_loop_end(unit, &blocks, NULL);
 }
 

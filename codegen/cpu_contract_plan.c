@@ -13,7 +13,8 @@ enum {
     SLAB_STEPS_MIN = 16,          // fewer where there would be
     SLABS_MIN = 4,                // less than this
     PANELS_EVEN = 4,              // panels come in multiples of it where they alone are tasks
-    DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies
+    DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies,
+    DIRECT_PANELS_ALONG = 16,     // along k, where they read whole lines
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
     ACROSS_STRIDE = 128,          // floats from one step of k to the next of B that tiles may walk again and again
@@ -142,7 +143,9 @@ static Cut cut_rows(CpuContraction *plan) {
 // Tiles that would reach beyond the last row want panels, and those that would read little of lines a page apart, again
 // and again: they keep one another out of the first cache. One row along k is its own panel.
 static void choose_side_a(CpuContraction *plan) {
-    int64_t direct_panels = plan->rows <= FEW_ROWS ? FEW_ROWS_PANELS : DIRECT_PANELS;
+    int64_t direct_panels = plan->pack_a == PACK_TRANSPOSE ? DIRECT_PANELS_ALONG
+                            : plan->rows <= FEW_ROWS       ? FEW_ROWS_PANELS
+                                                           : DIRECT_PANELS;
     if (plan->panels > direct_panels && plan->rows > 1) return;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
