@@ -270,7 +270,7 @@ static bool add_nest_cases(const Collection *collection, const char *family, con
 }
 
 bool case_sweep_create(Ir *ir, const char *filter, bool (*has_kernel)(const char *kernel), CaseSweep *sweep) {
-    size_t most = (size_t)op_case_count + NEST_CASES + HALF_CASES + ROW_CASES;
+    size_t most = (size_t)op_case_count + NEST_CASES + HALF_CASES + ROW_CASES + KEPT_CASES;
     *sweep = (CaseSweep){.cases = ARENA_ARRAY(ir->arena, SweepCase, most),
                          .programs = ARENA_ARRAY(ir->arena, Program *, most)};
     Collection collection = {ir, filter, sweep};

@@ -112,6 +112,7 @@ extern "C" void emulate_switch(void **save, void *go) asm("emulate_switch");
 
 [[noreturn]] static void emulate_fail(const char *what, unsigned thread);
 #include "detect.h"
+#include "accumulate.h"
 
 EMULATE_QUIET static void emulate_yield(EmulateWait wait, void *caller) {
     unsigned me = threadIdx.x;
@@ -309,6 +310,13 @@ EMULATE_MEETING void emulate_load_fragments(unsigned *x, const void *row, bool t
     }
 }
 
+static inline float emulate_widen(unsigned bits) {
+    bits <<= 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
 struct EmulateFragments {
     unsigned a[4], b[2];
 };
@@ -321,15 +329,13 @@ EMULATE_MEETING void emulate_mma(float *c, const unsigned *a, const unsigned *b)
     unsigned group = threadIdx.x % 32 / 4, pair = threadIdx.x % 4;
     for (int e = 0; e < 4; e++) {
         unsigned row = group + e / 2 * 8, column = pair * 2 + e % 2;
-        for (unsigned k = 0; k < 16; k++) {
+        float products[EMULATE_STEP];
+        for (unsigned k = 0; k < EMULATE_STEP; k++) {
             unsigned x = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2] >> (k % 2 * 16) & 0xffff;
             unsigned y = all[column * 4 + k % 8 / 2].b[k / 8] >> (k % 2 * 16) & 0xffff;
-            unsigned bits_x = x << 16, bits_y = y << 16;
-            float value_x, value_y;
-            memcpy(&value_x, &bits_x, 4);
-            memcpy(&value_y, &bits_y, 4);
-            c[e] += value_x * value_y;
+            products[k] = emulate_widen(x) * emulate_widen(y);
         }
+        c[e] = emulate_accumulate(c[e], products);
     }
 }
 
@@ -368,12 +374,6 @@ EMULATE_QUIET static const unsigned short *emulate_piece(unsigned long long matr
     unsigned address = start + row / 8 * rows + row % 8 * 128 + piece / 8 * panel + piece % 8 * 16;
     return (const unsigned short *)(emulate_memory + (address ^ (address >> 7 & 7) << 4));
 }
-static inline float emulate_widen(unsigned bits) {
-    bits <<= 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
 
 // Where this product's sums are kept, under way from now on.
 EMULATE_QUIET static EmulateProduct *emulate_start_product(float *sums, int count) {
@@ -402,11 +402,13 @@ EMULATE_QUIET static void emulate_product_of(float *sums, int columns, const uns
     EmulateProduct *product = emulate_start_product(sums, columns / 2);
     for (int i = 0; i < columns / 2; i++) {
         unsigned row = group + i % 4 / 2 * 8, column = i / 4 * 8 + pair * 2 + i % 2;
-        for (unsigned k = 0; k < 16; k++) {
+        float products[EMULATE_STEP];
+        for (unsigned k = 0; k < EMULATE_STEP; k++) {
             unsigned x = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2] >> (k % 2 * 16) & 0xffff;
             unsigned y = turned ? emulate_piece(b, k, column / 8)[column % 8] : emulate_piece(b, column, k / 8)[k % 8];
-            product->values[i] += emulate_widen(x) * emulate_widen(y);
+            products[k] = emulate_widen(x) * emulate_widen(y);
         }
+        product->values[i] = emulate_accumulate(product->values[i], products);
     }
 }
 template <int C> EMULATE_MEETING void emulate_product(float (&sums)[C][4], const unsigned (&a)[4], unsigned long long b) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/cuda/accumulate.h"
 #include "tests/cuda/fake.h"
 
 typedef struct Description {
@@ -152,6 +153,22 @@ static size_t reach(const Layout *layout) {
     return (size_t)last * (layout->type == 0 ? 4 : 2);
 }
 
+static float add_products(const Product *p, const char *a, const char *b, int64_t batch, int64_t i, int64_t j) {
+    int64_t extent = p->description.transpose_a ? p->a_layout.rows : p->a_layout.columns;
+    float sum = 0;
+    for (int64_t k = 0; k < extent; k += EMULATE_STEP) {
+        float x[EMULATE_STEP] = {0}, y[EMULATE_STEP] = {0};
+        for (int64_t s = 0; s < EMULATE_STEP && k + s < extent; s++) {
+            int64_t at_a = p->description.transpose_a ? i * p->a_layout.lead + k + s : (k + s) * p->a_layout.lead + i;
+            int64_t at_b = p->description.transpose_b ? (k + s) * p->b_layout.lead + j : j * p->b_layout.lead + k + s;
+            x[s] = read_number(p->a_layout.type, a, batch * p->a_layout.step + at_a);
+            y[s] = read_number(p->b_layout.type, b, batch * p->b_layout.step + at_b);
+        }
+        sum = emulate_multiply(p->a_layout.type == 14, sum, x, y);
+    }
+    return sum;
+}
+
 static void multiply(void *what) {
     const Product *p = what;
     if (fake_failed) return;
@@ -175,20 +192,13 @@ static void multiply(void *what) {
     for (int64_t batch = 0; batch < p->d_layout.batch; batch++)
         for (int64_t j = 0; j < p->d_layout.columns; j++)
             for (int64_t i = 0; i < p->d_layout.rows; i++) {
-                double sum = 0;
-                for (int64_t k = 0; k < k_extent; k++) {
-                    int64_t at_a = how->transpose_a ? i * p->a_layout.lead + k : k * p->a_layout.lead + i;
-                    int64_t at_b = how->transpose_b ? k * p->b_layout.lead + j : j * p->b_layout.lead + k;
-                    sum += (double)read_number(p->a_layout.type, a, batch * p->a_layout.step + at_a) *
-                           (double)read_number(p->b_layout.type, b, batch * p->b_layout.step + at_b);
-                }
-                sum *= (double)p->alpha;
+                float sum = p->alpha * add_products(p, a, b, batch, i, j);
                 int64_t at_c = batch * p->c_layout.step + j * p->c_layout.lead + i;
-                if (p->beta != 0) sum += (double)p->beta * (double)read_number(p->c_layout.type, c, at_c);
-                if (how->epilogue & BIAS) sum += (double)read_number(how->bias_type, (char *)(uintptr_t)how->bias, i);
-                if (how->epilogue & BEFORE) write_number(how->before_type, before, j * how->before_lead + i, (float)sum);
-                if (how->epilogue & GELU) sum = 0.5 * sum * (1 + tanh(0.7978845608028654 * (sum + 0.044715 * sum * sum * sum)));
-                write_number(p->d_layout.type, d, batch * p->d_layout.step + j * p->d_layout.lead + i, (float)sum);
+                if (p->beta != 0) sum += p->beta * read_number(p->c_layout.type, c, at_c);
+                if (how->epilogue & BIAS) sum += read_number(how->bias_type, (char *)(uintptr_t)how->bias, i);
+                if (how->epilogue & BEFORE) write_number(how->before_type, before, j * how->before_lead + i, sum);
+                if (how->epilogue & GELU) sum = 0.5f * sum * (1 + tanhf(0.7978846f * (sum + 0.044715f * sum * sum * sum)));
+                write_number(p->d_layout.type, d, batch * p->d_layout.step + j * p->d_layout.lead + i, sum);
             }
 }
 

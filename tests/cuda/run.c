@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/cuda/accumulate.h"
 #include "tests/cuda/compile.h"
 #include "tests/cuda/launch.h"
 
@@ -80,7 +81,7 @@ void emulation_destroy(Emulation *emulation) {
 
 // ---- Products ----
 
-static double read_element(Element element, const char *base, int64_t at) {
+static float read_element(Element element, const char *base, int64_t at) {
     if (element == ELEMENT_F32) return ((const float *)base)[at];
     CHECK(element == ELEMENT_BF16);
     uint32_t bits = (uint32_t)((const uint16_t *)base)[at] << 16;
@@ -89,8 +90,7 @@ static double read_element(Element element, const char *base, int64_t at) {
     return value;
 }
 
-static void write_element(Element element, char *base, int64_t at, double number) {
-    float value = (float)number;
+static void write_element(Element element, char *base, int64_t at, float value) {
     if (element == ELEMENT_F32) {
         ((float *)base)[at] = value;
         return;
@@ -106,7 +106,22 @@ static char *place(CudaPlace at, Element element, char *const *operands, char *w
            at.offset * element_bytes(element);
 }
 
-static double gelu(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978846f * (x + 0.044715f * x * x * x))); }
+
+static float add_products(const CudaProduct *p, const char *a, const char *b, int64_t batch, int64_t i, int64_t j) {
+    float sum = 0;
+    for (int64_t k = 0; k < p->k; k += EMULATE_STEP) {
+        float x[EMULATE_STEP] = {0}, y[EMULATE_STEP] = {0};
+        for (int64_t s = 0; s < EMULATE_STEP && k + s < p->k; s++) {
+            int64_t at_a = p->turned_a ? (k + s) * p->lead_a + i : i * p->lead_a + k + s;
+            int64_t at_b = p->turned_b ? j * p->lead_b + k + s : (k + s) * p->lead_b + j;
+            x[s] = read_element(p->element_ab, a, batch * p->step_a + at_a);
+            y[s] = read_element(p->element_ab, b, batch * p->step_b + at_b);
+        }
+        sum = emulate_multiply(p->element_ab == ELEMENT_BF16, sum, x, y);
+    }
+    return sum;
+}
 
 static void run_product(const CudaProduct *p, char *const *operands, char *workspace) {
     const char *a = place(p->a, p->element_ab, operands, workspace),
@@ -119,16 +134,9 @@ static void run_product(const CudaProduct *p, char *const *operands, char *works
     for (int64_t batch = 0; batch < p->batch; batch++)
         for (int64_t i = 0; i < p->m; i++)
             for (int64_t j = 0; j < p->n; j++) {
-                double sum = 0;
-                for (int64_t k = 0; k < p->k; k++) {
-                    int64_t at_a = p->turned_a ? k * p->lead_a + i : i * p->lead_a + k;
-                    int64_t at_b = p->turned_b ? j * p->lead_b + k : k * p->lead_b + j;
-                    sum += read_element(p->element_ab, a, batch * p->step_a + at_a) *
-                           read_element(p->element_ab, b, batch * p->step_b + at_b);
-                }
-                sum *= p->alpha;
+                float sum = (float)p->alpha * add_products(p, a, b, batch, i, j);
                 if (c && p->beta != 0)
-                    sum += p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
+                    sum += (float)p->beta * read_element(p->element_d, c, batch * p->step_c + i * p->lead_c + j);
                 if (bias) sum += read_element(p->element_d, bias, j);
                 if (before) write_element(p->element_d, before, i * p->lead_before + j, sum);
                 if (p->activation == CUDA_GELU) sum = gelu(sum);

@@ -18,7 +18,7 @@
 #include "tests/cuda/compile.h"
 #include "tests/cuda/launch.h"
 
-enum { THREADS = 64, BLOCKS = 3, DYNAMIC = 512, PRODUCT_DYNAMIC = 1008 + 2048, WORDS = 1024, OPERAND = 68 };
+enum { THREADS = 64, BLOCKS = 3, DYNAMIC = 512, PRODUCT_DYNAMIC = 1008 + 10240, WORDS = 1024, OPERAND = 68 };
 
 typedef struct Fault {
     const char *name, *body, *message;  // NULL: there is none
@@ -33,6 +33,45 @@ typedef struct Fault {
 #define SHOWN TILE "emulate_show_to_products(); __syncthreads();\n"
 #define PRODUCT "emulate_begin_products(); emulate_product(c, a, b);\n"
 #define AWAITED PRODUCT "emulate_wait_for_products();\n"
+
+// Layouts once more, with none of what stands in emulate.h: by the formulas of the PTX ISA ("Matrix Fragments for
+// mma.m16n8k16", "Matrix Descriptor Format") and of CuTe (mma_sm90_desc.hpp: Swizzle<3,4,3> over
+// ((8,m),(T,2k)):((8T,SBO),(1,T)) for rows that walk k, over ((8,n),(8,k)):((1,LBO),(8,SBO)) for rows that are k).
+// Whole numbers, so that sums are exact.
+#define MATRICES                                                                                          \
+    "auto A = [](int row, int k) { return (float)((row * 5 + k * 3) % 7 - 3); };\n"                       \
+    "auto B = [](int k, int column) { return (float)((k * 2 + column * 3) % 13 - 6); };\n"                \
+    "auto half = [](float x) { return emulate_bits(x) >> 16; };\n"                                        \
+    "auto sum = [&](int row, int column) {\n"                                                             \
+    "    float s = 0; for (int k = 0; k < 16; k++) s += A(row, k) * B(k, column); return s;\n"            \
+    "};\n"                                                                                                \
+    "int group = me % 32 >> 2, in_group = me % 4;\n"
+#define LEFT_FRAGMENTS(first)                                                                             \
+    "unsigned a[4] = {};\n"                                                                               \
+    "for (int i = 0; i < 8; i++) {\n"                                                                     \
+    "    int row = i < 2 || (4 <= i && i < 6) ? group : group + 8, k = in_group * 2 + (i & 1) + (i < 4 ? 0 : 8);\n" \
+    "    a[i / 2] |= half(A(" first "row, k)) << i % 2 * 16;\n"                                           \
+    "}\n"
+#define SUMS_HOLD(first, columns)                                                                         \
+    "for (int i = 0; i < " columns " / 2; i++) {\n"                                                       \
+    "    int row = " first "group + (i % 4 < 2 ? 0 : 8), column = i / 4 * 8 + in_group * 2 + (i & 1);\n"  \
+    "    if (c[i / 4][i % 4] != sum(row, column)) p0[0] = -1;\n"                                          \
+    "}\n"
+#define TILES                                                                                             \
+    "char *tile = shared_memory + 1008;\n"                                                                \
+    "auto put = [&](unsigned at, float x) {\n"                                                            \
+    "    at += emulate_shared_address(tile);\n"                                                           \
+    "    at ^= (at >> 7 & 7) << 4;\n"                                                                     \
+    "    *(unsigned short *)(tile + (at - emulate_shared_address(tile))) = half(x);\n"                    \
+    "};\n"                                                                                                \
+    "auto describe = [&](unsigned at, unsigned long long lead, unsigned long long stride) {\n"            \
+    "    auto encode = [](unsigned long long x) { return (x & 0x3ffff) >> 4; };\n"                        \
+    "    unsigned long long start = encode(emulate_shared_address(tile) + at);\n"                         \
+    "    return start | encode(lead) << 16 | encode(stride) << 32 | 1ull << 62;\n"                        \
+    "};\n"
+#define MULTIPLIED(a, b)                                                                                  \
+    "emulate_show_to_products(); __syncthreads(); emulate_begin_products();\n"                            \
+    "emulate_product(c, " a ", " b "); emulate_wait_for_products();\n"
 
 // p0: WORDS words, of which a launch may touch the first OPERAND.
 static const Fault faults[] = {
@@ -62,7 +101,36 @@ static const Fault faults[] = {
      "if (((int *)x)[127 - me] != 4 - me % 4) p0[0] = -1;",
      NULL},
 
-    {"product", SHOWN AWAITED "for (int i = 0; i < 32; i++) if (c[i / 4][i % 4] != 16) p0[me] = -1;", NULL},
+    {"product", SHOWN AWAITED "for (int i = 0; i < 32; i++) if (c[i / 4][i % 4] != 16) p0[0] = -1;", NULL},
+
+    {"fragments_of_the_isa",
+     MATRICES LEFT_FRAGMENTS("")
+     "unsigned b[2] = {};\n"
+     "for (int i = 0; i < 4; i++) b[i / 2] |= half(B(in_group * 2 + (i & 1) + (i < 2 ? 0 : 8), group)) << i % 2 * 16;\n"
+     "float c[1][4] = {}; emulate_mma(c[0], a, b);\n" SUMS_HOLD("", "8"),
+     NULL},
+    // A's rows begin 16 of k behind the tile's, B's are at its end.
+    {"product_of_rows_of_the_isa",
+     MATRICES TILES
+     "for (int i = me; i < 64 * 16; i += 128)\n"
+     "    put(i / 16 / 8 * 1024 + i / 16 % 8 * 128 + (16 + i % 16) * 2, A(i / 16, i % 16));\n"
+     "for (int i = me; i < 16 * 16; i += 128)\n"
+     "    put(8192 + i / 16 / 8 * 1024 + i / 16 % 8 * 128 + i % 16 * 2, B(i % 16, i / 16));\n"
+     "float c[2][4] = {};\n" MULTIPLIED("describe(32, 16, 1024)", "describe(8192, 16, 1024)")
+     SUMS_HOLD("me / 32 * 16 + ", "16"),
+     NULL},
+    {"product_of_columns_of_the_isa",
+     MATRICES TILES LEFT_FRAGMENTS("me / 32 * 16 + ")
+     "for (int i = me; i < 16 * 128; i += 128)\n"
+     "    put(i % 128 / 64 * 4096 + i / 128 / 8 * 1024 + i / 128 % 8 * 128 + i % 64 * 2, B(i / 128, i % 128));\n"
+     "float c[16][4] = {};\n" MULTIPLIED("a", "describe(0, 4096, 1024)") SUMS_HOLD("me / 32 * 16 + ", "128"),
+     NULL},
+    // Sixteen products of 1.5 units of what 1 would be rounded to; with a plain sum each would count.
+    {"cut_products",
+     "unsigned a[4], b[2]; for (auto &x : a) x = 0x39c039c0; for (auto &x : b) x = 0x39803980;\n"
+     "float c[4] = {1, -1, 0, 0x1p-24f}; emulate_mma(c, a, b);\n"
+     "if (c[0] != 1 || c[1] != -1 || c[2] != 0x1.8p-20f || c[3] != 0x1.9p-20f) p0[0] = -1;\n",
+     NULL},
 
     {"early_read", "if (p0[me] == 99) p0[0] = 1; emulate_wait_for_launches();",
      "reads 4 bytes of global memory .*launches in front may still run"},
