@@ -4,14 +4,15 @@ first step, decoding. Prints a table and, with --json FILE, the figures.
 
     python3 bench/gpu/run.py [--cherry build/cherry] [--python PYTHON] [--models cherry_566m,cherry_227m,gpt2]
                              [--tokens 65536,32768,16384] [--steps 10] [--limit 240] [--json FILE] [--no-peer]
-                             [--peer-compile model|blocks] [--gpu NAME]
+                             [--peer-compile model|blocks|none] [--gpu NAME]
 
 Sequences are those that the models are known with: 2048 tokens, 1024 of gpt2. Each program starts with the most tokens
 a step and takes the first that fits; where they differ, Cherry runs with PyTorch's too, so that memory is compared at
 the same number. `of peak` is model FLOPs (causal attention counted once) over the rate of an 8192-cubed product that
 `cherry bench` measures in the same run; memory is what was allocated for tensors. Decoding is greedy, one sequence; its
-limit is to read every byte of the weights once a token. PyTorch compiles into an empty cache. Last, where the GPU runs
-it, Cherry once more with code for what sm_90 alone has (`--gpu sm_90a`).
+limit is to read every byte of the weights once a token. PyTorch compiles into an empty cache; where it cannot, it runs as
+it is, and its name says so. Last, where the GPU runs it, Cherry once more with code for what sm_90 alone has
+(`--gpu sm_90a`).
 """
 import argparse
 import functools
@@ -91,11 +92,17 @@ def cherry(arguments, model, batch, *options, cache=None, gpu=None):
 
 
 def pytorch(arguments, model, batch):
-    device = ["--device", "cpu", "--tiny", "--compile", "none"] if arguments.tiny else ["--compile", arguments.peer_compile]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder, TRITON_CACHE_DIR=os.path.join(folder, "triton"))
-        return run_json([arguments.python, os.path.join(HERE, "pytorch_train.py"), model, "--batch", str(batch), "--time",
-                         str(length(arguments, model)), "--steps", str(arguments.steps), *device], arguments.limit, environment)
+    """Compiled; where that fails, for want of a C compiler or of Triton, as it is."""
+    device = ["--device", "cpu", "--tiny"] if arguments.tiny else []
+    for how in dict.fromkeys((arguments.peer_compile, "none")):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder, TRITON_CACHE_DIR=os.path.join(folder, "triton"))
+            run = run_json([arguments.python, os.path.join(HERE, "pytorch_train.py"), model, "--batch", str(batch), "--time",
+                            str(length(arguments, model)), "--steps", str(arguments.steps), "--compile", how, *device],
+                           arguments.limit, environment)
+        if run:
+            return run
+    return None
 
 
 def largest(program, arguments, model, batches):
@@ -212,13 +219,14 @@ def main():
     parser.add_argument("--tokens", default="65536,32768,16384", help="of a step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--limit", type=float, default=240, help="seconds for one program")
-    parser.add_argument("--peer-compile", choices=("model", "blocks"), default="model")
+    parser.add_argument("--peer-compile", choices=("model", "blocks", "none"))
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, the peer on the CPU: a check of this program")
     parser.add_argument("--device", default="cuda", help="of cherry")
     parser.add_argument("--gpu", help="the architecture that cherry compiles for, where it is not that of the device")
     arguments = parser.parse_args()
+    arguments.peer_compile = arguments.peer_compile or ("none" if arguments.tiny else "model")
     peers = [] if arguments.no_peer else [arguments.python]
     arguments.environment = libraries.environment(os.path.dirname(os.path.abspath(arguments.cherry)), pythons=peers)
     print(f"{'model':12} {'program':28} {'batch':>5} {'s/step':>9} {'tokens/s':>12} {'of peak':>8} {'GiB':>8} {'ratio':>6} {'first s':>8}")

@@ -35,7 +35,7 @@ typedef struct Fault {
 #define AWAITED PRODUCT "emulate_wait_for_products();\n"
 
 // Layouts once more, with none of what stands in emulate.h: by the formulas of the PTX ISA ("Matrix Fragments for
-// mma.m16n8k16", "Matrix Descriptor Format") and of CuTe (mma_sm90_desc.hpp: Swizzle<3,4,3> over
+// mma.m16n8k16", "Matrix Descriptor Format") and of CuTe (mma_traits_sm90_gmma.hpp: Swizzle<3,4,3> over
 // ((8,m),(T,2k)):((8T,SBO),(1,T)) for rows that walk k, over ((8,n),(8,k)):((1,LBO),(8,SBO)) for rows that are k).
 // Whole numbers, so that sums are exact.
 #define MATRICES                                                                                          \
