@@ -38,7 +38,7 @@ DEVICE void begin_launch() {
 // will be read is still written, or beside a launch that leaves the memory idle.
 template <class T> DEVICE void prefetch(const T *at) {
 #ifdef CHERRY_EMULATED
-    (void)at;
+    emulate_prefetch(at);
 #else
     asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
 #endif

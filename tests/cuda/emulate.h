@@ -219,6 +219,11 @@ EMULATE_QUIET static void emulate_block() {
 #define EMULATE_MEETING EMULATE_QUIET __attribute__((noinline)) static
 
 EMULATE_MEETING void emulate_wait_for_launches() { emulate_waited[threadIdx.x] = true; }
+// It reads nothing, and so waits for nothing; but of what is no operand a GPU may have no page.
+EMULATE_MEETING void emulate_prefetch(const void *at) {
+    unsigned place = (unsigned)((char *)__builtin_return_address(0) - emulate_image);
+    if (!emulate_find((const char *)at)) emulate_report((const char *)at, 1, false, place, "out of bounds");
+}
 EMULATE_MEETING void __syncthreads() { emulate_yield(AT_BLOCK, __builtin_return_address(0)); }
 EMULATE_MEETING void __syncwarp() { emulate_yield(AT_WARP, __builtin_return_address(0)); }
 

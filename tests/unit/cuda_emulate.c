@@ -132,6 +132,8 @@ static const Fault faults[] = {
      "if (c[0] != 1 || c[1] != -1 || c[2] != 0x1.8p-20f || c[3] != 0x1.9p-20f) p0[0] = -1;\n",
      NULL},
 
+    {"early_prefetch", "emulate_prefetch(p0 + me); emulate_wait_for_launches();", NULL},
+    {"prefetch_out", "emulate_prefetch(p0 + me + 5);", "reads 1 bytes of global memory .*out of bounds"},
     {"early_read", "if (p0[me] == 99) p0[0] = 1; emulate_wait_for_launches();",
      "reads 4 bytes of global memory .*launches in front may still run"},
     {"early_leaver", "if (me != 40) emulate_wait_for_launches();", "thread 40: left without waiting for launches in front"},
