@@ -6,6 +6,8 @@ enum {
     ROW_BLOCK_BYTES = 1 << 20,    // of packed A in a task: stays in the second cache beside panels of B
     ROW_BLOCK_MIN = 64,
     ROW_BLOCK_MAX = 512,
+    DEEP_ROWS = 256,              // at most, that stay together where k is too long for the cache anyway,
+    DEEP_PANELS = 8,              // and so many panels of B are tasks enough
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
     TASKS_MAX = 64,
     PANELS_TOGETHER = 4,          // of A that are packed at once
@@ -120,6 +122,26 @@ typedef struct Cut {
     int64_t outer_a, outer_b, uses_b;
 } Cut;
 
+// Whether rows stay together: where k is so long that the second cache holds no block of them anyway, and there are few,
+// what counts is to read the wider side once. Then a panel of B is a task's own, which reads it as it lies.
+static bool rows_stay(const CpuContraction *plan, int64_t tasks) {
+    bool deep = ROW_BLOCK_BYTES / (4 * plan->depth) < ROW_BLOCK_MIN;
+    return deep && plan->rows <= DEEP_ROWS && plan->columns > plan->rows && tasks * plan->panels >= DEEP_PANELS;
+}
+
+static void cut_block(CpuContraction *plan, int64_t tasks) {
+    int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1;
+    if (limit < ROW_BLOCK_MIN) limit = ROW_BLOCK_MIN;
+    if (limit > ROW_BLOCK_MAX) limit = ROW_BLOCK_MAX;
+    if (!rows_stay(plan, tasks)) {
+        while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
+        if (tasks * plan->panels < 2 * TASKS_MIN)
+            while (tasks * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
+    }
+    plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
+    plan->row_blocks = divide_up(plan->rows, plan->row_block);
+}
+
 static Cut cut_rows(CpuContraction *plan) {
     Cut cut = {1, 1, 1};
     for (int i = 0; i < plan->outer_count; i++) {
@@ -127,14 +149,7 @@ static Cut cut_rows(CpuContraction *plan) {
         *(i < plan->outer_a_count ? &cut.outer_a : &cut.outer_b) *= extent;
         if (!stride_of(plan, plan->load_b, plan->outer[i])) cut.uses_b *= extent;
     }
-    int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1, tasks = cut.outer_a * cut.outer_b;
-    if (limit < ROW_BLOCK_MIN) limit = ROW_BLOCK_MIN;
-    if (limit > ROW_BLOCK_MAX) limit = ROW_BLOCK_MAX;
-    while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
-    if (tasks * plan->panels < 2 * TASKS_MIN)
-        while (tasks * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
-    plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
-    plan->row_blocks = divide_up(plan->rows, plan->row_block);
+    cut_block(plan, cut.outer_a * cut.outer_b);
     cut.uses_b *= plan->row_blocks;
     return cut;
 }
