@@ -35,12 +35,13 @@ typedef struct CpuTile {
     Element element_b;  // of B where it lies in memory
     bool once;          // nothing has read this part of B before: the tile asks for what it will read
     bool keeps;         // leaves a panel of B behind, for the rows that follow
+    bool pages_apart;   // B lies across k, and rows of its pairs compete for few places of the first cache
     int near_columns;   // where B lies along k: of how many columns the first cache holds a line each, 16 at most
 } CpuTile;
 
 // The largest tile that the registers hold with room for one row of B and a broadcast; of fewer rows a wider one:
-// then B comes from memory, in runs that should be long.
-CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows);
+// then B comes from memory, in runs that should be long. `tall`: a narrow one may have a few rows more than others.
+CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows, bool tall);
 
 // void (a, b, i64 steps, c, i64 stride, i64 first, ahead, i64 ahead_stride, i64 a_stride, i64 b_stride, i64 last, panel,
 //       sum, i64 sum_stride):

@@ -262,11 +262,20 @@ static void choose_numbers(CpuContraction *plan, const CpuTarget *target) {
     bool pairs = target->bf16_dot && plan->narrow_a && plan->narrow_b;
     plan->panel_a = pairs ? PANEL_PAIRS : plan->narrow_a && plan->element_a == ELEMENT_F32 ? PANEL_ROUNDED : PANEL_F32;
     plan->panel_b = pairs ? PANEL_PAIRS : plan->narrow_b && plan->element_b == ELEMENT_F32 ? PANEL_ROUNDED : PANEL_F32;
-    plan->tile.panel = plan->panel_b;
-    plan->tile.element_b = plan->element_b;
     int64_t k = extent_of(plan->nest, plan->k);
     plan->segment_depth = plan->depth = pairs ? divide_up(k, 2) : k;
     for (int i = 0; i < plan->segment_count; i++) plan->depth *= extent_of(plan->nest, plan->segments[i]);
+}
+
+// A tall tile reads B in short runs. A step of pairs takes two of its rows: where those are pages apart so many lines
+// are on their way to few places of the first cache that longer runs, for two tiles, take less time.
+static void choose_tile(CpuContraction *plan, const CpuTarget *target) {
+    int64_t apart = stride_of(plan, plan->load_b, plan->k) * element_bytes(plan->element_b);
+    bool pages = plan->panel_b == PANEL_PAIRS && plan->pack_b == PACK_UNIT && apart % FIRST_CACHE_PAGE == 0;
+    plan->tile = cpu_tile_shape(target, plan->rows, !pages);
+    plan->tile.panel = plan->panel_b;
+    plan->tile.element_b = plan->element_b;
+    plan->tile.pages_apart = pages;
 }
 
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
@@ -277,13 +286,13 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     choose_loops(&plan);
     plan.rows = extent_of(normalised, plan.row);
     plan.columns = extent_of(normalised, plan.column);
-    plan.tile = cpu_tile_shape(target, plan.rows);
     const Formula *a = &normalised->formulas.items[plan.load_a], *b = &normalised->formulas.items[plan.load_b];
     plan.element_a = normalised->operands[a->operand].element;
     plan.element_b = normalised->operands[b->operand].element;
     plan.pack_a = cpu_pack_kind(stride_of(&plan, plan.load_a, plan.row), stride_of(&plan, plan.load_a, plan.k));
     plan.pack_b = cpu_pack_kind(stride_of(&plan, plan.load_b, plan.column), stride_of(&plan, plan.load_b, plan.k));
     choose_numbers(&plan, target);
+    choose_tile(&plan, target);
     choose_panels(&plan, target);
     plan.whole_columns = plan.columns % target->lanes == 0 && is_static(&plan, plan.column);
     Cut cut = cut_rows(&plan);

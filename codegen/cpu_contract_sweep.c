@@ -47,7 +47,7 @@ static int rows_of_group(const CpuContraction *plan, const CpuTarget *target) {
 // More rows than two are swept where their arithmetic is fast, in pairs, or tiles read B in short runs. Those of long
 // rows are many lines apart, and where that is a power of two they keep one another out of the first cache.
 static int64_t rows_swept(const CpuContraction *plan, const CpuTarget *target) {
-    int64_t run = (int64_t)cpu_tile_shape(target, SWEEP_ROWS_MAX).vectors * target->lanes * 4;
+    int64_t run = (int64_t)cpu_tile_shape(target, SWEEP_ROWS_MAX, false).vectors * target->lanes * 4;
     if (plan->panel_b == PANEL_PAIRS) return SWEEP_ROWS_MAX;
     if (run >= TILE_RUN) return SWEEP_ROWS;
     return reads_plainly(plan) && rows_are_long(plan) ? SWEEP_ROWS_MOST : SWEEP_ROWS_MAX;

@@ -4,6 +4,7 @@
 #include "codegen/cpu_contract.h"
 
 enum {
+    ROWS = 8, TALL_ROWS = 14,  // of a tile of 32 registers
     FEW_MORE_ROWS = 200,  // one in so many
     PAIRING_ROWS = 3,     // from so many on two vectors are paired at once
     ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
@@ -21,10 +22,14 @@ static CpuTile tile_of_rows(const CpuTarget *target, int64_t rows, int64_t most)
     return (CpuTile){.rows = (int)rows, .vectors = vectors < TILE_VECTORS_MAX ? vectors : TILE_VECTORS_MAX};
 }
 
+// A few more rows than eight make one tile: nothing of B is read for another. Products that read A themselves leave the
+// registers for it.
+//
 // Six rows of two vectors and four of three fill 16 registers alike. Where few rows are computed for nothing, six: B is
 // read or turned as it lies for more of them at a time, and fewer panels of A are packed.
-CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows) {
-    if (target->registers >= 32) return tile_of_rows(target, rows, 8);
+CpuTile cpu_tile_shape(const CpuTarget *target, int64_t rows, bool tall) {
+    if (target->avx512 && tall && rows > ROWS && rows <= TALL_ROWS) return (CpuTile){.rows = (int)rows, .vectors = 2};
+    if (target->registers >= 32) return tile_of_rows(target, rows, ROWS);
     CpuTile six = tile_of_rows(target, rows, 6), four = tile_of_rows(target, rows, 4);
     int64_t more = divide_up(rows, six.rows) * six.rows - divide_up(rows, four.rows) * four.rows;
     return more * FEW_MORE_ROWS > rows ? four : six;
@@ -141,12 +146,19 @@ static void load_columns(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
     for (; v < tile.vectors; v++) columns[v] = vector_across(unit, tile, reads, b, v);
 }
 
+// Where an instruction can read a number of A in all lanes as it multiplies, that costs nothing, while a load for all
+// vectors of columns takes time of products. LLVM would merge them: it sees one vector after the other, in that order.
+// More loads of B are then on their way at once, which takes longer where their rows are pages apart.
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     LLVMValueRef columns[TILE_VECTORS_MAX];
     load_columns(unit, tile, reads, step, columns);
     for (int v = 0; v < tile.vectors; v++) keep(unit, tile, reads, step, v, columns[v]);
     if (tile.once) look_ahead(unit, tile, reads, step);
-    add_products(unit, tile, reads, step, columns, tile.vectors, sums);
+    int together = unit->target->avx512 && !tile.pages_apart ? 1 : tile.vectors;
+    for (int v = 0; v < tile.vectors; v += together) {
+        add_products(unit, tile, reads, step, &columns[v], together, &sums[v]);
+        if (together < tile.vectors) cpu_keep_order(unit);
+    }
 }
 
 // Whether LLVM's scheduler, left to itself, would begin so many parts of a turn at once that operands wait on the
@@ -333,13 +345,14 @@ LLVMValueRef cpu_tile_function(CpuUnit *unit, CpuTile tile) {
     static const char *const sides[] = {[TILE_PANEL] = "panel", [TILE_ALONG_K] = "along", [TILE_ACROSS_K] = "across"};
     static const char *const panels[] = {[PANEL_F32] = "", [PANEL_ROUNDED] = "_rounded", [PANEL_PAIRS] = "_pairs"};
     bool lies = tile.b != TILE_PANEL;
-    if (!lies) tile.once = tile.keeps = false;
+    if (!lies) tile.once = tile.keeps = tile.pages_apart = false;
     if (tile.b != TILE_ALONG_K) tile.near_columns = 0;
     if (tile.panel == PANEL_ROUNDED && !lies) tile.panel = PANEL_F32;  // packing has rounded it
     const char *near = tile.near_columns ? arena_format(unit->arena, "_near%d", tile.near_columns) : "";
-    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s%s%s%s", tile.rows, tile.vectors,
+    const char *name = arena_format(unit->arena, "cherry_tile_%dx%d_%s_%s%s%s%s%s%s%s", tile.rows, tile.vectors,
                                     sides[tile.a], sides[tile.b], lies ? element_name(tile.element_b) : "",
-                                    panels[tile.panel], tile.once ? "_once" : "", tile.keeps ? "_keeps" : "", near);
+                                    panels[tile.panel], tile.once ? "_once" : "", tile.keeps ? "_keeps" : "",
+                                    tile.pages_apart ? "_apart" : "", near);
     CpuHelper helper = cpu_helper_begin(unit, name, cpu_tile_type(unit));
     if (!helper.fresh) return helper.function;
     LLVMValueRef zero = cpu_i64(unit, 0);

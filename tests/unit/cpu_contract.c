@@ -81,7 +81,9 @@ static void forms_and_extents(void **state) {
                                        // whole panels of B that tiles read as they lie, and keep, before one that is packed
                                        {1, 1409, 64}, {5, 200, 96}, {20, 137, 75}, {12, 137, 96}, {17, 100, 1056},
                                        // panels of A whose lines are copied together, with some left; none, in long steps
-                                       {72, 420, 37}, {88, 40, 19}, {136, 300, 21}, {240, 70, 35}};
+                                       {72, 420, 37}, {88, 40, 19}, {136, 300, 21}, {240, 70, 35},
+                                       // tall tiles
+                                       {14, 96, 40}, {12, 64, 66}, {10, 100, 33}, {11, 352, 24}};
     Arena *arena = arena_create();
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int choice = 0; choice < FORMS * NUMBERS; choice++) {
@@ -528,6 +530,10 @@ static void code_of_tiles(void **state) {
     static const char pairs[] = "cherry_tile_8x3_along_acrossbf16_pairs_once";
     assert_code(FORWARD, HALVES, 8, 128, 64, pairs, "shufflevector <32 x i16>");
     assert_code(FORWARD, HALVES, 8, 128, 64, pairs, "load <16 x i16>");  // of the third vector
+    // A few more rows than eight are one tile, unless rows of pairs are pages apart.
+    assert_code(FORWARD, PLAIN, 12, 2048, 64, "cherry_tile_12x2_panel_acrossf32_once", far);
+    assert_code(FORWARD, ROUNDED, 14, 512, 64, "cherry_tile_14x2_panel_acrossf32_pairs_once", far);
+    assert_code(FORWARD, ROUNDED, 12, 2048, 64, "cherry_tile_6x4_panel_acrossf32_pairs_once_keeps_apart", far);
     // Columns along k are asked for, and turned with hardly a vector left on the stack.
     static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps_near16";
     assert_code(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, far);
@@ -540,6 +546,20 @@ static void code_of_tiles(void **state) {
     free(code);
 }
 
+// Products of tiles read A themselves, all of a round of four steps and of the rest: it is not loaded for them.
+static void products_read_a(void **state) {
+    (void)state;
+    enum { PRODUCTS = 8 * 3 * (4 + 1) };
+    static const char *const names[] = {"cherry_tile_8x3_panel_panel", "cherry_tile_8x3_panel_panel_pairs"};
+    for (int i = 0; i < 2; i++) {
+        char *code = code_of(FORWARD, i ? HALVES : PLAIN, 512, 480, 64, names[i], true);
+        assert_non_null(code);
+        assert_int_equal(lines_with(code, i ? "vdpbf16ps" : "vfmadd", "{1to16}"), PRODUCTS);
+        assert_int_equal(lines_with(code, "vbroadcastss", "%rdi"), 0);
+        free(code);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forms_and_extents), cmocka_unit_test(epilogues),
                                        cmocka_unit_test(narrow_tiles_give_way),
@@ -549,6 +569,7 @@ int main(void) {
                                        cmocka_unit_test(bounded_rows_are_shared), cmocka_unit_test(few_rows_are_shared),
                                        cmocka_unit_test(short_sums_are_shared), cmocka_unit_test(turns_in_registers),
                                        cmocka_unit_test(sums_lie_apart),
-                                       cmocka_unit_test(tiles_of_few_registers), cmocka_unit_test(code_of_tiles)};
+                                       cmocka_unit_test(tiles_of_few_registers), cmocka_unit_test(code_of_tiles),
+                                       cmocka_unit_test(products_read_a)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
