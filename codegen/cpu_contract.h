@@ -36,8 +36,11 @@ typedef struct CpuTile {
     bool once;          // nothing has read this part of B before: the tile asks for what it will read
     bool keeps;         // leaves a panel of B behind, for the rows that follow
     bool pages_apart;   // B lies across k, and rows of its pairs compete for few places of the first cache
-    int near_columns;   // where B lies along k: of how many columns the first cache holds a line each, 16 at most
+    int near_columns;   // where B lies along k: of how many columns the first cache holds a line each, at most
+                        // CPU_NEAR_COLUMNS
 } CpuTile;
+
+enum { CPU_NEAR_COLUMNS = 16 };
 
 // The largest tile that the registers hold with room for one row of B and a broadcast; of fewer rows a wider one:
 // then B comes from memory, in runs that should be long. `tall`: a narrow one may have a few rows more than others.

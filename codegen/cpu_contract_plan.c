@@ -20,8 +20,7 @@ enum {
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
     ACROSS_STRIDE = 128,          // floats from one step of k to the next of B that tiles may walk again and again
-    FIRST_CACHE_PAGE = 4096, FIRST_CACHE_WAYS = 8,  // lines that are multiples of a page apart compete for so many ways
-    NEAR_COLUMNS = 16             // along k, at most
+    FIRST_CACHE_PAGE = 4096, FIRST_CACHE_WAYS = 8  // lines that are multiples of a page apart compete for so many ways
 };
 static const double TASK_FLOPS = 1e6;  // a task below this costs more to start than it balances
 static const double READ_FLOPS = 32;   // done in the time that one element of B takes to come from memory
@@ -161,14 +160,16 @@ static void choose_side_a(CpuContraction *plan) {
     int64_t direct_panels = plan->pack_a == PACK_TRANSPOSE ? DIRECT_PANELS_ALONG
                             : plan->rows <= FEW_ROWS       ? FEW_ROWS_PANELS
                                                            : DIRECT_PANELS;
-    if (plan->panels > direct_panels && plan->rows > 1) return;
+    bool apart = plan->tile.b == TILE_ALONG_K && plan->tile.near_columns < CPU_NEAR_COLUMNS;
+    bool competes = apart && plan->rows <= FEW_ROWS;
+    if ((plan->panels > direct_panels || competes) && plan->rows > 1) return;
     bool whole_rows = plan->rows % plan->tile.rows == 0 && is_static(plan, plan->row);
     bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;  // as the tile takes it
     bool pairs = plan->panel_a == PANEL_PAIRS && plan->element_a == ELEMENT_BF16;
     if (plan->pack_a == PACK_TRANSPOSE && (plain || pairs)) plan->tile.a = TILE_ALONG_K;
     int64_t run = plan->tile.rows * element_bytes(plan->element_a);
-    int64_t apart = stride_of(plan, plan->load_a, plan->k) * element_bytes(plan->element_a);
-    bool misses = plan->panels > 1 && apart % FIRST_CACHE_PAGE == 0 && run < CPU_CACHE_LINE / 2;
+    int64_t step = stride_of(plan, plan->load_a, plan->k) * element_bytes(plan->element_a);
+    bool misses = plan->panels > 1 && step % FIRST_CACHE_PAGE == 0 && run < CPU_CACHE_LINE / 2;
     if (plan->pack_a == PACK_UNIT && whole_rows && plain && !misses) plan->tile.a = TILE_ACROSS_K;
 }
 
@@ -179,7 +180,7 @@ static int near_columns(const CpuContraction *plan) {
     int64_t apart = stride ? stride & -stride : 1;
     if (apart > FIRST_CACHE_PAGE) apart = FIRST_CACHE_PAGE;
     int64_t columns = FIRST_CACHE_PAGE / apart * FIRST_CACHE_WAYS;
-    return columns < NEAR_COLUMNS ? (int)columns : NEAR_COLUMNS;
+    return columns < CPU_NEAR_COLUMNS ? (int)columns : CPU_NEAR_COLUMNS;
 }
 
 // A part of B that one task alone takes is not worth a phase: the task's first tile reads it as it lies, and keeps

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "codegen/cpu_contract.h"
+#include "codegen/cpu_place.h"
 
 enum {
     ROWS = 8, TALL_ROWS = 14,  // of a tile of 32 registers
@@ -43,6 +44,7 @@ typedef struct TileReads {
     LLVMValueRef a, b, panel, k;           // at the first step of a round; k: its number
     LLVMValueRef row[16];                  // A along k: its rows at step 0
     LLVMValueRef a_stride, b_stride;
+    LLVMValueRef b_start, steps;           // B at step 0, and how many there are
     LLVMValueRef ahead_stride;             // bytes
 } TileReads;
 
@@ -169,14 +171,30 @@ static bool parts_follow(const CpuTarget *target, CpuTile tile, int vectors) {
     return full && tile.panel != PANEL_PAIRS && vectors * target->lanes <= tile.near_columns;
 }
 
-// Asks for the columns behind those that are summed at once, from the same steps on as `column`. They are far away where
-// k is long, and where it is short the machine has not seen yet that it is walked. Half a line would be asked for twice.
-static void look_beside(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef column) {
+// The columns behind those that are summed at once follow in memory, from their steps on that this tile takes. As many
+// steps on as have been taken of these, each column whole before the next: the place of vector v of a round.
+static LLVMValueRef place_in_order(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v) {
+    int lanes = unit->target->lanes, columns = reads->vectors * lanes;
+    LLVMValueRef taken = multiply(unit, reads->k, cpu_i64(unit, columns)), column, step;
+    cpu_divide(unit, taken, reads->steps, &column, &step);
+    LLVMValueRef across = multiply(unit, reads->b_stride, add(unit, column, cpu_i64(unit, columns)));
+    step = add(unit, step, cpu_i64(unit, v * lanes * lanes));
+    LLVMValueRef behind = cpu_at(unit, reads->b_start, tile.element_b, across);
+    return cpu_at(unit, behind, tile.element_b, multiply(unit, step, cpu_i64(unit, step_size(tile))));
+}
+
+// Asks for as much of the columns behind those that are summed at once as a round takes of `column`, column i of a
+// vector. They are far away where k is long, and where it is short the machine has not seen yet that it is walked. From
+// the same steps on, unless lines there keep one another out of the first cache: then from `place` on, in the order of
+// memory. Half a line would be asked for twice.
+static void look_beside(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLVMValueRef column, LLVMValueRef place,
+                        int i) {
     int lanes = unit->target->lanes;
     int64_t bytes = lanes * step_size(tile) * element_bytes(tile.element_b);
     if (bytes < CACHE_LINE) return;
     LLVMValueRef across = LLVMBuildMul(unit->builder, reads->b_stride, cpu_i64(unit, reads->vectors * lanes), "");
-    LLVMValueRef beside = cpu_at(unit, column, tile.element_b, across);
+    LLVMValueRef beside = place ? cpu_at_bytes(unit, place, cpu_i64(unit, i * bytes))
+                                : cpu_at(unit, column, tile.element_b, across);
     for (int64_t line = 0; line < bytes; line += CACHE_LINE)
         cpu_prefetch_far(unit, cpu_at_bytes(unit, beside, cpu_i64(unit, line)));
 }
@@ -185,11 +203,12 @@ static void look_beside(CpuUnit *unit, CpuTile tile, const TileReads *reads, LLV
 // any of it is used: numbers of A would be loaded before each store, and wait on the stack.
 static void tile_turn(CpuUnit *unit, CpuTile tile, const TileReads *reads, int v, LLVMValueRef *sums) {
     int lanes = unit->target->lanes, count = cpu_panel_part(unit->target);
-    LLVMValueRef columns[16], steps[16];
+    bool in_order = tile.once && tile.near_columns < CPU_NEAR_COLUMNS;
+    LLVMValueRef columns[16], steps[16], place = in_order ? place_in_order(unit, tile, reads, v) : NULL;
     for (int i = 0; i < lanes; i++) {
         LLVMValueRef before = LLVMBuildMul(unit->builder, reads->b_stride, cpu_i64(unit, v * lanes + i), "");
         columns[i] = cpu_at(unit, reads->b, tile.element_b, before);
-        if (tile.once) look_beside(unit, tile, reads, columns[i]);
+        if (tile.once) look_beside(unit, tile, reads, columns[i], place, i);
     }
     for (int first = 0; first < lanes; first += count) {
         cpu_panel_load_along(unit, tile.element_b, tile.panel, columns, first / count, steps);
@@ -309,7 +328,7 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     LLVMValueRef state[CPU_CARRY_MAX], k = LLVMGetParam(f, ARGUMENT_STEPS);
     LLVMValueRef column = LLVMBuildMul(unit->builder, begin, cpu_i64(unit, lanes), "");
     LLVMValueRef c = cpu_at(unit, LLVMGetParam(f, ARGUMENT_C), ELEMENT_F32, column);
-    TileReads reads = {.vectors = vectors, .a_stride = LLVMGetParam(f, ARGUMENT_A_STRIDE),
+    TileReads reads = {.vectors = vectors, .steps = k, .a_stride = LLVMGetParam(f, ARGUMENT_A_STRIDE),
                        .b_stride = LLVMGetParam(f, ARGUMENT_B_STRIDE),
                        .ahead_stride = LLVMGetParam(f, ARGUMENT_AHEAD_STRIDE)};
     LLVMValueRef before = turns ? LLVMBuildMul(unit->builder, column, reads.b_stride, "") : column;
@@ -321,7 +340,7 @@ static void emit_sums(CpuUnit *unit, CpuTile tile, LLVMValueRef f, int vectors, 
     cpu_if_end(unit, &adds);
     load_sums(unit, tile, f, vectors, c, state);
     state[sums] = LLVMGetParam(f, ARGUMENT_A);
-    state[sums + 1] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_B), tile.element_b, before);
+    state[sums + 1] = reads.b_start = cpu_at(unit, LLVMGetParam(f, ARGUMENT_B), tile.element_b, before);
     state[sums + 2] = LLVMGetParam(f, ARGUMENT_AHEAD);
     state[sums + 3] = cpu_at(unit, LLVMGetParam(f, ARGUMENT_PANEL), ELEMENT_F32, column);
     find_rows(unit, tile, f, &reads);

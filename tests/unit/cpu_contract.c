@@ -80,6 +80,8 @@ static void forms_and_extents(void **state) {
                                        {7, 1048, 13}, {8, 1024, 12}, {32, 1032, 5}, {33, 1032, 3},
                                        // whole panels of B that tiles read as they lie, and keep, before one that is packed
                                        {1, 1409, 64}, {5, 200, 96}, {20, 137, 75}, {12, 137, 96}, {17, 100, 1056},
+                                       // columns along k that lie pages apart, beside one tile of rows and two
+                                       {3, 70, 1024}, {10, 64, 1024},
                                        // panels of A whose lines are copied together, with some left; none, in long steps
                                        {72, 420, 37}, {88, 40, 19}, {136, 300, 21}, {240, 70, 35},
                                        // tall tiles
@@ -534,6 +536,11 @@ static void code_of_tiles(void **state) {
     assert_code(FORWARD, PLAIN, 12, 2048, 64, "cherry_tile_12x2_panel_acrossf32_once", far);
     assert_code(FORWARD, ROUNDED, 14, 512, 64, "cherry_tile_14x2_panel_acrossf32_pairs_once", far);
     assert_code(FORWARD, ROUNDED, 12, 2048, 64, "cherry_tile_6x4_panel_acrossf32_pairs_once_keeps_apart", far);
+    // Few rows are no neighbours in memory where columns along k, pages apart, fill their places in the first cache; those
+    // columns are asked for in the order of memory, a number of steps that is divided by what a column has.
+    static const char apart[] = "cherry_tile_4x4_panel_alongf32_once_near8";
+    assert_code(INPUT_GRADIENT, PLAIN, 4, 64, 1024, apart, "udiv");
+    assert_null(code_of(INPUT_GRADIENT, PLAIN, 4, 64, 1024, "cherry_tile_4x4_along_alongf32_once_near8", false));
     // Columns along k are asked for, and turned with hardly a vector left on the stack.
     static const char turning[] = "cherry_tile_8x2_along_alongf32_pairs_once_keeps_near16";
     assert_code(INPUT_GRADIENT, MIXED, 64, 64, 64, turning, far);
@@ -552,7 +559,7 @@ static void products_read_a(void **state) {
     enum { PRODUCTS = 8 * 3 * (4 + 1) };
     static const char *const names[] = {"cherry_tile_8x3_panel_panel", "cherry_tile_8x3_panel_panel_pairs"};
     for (int i = 0; i < 2; i++) {
-        char *code = code_of(FORWARD, i ? HALVES : PLAIN, 512, 480, 64, names[i], true);
+        char *code = code_of(FORWARD, i ? HALVES : PLAIN, 512, 960, 64, names[i], true);
         assert_non_null(code);
         assert_int_equal(lines_with(code, i ? "vdpbf16ps" : "vfmadd", "{1to16}"), PRODUCTS);
         assert_int_equal(lines_with(code, "vbroadcastss", "%rdi"), 0);
