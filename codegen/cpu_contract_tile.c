@@ -7,6 +7,7 @@
 enum {
     ROWS = 8, TALL_ROWS = 14,  // of a tile of 32 registers
     FEW_MORE_ROWS = 200,  // one in so many
+    READING_VECTORS = 3,  // at most that products read A for, each by itself
     PAIRING_ROWS = 3,     // from so many on two vectors are paired at once
     ZEROS = 128, TILE_POINTERS = 4, TILE_VECTORS_MAX = 8, CACHE_LINE = 64,
     AHEAD_BYTES = 8 << 10, AHEAD_STEPS = 48  // that B is asked for before it is read, where it lies across k: at most
@@ -149,14 +150,16 @@ static void load_columns(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
 }
 
 // Where an instruction can read a number of A in all lanes as it multiplies, that costs nothing, while a load for all
-// vectors of columns takes time of products. LLVM would merge them: it sees one vector after the other, in that order.
+// vectors of columns takes time of products, unless it serves many. LLVM would merge them: it sees one vector after the
+// other, in that order.
 // More loads of B are then on their way at once, which takes longer where their rows are pages apart.
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     LLVMValueRef columns[TILE_VECTORS_MAX];
     load_columns(unit, tile, reads, step, columns);
     for (int v = 0; v < tile.vectors; v++) keep(unit, tile, reads, step, v, columns[v]);
     if (tile.once) look_ahead(unit, tile, reads, step);
-    int together = unit->target->avx512 && !tile.pages_apart ? 1 : tile.vectors;
+    bool reads_a = unit->target->avx512 && !tile.pages_apart && tile.vectors <= READING_VECTORS;
+    int together = reads_a ? 1 : tile.vectors;
     for (int v = 0; v < tile.vectors; v += together) {
         add_products(unit, tile, reads, step, &columns[v], together, &sums[v]);
         if (together < tile.vectors) cpu_keep_order(unit);
