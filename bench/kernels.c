@@ -26,7 +26,7 @@
 #include "codegen/cpu.h"
 #include "runtime/task_share.h"
 
-enum { REPETITIONS = 100, REPETITIONS_MIN = 15, OPERANDS_MAX = 16 };
+enum { REPETITIONS = 100, REPETITIONS_MIN = 15, OPERANDS_MAX = 16, ELEMENTS_MAX = 1 << 30 };
 enum { THREADS_MAX = 256, COLD_BYTES = 160 << 20, COLD_SETS = 256 };  // of operands that are taken in turn
 static const double TARGET_SECONDS = 1e-3, KERNEL_SECONDS = 1;  // of one repetition, and of all
 
@@ -94,6 +94,10 @@ static char *room(int64_t bytes) {
     enum { HUGE_PAGE = 2 << 20 };  // as the runtime has them
     size_t size = ((size_t)bytes + HUGE_PAGE) & ~(size_t)(HUGE_PAGE - 1);
     char *memory = aligned_alloc(HUGE_PAGE, size);
+    if (!memory) {
+        fprintf(stderr, "bench_kernels: no memory for %zu bytes\n", size);
+        exit(1);
+    }
     (void)madvise(memory, size, MADV_HUGEPAGE);
     return memset(memory, 0, size);
 }
@@ -344,8 +348,17 @@ static void attention(const Bench *bench, bool gradient, int64_t batch, int64_t 
 
 static int usage(void) {
     fprintf(stderr, "usage: bench_kernels [--threads N] [--cpu NAME] [--cpu-time] [--bf16 | --panels] [--cold]\n"
-                    "                     [--only TEXT | --size [BATCHx]ROWSxCOLUMNSxK]\n");
+                    "                     [--only TEXT | --size [BATCHx]ROWSxCOLUMNSxK]\n"
+                    "--size is not of --panels; an operand has at most %d elements\n", ELEMENTS_MAX);
     return 2;
+}
+
+// Whether each operand has at most ELEMENTS_MAX elements.
+static bool fits(const int64_t size[4]) {
+    for (int i = 1; i < 4; i++)
+        for (int j = i + 1; j < 4; j++)
+            if ((double)size[0] * (double)size[i] * (double)size[j] > ELEMENTS_MAX) return false;
+    return true;
 }
 
 // Returns false unless `text` is three or four extents, the first of which is else 1.
@@ -356,7 +369,7 @@ static bool read_size(const char *text, int64_t size[4]) {
         if (end == text || size[count++] < 1 || (*end && *end != 'x')) return false;
         if (*end) continue;
         if (count == 3) memmove(size + 1, size, 3 * sizeof *size), size[0] = 1;
-        return count >= 3;
+        return count >= 3 && fits(size);
     }
     return false;
 }
@@ -381,7 +394,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--cold") == 0) bench.cold = true;
         else return usage();
     }
-    if (threads < 1 || threads > THREADS_MAX) return usage();
+    if (threads < 1 || threads > THREADS_MAX || (bench.panels && size[0])) return usage();
     Arena *arena = arena_create();
     Ir *ir = ir_create(arena);
     bench.pool = thread_pool_create(1);

@@ -121,8 +121,8 @@ typedef struct Cut {
     int64_t outer_a, outer_b, uses_b;
 } Cut;
 
-// Whether rows stay together: where k is so long that the second cache holds no block of them anyway, and there are few,
-// what counts is to read the wider side once. Then a panel of B is a task's own, which reads it as it lies.
+// Whether rows stay together: where k is so long that the second cache holds no block of them anyway, and there are
+// few, what counts is to read the wider side once. Then a panel of B is a task's own, which reads it as it lies.
 static bool rows_stay(const CpuContraction *plan, int64_t tasks) {
     bool deep = ROW_BLOCK_BYTES / (4 * plan->depth) < ROW_BLOCK_MIN;
     return deep && plan->rows <= DEEP_ROWS && plan->columns > plan->rows && tasks * plan->panels >= DEEP_PANELS;

@@ -151,8 +151,8 @@ static void load_columns(CpuUnit *unit, CpuTile tile, const TileReads *reads, in
 
 // Where an instruction can read a number of A in all lanes as it multiplies, that costs nothing, while a load for all
 // vectors of columns takes time of products, unless it serves many. LLVM would merge them: it sees one vector after the
-// other, in that order.
-// More loads of B are then on their way at once, which takes longer where their rows are pages apart.
+// other, in that order. More loads of B are then on their way at once, which takes longer where their rows are pages
+// apart.
 static void tile_step(CpuUnit *unit, CpuTile tile, const TileReads *reads, int64_t step, LLVMValueRef *sums) {
     LLVMValueRef columns[TILE_VECTORS_MAX];
     load_columns(unit, tile, reads, step, columns);

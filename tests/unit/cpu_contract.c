@@ -536,8 +536,8 @@ static void code_of_tiles(void **state) {
     assert_code(FORWARD, PLAIN, 12, 2048, 64, "cherry_tile_12x2_panel_acrossf32_once", far);
     assert_code(FORWARD, ROUNDED, 14, 512, 64, "cherry_tile_14x2_panel_acrossf32_pairs_once", far);
     assert_code(FORWARD, ROUNDED, 12, 2048, 64, "cherry_tile_6x4_panel_acrossf32_pairs_once_keeps_apart", far);
-    // Few rows are no neighbours in memory where columns along k, pages apart, fill their places in the first cache; those
-    // columns are asked for in the order of memory, a number of steps that is divided by what a column has.
+    // Few rows come out of a panel where columns along k, pages apart, fill their places in the first cache; those columns
+    // are asked for in the order of memory: a number of steps is divided by those of a column.
     static const char apart[] = "cherry_tile_4x4_panel_alongf32_once_near8";
     assert_code(INPUT_GRADIENT, PLAIN, 4, 64, 1024, apart, "udiv");
     assert_null(code_of(INPUT_GRADIENT, PLAIN, 4, 64, 1024, "cherry_tile_4x4_along_alongf32_once_near8", false));
