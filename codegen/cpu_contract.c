@@ -97,15 +97,18 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     }
     int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
-    slots[PLAN_DEPTH] = cpu_i64(unit, plan->depth);
+    slots[PLAN_DEPTH] = cpu_i64(unit, plan->packed_depth);
     slots[PLAN_TILE_ROWS] = cpu_i64(unit, plan->tile.rows);
     slots[PLAN_TILE_STEP] = cpu_i64(unit, tile_step);
+    slots[PLAN_PANEL_SUMS] = cpu_i64(unit, cpu_contraction_in_parts(plan) ? tile_step * plan->row_block : 0);
     slots[PLAN_WIDE] = cpu_i64(unit, wide * lanes);
     slots[PLAN_NARROW] = cpu_i64(unit, narrow * lanes);
     slots[PLAN_WIDE_PANELS] = cpu_i64(unit, plan->wide_panels);
     slots[PLAN_PANELS_A] = cpu_i64(unit, plan->tile.a == TILE_PANEL);
     slots[PLAN_STEP_K] = cpu_i64(unit, step_k);
     slots[PLAN_PACK_ROWS] = cpu_i64(unit, plan->pack_rows);
+    slots[PLAN_STRIPE_TILES] = cpu_i64(unit, TILE_UNROLL * step_k);
+    slots[PLAN_TILES_B] = cpu_i64(unit, TILE_UNROLL * step_k * element_bytes(plan->element_b) / 4);
     slots[PLAN_LYING_ROWS] = cpu_i64(unit, plan->tile.b == TILE_PANEL ? 0 : plan->tile.keeps ? 1 : INT64_MAX);
     slots[PLAN_ALONG_ROWS] = cpu_i64(unit, along_rows(plan));
     slots[PLAN_SHARES_B] = cpu_i64(unit, !plan->private_b);
@@ -169,14 +172,15 @@ static void start_task_record(Emission *e, CpuKernel *out) {
     set(e, TASK_COLUMNS, plan->column < 0 ? one : cpu_extent(e->body, plan->nest, plan->column));
     set(e, TASK_SEGMENTS, segments);
     set(e, TASK_SEGMENT_DEPTH, depth);
+    set(e, TASK_STEP_BEGIN, cpu_i64(unit, 0));
     e->depth = LLVMBuildMul(unit->builder, segments, depth, "");
     set(e, TASK_DEPTH, e->depth);
 
     bool blocks = plan->depth > CONTRACTION_DEPTH_BLOCK;
-    int64_t width = wide_width(plan, unit->target);
-    int64_t sizes[] = {may_pack_a(plan) ? aligned(plan->row_block * plan->depth * 4) : 0,
-                       has_private_panels(plan) ? aligned(width * plan->depth * 4) : 0,
-                       aligned((blocks ? plan->row_block : plan->tile.rows) * width * 4),
+    int64_t width = wide_width(plan, unit->target), panels = cpu_contraction_in_parts(plan) ? plan->panel_group : 1;
+    int64_t sizes[] = {may_pack_a(plan) ? aligned(plan->row_block * plan->packed_depth * 4) : 0,
+                       has_private_panels(plan) ? aligned(width * plan->packed_depth * 4) : 0,
+                       aligned((blocks ? plan->row_block : plan->tile.rows) * panels * width * 4),
                        plan->segment_count ? aligned(segment_capacity * 16) : 0};
     LLVMValueRef parts[4] = {e->body->scratch};
     for (int i = 1; i < 4; i++) parts[i] = cpu_at_bytes(unit, parts[i - 1], cpu_i64(unit, sizes[i - 1]));
@@ -336,6 +340,7 @@ static void emit_compute_task(Emission *e, LLVMValueRef task, LLVMValueRef packe
     cpu_if_begin(unit, &used, within_bounds(e, has_work(e, rows)));
     LLVMValueRef packed = LLVMBuildLoad2(unit->builder, unit->i64, packed_rows, "");
     LLVMValueRef fresh = LLVMBuildZExt(unit->builder, compare(unit, LLVMIntNE, packed, key), unit->i64, "");
+    if (cpu_contraction_in_parts(plan)) fresh = cpu_i64(unit, 1);
     set(e, TASK_PACK_A, may_pack_a(plan) ? fresh : cpu_i64(unit, 0));
     if (!plan->private_a) {
         CpuIf given;

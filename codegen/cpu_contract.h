@@ -110,6 +110,7 @@ typedef struct CpuContraction {
     int64_t panels, wide_panels, vectors;   // of B: all, those that come first, their vectors together
     int64_t row_block, row_blocks;          // rows of a task: a multiple of tile.rows
     int64_t panel_group, panel_groups;      // panels of a task
+    int64_t packed_depth;     // steps that packed panels hold: all, or those that a task packs at a time, of private ones
     bool private_a, private_b;  // tasks pack their own panels, if any; else a phase of its own packs all of them
     bool optional_a;            // that phase is left out where no other launch needs what it packs
     // A phase that packs has a task for this many steps of k, or, where that is 0, for a panel of B or pack_rows
@@ -121,6 +122,9 @@ typedef struct CpuContraction {
 } CpuContraction;
 
 enum { CONTRACTION_DEPTH_BLOCK = 512 };  // steps for which a panel of A stays in the first cache
+
+// Whether a task goes over all its panels for one part of k, then for the next.
+static inline bool cpu_contraction_in_parts(const CpuContraction *plan) { return plan->packed_depth < plan->depth; }
 
 CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normalised, uint32_t load_a,
                                     uint32_t load_b);
@@ -142,14 +146,16 @@ enum {
 enum {
     PLAN_A,                        // SIDE_SLOTS slots
     PLAN_B = PLAN_A + SIDE_SLOTS,  // SIDE_SLOTS slots
-    PLAN_DEPTH = PLAN_B + SIDE_SLOTS,  // at capacity
+    PLAN_DEPTH = PLAN_B + SIDE_SLOTS,  // at capacity, or of as much of k as a task takes at a time
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
+    PLAN_PANEL_SUMS,     // and all rows of a panel; 0: all panels share them
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
     PLAN_PANELS_A, PLAN_SHARES_B,  // tiles read panels of A; a phase packed B
     PLAN_LYING_ROWS,               // of a block, for which whole panels of B are read as they lie
     PLAN_ALONG_ROWS,               // of a panel's length, in a step of B as it lies along k, or 0
     PLAN_PACK_ROWS,
+    PLAN_TILES_B, PLAN_STRIPE_TILES,  // where k comes in parts: of a panel, that ask for B; and for one stripe
     PLAN_STEP_K,                   // of k in a step
     PLAN_RESULT_STRIDE,            // of rows
     PLAN_ADDS,                     // whole tiles are added to the result
@@ -170,7 +176,9 @@ enum {
     TASK_SEGMENTS, TASK_SEGMENT_DEPTH, TASK_SEGMENT_K,  // steps of a segment, and its extent
     TASK_OFFSETS_A, TASK_OFFSETS_B,  // bytes, an i64 for each segment
     TASK_PANEL_BEGIN, TASK_PANEL_END,
+    TASK_STEP_BEGIN, TASK_STEP_END,  // of k, that panels hold
     TASK_PACK_A,
+    TASK_AHEAD, TASK_AHEAD_STRIDE,   // of a tile
     TASK_COLUMN0, TASK_COLUMN_COUNT, TASK_WIDTH,  // of the panel: for the epilogue
     TASK_OUTER,          // indices of the outer loops that tasks iterate
     TASK_SLOTS = TASK_OUTER + LOOP_MAX

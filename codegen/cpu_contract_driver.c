@@ -3,10 +3,11 @@
 // a module, and not once a kernel, is most of what keeps contractions cheap to compile.
 //
 //   cherry_contract(plan, task):
-//     pack the block's rows of A, all of k             (unless a phase did, or the previous task had the same rows)
-//     panel of B:  pack it                             (unless a phase did, or tiles read it as it lies)
-//       block of k:                                    (its share of a panel of A stays in the first cache)
-//         panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
+//     part of k:                                         (all of it, or one block)
+//       pack these steps of the block's rows of A        (unless a phase did, or the previous task had the same rows)
+//       panel of B:  pack it                             (unless a phase did, or tiles read it as it lies)
+//         block of k:                                    (its share of a panel of A stays in the first cache)
+//           panel of A:  tile += A panel * B panel;  behind the last block of k: epilogue of the tile
 #include "codegen/cpu_contract.h"
 #include "codegen/cpu_place.h"
 
@@ -106,7 +107,8 @@ static void pack_slab(const Driver *d, int side, LLVMValueRef function, LLVMValu
     LLVMValueRef steps_left = compare(unit, LLVMIntSGT, k, zero), columns = compare(unit, LLVMIntSGT, valid, zero);
     CpuIf exists;
     cpu_if_begin(unit, &exists, LLVMBuildAnd(unit->builder, steps_left, columns, ""));
-    LLVMValueRef arguments[] = {cpu_at(unit, to, ELEMENT_F32, multiply(unit, step, width)),
+    LLVMValueRef place = multiply(unit, subtract(unit, step, task_number(d, TASK_STEP_BEGIN)), width);
+    LLVMValueRef arguments[] = {cpu_at(unit, to, ELEMENT_F32, place),
                                 cpu_at_bytes(unit, from, multiply(unit, step, plan_number(d, side + SIDE_STEP_BYTES))),
                                 valid, k, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE),
                                 width, cpu_blocks(unit, valid, width), multiply(unit, plan_number(d, PLAN_DEPTH), width)};
@@ -175,12 +177,12 @@ LLVMValueRef cpu_contract_pack_function(CpuUnit *unit, bool side_b) {
 static void pack_block_a(const Driver *d) {
     CpuUnit *unit = d->unit;
     LLVMValueRef slabs = plan_says(d, PLAN_A + SIDE_SLAB);
-    LLVMValueRef steps = task_number(d, TASK_SEGMENT_DEPTH), rows = task_number(d, TASK_ROWS);
-    LLVMValueRef all = LLVMBuildSelect(unit->builder, slabs, steps, rows, "");
     LLVMValueRef slab = plan_number(d, PLAN_A + SIDE_SLAB), some = plan_number(d, PLAN_PACK_ROWS);
-    LLVMValueRef parts = cpu_blocks(unit, all, LLVMBuildSelect(unit->builder, slabs, slab, some, ""));
+    LLVMValueRef part = LLVMBuildSelect(unit->builder, slabs, slab, some, "");
+    LLVMValueRef begin = LLVMBuildSelect(unit->builder, slabs, task_number(d, TASK_STEP_BEGIN), cpu_i64(unit, 0), "");
+    LLVMValueRef end = LLVMBuildSelect(unit->builder, slabs, task_number(d, TASK_STEP_END), task_number(d, TASK_ROWS), "");
     CpuLoop loop;
-    cpu_loop_begin(unit, &loop, cpu_i64(unit, 0), parts, 1, NULL, 0);
+    cpu_loop_begin(unit, &loop, LLVMBuildUDiv(unit->builder, begin, part, ""), cpu_blocks(unit, end, part), 1, NULL, 0);
     pack_part_a(d, loop.index);
     cpu_loop_end(unit, &loop, NULL);
 }
@@ -199,11 +201,12 @@ typedef struct Tiles {
     LLVMValueRef packed, lying;              // B at step k0: in the panel, and as it lies,
     LLVMValueRef lying_rows;                 // for so many rows
     LLVMValueRef k0, k, first, done;         // i1: the sums start here, and are whole behind these steps
-    LLVMValueRef rows, tile_rows, row0;
+    LLVMValueRef rows, tile_rows, row0, sums;
     LLVMValueRef stores, adds;               // i1: whole tiles are stored in the result, or added to it in the end
     LLVMValueRef row_stride, a_stride, b_stride;
     LLVMValueRef follows;                    // i1: what tiles read of A is one piece
     LLVMValueRef panel_row, lying_tiles, rounds;
+    LLVMValueRef index, more;                // of the panel; i1: other parts of k follow
     Ahead ahead;
 } Tiles;
 
@@ -261,6 +264,61 @@ static Ahead share_ahead(CpuUnit *unit, const Tiles *t, LLVMValueRef tile, LLVMV
     return select_ahead(unit, some, of_b, select_ahead(unit, t->follows, of_a, nothing));
 }
 
+// Share `share` of stripe `stripe`, as wide as a panel of B, of the rows or columns of an operand from `at` on, for as many
+// steps from k0 on as this part has.
+static Ahead stripe_ahead(const Driver *d, const Tiles *t, int side, LLVMValueRef at, LLVMValueRef k0,
+                          LLVMValueRef stripe, LLVMValueRef share) {
+    CpuUnit *unit = d->unit;
+    LLVMValueRef width = multiply(unit, plan_number(d, PLAN_WIDE), cpu_i64(unit, 4));
+    LLVMValueRef step_bytes = plan_number(d, side + SIDE_STEP_BYTES);
+    LLVMValueRef stride = LLVMBuildUDiv(unit->builder, step_bytes, plan_number(d, PLAN_STEP_K), "");
+    LLVMValueRef before = multiply(unit, multiply(unit, share, t->rounds), stride);
+    before = add(unit, before, multiply(unit, stripe, width));
+    return (Ahead){cpu_at_bytes(unit, in_place(d, side, at, k0), before), stride, t->k};
+}
+
+// Where tasks take k in parts, tiles bring the rows of A and B nearer that are read next, of which little is in one
+// place. The first tile of a panel reads B as it lies, and asks for that itself. The next ones share what follows of B, its
+// first stripe behind all others, as that is of the next part; the rest the next part of A.
+static Ahead part_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile) {
+    CpuUnit *unit = d->unit;
+    LLVMBuilderRef builder = unit->builder;
+    LLVMValueRef one = cpu_i64(unit, 1), zero = cpu_i64(unit, 0), begin = task_number(d, TASK_PANEL_BEGIN);
+    LLVMValueRef panels = subtract(unit, task_number(d, TASK_PANEL_END), begin), panel = subtract(unit, t->index, begin);
+    LLVMValueRef tiles_b = plan_number(d, PLAN_TILES_B), together = plan_number(d, PLAN_STRIPE_TILES);
+    LLVMValueRef tiles_a = subtract(unit, cpu_blocks(unit, t->rows, t->tile_rows), add(unit, tiles_b, one));
+    LLVMValueRef of_b = compare(unit, LLVMIntSLE, tile, tiles_b), end = add(unit, t->k0, t->k), stripe, share;
+    LLVMValueRef number_b = add(unit, multiply(unit, panel, tiles_b), subtract(unit, tile, one));
+    LLVMValueRef number_a = add(unit, multiply(unit, panel, tiles_a), subtract(unit, tile, add(unit, tiles_b, one)));
+    cpu_divide(unit, LLVMBuildSelect(builder, of_b, number_b, number_a, ""), together, &stripe, &share);
+    LLVMValueRef next = add(unit, stripe, one), stripes = cpu_blocks(unit, multiply(unit, panels, tiles_b), together);
+    LLVMValueRef within = compare(unit, LLVMIntSLT, next, stripes);
+    Ahead ahead_b = stripe_ahead(d, t, PLAN_B, locate_panel(d, begin).column0,
+                                 LLVMBuildSelect(builder, within, t->k0, end, ""),
+                                 LLVMBuildSelect(builder, within, next, zero, ""), share);
+    Ahead ahead_a = stripe_ahead(d, t, PLAN_A, t->row0, end, stripe, share), nothing = {t->packed, zero, t->k};
+    LLVMValueRef run = multiply(unit, t->rows, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
+    LLVMValueRef width = multiply(unit, plan_number(d, PLAN_WIDE), cpu_i64(unit, 4));
+    LLVMValueRef some_a = both(unit, t->more, compare(unit, LLVMIntSLT, multiply(unit, stripe, width), run));
+    LLVMValueRef some_b = LLVMBuildOr(builder, within, t->more, "");
+    return select_ahead(unit, of_b, select_ahead(unit, some_b, ahead_b, nothing),
+                        select_ahead(unit, some_a, ahead_a, nothing));
+}
+
+static void set_ahead(const Driver *d, Ahead ahead) {
+    cpu_slot_store(d->unit, d->task, TASK_AHEAD, ahead.at);
+    cpu_slot_store(d->unit, d->task, TASK_AHEAD_STRIDE, ahead.stride);
+}
+
+// Fills TASK_AHEAD: what tile `tile` of the block brings nearer.
+static void choose_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile, LLVMValueRef next_a) {
+    CpuIf parts;
+    set_ahead(d, share_ahead(d->unit, t, tile, next_a));
+    cpu_if_begin(d->unit, &parts, plan_says(d, PLAN_PANEL_SUMS));
+    set_ahead(d, part_ahead(d, t, tile));
+    cpu_if_end(d->unit, &parts);
+}
+
 // Panel `number` of the block of A against the panel of B.
 static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const LLVMValueRef *at,
                      LLVMValueRef next_a) {
@@ -277,9 +335,10 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const
     LLVMValueRef stride = LLVMBuildSelect(builder, stores, t->row_stride, t->panel.width, "");
     LLVMValueRef sum = LLVMBuildSelect(builder, adds, at[AT_RESULT], LLVMConstNull(unit->pointer), "");
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
-    Ahead ahead = share_ahead(unit, t, number, next_a);
-    LLVMValueRef arguments[] = {at[AT_A], b, t->k, c, stride, t->first, ahead.at, ahead.stride, t->a_stride,
-                                t->b_stride, last_row, t->packed, sum, t->row_stride};
+    choose_ahead(d, t, number, next_a);
+    LLVMValueRef arguments[] = {at[AT_A], b, t->k, c, stride, t->first, task_pointer(d, TASK_AHEAD),
+                                task_number(d, TASK_AHEAD_STRIDE), t->a_stride, t->b_stride, last_row, t->packed, sum,
+                                t->row_stride};
     LLVMValueRef row0 = add(unit, t->row0, local);
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, at[AT_SUMS], row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
@@ -298,13 +357,14 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const
 static void run_tiles(const Driver *d, const Tiles *t) {
     CpuUnit *unit = d->unit;
     LLVMValueRef packs_a = plan_says(d, PLAN_PANELS_A), depth = plan_number(d, PLAN_DEPTH);
-    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, multiply(unit, t->k0, t->tile_rows));
+    LLVMValueRef before = multiply(unit, subtract(unit, t->k0, task_number(d, TASK_STEP_BEGIN)), t->tile_rows);
+    LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, before);
     LLVMValueRef row_bytes = LLVMBuildSelect(unit->builder, packs_a, multiply(unit, depth, cpu_i64(unit, 4)),
                                              plan_number(d, PLAN_A + SIDE_PANEL_BYTES), "");
     LLVMValueRef place = add(unit, multiply(unit, t->row0, t->row_stride), t->panel.column0);
     LLVMValueRef state[AT_COUNT] = {
         LLVMBuildSelect(unit->builder, packs_a, packed, in_place(d, PLAN_A, t->row0, t->k0), ""),
-        cpu_at(unit, task_pointer(d, TASK_RESULT), ELEMENT_F32, place), task_pointer(d, TASK_TILES)};
+        cpu_at(unit, task_pointer(d, TASK_RESULT), ELEMENT_F32, place), t->sums};
     LLVMValueRef a_bytes = multiply(unit, t->tile_rows, row_bytes);
     LLVMValueRef result_step = multiply(unit, t->tile_rows, t->row_stride);
     LLVMValueRef sums_step = multiply(unit, t->tile_rows, plan_number(d, PLAN_TILE_STEP));
@@ -324,15 +384,17 @@ static void find_steps(const Driver *d, Tiles *t, LLVMValueRef k0) {
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef depth = task_number(d, TASK_DEPTH), zero = cpu_i64(unit, 0);
     t->k0 = k0;
-    t->k = cpu_min(unit, cpu_i64(unit, CONTRACTION_DEPTH_BLOCK), subtract(unit, depth, k0));
+    t->k = cpu_min(unit, cpu_i64(unit, CONTRACTION_DEPTH_BLOCK), subtract(unit, task_number(d, TASK_STEP_END), k0));
     t->first = LLVMBuildZExt(builder, compare(unit, LLVMIntEQ, k0, zero), unit->i64, "");
     t->done = compare(unit, LLVMIntSGE, add(unit, k0, t->k), depth);
-    t->packed = cpu_at(unit, t->packed, ELEMENT_F32, multiply(unit, k0, t->panel.width));
+    LLVMValueRef held = subtract(unit, k0, task_number(d, TASK_STEP_BEGIN));
+    t->packed = cpu_at(unit, t->packed, ELEMENT_F32, multiply(unit, held, t->panel.width));
     t->lying = in_place(d, PLAN_B, t->panel.column0, k0);
     t->rounds = LLVMBuildUDiv(builder, t->k, cpu_i64(unit, TILE_UNROLL), "");
     LLVMValueRef row = multiply(unit, t->k, plan_number(d, PLAN_A + SIDE_STEP_BYTES));
     LLVMValueRef next_row = compare(unit, LLVMIntEQ, row, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
     t->follows = both(unit, next_row, LLVMBuildNot(builder, plan_says(d, PLAN_PANELS_A), ""));
+    t->more = compare(unit, LLVMIntSLT, task_number(d, TASK_STEP_END), depth);
     t->ahead = find_ahead(d, t);
     LLVMValueRef straight = both(unit, compare(unit, LLVMIntSGE, t->panel.columns, t->panel.width),
                                  LLVMBuildIsNotNull(builder, task_pointer(d, TASK_RESULT), ""));
@@ -341,7 +403,8 @@ static void find_steps(const Driver *d, Tiles *t, LLVMValueRef k0) {
     t->adds = both(unit, both(unit, straight, adds), t->done);
 }
 
-static void run_panel(const Driver *d, const Panel *panel) {
+// Panel `index` of the task, over the steps of k that are packed.
+static void run_panel(const Driver *d, const Panel *panel, LLVMValueRef index) {
     CpuUnit *unit = d->unit;
     LLVMBuilderRef builder = unit->builder;
     LLVMValueRef zero = cpu_i64(unit, 0), one = cpu_i64(unit, 1);
@@ -360,16 +423,19 @@ static void run_panel(const Driver *d, const Panel *panel) {
                    .lying_tiles = LLVMBuildZExt(builder, lies, unit->i64, ""), .rows = task_number(d, TASK_ROWS),
                    .tile_rows = plan_number(d, PLAN_TILE_ROWS), .row0 = task_number(d, TASK_ROW0),
                    .row_stride = plan_number(d, PLAN_RESULT_STRIDE), .a_stride = stride_of(d, PLAN_A),
-                   .b_stride = stride_of(d, PLAN_B)};
+                   .b_stride = stride_of(d, PLAN_B), .index = index};
     tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
                                      plan_pointer(d, PLAN_TILE_NARROW), "");
     tiles.lying_function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_LYING_WIDE),
                                            plan_pointer(d, PLAN_LYING_NARROW), "");
+    LLVMValueRef before = subtract(unit, index, task_number(d, TASK_PANEL_BEGIN));
+    before = multiply(unit, before, plan_number(d, PLAN_PANEL_SUMS));
+    tiles.sums = cpu_at(unit, task_pointer(d, TASK_TILES), ELEMENT_F32, before);
     // A depth of 0, possible at run time only, still writes its zeros.
-    LLVMValueRef depth = task_number(d, TASK_DEPTH), none = compare(unit, LLVMIntSLT, depth, one);
-    LLVMValueRef end = LLVMBuildSelect(builder, none, one, depth, "");
+    LLVMValueRef end = task_number(d, TASK_STEP_END), none = compare(unit, LLVMIntSLT, end, one);
     CpuLoop blocks;
-    cpu_loop_begin(unit, &blocks, zero, end, CONTRACTION_DEPTH_BLOCK, NULL, 0);
+    cpu_loop_begin(unit, &blocks, task_number(d, TASK_STEP_BEGIN), LLVMBuildSelect(builder, none, one, end, ""),
+                   CONTRACTION_DEPTH_BLOCK, NULL, 0);
     Tiles block = tiles;
     block.packed = packed;
     find_steps(d, &block, blocks.index);
@@ -382,16 +448,23 @@ LLVMValueRef cpu_contract_task_function(CpuUnit *unit) {
     Driver driver, *d = &driver;
     if (!start(unit, "cherry_contract", 2, &helper, d)) return helper.function;
     CpuIf fresh, exists;
-    cpu_if_begin(unit, &fresh, compare(unit, LLVMIntNE, task_number(d, TASK_PACK_A), cpu_i64(unit, 0)));
+    LLVMValueRef zero = cpu_i64(unit, 0), depth = task_number(d, TASK_DEPTH), held = plan_number(d, PLAN_DEPTH);
+    LLVMValueRef count = cpu_blocks(unit, depth, held), none = compare(unit, LLVMIntEQ, count, zero);
+    CpuLoop parts, panels;
+    cpu_loop_begin(unit, &parts, zero, LLVMBuildSelect(unit->builder, none, cpu_i64(unit, 1), count, ""), 1, NULL, 0);
+    LLVMValueRef begin = multiply(unit, parts.index, held);
+    cpu_slot_store(unit, d->task, TASK_STEP_BEGIN, begin);
+    cpu_slot_store(unit, d->task, TASK_STEP_END, cpu_min(unit, add(unit, begin, held), depth));
+    cpu_if_begin(unit, &fresh, compare(unit, LLVMIntNE, task_number(d, TASK_PACK_A), zero));
     pack_block_a(d);
     cpu_if_end(unit, &fresh);
-    CpuLoop panels;
     cpu_loop_begin(unit, &panels, task_number(d, TASK_PANEL_BEGIN), task_number(d, TASK_PANEL_END), 1, NULL, 0);
     Panel panel = locate_panel(d, panels.index);
-    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, cpu_i64(unit, 0)));
-    run_panel(d, &panel);
+    cpu_if_begin(unit, &exists, compare(unit, LLVMIntSGT, panel.columns, zero));
+    run_panel(d, &panel, panels.index);
     cpu_if_end(unit, &exists);
     cpu_loop_end(unit, &panels, NULL);
+    cpu_loop_end(unit, &parts, NULL);
     cpu_helper_end(unit, &helper);
     return helper.function;
 }

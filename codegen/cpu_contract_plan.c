@@ -6,8 +6,11 @@ enum {
     ROW_BLOCK_BYTES = 1 << 20,    // of packed A in a task: stays in the second cache beside panels of B
     ROW_BLOCK_MIN = 64,
     ROW_BLOCK_MAX = 512,
-    DEEP_ROWS = 256,              // at most, that stay together where k is too long for the cache anyway,
-    DEEP_PANELS = 8,              // and so many panels of B are tasks enough
+    PART_DEPTH = 1024,            // steps of k from which on tasks take it in parts:
+    PART_ROWS = 192, PART_COLUMNS = 384,  // of such a task, at most; fewer
+    PART_ROWS_MIN = 64,           // rows where there would be fewer than TASKS_MIN of them,
+    PART_COLUMNS_MIN = 64,        // then columns where there would be fewer
+    PART_TASKS_MIN = 8,           // than this
     TASKS_MIN = 16,               // tasks wanted before rows are left in large blocks
     TASKS_MAX = 64,
     PANELS_TOGETHER = 4,          // of A that are packed at once
@@ -99,16 +102,20 @@ static bool panels_are_tasks(const CpuContraction *plan) {
     return panels < 2 * TASKS_MIN && 2 * plan->rows > ROW_BLOCK_MIN && plan->rows < 2 * ROW_BLOCK_MIN;
 }
 
-// Columns in panels of `tile.vectors` vectors, the last few one vector narrower, so that none is mostly empty.
+// Columns in so many panels, the last few one vector narrower, so that none is mostly empty.
+static void share_columns(CpuContraction *plan, int64_t panels) {
+    plan->panels = panels;
+    int wide = plan->tile.vectors = (int)divide_up(plan->vectors, panels);
+    plan->narrow = wide > 1 ? wide - 1 : 1;
+    plan->wide_panels = panels - (panels * wide - plan->vectors);
+}
+
+// In panels of `tile.vectors` vectors.
 static void choose_panels(CpuContraction *plan, const CpuTarget *target) {
     plan->vectors = divide_up(plan->columns, target->lanes);
     plan->panels = divide_up(plan->vectors, plan->tile.vectors);
     int64_t even = round_up(plan->panels, PANELS_EVEN);
-    if (panels_are_tasks(plan) && 2 * even <= plan->vectors) plan->panels = even;
-    int wide = plan->tile.vectors = (int)divide_up(plan->vectors, plan->panels);
-    plan->narrow = wide > 1 ? wide - 1 : 1;
-    int64_t missing = plan->panels * wide - plan->vectors;
-    plan->wide_panels = plan->panels - missing;
+    share_columns(plan, panels_are_tasks(plan) && 2 * even <= plan->vectors ? even : plan->panels);
 }
 
 static bool is_static(const CpuContraction *plan, int loop) {
@@ -121,34 +128,47 @@ typedef struct Cut {
     int64_t outer_a, outer_b, uses_b;
 } Cut;
 
-// Whether rows stay together: where k is so long that the second cache holds no block of them anyway, and there are
-// few, what counts is to read the wider side once. Then a panel of B is a task's own, which reads it as it lies.
-static bool rows_stay(const CpuContraction *plan, int64_t tasks) {
-    bool deep = ROW_BLOCK_BYTES / (4 * plan->depth) < ROW_BLOCK_MIN;
-    return deep && plan->rows <= DEEP_ROWS && plan->columns > plan->rows && tasks * plan->panels >= DEEP_PANELS;
+// Where k is long, a task takes it in parts, if neighbours of a step are neighbours in memory: it packs its rows of one,
+// multiplies them by all its columns, and goes on to the next. No phase writes all of A and B for others to read again,
+// and what a task reads several times stays in the second cache.
+static void choose_depth(CpuContraction *plan) {
+    bool lies = plan->pack_a == PACK_UNIT && plan->pack_b == PACK_UNIT && plan->whole_columns && !plan->segment_count;
+    bool whole_pairs = plan->panel_a != PANEL_PAIRS || extent_of(plan->nest, plan->k) % 2 == 0;
+    bool parts = lies && whole_pairs && is_static(plan, plan->k) && plan->rows >= PART_ROWS_MIN;
+    plan->packed_depth = parts && plan->depth >= PART_DEPTH ? CONTRACTION_DEPTH_BLOCK : plan->depth;
+}
+
+// In about square blocks, for which little of A and B is read: as many as several threads want, even if they are smaller.
+static void cut_parts(CpuContraction *plan, const CpuTarget *target, int64_t tasks) {
+    int64_t columns = plan->vectors * target->lanes;
+    int64_t blocks = divide_up(plan->rows, PART_ROWS), groups = divide_up(columns, PART_COLUMNS);
+    while (tasks * blocks * groups < TASKS_MIN && plan->rows >= 2 * blocks * PART_ROWS_MIN) blocks *= 2;
+    while (tasks * blocks * groups < PART_TASKS_MIN && columns >= 2 * groups * PART_COLUMNS_MIN) groups *= 2;
+    if (plan->panels < 2 * groups) share_columns(plan, round_up(plan->panels, groups));
+    plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
+    plan->panel_group = divide_up(plan->panels, groups);
 }
 
 static void cut_block(CpuContraction *plan, int64_t tasks) {
     int64_t limit = ROW_BLOCK_BYTES / (4 * plan->depth), blocks = 1;
     if (limit < ROW_BLOCK_MIN) limit = ROW_BLOCK_MIN;
     if (limit > ROW_BLOCK_MAX) limit = ROW_BLOCK_MAX;
-    if (!rows_stay(plan, tasks)) {
-        while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
-        if (tasks * plan->panels < 2 * TASKS_MIN)
-            while (tasks * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
-    }
+    while (divide_up(plan->rows, blocks) > limit) blocks *= 2;
+    if (tasks * plan->panels < 2 * TASKS_MIN)
+        while (tasks * blocks < TASKS_MIN && plan->rows / (2 * blocks) >= ROW_BLOCK_MIN) blocks *= 2;
     plan->row_block = round_up(divide_up(plan->rows, blocks), plan->tile.rows);
-    plan->row_blocks = divide_up(plan->rows, plan->row_block);
 }
 
-static Cut cut_rows(CpuContraction *plan) {
+static Cut cut_rows(CpuContraction *plan, const CpuTarget *target) {
     Cut cut = {1, 1, 1};
     for (int i = 0; i < plan->outer_count; i++) {
         int64_t extent = extent_of(plan->nest, plan->outer[i]);
         *(i < plan->outer_a_count ? &cut.outer_a : &cut.outer_b) *= extent;
         if (!stride_of(plan, plan->load_b, plan->outer[i])) cut.uses_b *= extent;
     }
-    cut_block(plan, cut.outer_a * cut.outer_b);
+    if (cpu_contraction_in_parts(plan)) cut_parts(plan, target, cut.outer_a * cut.outer_b);
+    else cut_block(plan, cut.outer_a * cut.outer_b);
+    plan->row_blocks = divide_up(plan->rows, plan->row_block);
     cut.uses_b *= plan->row_blocks;
     return cut;
 }
@@ -160,6 +180,7 @@ static void choose_side_a(CpuContraction *plan) {
     int64_t direct_panels = plan->pack_a == PACK_TRANSPOSE ? DIRECT_PANELS_ALONG
                             : plan->rows <= FEW_ROWS       ? FEW_ROWS_PANELS
                                                            : DIRECT_PANELS;
+    if (cpu_contraction_in_parts(plan)) return;
     bool apart = plan->tile.b == TILE_ALONG_K && plan->tile.near_columns < CPU_NEAR_COLUMNS;
     bool competes = apart && plan->rows <= FEW_ROWS;
     if ((plan->panels > direct_panels || competes) && plan->rows > 1) return;
@@ -190,6 +211,11 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
     CpuTile *tile = &plan->tile;
     bool one_tile = plan->rows <= tile->rows, one_task = cut->uses_b == 1;
     if (plan->panels == 1 && !plan->whole_columns) return;
+    if (cpu_contraction_in_parts(plan)) {
+        tile->b = TILE_ACROSS_K;
+        tile->once = tile->keeps = true;
+        return;
+    }
     if (plan->pack_b == PACK_UNIT) {
         bool plain = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32 && plan->whole_columns;
         bool near = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= FEW_ROWS && plain;
@@ -224,9 +250,10 @@ static void choose_tasks(CpuContraction *plan, const Cut *cut) {
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)
         group = divide_up(group, 2);
-    plan->panel_group = group;
-    plan->panel_groups = divide_up(plan->panels, group);
-    plan->private_a = plan->panel_groups * cut->outer_b == 1 || plan->tile.a != TILE_PANEL;
+    bool in_parts = cpu_contraction_in_parts(plan);
+    if (!in_parts) plan->panel_group = group;
+    plan->panel_groups = divide_up(plan->panels, plan->panel_group);
+    plan->private_a = plan->panel_groups * cut->outer_b == 1 || plan->tile.a != TILE_PANEL || in_parts;
     plan->optional_a = !plan->private_a && plan->row_blocks * cut->outer_a >= TASKS_MIN;
     plan->private_b = cut->uses_b == 1 || plan->tile.b != TILE_PANEL;
     plan->pack_rows = plan->tile.rows * PANELS_TOGETHER;
@@ -296,7 +323,8 @@ CpuContraction cpu_contraction_plan(const CpuTarget *target, const Nest *normali
     choose_tile(&plan, target);
     choose_panels(&plan, target);
     plan.whole_columns = plan.columns % target->lanes == 0 && is_static(&plan, plan.column);
-    Cut cut = cut_rows(&plan);
+    choose_depth(&plan);
+    Cut cut = cut_rows(&plan, target);
     choose_sides(&plan, target, &cut);
     choose_tasks(&plan, &cut);
     plan.direct = stores_plainly(&plan);

@@ -525,8 +525,8 @@ static void code_of_tiles(void **state) {
     assert_null(code_of(WEIGHT_GRADIENT, PLAIN, 2048, 96, 64, "cherry_pack_unit_f32_8_8", false));
     // Two panels of a line are copied at once, of bf16 four.
     assert_code(WEIGHT_GRADIENT, PLAIN, 512, 512, 64, "cherry_pack_unit_f32_8_8", "load <16 x float>");
-    // Of few rows no phase packs the wider side where k is long: the first tile leaves panels for the others.
-    assert_code(WEIGHT_GRADIENT, PLAIN, 128, 384, 8192, "cherry_tile_8x3_across_acrossf32_once_keeps", to_write);
+    // No phase packs B where k is long: the first tile of a part leaves panels for the others.
+    assert_code(WEIGHT_GRADIENT, PLAIN, 128, 384, 8192, "cherry_tile_8x3_panel_acrossf32_once_keeps", far);
     assert_code(WEIGHT_GRADIENT, HALVES, 512, 64, 64, "cherry_pack_unit_bf16_pairs_8_8", "load <16 x i16>");
     // Two vectors of pairs are made at once of two rows of bf16.
     static const char pairs[] = "cherry_tile_8x3_along_acrossbf16_pairs_once";
