@@ -178,7 +178,6 @@ enum {
     TASK_PANEL_BEGIN, TASK_PANEL_END,
     TASK_STEP_BEGIN, TASK_STEP_END,  // of k, that panels hold
     TASK_PACK_A,
-    TASK_AHEAD, TASK_AHEAD_STRIDE,   // of a tile
     TASK_COLUMN0, TASK_COLUMN_COUNT, TASK_WIDTH,  // of the panel: for the epilogue
     TASK_OUTER,          // indices of the outer loops that tasks iterate
     TASK_SLOTS = TASK_OUTER + LOOP_MAX

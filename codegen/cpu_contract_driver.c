@@ -206,7 +206,7 @@ typedef struct Tiles {
     LLVMValueRef row_stride, a_stride, b_stride;
     LLVMValueRef follows;                    // i1: what tiles read of A is one piece
     LLVMValueRef panel_row, lying_tiles, rounds;
-    LLVMValueRef index, more;                // of the panel; i1: other parts of k follow
+    LLVMValueRef index, in_parts, more;      // of the panel; i1: k comes in parts, and others follow
     Ahead ahead;
 } Tiles;
 
@@ -305,18 +305,22 @@ static Ahead part_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile) {
                         select_ahead(unit, some_a, ahead_a, nothing));
 }
 
-static void set_ahead(const Driver *d, Ahead ahead) {
-    cpu_slot_store(d->unit, d->task, TASK_AHEAD, ahead.at);
-    cpu_slot_store(d->unit, d->task, TASK_AHEAD_STRIDE, ahead.stride);
-}
-
-// Fills TASK_AHEAD: what tile `tile` of the block brings nearer.
-static void choose_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile, LLVMValueRef next_a) {
+// What tile `tile` of the block brings nearer.
+static Ahead find_tile_ahead(const Driver *d, const Tiles *t, LLVMValueRef tile, LLVMValueRef next_a) {
+    CpuUnit *unit = d->unit;
     CpuIf parts;
-    set_ahead(d, share_ahead(d->unit, t, tile, next_a));
-    cpu_if_begin(d->unit, &parts, plan_says(d, PLAN_PANEL_SUMS));
-    set_ahead(d, part_ahead(d, t, tile));
-    cpu_if_end(d->unit, &parts);
+    LLVMBasicBlockRef from[2];
+    cpu_if_begin(unit, &parts, t->in_parts);
+    Ahead of_parts = part_ahead(d, t, tile);
+    from[0] = LLVMGetInsertBlock(unit->builder);
+    cpu_if_else(unit, &parts);
+    Ahead of_all = share_ahead(unit, t, tile, next_a);
+    from[1] = LLVMGetInsertBlock(unit->builder);
+    cpu_if_end(unit, &parts);
+    Ahead ahead = {LLVMBuildPhi(unit->builder, unit->pointer, ""), LLVMBuildPhi(unit->builder, unit->i64, ""), t->k};
+    LLVMAddIncoming(ahead.at, (LLVMValueRef[]){of_parts.at, of_all.at}, from, 2);
+    LLVMAddIncoming(ahead.stride, (LLVMValueRef[]){of_parts.stride, of_all.stride}, from, 2);
+    return ahead;
 }
 
 // Panel `number` of the block of A against the panel of B.
@@ -335,10 +339,9 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const
     LLVMValueRef stride = LLVMBuildSelect(builder, stores, t->row_stride, t->panel.width, "");
     LLVMValueRef sum = LLVMBuildSelect(builder, adds, at[AT_RESULT], LLVMConstNull(unit->pointer), "");
     LLVMValueRef last_row = subtract(unit, valid, cpu_i64(unit, 1));
-    choose_ahead(d, t, number, next_a);
-    LLVMValueRef arguments[] = {at[AT_A], b, t->k, c, stride, t->first, task_pointer(d, TASK_AHEAD),
-                                task_number(d, TASK_AHEAD_STRIDE), t->a_stride, t->b_stride, last_row, t->packed, sum,
-                                t->row_stride};
+    Ahead ahead = find_tile_ahead(d, t, number, next_a);
+    LLVMValueRef arguments[] = {at[AT_A], b, t->k, c, stride, t->first, ahead.at, ahead.stride, t->a_stride,
+                                t->b_stride, last_row, t->packed, sum, t->row_stride};
     LLVMValueRef row0 = add(unit, t->row0, local);
     LLVMValueRef around[] = {task_pointer(d, TASK_OPERANDS), d->task, at[AT_SUMS], row0, valid};
     LLVMValueRef prefetch = plan_pointer(d, PLAN_PREFETCH);
@@ -423,7 +426,8 @@ static void run_panel(const Driver *d, const Panel *panel, LLVMValueRef index) {
                    .lying_tiles = LLVMBuildZExt(builder, lies, unit->i64, ""), .rows = task_number(d, TASK_ROWS),
                    .tile_rows = plan_number(d, PLAN_TILE_ROWS), .row0 = task_number(d, TASK_ROW0),
                    .row_stride = plan_number(d, PLAN_RESULT_STRIDE), .a_stride = stride_of(d, PLAN_A),
-                   .b_stride = stride_of(d, PLAN_B), .index = index};
+                   .b_stride = stride_of(d, PLAN_B), .index = index,
+                   .in_parts = plan_says(d, PLAN_PANEL_SUMS)};
     tiles.function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_TILE_WIDE),
                                      plan_pointer(d, PLAN_TILE_NARROW), "");
     tiles.lying_function = LLVMBuildSelect(builder, panel->wide, plan_pointer(d, PLAN_LYING_WIDE),

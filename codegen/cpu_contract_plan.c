@@ -20,6 +20,7 @@ enum {
     PANELS_EVEN = 4,              // panels come in multiples of it where they alone are tasks
     DIRECT_PANELS = 4,            // of B, for which A is not worth packing: tiles read it as it lies,
     DIRECT_PANELS_ALONG = 16,     // along k, where they read whole lines
+    NEAR_BYTES = 10 << 20,        // of both sides, that a third cache has
     FEW_ROWS = 128,               // of A, for which B is not worth packing where it lies near
     FEW_ROWS_PANELS = 8,          // of B, for which so few rows are not: a phase that packs them is mostly its barrier
     ACROSS_STRIDE = 128,          // floats from one step of k to the next of B that tiles may walk again and again
@@ -128,14 +129,20 @@ typedef struct Cut {
     int64_t outer_a, outer_b, uses_b;
 } Cut;
 
+// Whether tiles would read A where it lies, in a cache.
+static bool lies_near(const CpuContraction *plan) {
+    bool plain = plan->panel_a == PANEL_F32 && plan->element_a == ELEMENT_F32;
+    return plain && plan->panels <= DIRECT_PANELS && 4 * plan->depth * (plan->rows + plan->columns) <= NEAR_BYTES;
+}
+
 // Where k is long, a task takes it in parts, if neighbours of a step are neighbours in memory: it packs its rows of one,
 // multiplies them by all its columns, and goes on to the next. No phase writes all of A and B for others to read again,
 // and what a task reads several times stays in the second cache.
 static void choose_depth(CpuContraction *plan) {
     bool lies = plan->pack_a == PACK_UNIT && plan->pack_b == PACK_UNIT && plan->whole_columns && !plan->segment_count;
     bool whole_pairs = plan->panel_a != PANEL_PAIRS || extent_of(plan->nest, plan->k) % 2 == 0;
-    bool parts = lies && whole_pairs && is_static(plan, plan->k) && plan->rows >= PART_ROWS_MIN;
-    plan->packed_depth = parts && plan->depth >= PART_DEPTH ? CONTRACTION_DEPTH_BLOCK : plan->depth;
+    bool is_long = plan->depth >= PART_DEPTH && plan->rows >= PART_ROWS_MIN && is_static(plan, plan->k);
+    plan->packed_depth = lies && whole_pairs && is_long && !lies_near(plan) ? CONTRACTION_DEPTH_BLOCK : plan->depth;
 }
 
 // In about square blocks, for which little of A and B is read: as many as several threads want, even if they are smaller.
