@@ -1,24 +1,6 @@
 // Contractions on the CPU against the reference interpreter: all forms and strides, odd extents, several
 // blocks of k, epilogues, batches, bounded loops; and the law that a row's bits depend on the row alone.
-#include "tests/unit/cpu_test.h"
-
-// The last one multiplies bf16 in pairs: only for products of bf16, and where this machine can run it.
-static const char *const machines[] = {NULL, "x86-64-v3", "cooperlake"};
-enum { MACHINES = sizeof machines / sizeof *machines };
-
-static bool runs(const char *machine, bool products_of_bf16) {
-    if (!machine || strcmp(machine, "cooperlake") != 0) return true;
-#ifdef __x86_64__
-    return products_of_bf16 && __builtin_cpu_supports("avx512bf16");
-#else
-    return false && products_of_bf16;
-#endif
-}
-
-static void run_on_all(const Case *test) {
-    for (int i = 0; i < MACHINES; i++)
-        if (runs(machines[i], strstr(test->text, "bf16") != NULL)) run_case(test, machines[i]);
-}
+#include "tests/unit/cpu_machines.h"
 
 // What the operands hold: f32; bf16; f32 that is rounded as it is read; one of each of these two.
 typedef enum Numbers { PLAIN, HALVES, ROUNDED, MIXED, NUMBERS } Numbers;

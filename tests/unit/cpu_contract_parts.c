@@ -1,18 +1,6 @@
 // Sums over a long k that tasks take in parts, as those of weight gradients are: against the reference interpreter, with
 // the bits of a product that is not cut so, without a phase that packs, and in room that does not grow with k.
-#include "tests/unit/cpu_test.h"
-
-static const char *const machines[] = {NULL, "x86-64-v3", "cooperlake"};
-enum { MACHINES = sizeof machines / sizeof *machines, MULTIPLIES_PAIRS = MACHINES - 1 };
-
-static bool runs(int machine, bool narrow) {
-    if (machine != MULTIPLIES_PAIRS) return true;
-#ifdef __x86_64__
-    return narrow && __builtin_cpu_supports("avx512bf16");
-#else
-    return false && narrow;
-#endif
-}
+#include "tests/unit/cpu_machines.h"
 
 // What A and B hold: f32 numbers, bf16 numbers, or bf16 numbers and f32 ones that are rounded.
 typedef enum Numbers { PLAIN, HALVES, MIXED, NUMBERS } Numbers;
@@ -40,11 +28,6 @@ static const char *gradient_text(Arena *arena, Size size, Numbers numbers, Use u
                         products[numbers], stages[use]);
 }
 
-static void run_on_all(const Case *test, bool narrow) {
-    for (int i = 0; i < MACHINES; i++)
-        if (runs(i, narrow)) run_case(test, machines[i]);
-}
-
 static void sums_of_parts(void **state) {
     (void)state;
     static const struct { Numbers numbers; Size size; } cases[] = {
@@ -57,11 +40,10 @@ static void sums_of_parts(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Numbers numbers = cases[i].numbers;
         const char *text = gradient_text(arena, cases[i].size, numbers, (Use)(i % 3));
-        run_on_all(&(Case){.name = arena_format(arena, "case %zu", i), .text = text, .tolerance = 3e-4}, numbers != PLAIN);
+        run_on_all(&(Case){.name = arena_format(arena, "case %zu", i), .text = text, .tolerance = 3e-4});
     }
     // Half a pair at the end.
-    run_on_all(&(Case){.name = "odd", .text = gradient_text(arena, (Size){64, 16, 2049}, HALVES, ADDS), .tolerance = 3e-4},
-               true);
+    run_on_all(&(Case){.name = "odd", .text = gradient_text(arena, (Size){64, 16, 2049}, HALVES, ADDS), .tolerance = 3e-4});
     arena_destroy(arena);
 }
 
@@ -74,7 +56,7 @@ static void parts_of_several_products(void **state) {
         "  stage 0: sum over k { mul(@0[e, k, r], @1[e, k, c]) }\n  stage 1: add @2[e, r, c] { stage 0 }\n}\n";
     static const int64_t rows[] = {64, 41, 0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        run_on_all(&(Case){.name = "several", .text = text, .tolerance = 3e-4, .bounds = {rows[i]}}, false);
+        run_on_all(&(Case){.name = "several", .text = text, .tolerance = 3e-4, .bounds = {rows[i]}});
 }
 
 static CpuKernel compile_gradient(Ir *ir, Size size, Numbers numbers, const char *machine, CpuCode **code) {
@@ -92,7 +74,7 @@ static void rows_have_their_bits(void **state) {
     size_t cells = (size_t)(size.rows * size.columns), rows = (size_t)size.rows;
     for (Numbers numbers = PLAIN; numbers < NUMBERS; numbers += MIXED)
         for (int machine = 0; machine < MACHINES; machine++) {
-            if (!runs(machine, numbers != PLAIN)) continue;
+            if (!runs(machines[machine], numbers != PLAIN)) continue;
             size_t bytes = numbers == PLAIN ? 4 : 2, depth = (size_t)size.k;
             char *a = malloc(depth * rows * bytes), *a_some = malloc(depth * SOME * bytes);
             float *b = malloc(sizeof(float) * depth * (size_t)size.columns);
