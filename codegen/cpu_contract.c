@@ -97,7 +97,7 @@ static LLVMValueRef plan_record(CpuUnit *unit, const CpuContraction *plan, LLVMV
     }
     int64_t result_stride = plan->row < 0 ? 0 : access_stride(plan->nest->stages[1].index, plan->row);
     int64_t tile_step = plan->depth > CONTRACTION_DEPTH_BLOCK ? wide_width(plan, unit->target) : 0;
-    slots[PLAN_DEPTH] = cpu_i64(unit, plan->packed_depth);
+    slots[PLAN_PACKED_DEPTH] = cpu_i64(unit, plan->packed_depth);
     slots[PLAN_TILE_ROWS] = cpu_i64(unit, plan->tile.rows);
     slots[PLAN_TILE_STEP] = cpu_i64(unit, tile_step);
     slots[PLAN_PANEL_SUMS] = cpu_i64(unit, cpu_contraction_in_parts(plan) ? tile_step * plan->row_block : 0);

@@ -146,10 +146,10 @@ enum {
 enum {
     PLAN_A,                        // SIDE_SLOTS slots
     PLAN_B = PLAN_A + SIDE_SLOTS,  // SIDE_SLOTS slots
-    PLAN_DEPTH = PLAN_B + SIDE_SLOTS,  // at capacity, or of as much of k as a task takes at a time
+    PLAN_PACKED_DEPTH = PLAN_B + SIDE_SLOTS,  // steps that packed panels hold
     PLAN_TILE_ROWS,
     PLAN_TILE_STEP,      // floats of scratch that one row of a block takes; 0: all tiles share one
-    PLAN_PANEL_SUMS,     // and all rows of a panel; 0: all panels share them
+    PLAN_PANEL_SUMS,     // and all rows of a panel; 0: all panels share them, as k does not come in parts
     PLAN_WIDE, PLAN_NARROW, PLAN_WIDE_PANELS,  // widths in floats
     PLAN_PANELS_A, PLAN_SHARES_B,  // tiles read panels of A; a phase packed B
     PLAN_LYING_ROWS,               // of a block, for which whole panels of B are read as they lie

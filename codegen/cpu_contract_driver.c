@@ -44,7 +44,7 @@ static void call_pointer(CpuUnit *unit, LLVMTypeRef type, LLVMValueRef function,
 static void pack_panels(const Driver *d, int side, LLVMValueRef function, LLVMValueRef width, LLVMValueRef to,
                         LLVMValueRef from, LLVMValueRef valid) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef panel_size = multiply(unit, plan_number(d, PLAN_DEPTH), width), panels = cpu_blocks(unit, valid, width);
+    LLVMValueRef panel_size = multiply(unit, plan_number(d, PLAN_PACKED_DEPTH), width), panels = cpu_blocks(unit, valid, width);
     LLVMValueRef depth = task_number(d, TASK_SEGMENT_DEPTH);
     LLVMValueRef offsets = task_pointer(d, side == PLAN_A ? TASK_OFFSETS_A : TASK_OFFSETS_B);
     LLVMValueRef panel_stride = plan_number(d, side + SIDE_PANEL_STRIDE), k_stride = plan_number(d, side + SIDE_K_STRIDE);
@@ -85,7 +85,7 @@ static void pack_panel_b(const Driver *d, const Panel *panel, LLVMValueRef to) {
 }
 
 static LLVMValueRef shared_panel(const Driver *d, const Panel *panel) {
-    LLVMValueRef at = multiply(d->unit, panel->column0, plan_number(d, PLAN_DEPTH));
+    LLVMValueRef at = multiply(d->unit, panel->column0, plan_number(d, PLAN_PACKED_DEPTH));
     return cpu_at(d->unit, task_pointer(d, TASK_PANEL), ELEMENT_F32, at);
 }
 
@@ -111,7 +111,7 @@ static void pack_slab(const Driver *d, int side, LLVMValueRef function, LLVMValu
     LLVMValueRef arguments[] = {cpu_at(unit, to, ELEMENT_F32, place),
                                 cpu_at_bytes(unit, from, multiply(unit, step, plan_number(d, side + SIDE_STEP_BYTES))),
                                 valid, k, plan_number(d, side + SIDE_PANEL_STRIDE), plan_number(d, side + SIDE_K_STRIDE),
-                                width, cpu_blocks(unit, valid, width), multiply(unit, plan_number(d, PLAN_DEPTH), width)};
+                                width, cpu_blocks(unit, valid, width), multiply(unit, plan_number(d, PLAN_PACKED_DEPTH), width)};
     call_pointer(unit, cpu_pack_type(unit), function, arguments, 9);
     cpu_if_end(unit, &exists);
 }
@@ -124,7 +124,7 @@ static void pack_slab_b(const Driver *d, LLVMValueRef slab) {
     LLVMValueRef to = task_pointer(d, TASK_PANEL);
     pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_WIDE), wide, to, from, cpu_min(unit, columns, before), slab);
     pack_slab(d, PLAN_B, plan_pointer(d, PLAN_PACK_NARROW), plan_number(d, PLAN_NARROW),
-              cpu_at(unit, to, ELEMENT_F32, multiply(unit, before, plan_number(d, PLAN_DEPTH))),
+              cpu_at(unit, to, ELEMENT_F32, multiply(unit, before, plan_number(d, PLAN_PACKED_DEPTH))),
               cpu_at_bytes(unit, from, multiply(unit, before, plan_number(d, PLAN_B + SIDE_PANEL_BYTES))),
               subtract(unit, columns, before), slab);
 }
@@ -141,7 +141,7 @@ static void pack_part_a(const Driver *d, LLVMValueRef part) {
     LLVMValueRef some = plan_number(d, PLAN_PACK_ROWS), local = multiply(unit, part, some);
     LLVMValueRef row = add(unit, task_number(d, TASK_ROW0), local), rows = task_number(d, TASK_ROWS);
     LLVMValueRef from = multiply(unit, row, plan_number(d, PLAN_A + SIDE_PANEL_BYTES));
-    LLVMValueRef to = multiply(unit, local, plan_number(d, PLAN_DEPTH));
+    LLVMValueRef to = multiply(unit, local, plan_number(d, PLAN_PACKED_DEPTH));
     CpuIf exists;
     cpu_if_begin(unit, &exists, compare(unit, LLVMIntSLT, local, rows));
     pack_panels(d, PLAN_A, plan_pointer(d, PLAN_PACK_A), plan_number(d, PLAN_TILE_ROWS),
@@ -359,7 +359,7 @@ static void run_tile(const Driver *d, const Tiles *t, LLVMValueRef number, const
 // The tiles of all rows of the block.
 static void run_tiles(const Driver *d, const Tiles *t) {
     CpuUnit *unit = d->unit;
-    LLVMValueRef packs_a = plan_says(d, PLAN_PANELS_A), depth = plan_number(d, PLAN_DEPTH);
+    LLVMValueRef packs_a = plan_says(d, PLAN_PANELS_A), depth = plan_number(d, PLAN_PACKED_DEPTH);
     LLVMValueRef before = multiply(unit, subtract(unit, t->k0, task_number(d, TASK_STEP_BEGIN)), t->tile_rows);
     LLVMValueRef packed = cpu_at(unit, task_pointer(d, TASK_BLOCK_A), ELEMENT_F32, before);
     LLVMValueRef row_bytes = LLVMBuildSelect(unit->builder, packs_a, multiply(unit, depth, cpu_i64(unit, 4)),
@@ -452,7 +452,7 @@ LLVMValueRef cpu_contract_task_function(CpuUnit *unit) {
     Driver driver, *d = &driver;
     if (!start(unit, "cherry_contract", 2, &helper, d)) return helper.function;
     CpuIf fresh, exists;
-    LLVMValueRef zero = cpu_i64(unit, 0), depth = task_number(d, TASK_DEPTH), held = plan_number(d, PLAN_DEPTH);
+    LLVMValueRef zero = cpu_i64(unit, 0), depth = task_number(d, TASK_DEPTH), held = plan_number(d, PLAN_PACKED_DEPTH);
     LLVMValueRef count = cpu_blocks(unit, depth, held), none = compare(unit, LLVMIntEQ, count, zero);
     CpuLoop parts, panels;
     cpu_loop_begin(unit, &parts, zero, LLVMBuildSelect(unit->builder, none, cpu_i64(unit, 1), count, ""), 1, NULL, 0);

@@ -187,7 +187,6 @@ static void choose_side_a(CpuContraction *plan) {
     int64_t direct_panels = plan->pack_a == PACK_TRANSPOSE ? DIRECT_PANELS_ALONG
                             : plan->rows <= FEW_ROWS       ? FEW_ROWS_PANELS
                                                            : DIRECT_PANELS;
-    if (cpu_contraction_in_parts(plan)) return;
     bool apart = plan->tile.b == TILE_ALONG_K && plan->tile.near_columns < CPU_NEAR_COLUMNS;
     bool competes = apart && plan->rows <= FEW_ROWS;
     if ((plan->panels > direct_panels || competes) && plan->rows > 1) return;
@@ -218,11 +217,6 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
     CpuTile *tile = &plan->tile;
     bool one_tile = plan->rows <= tile->rows, one_task = cut->uses_b == 1;
     if (plan->panels == 1 && !plan->whole_columns) return;
-    if (cpu_contraction_in_parts(plan)) {
-        tile->b = TILE_ACROSS_K;
-        tile->once = tile->keeps = true;
-        return;
-    }
     if (plan->pack_b == PACK_UNIT) {
         bool plain = plan->panel_b == PANEL_F32 && plan->element_b == ELEMENT_F32 && plan->whole_columns;
         bool near = stride_of(plan, plan->load_b, plan->k) <= ACROSS_STRIDE && plan->rows <= FEW_ROWS && plain;
@@ -242,23 +236,33 @@ static void choose_side_b(CpuContraction *plan, const CpuTarget *target, const C
     if (tile->b == TILE_ACROSS_K && in_order && (plan->panels == 1 || (one_tile && two_lines))) tile->once = false;
 }
 
+// In parts a task packs A, and of each panel of B the first tile leaves one for the others.
 static void choose_sides(CpuContraction *plan, const CpuTarget *target, const Cut *cut) {
+    if (cpu_contraction_in_parts(plan)) {
+        plan->tile.b = TILE_ACROSS_K;
+        plan->tile.once = plan->tile.keeps = true;
+        return;
+    }
     bool whole_pairs = extent_of(plan->nest, plan->k) % 2 == 0 && is_static(plan, plan->k);
     if (plan->segment_count || (plan->panel_a == PANEL_PAIRS && !whole_pairs)) return;
     choose_side_b(plan, target, cut);
     choose_side_a(plan);
 }
 
-static void choose_tasks(CpuContraction *plan, const Cut *cut) {
-    int64_t tasks = cut->outer_a * cut->outer_b * plan->row_blocks, group = plan->panels;
+static int64_t group_of_panels(const CpuContraction *plan, int64_t tasks) {
+    int64_t group = plan->panels;
     double step_flops = plan->panel_b == PANEL_PAIRS ? 4.0 : 2.0;
     double panel_flops = (step_flops * (double)plan->row_block + READ_FLOPS) * (double)plan->columns *
                          (double)plan->depth / (double)plan->panels;
     while (group > 1 && tasks * divide_up(plan->panels, group) < TASKS_MAX &&
            panel_flops * (double)group > 2 * TASK_FLOPS)
         group = divide_up(group, 2);
+    return group;
+}
+
+static void choose_tasks(CpuContraction *plan, const Cut *cut) {
     bool in_parts = cpu_contraction_in_parts(plan);
-    if (!in_parts) plan->panel_group = group;
+    if (!in_parts) plan->panel_group = group_of_panels(plan, cut->outer_a * cut->outer_b * plan->row_blocks);
     plan->panel_groups = divide_up(plan->panels, plan->panel_group);
     plan->private_a = plan->panel_groups * cut->outer_b == 1 || plan->tile.a != TILE_PANEL || in_parts;
     plan->optional_a = !plan->private_a && plan->row_blocks * cut->outer_a >= TASKS_MIN;
